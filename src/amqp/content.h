@@ -1,0 +1,81 @@
+#pragma once
+
+/* A publish in one form everywhere: method payload, content header payload, body, as spans of
+ * reference-counted slabs. Spans that came from the wire keep their frame around them (7 bytes
+ * before, the end octet after), so that a message which arrived in adjacent frames is forwarded as
+ * one run of bytes with nothing but its channel numbers rewritten. */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "amqp/frame.h"
+#include "base/slab.h"
+
+struct message {
+    struct span method, header;
+    struct span *body;         /* body frames' payloads in order; &body_one for the first */
+    uint32_t body_count, body_capacity;
+    struct span body_one;
+    uint64_t body_size; /* bytes, as the content header says */
+};
+
+void message_init(struct message *);
+/* Moves; `from` is empty afterwards. */
+void message_move(struct message *to, struct message *from);
+/* Takes references of its own to the same bytes. False when memory is short. */
+bool message_copy(struct message *to, const struct message *from);
+void message_clear(struct message *);
+/* Bytes of method, header and body together. */
+size_t message_bytes(const struct message *);
+
+/* Collects one publish from the frames of one channel. */
+enum content_state { CONTENT_IDLE, CONTENT_HEADER, CONTENT_BODY };
+
+struct content {
+    enum content_state state;
+    struct message message;
+    uint64_t body_missing; /* bytes */
+};
+
+enum content_result {
+    CONTENT_MORE,     /* taken; the message is not complete yet */
+    CONTENT_COMPLETE, /* content->message is whole; move it out, then the state is idle again */
+    CONTENT_UNEXPECTED_FRAME, /* 505: no content frame belongs here, or another was expected */
+    CONTENT_BODY_TOO_LONG,    /* 501: more body than the header said */
+    CONTENT_WRONG_CLASS,      /* 501: header of another class than basic, or weight not 0 */
+    CONTENT_MALFORMED,        /* 502: property list or table malformed */
+    CONTENT_TOO_LARGE,        /* body over max_body_size: the caller's 311 or 406 */
+    CONTENT_NO_MEMORY,
+};
+
+void content_init(struct content *);
+void content_deinit(struct content *);
+/* Starts a message with its method frame. Only in CONTENT_IDLE. */
+void content_begin(struct content *, struct slab *, const struct frame *);
+/* Takes a header or body frame. On an error the content is back in CONTENT_IDLE. A message of body
+ * size 0 is complete with its header. */
+enum content_result content_feed(struct content *, struct slab *, const struct frame *,
+                                 uint64_t max_body_size);
+
+/* Checks a content header payload (section 4.2.6.1): class 60, weight 0, a property list in which
+ * every field and table is well formed as RabbitMQ reads it, and nothing left over. */
+enum content_result header_check(const uint8_t *payload, size_t len, uint64_t *body_size);
+
+/* Frames a message for the wire: calls `emit` for each run of bytes in order, adjacent frames as
+ * one run. Method, header and body frames are rewritten in place to `channel` where they fit
+ * frame_max (0: no limit); a body frame that does not fit is cut again into frames that do, their
+ * heads written to a slab taken from slab_new. A header that does not fit frame_max cannot be cut:
+ * false, and nothing was emitted. `emit` takes no ownership: it refs what it keeps. */
+typedef void (*message_emit)(void *arg, struct slab *slab, uint8_t *at, size_t len);
+bool message_frame(struct message *, uint16_t channel, uint32_t frame_max, message_emit emit,
+                   void *arg);
+/* Size in bytes of a message when it is framed. */
+size_t message_framed_size(size_t method_len, size_t header_len, uint64_t body_size,
+                           uint32_t frame_max);
+/* Frames payloads that stand elsewhere (read back from the spool) into out[0..capacity), which
+ * must hold message_framed_size bytes. Returns the bytes written. */
+struct iovec;
+size_t message_write(uint8_t *out, uint16_t channel, uint32_t frame_max,
+                     const struct iovec *method, const struct iovec *header,
+                     const struct iovec *body, size_t body_count);

@@ -1,0 +1,39 @@
+#pragma once
+
+/* Structured log lines on standard error: logfmt or JSON, one line a call, written with one
+ * write(2). The first field is always the event (DESIGN: event=listening ...).
+ *
+ *   LOG(LOG_INFO, "upstream_connected", LOG_T("user", user), LOG_N("port", port));
+ *
+ * Values are quoted and escaped as the format needs. Passwords never go in. Any thread may log. */
+
+#include <stdbool.h>
+
+enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
+enum log_format { LOG_LOGFMT, LOG_JSON };
+
+void log_init(enum log_level level, enum log_format format);
+bool log_enabled(enum log_level level);
+
+/* One field: made by the LOG_ macros below, which keep the call type-safe. */
+struct log_field {
+    const char *key;
+    enum { LOG_FIELD_TEXT, LOG_FIELD_NUMBER } type;
+    const char *text; /* may be NULL: the field is left out */
+    long long number;
+};
+
+#define LOG_T(k, v) ((struct log_field){.key = (k), .type = LOG_FIELD_TEXT, .text = (v)})
+#define LOG_N(k, v)                                                                                \
+    ((struct log_field){.key = (k), .type = LOG_FIELD_NUMBER, .number = (long long)(v)})
+
+void log_write(enum log_level level, const char *event, const struct log_field *fields,
+               unsigned count);
+
+#define LOG(level, event, ...)                                                                     \
+    do {                                                                                           \
+        if (log_enabled(level)) {                                                                  \
+            const struct log_field log_fields_[] = {__VA_ARGS__};                                  \
+            log_write(level, event, log_fields_, sizeof log_fields_ / sizeof log_fields_[0]);      \
+        }                                                                                          \
+    } while (0)

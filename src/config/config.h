@@ -1,0 +1,100 @@
+#pragma once
+
+/* The configuration: one table of options (config.c) that gives section, key, type, default,
+ * limits and one line of help to the parser, --print-config, proxy.ini.example and the man page.
+ * Precedence: --set, environment, file, defaults. */
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/log.h"
+
+enum config_sync { CONFIG_SYNC_COMMIT, CONFIG_SYNC_INTERVAL, CONFIG_SYNC_NEVER };
+enum config_overflow { OVERFLOW_DISCONNECT, OVERFLOW_BLOCK, OVERFLOW_REJECT };
+enum config_logins { LOGINS_REJECT, LOGINS_ACCEPT };
+enum config_confirms { CONFIRMS_AUTO, CONFIRMS_OFF };
+enum config_expiration { EXPIRATION_SHORTEN, EXPIRATION_KEEP };
+
+/* Strings are owned by the configuration; an option without a value is "" and never NULL.
+ * Durations are in milliseconds, sizes in bytes. */
+struct config {
+    struct {
+        char *address;
+        uint16_t port, tls_port;
+        char *tls_certificate, *tls_private_key, *tls_client_ca;
+        uint32_t max_connections;
+        uint32_t handshake_timeout_ms;
+        uint32_t heartbeat_ms;
+    } listen;
+    struct {
+        char *url; /* as given; config_upstreams() takes it apart */
+        uint32_t connect_timeout_ms;
+        uint32_t heartbeat_ms;
+        uint32_t reconnect_min_ms, reconnect_max_ms;
+        char *tls_ca, *tls_certificate, *tls_private_key;
+        bool tls_verify;
+    } upstream;
+    struct {
+        uint16_t max_channels;
+        uint32_t upstreams;
+        uint32_t idle_timeout_ms, cleanup_interval_ms;
+        uint64_t publish_buffer_size; /* messages; 0: buffering is off */
+        bool close_waits;
+    } pool;
+    struct {
+        char *path;
+        uint64_t max_size_bytes;
+        uint64_t max_message_size_bytes;
+        enum config_sync sync;
+        uint32_t sync_interval_ms;
+        enum config_overflow overflow;
+        enum config_logins unverified_logins;
+        char *key_file; /* "" : <path>/credential.key */
+    } spool;
+    struct {
+        enum config_confirms confirms;
+        uint32_t window;
+        uint32_t rate;
+        enum config_expiration expiration;
+    } drain;
+    struct {
+        char *address;
+        uint16_t port;
+    } admin;
+    struct {
+        enum log_level level;
+        enum log_format format;
+    } log;
+};
+
+/* One broker of upstream.url. */
+struct config_upstream {
+    bool tls;
+    char *host; /* name or address, without the brackets of an IPv6 address */
+    uint16_t port;
+    char *user, *password, *vhost; /* NULL if the URL has none; percent-decoded */
+};
+
+struct config_sources {
+    const char *file;        /* NULL: /etc/amqpbuf/proxy.ini if it exists */
+    const char *const *sets; /* SECTION.KEY=VALUE, in order */
+    unsigned set_count;
+    char *const *environment; /* like environ */
+};
+
+/* Loads defaults, file, environment, --set. On errors writes one line for each to `errors` (file,
+ * line, section, key, what it found, what it wants, the nearest known key) and returns false, with
+ * `config` zeroed. Every error is reported, not the first alone. */
+bool config_load(struct config *config, const struct config_sources *, FILE *errors);
+void config_free(struct config *config);
+
+/* The whole configuration in proxy.ini syntax; passwords in upstream.url are shown as ***. */
+void config_print(const struct config *config, FILE *out);
+/* proxy.ini.example: every key, its default and one line of help. */
+void config_print_example(FILE *out);
+
+/* upstream.url taken apart, in order. The array of *count is freed by config_upstreams_free. Never
+ * fails on a loaded configuration. */
+struct config_upstream *config_upstreams(const struct config *config, unsigned *count);
+void config_upstreams_free(struct config_upstream *upstreams, unsigned count);

@@ -1,0 +1,103 @@
+#pragma once
+
+/* The durable queues: one LMDB environment, used by one thread.
+ *
+ * A process opens a directory at most once, and takes `DIR/lock` (flock) so that a second amqpbuf
+ * is told STATUS_IN_USE. All calls are synchronous and may block on the disk.
+ *
+ * Writing: store_begin, any number of append/delete/reject/queue_put, store_commit. What is
+ * committed with SYNC_COMMIT has been through fdatasync. After a failed call inside a transaction
+ * other than STATUS_FULL, STATUS_NOT_FOUND or STATUS_INVALID the only legal next call is
+ * store_abort. STATUS_FULL is decided before LMDB is touched (a reserve is kept below max_size
+ * because a delete needs free pages too), so that the transaction goes on with what fits.
+ * STATUS_FATAL: close the store and open it again. */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "amqpbuf/spool_format.h"
+#include "amqpbuf/status.h"
+
+struct store;
+
+enum store_sync { STORE_SYNC_COMMIT, STORE_SYNC_LATER }; /* LATER: the owner calls store_sync */
+
+struct store_options {
+    const char *path;        /* directory; made with mode 0700 if missing */
+    uint64_t max_size_bytes; /* LMDB map size */
+    enum store_sync sync;
+};
+
+/* One message to append, in the caller's memory until the call returns. */
+struct store_message {
+    enum record_kind kind;
+    uint64_t received_at_us; /* microseconds since 1970 UTC */
+    struct iovec method;     /* frame payload of the method */
+    struct iovec header;     /* frame payload of the content header; empty for RECORD_DECLARE */
+    const struct iovec *body; /* body bytes in order */
+    size_t body_count;
+};
+
+/* One message read back; pointers are into memory owned by the call and valid during the visit. */
+struct store_record {
+    uint64_t seq;
+    enum record_kind kind;
+    uint64_t received_at_us;
+    struct iovec method, header;
+    const struct iovec *body; /* the parts of the body in order */
+    size_t body_count;
+    uint64_t body_size;       /* bytes, the sum of the parts */
+};
+
+/* What is known of a queue; strings are valid during the visit. */
+struct store_queue {
+    uint32_t id;
+    const char *user, *vhost; /* terminated; lengths below, since both may hold any byte but NUL */
+    const uint8_t *sealed;    /* password as credential_seal made it */
+    size_t sealed_len;
+    uint64_t next_seq;
+    uint64_t messages, bytes; /* waiting; bytes are of method + header + body */
+    uint64_t rejected;
+};
+
+enum status store_open(struct store **store, const struct store_options *options,
+                       struct failure *failure);
+void store_close(struct store *);
+
+/* Visits every queue. `visit` returns false to stop. Not inside a write transaction. */
+enum status store_queues(struct store *, bool (*visit)(void *arg, const struct store_queue *),
+                         void *arg, struct failure *);
+
+enum status store_begin(struct store *, struct failure *);
+enum status store_commit(struct store *, struct failure *);
+void store_abort(struct store *);
+/* fdatasync of what was committed, for STORE_SYNC_LATER. */
+enum status store_sync(struct store *, struct failure *);
+
+/* Creates the queue of (user, vhost) or, where it exists, replaces its sealed password. */
+enum status store_queue_put(struct store *, const char *user, const char *vhost,
+                            const uint8_t *sealed, size_t sealed_len, uint32_t *id,
+                            struct failure *);
+/* Appends at the tail; *seq is the number given (from 1, never used twice). */
+enum status store_append(struct store *, uint32_t queue, const struct store_message *,
+                         uint64_t *seq, struct failure *);
+/* STATUS_NOT_FOUND if there is no such message (the transaction stays usable). */
+enum status store_delete(struct store *, uint32_t queue, uint64_t seq, struct failure *);
+/* Moves a waiting message to the queue's rejected list under the same sequence number. */
+enum status store_reject(struct store *, uint32_t queue, uint64_t seq, const struct rejection *,
+                         struct failure *);
+/* Puts a message that never waited straight into the rejected list. */
+enum status store_append_rejected(struct store *, uint32_t queue, const struct store_message *,
+                                  const struct rejection *, uint64_t *seq, struct failure *);
+
+/* Visits waiting messages with seq > after in order, until `visit` returns false or the queue
+ * ends. Not inside a write transaction. A damaged record is reported through `damaged` (not NULL)
+ * and passed over; it stays where it is. */
+enum status store_read(struct store *, uint32_t queue, uint64_t after,
+                       bool (*visit)(void *arg, const struct store_record *),
+                       void (*damaged)(void *arg, uint64_t seq), void *arg, struct failure *);
+
+/* Bytes of the map in use, and its limit. */
+void store_usage(struct store *, uint64_t *used_bytes, uint64_t *max_bytes);
