@@ -1,0 +1,408 @@
+#include "net/stream.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+
+enum {
+    READ_MIN_BYTES = 16 * 1024, /* least room offered to a read */
+    LARGE_UNIT_BYTES = 32 * 1024, /* a unit from here on is read into a slab of its own */
+    IOV_BATCH = 128,
+};
+
+/* ---- what all streams share ---- */
+
+static void on_prepare(uv_prepare_t *handle)
+{
+    struct net *net = handle->data;
+    /* A flush may report an error to an owner who closes other streams: always take the first. */
+    struct list *node;
+    while ((node = list_first(&net->unflushed)) != NULL) {
+        list_remove(node);
+        stream_flush(LIST_ENTRY(node, struct stream, unflushed));
+    }
+}
+
+void net_init(struct net *net, uv_loop_t *loop)
+{
+    *net = (struct net){.loop = loop};
+    list_init(&net->unflushed);
+    ENSURE(uv_prepare_init(loop, &net->flush_before_poll) == 0);
+    net->flush_before_poll.data = net;
+    ENSURE(uv_prepare_start(&net->flush_before_poll, on_prepare) == 0);
+    uv_unref((uv_handle_t *)&net->flush_before_poll);
+}
+
+void net_close(struct net *net)
+{
+    uv_close((uv_handle_t *)&net->flush_before_poll, NULL);
+    if (net->read_slab)
+        slab_unref(net->read_slab);
+    if (net->write_slab)
+        slab_unref(net->write_slab);
+    net->read_slab = net->write_slab = NULL;
+}
+
+/* A shared slab with at least `room` bytes left; replaces the one in *slab if it has less. */
+static struct slab *slab_with_room(struct slab **slab, size_t room)
+{
+    if (*slab && (*slab)->refs == 1)
+        (*slab)->used = 0; /* nobody else looks at it any more */
+    if (!*slab || (*slab)->capacity - (*slab)->used < room) {
+        struct slab *fresh = slab_new(room);
+        if (!fresh)
+            return NULL;
+        if (*slab)
+            slab_unref(*slab);
+        *slab = fresh;
+    }
+    return *slab;
+}
+
+/* ---- reading ---- */
+
+static void drop_input(struct stream *s)
+{
+    if (s->in)
+        slab_unref(s->in);
+    s->in = NULL;
+    s->in_begin = s->in_end = NULL;
+}
+
+static size_t room_after_input(const struct stream *s)
+{
+    return (size_t)(s->in->data + s->in->capacity - s->in_end);
+}
+
+/* True if the unit that the owner waits for can be completed where its beginning lies. */
+static bool input_can_grow(const struct stream *s)
+{
+    size_t have = (size_t)(s->in_end - s->in_begin);
+    size_t missing = s->in_expected > have ? s->in_expected - have : 1;
+    if (room_after_input(s) < missing)
+        return false;
+    /* In the shared slab only while nobody has read behind us. */
+    return s->in != s->net->read_slab || s->in_end == s->in->data + s->in->used;
+}
+
+/* Moves the beginning of a unit to where the rest of it has room. */
+static bool move_input(struct stream *s)
+{
+    size_t have = (size_t)(s->in_end - s->in_begin);
+    struct slab *to;
+    uint8_t *at;
+    if (s->in_expected > LARGE_UNIT_BYTES) {
+        /* Room for a second unit saves moving its beginning again. */
+        to = slab_new(s->in_expected <= SLAB_BYTES ? SLAB_BYTES : s->in_expected);
+        if (!to)
+            return false;
+        at = to->data;
+    } else {
+        to = slab_with_room(&s->net->read_slab, LARGE_UNIT_BYTES + READ_MIN_BYTES);
+        if (!to)
+            return false;
+        slab_ref(to);
+        at = to->data + to->used;
+        to->used += have;
+    }
+    memcpy(at, s->in_begin, have);
+    drop_input(s);
+    s->in = to;
+    s->in_begin = at;
+    s->in_end = at + have;
+    return true;
+}
+
+static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
+{
+    (void)suggested;
+    struct stream *s = handle->data;
+    *buf = uv_buf_init(NULL, 0); /* libuv reports UV_ENOBUFS */
+    if (!s->in) {
+        struct slab *slab = slab_with_room(&s->net->read_slab, READ_MIN_BYTES);
+        if (!slab)
+            return;
+        s->in = slab_ref(slab);
+        s->in_begin = s->in_end = slab->data + slab->used;
+    } else if (!input_can_grow(s) && !move_input(s)) {
+        return;
+    }
+    *buf = uv_buf_init((char *)s->in_end, (unsigned)room_after_input(s));
+}
+
+static void on_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
+{
+    (void)buf;
+    struct stream *s = handle->data;
+    if (n > 0) {
+        s->last_read_ms = uv_now(s->net->loop);
+        s->in_end += n;
+        if (s->in == s->net->read_slab)
+            s->in->used = (size_t)(s->in_end - s->in->data);
+        s->handler->on_data(s);
+        return;
+    }
+    if (s->in && s->in_begin == s->in_end)
+        drop_input(s);
+    if (n < 0) {
+        uv_read_stop(handle);
+        s->reading = false;
+        s->handler->on_end(s, n == UV_EOF ? 0 : (int)n);
+    }
+}
+
+uint8_t *stream_input(const struct stream *s, size_t *len)
+{
+    *len = (size_t)(s->in_end - s->in_begin);
+    return s->in_begin;
+}
+
+void stream_consume(struct stream *s, size_t len)
+{
+    ENSURE(len <= (size_t)(s->in_end - s->in_begin));
+    s->in_begin += len;
+    s->in_expected = 0;
+    if (s->in && s->in_begin == s->in_end)
+        drop_input(s);
+}
+
+void stream_expect(struct stream *s, size_t len)
+{
+    s->in_expected = len;
+}
+
+static int start_reading(struct stream *s)
+{
+    s->reading = true;
+    return uv_read_start((uv_stream_t *)&s->tcp, on_alloc, on_read);
+}
+
+void stream_pause(struct stream *s)
+{
+    if (!s->reading)
+        return;
+    s->reading = false;
+    uv_read_stop((uv_stream_t *)&s->tcp);
+}
+
+void stream_resume(struct stream *s)
+{
+    if (s->reading || s->closing)
+        return;
+    s->last_read_ms = uv_now(s->net->loop); /* silence while paused was ours */
+    ENSURE(start_reading(s) == 0);
+}
+
+/* ---- writing ---- */
+
+static struct out_span *out_at(struct stream *s, uint32_t index)
+{
+    return &s->out[(s->out_first + index) & (s->out_capacity - 1)];
+}
+
+static void grow_out(struct stream *s)
+{
+    uint32_t capacity = s->out_capacity ? s->out_capacity * 2 : 8;
+    struct out_span *out = malloc(capacity * sizeof *out);
+    ENSURE(out);
+    for (uint32_t i = 0; i < s->out_count; i++)
+        out[i] = *out_at(s, i);
+    free(s->out);
+    s->out = out;
+    s->out_capacity = capacity;
+    s->out_first = 0;
+}
+
+static void mark_unflushed(struct stream *s)
+{
+    if (list_empty(&s->unflushed) && !s->writing)
+        list_append(&s->net->unflushed, &s->unflushed);
+}
+
+void stream_write_span(struct stream *s, struct slab *slab, uint8_t *at, size_t len)
+{
+    if (s->closing || len == 0)
+        return;
+    s->out_bytes += len;
+    if (s->out_bytes > STREAM_HIGH_BYTES)
+        s->full = true;
+    mark_unflushed(s);
+    /* The last entry may only grow while no write of it is under way. */
+    if (s->out_count > 0 && !s->writing) {
+        struct out_span *last = out_at(s, s->out_count - 1);
+        if (last->slab == slab && last->at + last->len == at) {
+            last->len += len;
+            return;
+        }
+    }
+    if (s->out_count == s->out_capacity)
+        grow_out(s);
+    *out_at(s, s->out_count) = (struct out_span){slab_ref(slab), at, len};
+    s->out_count++;
+}
+
+void stream_write_copy(struct stream *s, const void *bytes, size_t len)
+{
+    struct slab *slab = slab_with_room(&s->net->write_slab, len);
+    ENSURE(slab);
+    uint8_t *at = slab->data + slab->used;
+    memcpy(at, bytes, len);
+    slab->used += len;
+    stream_write_span(s, slab, at, len);
+}
+
+static void out_sent(struct stream *s, size_t n)
+{
+    s->out_bytes -= n;
+    s->last_write_ms = uv_now(s->net->loop);
+    while (n > 0) {
+        struct out_span *span = out_at(s, 0);
+        if (n < span->len) {
+            span->at += n;
+            span->len -= n;
+            return;
+        }
+        n -= span->len;
+        slab_unref(span->slab);
+        s->out_first = (s->out_first + 1) & (s->out_capacity - 1);
+        s->out_count--;
+    }
+    if (s->out_count == 0 && s->out_capacity > 64) { /* a burst is over */
+        free(s->out);
+        s->out = NULL;
+        s->out_capacity = s->out_first = 0;
+    }
+}
+
+static unsigned gather(struct stream *s, uv_buf_t *bufs, size_t *total)
+{
+    unsigned n = 0;
+    *total = 0;
+    for (; n < IOV_BATCH && n < s->out_count; n++) {
+        struct out_span *span = out_at(s, n);
+        bufs[n] = uv_buf_init((char *)span->at, (unsigned)span->len);
+        *total += span->len;
+    }
+    return n;
+}
+
+static void tell_writable(struct stream *s)
+{
+    if (!s->full || s->out_bytes > STREAM_LOW_BYTES || s->closing)
+        return;
+    s->full = false;
+    if (s->handler->on_writable)
+        s->handler->on_writable(s);
+}
+
+static void write_failed(struct stream *s, int status)
+{
+    if (s->closing)
+        return;
+    stream_pause(s);
+    s->handler->on_end(s, status);
+}
+
+static void on_written(uv_write_t *write, int status)
+{
+    struct stream *s = write->handle->data;
+    s->writing = false;
+    if (s->closing)
+        return;
+    if (status < 0) {
+        write_failed(s, status);
+        return;
+    }
+    out_sent(s, (size_t)(uintptr_t)write->data);
+    stream_flush(s);
+    tell_writable(s);
+}
+
+void stream_flush(struct stream *s)
+{
+    uv_buf_t bufs[IOV_BATCH];
+    while (!s->closing && !s->writing && s->out_count > 0) {
+        size_t total;
+        unsigned n = gather(s, bufs, &total);
+        int sent = uv_try_write((uv_stream_t *)&s->tcp, bufs, n);
+        if (sent < 0 && sent != UV_EAGAIN) {
+            write_failed(s, sent);
+            return;
+        }
+        if (sent > 0)
+            out_sent(s, (size_t)sent);
+        if (sent >= 0 && (size_t)sent == total)
+            continue;
+        /* The socket is full: libuv waits until it takes the rest of this batch. */
+        n = gather(s, bufs, &total);
+        s->write.data = (void *)(uintptr_t)total;
+        int status = uv_write(&s->write, (uv_stream_t *)&s->tcp, bufs, n, on_written);
+        if (status < 0) {
+            write_failed(s, status);
+            return;
+        }
+        s->writing = true;
+    }
+    tell_writable(s);
+}
+
+/* ---- life ---- */
+
+void stream_init(struct stream *s, struct net *net, const struct stream_handler *handler)
+{
+    *s = (struct stream){.net = net, .handler = handler};
+    list_init(&s->unflushed);
+    ENSURE(uv_tcp_init(net->loop, &s->tcp) == 0);
+    s->tcp.data = s;
+    s->last_read_ms = s->last_write_ms = uv_now(net->loop);
+}
+
+int stream_accept(struct stream *s, uv_stream_t *listener)
+{
+    int status = uv_accept(listener, (uv_stream_t *)&s->tcp);
+    if (status < 0)
+        return status;
+    uv_tcp_nodelay(&s->tcp, 1);
+    return start_reading(s);
+}
+
+static void on_connect(uv_connect_t *connect, int status)
+{
+    struct stream *s = connect->handle->data;
+    if (s->closing)
+        return;
+    if (status == 0) {
+        uv_tcp_nodelay(&s->tcp, 1);
+        status = start_reading(s);
+    }
+    s->last_read_ms = s->last_write_ms = uv_now(s->net->loop);
+    s->handler->on_connected(s, status);
+}
+
+int stream_connect(struct stream *s, const struct sockaddr *address)
+{
+    return uv_tcp_connect(&s->connect, &s->tcp, address, on_connect);
+}
+
+static void on_close(uv_handle_t *handle)
+{
+    struct stream *s = handle->data;
+    for (uint32_t i = 0; i < s->out_count; i++)
+        slab_unref(out_at(s, i)->slab);
+    free(s->out);
+    s->out = NULL;
+    s->out_count = s->out_capacity = 0;
+    drop_input(s);
+    s->handler->on_closed(s);
+}
+
+void stream_close(struct stream *s)
+{
+    if (s->closing)
+        return;
+    s->closing = true;
+    s->reading = false;
+    list_remove(&s->unflushed);
+    uv_close((uv_handle_t *)&s->tcp, on_close);
+}

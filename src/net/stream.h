@@ -1,0 +1,102 @@
+#pragma once
+
+/* A byte stream over TCP on the loop thread.
+ *
+ * Reading. Bytes land in reference-counted slabs; small reads of all streams share one slab, so
+ * that an idle connection holds no buffer. The unread bytes of a stream are contiguous: the owner
+ * looks at them with stream_input, takes what it understands with stream_consume, and says with
+ * stream_expect how long the unit it waits for is. Spans it keeps hold the slab.
+ *
+ * Writing. stream_write_span queues bytes by reference, stream_write_copy by value; both are sent
+ * together at the end of the loop's iteration. The queue has no limit of its own: above
+ * STREAM_HIGH_BYTES stream_is_full says so, the owner stops producing, and on_writable is called
+ * when the queue has fallen below STREAM_LOW_BYTES.
+ *
+ * Closing. stream_close may be called at any time after stream_init, any number of times; on_closed
+ * is the last callback and comes exactly once. on_end comes at most once, never after
+ * stream_close; its owner then calls stream_close. */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <uv.h>
+
+#include "base/list.h"
+#include "base/slab.h"
+
+enum { STREAM_HIGH_BYTES = 1024 * 1024, STREAM_LOW_BYTES = 256 * 1024 };
+
+/* What all streams of a loop share. */
+struct net {
+    uv_loop_t *loop;
+    uv_prepare_t flush_before_poll;
+    struct slab *read_slab;  /* where small reads land */
+    struct slab *write_slab; /* where copied bytes are gathered */
+    struct list unflushed;   /* streams with bytes queued since the last flush */
+};
+
+struct stream;
+
+struct stream_handler {
+    void (*on_connected)(struct stream *, int status); /* uv error or 0; after stream_connect */
+    void (*on_data)(struct stream *);                  /* there is new input */
+    void (*on_writable)(struct stream *);              /* was full, is no longer */
+    void (*on_end)(struct stream *, int status);       /* 0: end of file; else a uv error */
+    void (*on_closed)(struct stream *);                /* the stream's memory is the owner's again */
+};
+
+struct out_span {
+    struct slab *slab;
+    uint8_t *at;
+    size_t len;
+};
+
+struct stream {
+    struct net *net;
+    const struct stream_handler *handler;
+    uv_tcp_t tcp;
+    uv_write_t write;
+    uv_connect_t connect;
+    struct list unflushed; /* in net->unflushed */
+
+    struct slab *in; /* holds the unread bytes; NULL if there are none */
+    uint8_t *in_begin, *in_end;
+    size_t in_expected; /* bytes from in_begin that the owner waits for */
+
+    struct out_span *out; /* ring */
+    uint32_t out_capacity, out_first, out_count;
+    size_t out_bytes;
+
+    uint64_t last_read_ms, last_write_ms; /* uv_now of the loop */
+    bool reading, writing, full, closing;
+};
+
+void net_init(struct net *, uv_loop_t *);
+/* Closes the loop's handle and drops the shared slabs; the loop has to run once more. */
+void net_close(struct net *);
+
+/* Prepares a stream in the owner's memory; from now on it must be closed. */
+void stream_init(struct stream *, struct net *, const struct stream_handler *);
+/* Takes a connection from a listening handle, starts reading. Returns a uv error or 0. */
+int stream_accept(struct stream *, uv_stream_t *listener);
+/* Connects; on_connected follows if it returns 0, and reading starts with success. */
+int stream_connect(struct stream *, const struct sockaddr *);
+void stream_close(struct stream *);
+
+uint8_t *stream_input(const struct stream *, size_t *len);
+void stream_consume(struct stream *, size_t len);
+void stream_expect(struct stream *, size_t len);
+void stream_pause(struct stream *);  /* reads nothing more; what was read stays */
+void stream_resume(struct stream *); /* reads again; does not call on_data for what is there */
+
+/* Memory too short for the queue aborts: spans are small. */
+void stream_write_span(struct stream *, struct slab *, uint8_t *at, size_t len);
+void stream_write_copy(struct stream *, const void *bytes, size_t len);
+/* Sends now what the socket takes. Errors come through on_end later. */
+void stream_flush(struct stream *);
+
+static inline bool stream_is_full(const struct stream *s)
+{
+    return s->full;
+}

@@ -1,0 +1,58 @@
+#include "proxy/broker.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "amqp/method.h"
+#include "base/assert.h"
+
+static amqp_table_entry_t flag(const char *name)
+{
+    return (amqp_table_entry_t){bytes_of(name), {AMQP_FIELD_KIND_BOOLEAN, {.boolean = 1}}};
+}
+
+static amqp_table_entry_t text(const char *name, const char *value)
+{
+    return (amqp_table_entry_t){bytes_of(name), {AMQP_FIELD_KIND_UTF8, {.bytes = bytes_of(value)}}};
+}
+
+void broker_init(struct broker *broker)
+{
+    *broker = (struct broker){.frame_max = 131072, .channel_max = 2047};
+    amqp_table_entry_t capabilities[] = {
+        flag("publisher_confirms"),  flag("exchange_exchange_bindings"),
+        flag("basic.nack"),          flag("consumer_cancel_notify"),
+        flag("connection.blocked"),  flag("consumer_priorities"),
+        flag("authentication_failure_close"), flag("per_consumer_qos"),
+        flag("direct_reply_to"),
+    };
+    amqp_table_t capability_table = {sizeof capabilities / sizeof *capabilities, capabilities};
+    amqp_table_entry_t entries[] = {
+        {bytes_of("capabilities"), {AMQP_FIELD_KIND_TABLE, {.table = capability_table}}},
+        text("product", "RabbitMQ"),
+        text("platform", "amqpbuf " AMQPBUF_VERSION),
+    };
+    amqp_table_t table = {sizeof entries / sizeof *entries, entries};
+    uint8_t wire[1024];
+    size_t len = 0;
+    ENSURE(amqp_encode_table((amqp_bytes_t){sizeof wire, wire}, &table, &len) == AMQP_STATUS_OK);
+    broker_remember(broker, wire, len, broker->frame_max, broker->channel_max);
+}
+
+void broker_deinit(struct broker *broker)
+{
+    free(broker->properties);
+}
+
+void broker_remember(struct broker *broker, const uint8_t *properties, size_t len,
+                     uint32_t frame_max, uint16_t channel_max)
+{
+    uint8_t *copy = malloc(len);
+    ENSURE(copy);
+    memcpy(copy, properties, len);
+    free(broker->properties);
+    broker->properties = copy;
+    broker->properties_len = len;
+    broker->frame_max = frame_max;
+    broker->channel_max = channel_max;
+}

@@ -1,0 +1,71 @@
+#pragma once
+
+/* A client's channel. Its upstream channel (relay) is bound when a method first needs one. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "amqp/content.h"
+#include "amqp/method.h"
+#include "base/list.h"
+
+struct client;
+struct job;
+struct relay;
+
+enum channel_state {
+    CHANNEL_OPEN,
+    CHANNEL_SETTLING, /* it sent channel.close; the answer waits for its publishes to be safe */
+    CHANNEL_CLOSING,  /* safe; RabbitMQ's channel.close-ok is awaited */
+    CHANNEL_REFUSED,  /* channel.close sent to it; discards until close-ok */
+};
+
+struct channel {
+    struct client *client;
+    uint16_t number;
+    enum channel_state state;
+    uint64_t handle;
+    struct content content;
+    bool reserved;       /* a place in the queue is kept for the publish that is arriving */
+    bool confirming;     /* the client asked for confirms */
+    bool transactional;
+    uint64_t publishes;  /* delivery tag of the last publish, from confirm.select on */
+    uint64_t spooling;   /* appends of its own under way */
+    struct relay *relay; /* NULL: not bound */
+    struct job *tx;      /* publishes of a transaction that the proxy holds; NULL: none */
+    bool rejecting;      /* the publish that is arriving will be nacked: the queue is full */
+    char *last_queue;    /* NULL: none declared */
+    bool has_qos;
+    amqp_basic_qos_t qos;
+
+    uint64_t acked;   /* highest tag answered in order */
+    uint64_t ack_tag; /* highest tag to be acked with the next flush; 0: none */
+    bool ack_multiple;
+    struct list ack_node;  /* in proxy->acking */
+    bool inside_content;   /* between a method to the client and the end of its content */
+    uint64_t content_left; /* bytes of body */
+};
+
+void channel_open(struct client *, uint16_t number);
+/* Takes one frame of the client; false: the frame has to wait, the client is held. */
+bool channel_frame(struct channel *, struct slab *, const struct frame *);
+/* Routes the complete publish in `content`; false: it has to wait, the client is held. */
+bool channel_retry(struct channel *);
+/* Publishes of it that neither RabbitMQ nor the disk has confirmed. */
+uint64_t channel_unsafe(const struct channel *);
+/* One or more of its publishes have become safe. */
+void channel_settled(struct channel *);
+/* Confirms publishes to the client, all up to tag if multiple; sent before the loop polls. */
+void channel_ack(struct channel *, uint64_t tag, bool multiple);
+void channel_nack(struct channel *, uint64_t tag, bool multiple);
+void channel_flush_acks(struct channel *);
+/* channel.close with an error; the channel discards until the client's close-ok. */
+void channel_refuse(struct channel *, uint16_t code, const char *text, amqp_method_number_t cause);
+/* RabbitMQ answered the channel.close that the client had sent. */
+void channel_closed_upstream(struct channel *);
+/* The client is gone or going: lets go of everything. */
+void channel_free(struct channel *);
+/* Begins a close as if the client had asked for it (its connection.close). */
+void channel_begin_close(struct channel *);
+void channel_send(struct channel *, amqp_method_number_t, const void *fields);
+void channel_set_last_queue(struct channel *, const void *name, size_t len);

@@ -1,0 +1,537 @@
+#include "proxy/client.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/handles.h"
+#include "base/log.h"
+#include "proxy/channel.h"
+#include "proxy/failover.h"
+#include "proxy/handshake.h"
+#include "proxy/pool.h"
+#include "proxy/proxy.h"
+#include "proxy/queue.h"
+#include "proxy/relay.h"
+#include "proxy/wire_out.h"
+#include "spool/credential.h"
+
+/* Happy path: header, handshake, connection.open, frames of channels, connection.close, close-ok,
+ * end of file. A client may have to wait ("held"): its next frame stays in the stream's input, or
+ * a complete publish in its channel, until pool_wake lets it try again.
+ *
+ * What can fail: the peer breaks the protocol (client_refuse: connection.close, then until close-ok,
+ * end of file or a deadline everything it sends is discarded), it goes away (client_close), it is
+ * silent for two heartbeats, or the handshake takes too long. Memory goes in on_closed. */
+
+enum { CLOSE_TIMEOUT_MS = 5000 };
+
+/* ---- life ---- */
+
+static void release_upstreams(struct client *c)
+{
+    for (uint32_t i = 0; i < c->channels_capacity; i++)
+        if (c->channels[i])
+            channel_free(c->channels[i]);
+    if (!c->own)
+        return;
+    struct upstream *own = c->own;
+    c->own = NULL;
+    own->owner = NULL;
+    /* What it has published is confirmed first; then the last relay closes the upstream. */
+    if (own->state != UPSTREAM_OPEN || own->link_count == 0)
+        upstream_close(own);
+}
+
+static void leave_pool(struct client *c)
+{
+    struct pool *pool = c->pool;
+    list_remove(&c->pool_node);
+    c->held = false;
+    if (!pool)
+        return;
+    release_upstreams(c);
+    c->pool = NULL;
+    pool->client_count--;
+    if (pool->client_count == 0)
+        pool->idle_since_ms = proxy_now(pool->proxy);
+}
+
+static void on_closed(struct stream *stream)
+{
+    struct client *c = LIST_ENTRY(stream, struct client, stream);
+    list_remove(&c->node);
+    c->proxy->counters.clients--;
+    handles_remove(c->handle);
+    if (c->password)
+        credential_wipe(c->password, strlen(c->password));
+    free(c->user);
+    free(c->password);
+    free(c->vhost);
+    free(c->properties);
+    free(c->channels);
+    free(c);
+}
+
+void client_close(struct client *c, const char *reason)
+{
+    if (c->state == CLIENT_CLOSED)
+        return;
+    LOG(LOG_DEBUG, "client_closed", LOG_N("client", c->id), LOG_T("peer", c->peer),
+        LOG_T("user", c->user), LOG_T("reason", reason));
+    leave_pool(c);
+    c->state = CLIENT_CLOSED;
+    stream_close(&c->stream);
+}
+
+void client_refuse(struct client *c, uint16_t code, const char *text, amqp_method_number_t cause)
+{
+    if (c->state >= CLIENT_REFUSED)
+        return;
+    LOG(LOG_INFO, "client_refused", LOG_N("client", c->id), LOG_T("peer", c->peer),
+        LOG_T("user", c->user), LOG_N("code", code), LOG_T("reason", text));
+    for (uint32_t i = 0; i < c->channels_capacity; i++)
+        if (c->channels[i])
+            channel_flush_acks(c->channels[i]);
+    leave_pool(c);
+    wire_send_close(&c->stream, 0, code, text, cause);
+    c->state = CLIENT_REFUSED;
+    c->deadline_ms = proxy_now(c->proxy) + CLOSE_TIMEOUT_MS;
+    stream_resume(&c->stream);
+}
+
+/* ---- channels ---- */
+
+struct channel *client_channel(struct client *c, uint16_t number)
+{
+    return number < c->channels_capacity ? c->channels[number] : NULL;
+}
+
+void client_add_channel(struct client *c, struct channel *ch)
+{
+    if (ch->number >= c->channels_capacity) {
+        uint32_t capacity = c->channels_capacity ? c->channels_capacity : 2;
+        while (capacity <= ch->number)
+            capacity *= 2;
+        c->channels = realloc(c->channels, capacity * sizeof(struct channel *));
+        ENSURE(c->channels);
+        memset(c->channels + c->channels_capacity, 0,
+               (capacity - c->channels_capacity) * sizeof(struct channel *));
+        c->channels_capacity = capacity;
+    }
+    c->channels[ch->number] = ch;
+    c->channel_count++;
+}
+
+void client_remove_channel(struct client *c, struct channel *ch)
+{
+    ENSURE(c->channels[ch->number] == ch);
+    c->channels[ch->number] = NULL;
+    c->channel_count--;
+}
+
+/* ---- closing as the client asked ---- */
+
+static void finish_close(struct client *c)
+{
+    leave_pool(c);
+    wire_send_plain(&c->stream, 0, AMQP_CONNECTION_CLOSE_OK_METHOD);
+    c->state = CLIENT_FINISHED;
+    c->deadline_ms = proxy_now(c->proxy) + CLOSE_TIMEOUT_MS;
+}
+
+void client_settled(struct client *c)
+{
+    if (c->state == CLIENT_SETTLING && c->channel_count == 0)
+        finish_close(c);
+}
+
+static void begin_close(struct client *c)
+{
+    c->state = CLIENT_SETTLING;
+    for (uint32_t i = 0; i < c->channels_capacity; i++) {
+        struct channel *ch = c->channels[i];
+        if (ch && ch->state == CHANNEL_REFUSED)
+            channel_free(ch);
+        else if (ch)
+            channel_begin_close(ch);
+        if (c->state != CLIENT_SETTLING)
+            return;
+    }
+    client_settled(c);
+}
+
+/* ---- frames ---- */
+
+static void update_secret(struct client *c, const struct frame *frame)
+{
+    (void)frame;
+    wire_send_plain(&c->stream, 0, AMQP_CONNECTION_UPDATE_SECRET_OK_METHOD);
+}
+
+static void connection_method(struct client *c, const struct frame *frame)
+{
+    amqp_method_number_t method = method_number(frame->payload, frame->payload_len);
+    switch (method) {
+    case AMQP_CONNECTION_CLOSE_METHOD:
+        begin_close(c);
+        return;
+    case AMQP_CONNECTION_UPDATE_SECRET_METHOD:
+        update_secret(c, frame);
+        return;
+    default:
+        client_refuse(c, method_known(method) ? 503 : 540,
+                      method_known(method) ? "COMMAND_INVALID - unexpected method on channel 0"
+                                           : "NOT_IMPLEMENTED - unknown method on channel 0",
+                      method);
+    }
+}
+
+static bool open_channel(struct client *c, const struct frame *frame)
+{
+    amqp_method_number_t method = frame->type == FRAME_METHOD
+                                      ? method_number(frame->payload, frame->payload_len)
+                                      : 0;
+    if (method != AMQP_CHANNEL_OPEN_METHOD) {
+        client_refuse(c, 504, "CHANNEL_ERROR - expected 'channel.open'", method);
+        return true;
+    }
+    if (c->channel_max && frame->channel > c->channel_max) {
+        client_refuse(c, 530, "NOT_ALLOWED - channel number above the negotiated channel_max",
+                      method);
+        return true;
+    }
+    channel_open(c, frame->channel);
+    return true;
+}
+
+/* Closing: only the end of the conversation matters (1.4.2.3: everything else is discarded). */
+static void closing_frame(struct client *c, const struct frame *frame)
+{
+    if (frame->type != FRAME_METHOD || frame->channel != 0 || c->state != CLIENT_REFUSED)
+        return;
+    amqp_method_number_t method = method_number(frame->payload, frame->payload_len);
+    if (method == AMQP_CONNECTION_CLOSE_METHOD)
+        wire_send_plain(&c->stream, 0, AMQP_CONNECTION_CLOSE_OK_METHOD);
+    else if (method != AMQP_CONNECTION_CLOSE_OK_METHOD)
+        return;
+    c->state = CLIENT_FINISHED;
+    c->deadline_ms = proxy_now(c->proxy) + CLOSE_TIMEOUT_MS;
+}
+
+/* False: the frame has to wait. */
+static bool take_frame(struct client *c, const struct frame *frame)
+{
+    if (frame->type == FRAME_HEARTBEAT) {
+        if (frame->channel != 0)
+            client_refuse(c, 501, "FRAME_ERROR - heartbeat on a channel", 0);
+        return true;
+    }
+    if (c->state >= CLIENT_SETTLING) {
+        closing_frame(c, frame);
+        return true;
+    }
+    if (c->state != CLIENT_OPEN) {
+        if (c->state == CLIENT_LOGIN && frame->type == FRAME_METHOD)
+            return false; /* sent ahead of open-ok: looked at after it */
+        handshake_method(c, frame);
+        return true;
+    }
+    if (frame->channel == 0) {
+        if (frame->type == FRAME_METHOD)
+            connection_method(c, frame);
+        else
+            client_refuse(c, 505, "UNEXPECTED_FRAME - content frame on channel 0", 0);
+        return true;
+    }
+    struct channel *ch = client_channel(c, frame->channel);
+    return ch ? channel_frame(ch, c->stream.in, frame) : open_channel(c, frame);
+}
+
+static void refuse_frame(struct client *c, enum frame_result result)
+{
+    static const char *const texts[] = {
+        [FRAME_TOO_LARGE] = "FRAME_ERROR - frame larger than the negotiated frame_max",
+        [FRAME_BAD_END] = "FRAME_ERROR - invalid frame end marker",
+        [FRAME_BAD_TYPE] = "FRAME_ERROR - unknown frame type",
+    };
+    if (c->state < CLIENT_OPEN || c->state >= CLIENT_REFUSED)
+        client_close(c, texts[result]); /* no connection to close in an orderly way */
+    else
+        client_refuse(c, 501, texts[result], 0);
+    if (c->state == CLIENT_REFUSED) { /* frame borders are lost: nothing after it can be read */
+        size_t len;
+        stream_input(&c->stream, &len);
+        stream_consume(&c->stream, len);
+    }
+}
+
+static bool take_header(struct client *c)
+{
+    size_t len;
+    uint8_t *data = stream_input(&c->stream, &len);
+    if (len < 8) {
+        stream_expect(&c->stream, 8);
+        return false;
+    }
+    uint8_t header[8];
+    memcpy(header, data, sizeof header);
+    stream_consume(&c->stream, sizeof header);
+    handshake_header(c, header);
+    return true;
+}
+
+/* One step of the input; false: nothing more can be done now. */
+static bool step(struct client *c)
+{
+    if (c->state == CLIENT_HEADER)
+        return take_header(c);
+    if (stream_is_full(&c->stream) && c->state == CLIENT_OPEN) {
+        client_hold(c); /* a client that does not read is not read from */
+        return false;
+    }
+    size_t len, need;
+    uint8_t *data = stream_input(&c->stream, &len);
+    if (c->state == CLIENT_FINISHED) {
+        stream_consume(&c->stream, len);
+        return false;
+    }
+    struct frame frame;
+    enum frame_result result = frame_scan(data, len, c->frame_max, &frame, &need);
+    switch (result) {
+    case FRAME_COMPLETE:
+        if (!take_frame(c, &frame)) {
+            if (c->state == CLIENT_LOGIN)
+                stream_pause(&c->stream);
+            return false;
+        }
+        if (c->state != CLIENT_CLOSED)
+            stream_consume(&c->stream, frame.payload_len + FRAME_OVERHEAD_BYTES);
+        return true;
+    case FRAME_PARTIAL:
+        stream_expect(&c->stream, need);
+        return false;
+    default:
+        refuse_frame(c, result);
+        return false;
+    }
+}
+
+/* A proxy that is stopping accepts nothing more from clients that are open. */
+static bool accepts_input(const struct client *c)
+{
+    return c->proxy->stage == PROXY_RUNNING || c->state >= CLIENT_REFUSED;
+}
+
+static void process(struct client *c)
+{
+    if (c->processing)
+        return;
+    c->processing = true;
+    while (c->state != CLIENT_CLOSED && !c->held && accepts_input(c) && step(c))
+        ;
+    c->processing = false;
+}
+
+void client_hold(struct client *c)
+{
+    if (c->held || !c->pool)
+        return;
+    c->held = true;
+    list_remove(&c->pool_node);
+    list_append(&c->pool->held, &c->pool_node);
+    stream_pause(&c->stream);
+}
+
+void client_retry(struct client *c)
+{
+    ENSURE(c->held);
+    c->held = false;
+    list_remove(&c->pool_node);
+    if (!accepts_input(c))
+        return;
+    if (c->ready) {
+        struct channel *ch = c->ready;
+        c->ready = NULL;
+        if (!channel_retry(ch))
+            return;
+    }
+    process(c);
+    if (!c->held && c->state != CLIENT_CLOSED)
+        stream_resume(&c->stream);
+}
+
+/* ---- events of the stream ---- */
+
+static void on_data(struct stream *stream)
+{
+    process(LIST_ENTRY(stream, struct client, stream));
+}
+
+static void on_writable(struct stream *stream)
+{
+    struct client *c = LIST_ENTRY(stream, struct client, stream);
+    if (c->own && c->own_is_open)
+        stream_resume(&c->own->stream);
+    if (c->pool)
+        pool_wake(c->pool);
+}
+
+static void on_end(struct stream *stream, int status)
+{
+    client_close(LIST_ENTRY(stream, struct client, stream),
+                 status == 0 ? "end of file" : uv_strerror(status));
+}
+
+static const struct stream_handler stream_events = {
+    .on_data = on_data,
+    .on_writable = on_writable,
+    .on_end = on_end,
+    .on_closed = on_closed,
+};
+
+static void format_peer(struct client *c)
+{
+    struct sockaddr_storage address;
+    int len = sizeof address;
+    char host[48] = "?";
+    unsigned port = 0;
+    if (uv_tcp_getpeername(&c->stream.tcp, (struct sockaddr *)&address, &len) == 0) {
+        if (address.ss_family == AF_INET) {
+            struct sockaddr_in *in = (struct sockaddr_in *)&address;
+            uv_ip4_name(in, host, sizeof host);
+            port = ntohs(in->sin_port);
+        } else if (address.ss_family == AF_INET6) {
+            struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)&address;
+            uv_ip6_name(in6, host, sizeof host);
+            port = ntohs(in6->sin6_port);
+        }
+    }
+    snprintf(c->peer, sizeof c->peer, "%s:%u", host, port);
+}
+
+void client_accept(struct proxy *proxy, uv_stream_t *listener)
+{
+    struct client *c = calloc(1, sizeof *c);
+    ENSURE(c);
+    c->proxy = proxy;
+    c->id = ++proxy->next_id;
+    c->handle = handles_add(c);
+    c->frame_max = FRAME_MIN_SIZE; /* until tuned (4.2.3) */
+    c->deadline_ms = proxy_now(proxy) + proxy->config->listen.handshake_timeout_ms;
+    list_init(&c->pool_node);
+    list_append(&proxy->clients, &c->node);
+    proxy->counters.clients++;
+    stream_init(&c->stream, &proxy->net, &stream_events);
+    int status = stream_accept(&c->stream, listener);
+    if (status < 0) {
+        client_close(c, uv_strerror(status));
+        return;
+    }
+    format_peer(c);
+    if (proxy->counters.clients > proxy->config->listen.max_connections) {
+        LOG(LOG_WARN, "connection_refused", LOG_T("peer", c->peer),
+            LOG_T("reason", "listen.max_connections reached"));
+        client_close(c, "listen.max_connections reached");
+    }
+}
+
+void client_admit(struct client *c)
+{
+    ENSURE(c->state == CLIENT_LOGIN);
+    c->state = CLIENT_OPEN;
+    c->deadline_ms = 0;
+    amqp_connection_open_ok_t ok = {.known_hosts = amqp_empty_bytes};
+    wire_send(&c->stream, 0, AMQP_CONNECTION_OPEN_OK_METHOD, &ok);
+    stream_resume(&c->stream);
+    process(c);
+}
+
+void client_tick(struct client *c, uint64_t now_ms)
+{
+    if (c->state == CLIENT_CLOSED)
+        return;
+    if (c->deadline_ms && now_ms >= c->deadline_ms) {
+        client_close(c, c->state < CLIENT_OPEN ? "listen.handshake_timeout" : "no close-ok");
+        return;
+    }
+    if (c->heartbeat_ms == 0 || c->state < CLIENT_LOGIN || c->state > CLIENT_SETTLING)
+        return;
+    if (now_ms - c->stream.last_write_ms >= c->heartbeat_ms / 2 && c->stream.out_count == 0)
+        wire_send_heartbeat(&c->stream);
+    /* 4.2.7. Any byte counts, and silence that we cause by not reading does not. */
+    if (c->stream.reading && now_ms - c->stream.last_read_ms > 2 * c->heartbeat_ms) {
+        LOG(LOG_INFO, "heartbeat_missed", LOG_N("client", c->id), LOG_T("peer", c->peer));
+        client_close(c, "missed heartbeats");
+    }
+}
+
+/* ---- an upstream of its own ---- */
+
+static void own_opened(struct upstream *u)
+{
+    struct client *c = u->owner;
+    if (!c)
+        return;
+    c->own_is_open = true;
+    pool_wake(c->pool);
+}
+
+static void own_failed(struct upstream *u, const struct upstream_end *end)
+{
+    struct client *c = u->owner;
+    if (!c)
+        return;
+    c->own = NULL;
+    c->own_is_open = false;
+    client_refuse(c, end->refused ? end->code : 320,
+                  end->refused ? end->text : "CONNECTION_FORCED - upstream unavailable", 0);
+}
+
+static void own_lost(struct upstream *u, const struct upstream_end *end)
+{
+    struct client *c = u->owner;
+    if (!c) {
+        struct pool *pool = NULL;
+        for (uint32_t i = 0; i < u->links_capacity && !pool; i++)
+            if (u->links[i] && relay_of(u->links[i]))
+                pool = relay_of(u->links[i])->pool;
+        if (pool)
+            failover_upstream(pool, u);
+        return;
+    }
+    struct pool *pool = c->pool;
+    failover_upstream(pool, u);
+    c->own = NULL;
+    c->own_is_open = false;
+    /* RabbitMQ's own error for what this client did, or the end of what it was consuming. */
+    if (end->code && end->code != 320)
+        client_refuse(c, end->code, end->text, end->cause);
+    else if (c->consumes)
+        client_refuse(c, 320, "CONNECTION_FORCED - upstream lost", 0);
+    pool_wake(pool);
+}
+
+static void own_blocked(struct upstream *u)
+{
+    struct client *c = u->owner;
+    if (c)
+        pool_wake(c->pool);
+}
+
+static const struct upstream_events own_events = {
+    .on_open = own_opened,
+    .on_failed = own_failed,
+    .on_lost = own_lost,
+    .on_blocked = own_blocked,
+    .on_writable = own_blocked,
+};
+
+void client_dial_own(struct client *c)
+{
+    struct pool *pool = c->pool;
+    c->own = upstream_dial(c->proxy, pool_target(pool), pool->user, pool->password, pool->vhost,
+                           c->properties, c->properties_len, &own_events, c);
+    c->own_is_open = false;
+}

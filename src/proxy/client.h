@@ -1,0 +1,81 @@
+#pragma once
+
+/* A connection from a publisher or consumer. docs/states.md draws its states. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "amqp/method.h"
+#include "base/list.h"
+#include "net/stream.h"
+
+struct proxy;
+struct pool;
+struct channel;
+struct upstream;
+struct upstream_end;
+
+enum client_state {
+    CLIENT_HEADER,   /* waits for the protocol header */
+    CLIENT_START,    /* connection.start sent */
+    CLIENT_TUNE,     /* connection.tune sent */
+    CLIENT_OPENING,  /* tune-ok came, waits for connection.open */
+    CLIENT_LOGIN,    /* connection.open came; RabbitMQ is being asked */
+    CLIENT_OPEN,
+    CLIENT_SETTLING, /* it sent connection.close; the answer waits for its publishes to be safe */
+    CLIENT_REFUSED,  /* connection.close sent to it; waits for close-ok */
+    CLIENT_FINISHED, /* close-ok sent or received; reads until it closes the socket */
+    CLIENT_CLOSED,
+};
+
+struct client {
+    struct proxy *proxy;
+    struct stream stream;
+    struct list node; /* in proxy->clients */
+    enum client_state state;
+    uint64_t id;
+    uint64_t handle;
+    char peer[64]; /* address and port, for the log */
+
+    struct pool *pool;     /* from connection.open on */
+    struct list pool_node; /* in pool->waiting or pool->held */
+    bool held;
+    bool processing;
+
+    char *user, *password, *vhost; /* password only until the login is decided */
+    uint8_t *properties;           /* client-properties as on the wire */
+    size_t properties_len;
+    bool can_be_blocked; /* has the capability connection.blocked */
+    uint32_t frame_max;
+    uint16_t channel_max;
+    uint64_t heartbeat_ms;
+    uint64_t deadline_ms; /* 0: none */
+
+    struct channel **channels; /* by number */
+    uint32_t channels_capacity, channel_count;
+    struct channel *ready; /* holds a complete publish that had to wait */
+
+    struct upstream *own; /* upstream of its own, NULL if it needs none */
+    bool own_is_open;
+    bool consumes; /* has what would be lost with its upstream */
+};
+
+void client_accept(struct proxy *, uv_stream_t *listener);
+/* Closes a connection on which all is said. */
+void client_close(struct client *, const char *reason);
+/* Sends connection.close and lets the client answer. */
+void client_refuse(struct client *, uint16_t code, const char *text, amqp_method_number_t cause);
+/* Answers connection.open. */
+void client_admit(struct client *);
+/* Stops reading until client_retry; may be called twice. */
+void client_hold(struct client *);
+void client_retry(struct client *);
+/* A channel is gone, or its publishes are safe: a close that waits may be answered. */
+void client_settled(struct client *);
+void client_tick(struct client *, uint64_t now_ms);
+
+struct channel *client_channel(struct client *, uint16_t number);
+void client_add_channel(struct client *, struct channel *);
+void client_remove_channel(struct client *, struct channel *);
+/* Begins an upstream of the client's own; on_own tells when it is there. */
+void client_dial_own(struct client *);

@@ -1,0 +1,634 @@
+#include "proxy/drain.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "amqp/wire.h"
+#include "base/assert.h"
+#include "base/handles.h"
+#include "base/log.h"
+#include "proxy/pool.h"
+#include "proxy/proxy.h"
+#include "proxy/queue.h"
+#include "proxy/spooler.h"
+#include "proxy/upstream.h"
+#include "proxy/wire_out.h"
+
+/* Happy path: channel.open, open-ok, confirm.select, select-ok; batches of records are read and
+ * sent, at most drain.window of them unconfirmed or not yet deleted; each is deleted after its
+ * confirm; when nothing waits any more: channel.close, close-ok, live. Without confirms a window of
+ * records is sent, and channel.close asked for: close-ok shows that RabbitMQ has read all of them.
+ *
+ * What can fail:
+ * - The upstream is lost: the drain ends, what was not confirmed is still in the queue.
+ * - No answer, or channel.open refused: the upstream is given up, and tried again with back-off.
+ * - RabbitMQ closes the channel, or the connection, over one bad message: which one cannot be told
+ *   from a window of many. The drain starts again from the first unconfirmed one with a window of
+ *   one ("careful"), until the bad one stands alone and is rejected.
+ * - basic.return or basic.nack: that message is rejected, the drain goes on. */
+
+enum { ANSWER_TIMEOUT_MS = 5000, BATCH_BYTES = 1024 * 1024 };
+
+enum drain_state { DRAIN_OPENING, DRAIN_SELECTING, DRAIN_RUNNING, DRAIN_CLOSING };
+
+enum entry_state { ENTRY_SENT, ENTRY_CONFIRMED };
+
+/* One record that was sent and is still in the queue. */
+struct entry {
+    uint64_t seq;
+    uint64_t tag; /* RabbitMQ's delivery tag; 0 for a declaration */
+    enum entry_state state;
+    struct span frames;
+    uint32_t method_len, header_len;
+    uint16_t returned; /* reply code of basic.return, 0: none */
+    char *why;         /* its text */
+};
+
+struct drain {
+    struct link link;
+    struct queue *queue;
+    struct pool *pool;
+    uint64_t handle;
+    enum drain_state state;
+    uint64_t deadline_ms; /* of the answer that is awaited; 0: none */
+    bool confirms;
+    bool reading;
+    bool at_end;         /* the last read saw the end of the queue */
+    uint64_t read_after; /* sequence number of the last record that was read */
+    uint64_t last_tag;
+    uint64_t drained, rejected, started_ms;
+    uint32_t tokens; /* of drain.rate */
+
+    struct entry *entries; /* in sequence order; those confirmed stay until they are deleted */
+    uint32_t entry_count, entry_capacity;
+
+    struct {
+        bool active;
+        bool has_header;
+        uint16_t code;
+        char text[256];
+        struct publish_key {
+            uint8_t exchange_len, routing_key_len;
+            uint8_t exchange[255], routing_key[255];
+        } key;
+        uint64_t body_left;
+    } returning; /* the basic.return that is arriving */
+};
+
+static const struct link_handler handler;
+
+static struct stream *stream_of(struct drain *d)
+{
+    return &d->link.upstream->stream;
+}
+
+static uint32_t window_of(const struct drain *d)
+{
+    return d->queue->careful > 0 ? 1 : d->queue->proxy->config->drain.window;
+}
+
+static void expect_answer(struct drain *d, enum drain_state state)
+{
+    d->state = state;
+    d->deadline_ms = proxy_now(d->queue->proxy) + ANSWER_TIMEOUT_MS;
+}
+
+/* ---- entries ---- */
+
+static void clear_entry(struct entry *entry)
+{
+    span_clear(&entry->frames);
+    free(entry->why);
+}
+
+static void drop_entries(struct drain *d)
+{
+    for (uint32_t i = 0; i < d->entry_count; i++)
+        clear_entry(&d->entries[i]);
+    d->entry_count = 0;
+}
+
+static void remove_entry(struct drain *d, uint64_t seq)
+{
+    for (uint32_t i = 0; i < d->entry_count; i++) {
+        if (d->entries[i].seq != seq)
+            continue;
+        clear_entry(&d->entries[i]);
+        memmove(&d->entries[i], &d->entries[i + 1],
+                (--d->entry_count - i) * sizeof *d->entries);
+        return;
+    }
+}
+
+static struct entry *add_entry(struct drain *d)
+{
+    if (d->entry_count == d->entry_capacity) {
+        d->entry_capacity = d->entry_capacity ? d->entry_capacity * 2 : 64;
+        d->entries = realloc(d->entries, d->entry_capacity * sizeof *d->entries);
+        ENSURE(d->entries);
+    }
+    struct entry *entry = &d->entries[d->entry_count++];
+    *entry = (struct entry){0};
+    return entry;
+}
+
+/* ---- the channel's life ---- */
+
+static void open_channel(struct drain *d)
+{
+    wire_send_plain(stream_of(d), d->link.channel, AMQP_CHANNEL_OPEN_METHOD);
+    d->last_tag = 0;
+    d->at_end = false;
+    expect_answer(d, DRAIN_OPENING);
+}
+
+static void close_channel(struct drain *d)
+{
+    amqp_channel_close_t close = {.reply_code = 200, .reply_text = bytes_of("drained")};
+    wire_send(stream_of(d), d->link.channel, AMQP_CHANNEL_CLOSE_METHOD, &close);
+    expect_answer(d, DRAIN_CLOSING);
+}
+
+struct drain *drain_start(struct queue *queue, struct pool *pool)
+{
+    struct upstream *u = pool_pick_upstream(pool);
+    if (!u)
+        return NULL;
+    struct drain *d = calloc(1, sizeof *d);
+    ENSURE(d);
+    d->link.handler = &handler;
+    d->queue = queue;
+    d->pool = pool;
+    if (!upstream_attach(u, &d->link)) {
+        free(d);
+        return NULL;
+    }
+    d->handle = handles_add(d);
+    d->started_ms = proxy_now(queue->proxy);
+    d->confirms = u->offers_confirms && queue->proxy->config->drain.confirms == CONFIRMS_AUTO;
+    LOG(LOG_INFO, "drain_started", LOG_T("user", queue->user), LOG_T("vhost", queue->vhost),
+        LOG_N("messages", queue->waiting), LOG_N("upstream", u->id));
+    open_channel(d);
+    return d;
+}
+
+static void drain_free(struct drain *d)
+{
+    d->queue->drain = NULL;
+    handles_remove(d->handle);
+    drop_entries(d);
+    free(d->entries);
+    free(d);
+}
+
+void drain_stop(struct drain *d)
+{
+    LOG(LOG_INFO, "drain_stopped", LOG_T("user", d->queue->user),
+        LOG_T("vhost", d->queue->vhost), LOG_N("drained", d->drained),
+        LOG_N("messages", d->queue->waiting));
+    if (d->link.upstream)
+        upstream_detach(&d->link);
+    drain_free(d);
+}
+
+static void finish(struct drain *d)
+{
+    struct queue *queue = d->queue;
+    LOG(LOG_INFO, "drain_finished", LOG_T("user", queue->user), LOG_T("vhost", queue->vhost),
+        LOG_N("drained", d->drained), LOG_N("rejected", d->rejected),
+        LOG_N("ms", proxy_now(queue->proxy) - d->started_ms));
+    upstream_detach(&d->link);
+    drain_free(d);
+    queue_changed(queue);
+}
+
+/* ---- taking out what RabbitMQ has ---- */
+
+static void advance(struct drain *d);
+
+static void settled(struct drain *d, uint64_t seq)
+{
+    remove_entry(d, seq);
+    d->queue->waiting--;
+    if (d->queue->careful > 0)
+        d->queue->careful--;
+}
+
+static void on_deleted(struct job *job)
+{
+    struct queue *queue = handles_get(job->context);
+    struct drain *d = handles_get(job->owner);
+    if (job->status != STATUS_OK)
+        LOG(LOG_ERROR, "delete_failed", LOG_N("queue", job->queue), LOG_T("reason", job->error));
+    if (!queue)
+        return;
+    if (!d) { /* the drain has ended meanwhile; the records are gone all the same */
+        if (job->status == STATUS_OK)
+            queue->waiting -= job->delete.count;
+        queue_changed(queue);
+        return;
+    }
+    if (job->status != STATUS_OK) { /* try again: they must not be sent twice */
+        struct job *again = job_new(JOB_DELETE, job->queue, on_deleted, job->owner);
+        again->context = job->context;
+        again->delete.seqs = job->delete.seqs;
+        again->delete.count = job->delete.count;
+        job->delete.seqs = NULL;
+        spooler_post(queue->proxy->spooler, again);
+        return;
+    }
+    for (uint32_t i = 0; i < job->delete.count; i++)
+        settled(d, job->delete.seqs[i]);
+    d->drained += job->delete.count;
+    queue->proxy->counters.drained += job->delete.count;
+    advance(d);
+}
+
+static void on_rejected(struct job *job)
+{
+    struct queue *queue = handles_get(job->context);
+    struct drain *d = handles_get(job->owner);
+    if (!queue)
+        return;
+    if (job->status != STATUS_OK) {
+        LOG(LOG_ERROR, "reject_failed", LOG_N("queue", job->queue), LOG_T("reason", job->error));
+        if (d)
+            upstream_abort(d->link.upstream, "a rejected message could not be set aside");
+        return;
+    }
+    queue->rejected++;
+    queue->proxy->counters.rejected++;
+    if (!d) {
+        queue->waiting--;
+        queue_changed(queue);
+        return;
+    }
+    d->rejected++;
+    settled(d, job->reject.seq);
+    queue->careful = 0;
+    advance(d);
+}
+
+static void delete_entries(struct drain *d, const uint64_t *seqs, uint32_t count)
+{
+    if (count == 0)
+        return;
+    struct job *job = job_new(JOB_DELETE, d->queue->id, on_deleted, d->handle);
+    job->context = d->queue->handle;
+    job->delete.seqs = malloc(count * sizeof *seqs);
+    ENSURE(job->delete.seqs);
+    memcpy(job->delete.seqs, seqs, count * sizeof *seqs);
+    job->delete.count = count;
+    spooler_post(d->queue->proxy->spooler, job);
+}
+
+static void reject_seq(struct drain *d, uint64_t seq, uint16_t code, const char *text)
+{
+    LOG(LOG_WARN, "message_rejected", LOG_T("user", d->queue->user),
+        LOG_T("vhost", d->queue->vhost), LOG_N("seq", seq), LOG_N("code", code),
+        LOG_T("reason", text));
+    struct job *job = job_new(JOB_REJECT, d->queue->id, on_rejected, d->handle);
+    job->context = d->queue->handle;
+    job->reject.seq = seq;
+    job->reject.code = code;
+    job->reject.text = strdup(text);
+    ENSURE(job->reject.text);
+    spooler_post(d->queue->proxy->spooler, job);
+}
+
+/* Entries that match have been taken by RabbitMQ (or refused, if they were returned or nacked). */
+static void confirm(struct drain *d, uint64_t tag, bool multiple, bool nack)
+{
+    uint64_t *seqs = malloc((d->entry_count + 1) * sizeof *seqs);
+    ENSURE(seqs);
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < d->entry_count; i++) {
+        struct entry *entry = &d->entries[i];
+        bool match = multiple ? entry->tag <= tag || tag == 0 : entry->tag == tag;
+        if (entry->tag == 0 || entry->state != ENTRY_SENT || !match)
+            continue;
+        entry->state = ENTRY_CONFIRMED;
+        if (nack)
+            reject_seq(d, entry->seq, 0, "nacked by RabbitMQ");
+        else if (entry->returned)
+            reject_seq(d, entry->seq, entry->returned, entry->why ? entry->why : "returned");
+        else
+            seqs[count++] = entry->seq;
+    }
+    delete_entries(d, seqs, count);
+    free(seqs);
+}
+
+/* RabbitMQ answers the methods of a channel in order: a reply is of the oldest declaration. */
+static void confirm_declaration(struct drain *d)
+{
+    for (uint32_t i = 0; i < d->entry_count; i++) {
+        struct entry *entry = &d->entries[i];
+        if (entry->tag == 0 && entry->state == ENTRY_SENT) {
+            entry->state = ENTRY_CONFIRMED;
+            delete_entries(d, &entry->seq, 1);
+            return;
+        }
+    }
+}
+
+static void confirm_all(struct drain *d)
+{
+    uint64_t *seqs = malloc((d->entry_count + 1) * sizeof *seqs);
+    ENSURE(seqs);
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < d->entry_count; i++) {
+        if (d->entries[i].state == ENTRY_SENT)
+            seqs[count++] = d->entries[i].seq;
+        d->entries[i].state = ENTRY_CONFIRMED;
+    }
+    delete_entries(d, seqs, count);
+    free(seqs);
+}
+
+/* ---- sending ---- */
+
+static void send_record(struct drain *d, struct slab *slab, const struct job_record *record)
+{
+    struct entry *entry = add_entry(d);
+    entry->seq = record->seq;
+    entry->tag = record->kind == RECORD_PUBLISH ? ++d->last_tag : 0;
+    entry->method_len = record->method_len;
+    entry->header_len = record->header_len;
+    entry->frames = span_of(slab, record->frames, record->frames_len);
+    stream_write_span(stream_of(d), slab, record->frames, record->frames_len);
+    d->read_after = record->seq;
+}
+
+static void on_read(struct job *job)
+{
+    struct drain *d = handles_get(job->owner);
+    if (!d)
+        return;
+    d->reading = false;
+    if (d->state != DRAIN_RUNNING || job->context != d->last_tag) {
+        advance(d);
+        return; /* the channel was opened anew meanwhile */
+    }
+    if (job->status != STATUS_OK) {
+        LOG(LOG_ERROR, "read_failed", LOG_N("queue", job->queue), LOG_T("reason", job->error));
+        upstream_abort(d->link.upstream, "the queue cannot be read");
+        return;
+    }
+    for (uint32_t i = 0; i < job->read.count; i++)
+        send_record(d, job->read.slab, &job->read.records[i]);
+    if (d->tokens >= job->read.count)
+        d->tokens -= job->read.count;
+    d->at_end = job->read.at_end;
+    if (d->at_end && job->read.count == 0 && d->entry_count == 0 && d->queue->waiting > 0) {
+        /* Only records that cannot be read are left: they stay where they are, in nobody's way. */
+        LOG(LOG_ERROR, "records_set_aside", LOG_T("user", d->queue->user),
+            LOG_T("vhost", d->queue->vhost), LOG_N("messages", d->queue->waiting));
+        d->queue->waiting = 0;
+    }
+    advance(d);
+}
+
+static void read_more(struct drain *d)
+{
+    uint32_t window = window_of(d);
+    uint32_t room = d->entry_count < window ? window - d->entry_count : 0;
+    if (d->queue->proxy->config->drain.rate > 0 && room > d->tokens)
+        room = d->tokens;
+    /* A read for each single confirm would cost more than it brings. */
+    if (d->reading || d->at_end || room == 0 || (room < window / 2 && d->entry_count > 0) ||
+        stream_is_full(stream_of(d)))
+        return;
+    struct job *job = job_new(JOB_READ, d->queue->id, on_read, d->handle);
+    job->context = d->last_tag;
+    job->read.after = d->read_after;
+    job->read.records_max = room;
+    job->read.bytes_max = BATCH_BYTES;
+    job->read.channel = d->link.channel;
+    job->read.frame_max = d->link.upstream->frame_max;
+    d->reading = true;
+    spooler_post(d->queue->proxy->spooler, job);
+}
+
+static void advance(struct drain *d)
+{
+    if (d->state != DRAIN_RUNNING)
+        return;
+    read_more(d);
+    if (d->reading)
+        return;
+    if (d->queue->waiting == 0 && d->entry_count == 0) {
+        if (d->confirms || d->last_tag == 0)
+            close_channel(d);
+    } else if (!d->confirms && d->entry_count > 0 &&
+               (d->at_end || d->entry_count >= window_of(d))) {
+        close_channel(d); /* close-ok is the only confirm there is */
+    }
+}
+
+void drain_more(struct drain *d)
+{
+    d->at_end = false;
+    advance(d);
+}
+
+void drain_tick(struct drain *d, uint64_t now_ms)
+{
+    uint32_t rate = d->queue->proxy->config->drain.rate;
+    if (rate > 0) {
+        d->tokens += rate * PROXY_TICK_MS / 1000 + 1;
+        if (d->tokens > rate)
+            d->tokens = rate;
+        advance(d);
+    }
+    if (d->deadline_ms && now_ms >= d->deadline_ms)
+        upstream_abort(d->link.upstream, "no answer to the drain's channel within 5 s");
+}
+
+/* ---- what RabbitMQ says ---- */
+
+/* The channel is closed over one of what was sent: the first that is not confirmed, if it was
+ * alone, else one that a window of one will find. */
+static void on_refused(struct drain *d, uint16_t code, const char *text)
+{
+    uint32_t sent = 0;
+    struct entry *first = NULL;
+    for (uint32_t i = 0; i < d->entry_count; i++)
+        if (d->entries[i].state == ENTRY_SENT && sent++ == 0)
+            first = &d->entries[i];
+    if (sent == 1)
+        reject_seq(d, first->seq, code, text);
+    else
+        d->queue->careful = sent;
+    if (first)
+        d->read_after = first->seq - 1;
+}
+
+static void forget_sent(struct drain *d)
+{
+    for (uint32_t i = 0; i < d->entry_count;) {
+        if (d->entries[i].state == ENTRY_SENT)
+            remove_entry(d, d->entries[i].seq);
+        else
+            i++;
+    }
+}
+
+static void on_exception(struct drain *d, const struct frame *frame)
+{
+    struct method_arena arena;
+    method_arena_init(&arena);
+    amqp_method_number_t method;
+    void *decoded;
+    uint16_t code = 0;
+    char text[256] = "";
+    if (method_decode(&arena, frame->payload, frame->payload_len, &method, &decoded)) {
+        const amqp_channel_close_t *m = decoded;
+        code = m->reply_code;
+        snprintf(text, sizeof text, "%.*s", (int)m->reply_text.len,
+                 (const char *)m->reply_text.bytes);
+    }
+    method_arena_deinit(&arena);
+    wire_send_plain(stream_of(d), d->link.channel, AMQP_CHANNEL_CLOSE_OK_METHOD);
+    if (d->state == DRAIN_OPENING) {
+        upstream_abort(d->link.upstream, "RabbitMQ refused the drain's channel.open");
+        return;
+    }
+    on_refused(d, code, text);
+    forget_sent(d);
+    open_channel(d);
+}
+
+static void on_close_ok(struct drain *d)
+{
+    d->deadline_ms = 0;
+    if (!d->confirms)
+        confirm_all(d);
+    if (d->queue->waiting == 0 && d->entry_count == 0)
+        finish(d);
+    else
+        open_channel(d);
+}
+
+static void begin_return(struct drain *d, const struct frame *frame)
+{
+    struct cursor c = {frame->payload + 4, frame->payload + frame->payload_len, false};
+    d->returning.active = true;
+    d->returning.has_header = false;
+    d->returning.code = cursor_u16(&c);
+    size_t len = cursor_u8(&c);
+    const uint8_t *text = cursor_take(&c, len);
+    snprintf(d->returning.text, sizeof d->returning.text, "%.*s", text ? (int)len : 0,
+             text ? (const char *)text : "");
+    struct publish_key *key = &d->returning.key;
+    key->exchange_len = cursor_u8(&c);
+    const uint8_t *exchange = cursor_take(&c, key->exchange_len);
+    if (exchange)
+        memcpy(key->exchange, exchange, key->exchange_len);
+    key->routing_key_len = cursor_u8(&c);
+    const uint8_t *routing_key = cursor_take(&c, key->routing_key_len);
+    if (routing_key)
+        memcpy(key->routing_key, routing_key, key->routing_key_len);
+    d->returning.active = !c.failed;
+}
+
+/* Messages of the same exchange, routing key and header are routed alike, so that the oldest of
+ * them may stand for the one that was returned. */
+static bool is_returned(const struct drain *d, const struct entry *entry, const struct frame *header)
+{
+    const uint8_t *method = entry->frames.at + FRAME_HEAD_BYTES;
+    const uint8_t *own = method + entry->method_len + FRAME_OVERHEAD_BYTES;
+    const struct publish_key *key = &d->returning.key;
+    struct publish publish;
+    return entry->state == ENTRY_SENT && entry->tag && !entry->returned &&
+           entry->header_len == header->payload_len &&
+           memcmp(own, header->payload, entry->header_len) == 0 &&
+           publish_parse(method, entry->method_len, &publish) && publish.mandatory &&
+           publish.exchange_len == key->exchange_len &&
+           memcmp(publish.exchange, key->exchange, key->exchange_len) == 0 &&
+           publish.routing_key_len == key->routing_key_len &&
+           memcmp(publish.routing_key, key->routing_key, key->routing_key_len) == 0;
+}
+
+static void on_return_header(struct drain *d, const struct frame *header)
+{
+    for (uint32_t i = 0; i < d->entry_count; i++) {
+        struct entry *entry = &d->entries[i];
+        if (!is_returned(d, entry, header))
+            continue;
+        entry->returned = d->returning.code;
+        entry->why = strdup(d->returning.text);
+        ENSURE(entry->why);
+        break;
+    }
+    d->returning.active = false;
+}
+
+static void on_method(struct drain *d, const struct frame *frame)
+{
+    amqp_method_number_t method = method_number(frame->payload, frame->payload_len);
+    switch (method) {
+    case AMQP_CHANNEL_OPEN_OK_METHOD:
+        d->deadline_ms = 0;
+        d->state = DRAIN_RUNNING;
+        if (d->confirms) {
+            wire_send_plain(stream_of(d), d->link.channel, AMQP_CONFIRM_SELECT_METHOD);
+            expect_answer(d, DRAIN_SELECTING);
+        }
+        break;
+    case AMQP_CONFIRM_SELECT_OK_METHOD:
+        d->deadline_ms = 0;
+        d->state = DRAIN_RUNNING;
+        break;
+    case AMQP_BASIC_ACK_METHOD:
+    case AMQP_BASIC_NACK_METHOD:
+        if (frame->payload_len >= 13)
+            confirm(d, wire_get64(frame->payload + 4), frame->payload[12] & 1,
+                    method == AMQP_BASIC_NACK_METHOD);
+        return;
+    case AMQP_BASIC_RETURN_METHOD:
+        begin_return(d, frame);
+        return;
+    case AMQP_CHANNEL_CLOSE_METHOD:
+        on_exception(d, frame);
+        return;
+    case AMQP_CHANNEL_CLOSE_OK_METHOD:
+        if (d->state == DRAIN_CLOSING)
+            on_close_ok(d);
+        return;
+    case AMQP_EXCHANGE_DECLARE_OK_METHOD:
+    case AMQP_QUEUE_DECLARE_OK_METHOD:
+    case AMQP_QUEUE_BIND_OK_METHOD:
+    case AMQP_EXCHANGE_BIND_OK_METHOD:
+        confirm_declaration(d);
+        return;
+    default:
+        return;
+    }
+    advance(d);
+}
+
+static void on_frame(struct link *link, struct slab *slab, const struct frame *frame)
+{
+    (void)slab;
+    struct drain *d = LIST_ENTRY(link, struct drain, link);
+    if (frame->type == FRAME_METHOD)
+        on_method(d, frame);
+    else if (frame->type == FRAME_HEADER && d->returning.active)
+        on_return_header(d, frame);
+}
+
+static void on_lost(struct link *link)
+{
+    struct drain *d = LIST_ENTRY(link, struct drain, link);
+    const struct upstream_end *end = &link->upstream->end;
+    struct queue *queue = d->queue;
+    /* 320 is a shutdown; any other code says that RabbitMQ could not stand what was sent. */
+    if (end->code && end->code != 320)
+        on_refused(d, end->code, end->text);
+    drain_stop(d);
+    queue_changed(queue);
+}
+
+static const struct link_handler handler = {.on_frame = on_frame, .on_lost = on_lost};

@@ -1,0 +1,19 @@
+#pragma once
+
+/* Replays one queue into an upstream, in key order, on a channel of its own (the lowest free
+ * number: 1 right after the upstream's handshake), and deletes each record once RabbitMQ has taken
+ * it. */
+
+#include <stdint.h>
+
+struct queue;
+struct pool;
+struct drain;
+
+/* Begins; at most one for each queue. NULL if the pool has no open upstream with a free channel. */
+struct drain *drain_start(struct queue *, struct pool *);
+/* New records wait behind the last that was read. */
+void drain_more(struct drain *);
+/* Stops at once; what was not confirmed stays in the queue. */
+void drain_stop(struct drain *);
+void drain_tick(struct drain *, uint64_t now_ms);

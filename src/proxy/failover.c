@@ -1,0 +1,94 @@
+#include "proxy/failover.h"
+
+#include <stdlib.h>
+
+#include "base/assert.h"
+#include "proxy/channel.h"
+#include "proxy/client.h"
+#include "proxy/offline.h"
+#include "proxy/pool.h"
+#include "proxy/proxy.h"
+#include "proxy/relay.h"
+#include "proxy/spool_out.h"
+
+/* One thing that was sent and not answered: a publish or a method of a relay. */
+struct unanswered {
+    uint64_t stamp;
+    struct relay *relay;
+    struct retained *publish; /* or NULL: */
+    struct awaited *call;
+};
+
+static int by_stamp(const void *a, const void *b)
+{
+    uint64_t x = ((const struct unanswered *)a)->stamp, y = ((const struct unanswered *)b)->stamp;
+    return (x > y) - (x < y);
+}
+
+static size_t count_unanswered(struct upstream *u)
+{
+    size_t count = 0;
+    for (uint32_t i = 0; i < u->links_capacity; i++) {
+        struct relay *r = u->links[i] ? relay_of(u->links[i]) : NULL;
+        if (r)
+            count += r->ring_count + r->call_count;
+    }
+    return count;
+}
+
+static size_t collect(struct upstream *u, struct unanswered *out)
+{
+    size_t n = 0;
+    for (uint32_t i = 0; i < u->links_capacity; i++) {
+        struct relay *r = u->links[i] ? relay_of(u->links[i]) : NULL;
+        if (!r)
+            continue;
+        for (uint32_t k = 0; k < r->ring_count; k++) {
+            struct retained *entry = relay_retained(r, k);
+            if (!entry->settled)
+                out[n++] = (struct unanswered){entry->stamp, r, entry, NULL};
+        }
+        for (uint32_t k = 0; k < r->call_count; k++)
+            out[n++] = (struct unanswered){r->calls[k].stamp, r, NULL, &r->calls[k]};
+    }
+    return n;
+}
+
+static void answer_call(struct relay *r, struct awaited *call)
+{
+    struct channel *channel = r->channel;
+    if (channel && channel->state == CHANNEL_OPEN)
+        offline_method(channel, call->payload.at, call->payload.len, call->method);
+}
+
+static void close_bound_clients(struct upstream *u)
+{
+    for (uint32_t i = 0; i < u->links_capacity; i++) {
+        struct relay *r = u->links[i] ? relay_of(u->links[i]) : NULL;
+        if (r && r->channel)
+            client_refuse(r->channel->client, 320, "CONNECTION_FORCED - upstream lost", 0);
+    }
+}
+
+void failover_upstream(struct pool *pool, struct upstream *u)
+{
+    if (!proxy_buffers(pool->proxy)) {
+        close_bound_clients(u);
+        return;
+    }
+    size_t count = count_unanswered(u);
+    if (count == 0)
+        return;
+    struct unanswered *all = malloc(count * sizeof *all);
+    ENSURE(all);
+    count = collect(u, all);
+    qsort(all, count, sizeof *all, by_stamp);
+    for (size_t i = 0; i < count; i++) {
+        if (all[i].publish)
+            spool_publish(pool, all[i].relay->channel, &all[i].publish->message,
+                          all[i].publish->client_tag);
+        else
+            answer_call(all[i].relay, all[i].call);
+    }
+    free(all);
+}

@@ -1,0 +1,142 @@
+#include "proxy/offline.h"
+
+#include <string.h>
+
+#include "proxy/channel.h"
+#include "proxy/client.h"
+#include "proxy/pool.h"
+#include "proxy/queue.h"
+#include "proxy/rewrite.h"
+#include "proxy/spool_out.h"
+
+static void refuse(struct channel *ch, amqp_method_number_t method)
+{
+    channel_refuse(ch, 406,
+                   "PRECONDITION_FAILED - upstream unavailable: only publishing is buffered",
+                   method);
+}
+
+/* Keeps a declaration in its place in the queue, without nowait: its reply shows that it is done. */
+static bool keep(struct channel *ch, amqp_method_number_t method, const void *decoded)
+{
+    struct pool *pool = ch->client->pool;
+    if (!queue_has_room(pool->queue)) {
+        channel_refuse(ch, 506, "RESOURCE_ERROR - publish buffer full", method);
+        return false;
+    }
+    struct frame frame;
+    struct slab *slab = rewrite_encode(method, decoded, &frame);
+    spool_declare(pool, ch, frame.payload, frame.payload_len);
+    slab_unref(slab);
+    return true;
+}
+
+static void declare_exchange(struct channel *ch, amqp_exchange_declare_t *m)
+{
+    bool reply = !m->nowait;
+    m->nowait = 0;
+    if (!m->passive && !keep(ch, AMQP_EXCHANGE_DECLARE_METHOD, m))
+        return;
+    if (reply)
+        channel_send(ch, AMQP_EXCHANGE_DECLARE_OK_METHOD, &(amqp_exchange_declare_ok_t){0});
+}
+
+static void declare_queue(struct channel *ch, amqp_queue_declare_t *m)
+{
+    bool reply = !m->nowait;
+    if (m->queue.len == 0 || m->exclusive) {
+        refuse(ch, AMQP_QUEUE_DECLARE_METHOD);
+        return;
+    }
+    m->nowait = 0;
+    if (!m->passive && !keep(ch, AMQP_QUEUE_DECLARE_METHOD, m))
+        return;
+    channel_set_last_queue(ch, m->queue.bytes, m->queue.len);
+    amqp_queue_declare_ok_t ok = {.queue = m->queue};
+    if (reply)
+        channel_send(ch, AMQP_QUEUE_DECLARE_OK_METHOD, &ok);
+}
+
+static void bind_queue(struct channel *ch, amqp_queue_bind_t *m)
+{
+    bool reply = !m->nowait;
+    m->nowait = 0;
+    if (keep(ch, AMQP_QUEUE_BIND_METHOD, m) && reply)
+        channel_send(ch, AMQP_QUEUE_BIND_OK_METHOD, &(amqp_queue_bind_ok_t){0});
+}
+
+static void bind_exchange(struct channel *ch, amqp_exchange_bind_t *m)
+{
+    bool reply = !m->nowait;
+    m->nowait = 0;
+    if (keep(ch, AMQP_EXCHANGE_BIND_METHOD, m) && reply)
+        channel_send(ch, AMQP_EXCHANGE_BIND_OK_METHOD, &(amqp_exchange_bind_ok_t){0});
+}
+
+static void remember_qos(struct channel *ch, const amqp_basic_qos_t *m)
+{
+    ch->qos = *m;
+    ch->has_qos = true;
+    channel_send(ch, AMQP_BASIC_QOS_OK_METHOD, &(amqp_basic_qos_ok_t){0});
+}
+
+static void end_transaction(struct channel *ch, bool commit)
+{
+    struct job *tx = ch->tx;
+    ch->tx = NULL;
+    if (tx && commit)
+        spool_transaction(ch->client->pool, ch, tx);
+    else if (tx)
+        job_free(tx);
+    if (commit && !tx)
+        channel_send(ch, AMQP_TX_COMMIT_OK_METHOD, &(amqp_tx_commit_ok_t){0});
+    else if (!commit)
+        channel_send(ch, AMQP_TX_ROLLBACK_OK_METHOD, &(amqp_tx_rollback_ok_t){0});
+}
+
+static void answer(struct channel *ch, amqp_method_number_t method, void *decoded)
+{
+    switch (method) {
+    case AMQP_EXCHANGE_DECLARE_METHOD:
+        declare_exchange(ch, decoded);
+        return;
+    case AMQP_QUEUE_DECLARE_METHOD:
+        declare_queue(ch, decoded);
+        return;
+    case AMQP_QUEUE_BIND_METHOD:
+        bind_queue(ch, decoded);
+        return;
+    case AMQP_EXCHANGE_BIND_METHOD:
+        bind_exchange(ch, decoded);
+        return;
+    case AMQP_BASIC_QOS_METHOD:
+        remember_qos(ch, decoded);
+        return;
+    case AMQP_TX_SELECT_METHOD:
+        ch->transactional = true;
+        channel_send(ch, AMQP_TX_SELECT_OK_METHOD, &(amqp_tx_select_ok_t){0});
+        return;
+    case AMQP_TX_COMMIT_METHOD:
+    case AMQP_TX_ROLLBACK_METHOD:
+        if (ch->transactional) {
+            end_transaction(ch, method == AMQP_TX_COMMIT_METHOD);
+            return;
+        }
+        channel_refuse(ch, 406, "PRECONDITION_FAILED - channel is not transactional", method);
+        return;
+    default:
+        refuse(ch, method);
+    }
+}
+
+void offline_method(struct channel *ch, const uint8_t *payload, size_t len,
+                    amqp_method_number_t method)
+{
+    struct method_arena arena;
+    method_arena_init(&arena);
+    amqp_method_number_t number;
+    void *decoded;
+    if (method_decode(&arena, payload, len, &number, &decoded))
+        answer(ch, method, decoded);
+    method_arena_deinit(&arena);
+}

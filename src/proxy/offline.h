@@ -1,0 +1,11 @@
+#pragma once
+
+/* What the proxy answers in RabbitMQ's place while it is away (DESIGN, "Offline"). */
+
+#include "amqp/content.h"
+#include "amqp/method.h"
+
+struct channel;
+
+/* Answers a method of a channel; `payload` has been checked. Declarations go to the spool. */
+void offline_method(struct channel *, const uint8_t *payload, size_t len, amqp_method_number_t);

@@ -1,0 +1,455 @@
+#include "proxy/pool.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/handles.h"
+#include "base/log.h"
+#include "proxy/client.h"
+#include "proxy/drain.h"
+#include "proxy/failover.h"
+#include "proxy/proxy.h"
+#include "proxy/queue.h"
+#include "proxy/relay.h"
+#include "proxy/spooler.h"
+#include "spool/credential.h"
+
+/* Happy path: a client logs in, the pool dials, RabbitMQ accepts, the login is stored in the
+ * spool, the client is admitted; the pool stays connected while it has clients or a backlog.
+ *
+ * What can fail: RabbitMQ refuses the login (the waiting clients get its words), cannot be reached
+ * (P6 decides about them; tried again with back-off), or is lost later (what it had not confirmed
+ * goes to the spool, then the same back-off). */
+
+enum { REFUSED_RETRY_MS = 60000 };
+
+static const char *const state_names[] = {"offline", "draining", "live"};
+
+/* ---- state ---- */
+
+static struct upstream *first_usable(struct pool *pool)
+{
+    for (struct list *n = pool->upstreams.next; n != &pool->upstreams; n = n->next) {
+        struct upstream *u = LIST_ENTRY(n, struct upstream, owner_node);
+        if (u->state == UPSTREAM_OPEN && !u->blocked)
+            return u;
+    }
+    return NULL;
+}
+
+static enum pool_state state_now(struct pool *pool)
+{
+    if (!first_usable(pool))
+        return POOL_OFFLINE;
+    return queue_has_backlog(pool->queue) || pool->queue->drain ? POOL_DRAINING : POOL_LIVE;
+}
+
+void pool_update(struct pool *pool)
+{
+    enum pool_state state = state_now(pool);
+    if (state == pool->state)
+        return;
+    LOG(LOG_DEBUG, "pool_state", LOG_T("user", pool->user), LOG_T("vhost", pool->vhost),
+        LOG_T("from", state_names[pool->state]), LOG_T("to", state_names[state]));
+    if (state == POOL_OFFLINE && proxy_buffers(pool->proxy))
+        LOG(LOG_WARN, "buffering_started", LOG_T("user", pool->user), LOG_T("vhost", pool->vhost));
+    if (state == POOL_LIVE)
+        pool->backoff_ms = 0;
+    pool->state = state;
+    pool_wake(pool);
+    if (state == POOL_DRAINING)
+        queue_drain_if_possible(pool->queue);
+}
+
+void pool_wake(struct pool *pool)
+{
+    if (!list_empty(&pool->held) && list_empty(&pool->wake_node))
+        list_append(&pool->proxy->waking, &pool->wake_node);
+}
+
+void pool_run_wakes(struct proxy *proxy)
+{
+    struct list *node;
+    while ((node = list_first(&proxy->waking)) != NULL) {
+        struct pool *pool = LIST_ENTRY(node, struct pool, wake_node);
+        list_remove(&pool->wake_node);
+        /* One turn for each that is held now; those that must wait again queue up behind. */
+        unsigned turns = 0;
+        for (struct list *n = pool->held.next; n != &pool->held; n = n->next)
+            turns++;
+        for (; turns > 0 && !list_empty(&pool->held); turns--)
+            client_retry(LIST_ENTRY(pool->held.next, struct client, pool_node));
+    }
+}
+
+/* ---- dialing ---- */
+
+static const struct upstream_events events;
+
+const struct config_upstream *pool_target(struct pool *pool)
+{
+    struct proxy *proxy = pool->proxy;
+    return &proxy->targets[pool->target % proxy->target_count];
+}
+
+static void dial(struct pool *pool)
+{
+    struct upstream *u = upstream_dial(pool->proxy, pool_target(pool), pool->user, pool->password,
+                                       pool->vhost, NULL, 0, &events, pool);
+    pool->dialing++;
+    list_append(&pool->upstreams, &u->owner_node);
+}
+
+void pool_connect(struct pool *pool)
+{
+    if (pool->proxy->stage == PROXY_RUNNING && list_empty(&pool->upstreams) &&
+        !uv_is_active((uv_handle_t *)&pool->retry))
+        dial(pool);
+}
+
+static bool wants_connection(const struct pool *pool)
+{
+    return pool->proxy->stage == PROXY_RUNNING &&
+           (pool->client_count > 0 || pool->pinned || queue_has_backlog(pool->queue));
+}
+
+static void on_retry(uv_timer_t *timer)
+{
+    struct pool *pool = timer->data;
+    if (wants_connection(pool))
+        pool_connect(pool);
+    else
+        pool->unreachable = false; /* nobody knows any more */
+}
+
+/* Doubling, between 75 % and 125 % of the nominal delay, so that many proxies do not come back in
+ * step. */
+static void schedule_retry(struct pool *pool)
+{
+    const struct config *config = pool->proxy->config;
+    uint64_t delay = config->upstream.reconnect_max_ms;
+    if (pool->login == LOGIN_REFUSED) {
+        delay = REFUSED_RETRY_MS;
+    } else {
+        pool->backoff_ms =
+            pool->backoff_ms ? pool->backoff_ms * 2 : config->upstream.reconnect_min_ms;
+        if (pool->backoff_ms < delay)
+            delay = pool->backoff_ms;
+        else
+            pool->backoff_ms = delay;
+    }
+    uint64_t jittered = delay - delay / 4 + (uint64_t)random() % (delay / 2 + 1);
+    if (jittered > delay && pool->login != LOGIN_REFUSED &&
+        delay == config->upstream.reconnect_max_ms)
+        jittered = delay;
+    uv_timer_start(&pool->retry, on_retry, jittered, 0);
+}
+
+/* ---- logins ---- */
+
+static void leave_waiting(struct client *client)
+{
+    list_remove(&client->pool_node);
+}
+
+static void admit_waiting(struct pool *pool)
+{
+    struct list *node;
+    while ((node = list_first(&pool->waiting)) != NULL) {
+        struct client *client = LIST_ENTRY(node, struct client, pool_node);
+        leave_waiting(client);
+        client_admit(client);
+    }
+}
+
+static void refuse_waiting(struct pool *pool, uint16_t code, const char *text)
+{
+    struct list *node;
+    while ((node = list_first(&pool->waiting)) != NULL) {
+        struct client *client = LIST_ENTRY(node, struct client, pool_node);
+        leave_waiting(client);
+        if (code == 403 || code == 530) {
+            pool->proxy->counters.login_refused++;
+            LOG(LOG_WARN, "login_refused", LOG_T("user", pool->user), LOG_T("vhost", pool->vhost),
+                LOG_T("client", client->peer), LOG_N("code", code), LOG_T("reason", text));
+        }
+        client_refuse(client, code, text, AMQP_CONNECTION_OPEN_METHOD);
+    }
+}
+
+/* P6: RabbitMQ cannot be asked. */
+static void decide_unreachable(struct pool *pool)
+{
+    bool accept = pool->login == LOGIN_PROVEN ||
+                  (pool->login == LOGIN_UNKNOWN &&
+                   pool->proxy->config->spool.unverified_logins == LOGINS_ACCEPT);
+    if (!proxy_buffers(pool->proxy))
+        refuse_waiting(pool, 320, "CONNECTION_FORCED - upstream unavailable");
+    else if (accept)
+        admit_waiting(pool);
+    else
+        refuse_waiting(pool, 403,
+                       "ACCESS_REFUSED - upstream unavailable and this login is not known");
+}
+
+static void on_login_stored(struct job *job)
+{
+    struct pool *pool = handles_get(job->owner);
+    struct queue *queue = handles_get(job->context);
+    if (job->status == STATUS_OK && queue) {
+        queue->id = job->queue;
+        queue_set_password(queue, job->put.password);
+    } else if (queue) {
+        LOG(LOG_ERROR, "login_not_stored", LOG_T("user", queue->user),
+            LOG_T("vhost", queue->vhost), LOG_T("reason", job->error));
+    }
+    if (!pool)
+        return;
+    pool->storing = false;
+    if (pool->login == LOGIN_PROVEN || first_usable(pool))
+        admit_waiting(pool);
+    else
+        decide_unreachable(pool);
+    pool_update(pool);
+}
+
+/* Remembers in the spool that RabbitMQ has accepted this login, before anybody relies on it. */
+static void store_login(struct pool *pool)
+{
+    struct queue *queue = pool->queue;
+    if (!proxy_buffers(pool->proxy) || pool->storing ||
+        (queue->id && queue->password && strcmp(queue->password, pool->password) == 0))
+        return;
+    struct job *job = job_new(JOB_QUEUE_PUT, 0, on_login_stored, pool->handle);
+    job->context = queue->handle;
+    job->put.user = strdup(pool->user);
+    job->put.vhost = strdup(pool->vhost);
+    job->put.password = strdup(pool->password);
+    ENSURE(job->put.user && job->put.vhost && job->put.password);
+    pool->storing = true;
+    spooler_post(pool->proxy->spooler, job);
+}
+
+void pool_login_client(struct pool *pool, struct client *client)
+{
+    (void)client;
+    bool timed = uv_is_active((uv_handle_t *)&pool->retry);
+    if (pool->storing)
+        return;
+    for (struct list *n = pool->upstreams.next; n != &pool->upstreams; n = n->next)
+        if (LIST_ENTRY(n, struct upstream, owner_node)->state == UPSTREAM_OPEN) {
+            admit_waiting(pool);
+            return;
+        }
+    if (pool->login == LOGIN_REFUSED && timed)
+        uv_timer_stop(&pool->retry); /* the password may have been set right meanwhile */
+    else if (pool->unreachable && (timed || pool->dialing > 0)) {
+        decide_unreachable(pool);
+        return;
+    }
+    pool_connect(pool);
+}
+
+/* ---- what the upstreams say ---- */
+
+static void on_open(struct upstream *u)
+{
+    struct pool *pool = u->owner;
+    pool->dialing--;
+    pool->unreachable = false;
+    pool->login = LOGIN_PROVEN;
+    store_login(pool);
+    if (!pool->storing)
+        admit_waiting(pool);
+    pool_update(pool);
+    pool_wake(pool);
+}
+
+static void on_failed(struct upstream *u, const struct upstream_end *end)
+{
+    struct pool *pool = u->owner;
+    pool->dialing--;
+    if (end->refused) {
+        pool->login = LOGIN_REFUSED;
+        refuse_waiting(pool, end->code, end->text);
+    } else {
+        pool->unreachable = true;
+        pool->target++;
+        if (pool->login == LOGIN_UNKNOWN && !list_empty(&pool->waiting) &&
+            pool->proxy->config->spool.unverified_logins == LOGINS_ACCEPT)
+            store_login(pool);
+        if (!pool->storing)
+            decide_unreachable(pool);
+    }
+    if (wants_connection(pool) && list_empty(&pool->upstreams))
+        schedule_retry(pool);
+}
+
+static void on_lost(struct upstream *u, const struct upstream_end *end)
+{
+    struct pool *pool = u->owner;
+    (void)end;
+    failover_upstream(pool, u);
+    pool_update(pool);
+    if (list_empty(&pool->upstreams)) {
+        pool->unreachable = true;
+        pool->target += end->code == 320;
+        schedule_retry(pool);
+    }
+    queue_changed(pool->queue);
+}
+
+static void on_blocked(struct upstream *u)
+{
+    struct pool *pool = u->owner;
+    pool_update(pool);
+    pool_wake(pool);
+}
+
+static void on_writable(struct upstream *u)
+{
+    struct pool *pool = u->owner;
+    pool_wake(pool);
+    if (pool->queue->drain)
+        drain_more(pool->queue->drain);
+}
+
+static const struct upstream_events events = {
+    .on_open = on_open,
+    .on_failed = on_failed,
+    .on_lost = on_lost,
+    .on_blocked = on_blocked,
+    .on_writable = on_writable,
+};
+
+struct upstream *pool_pick_upstream(struct pool *pool)
+{
+    const struct config *config = pool->proxy->config;
+    struct upstream *best = NULL;
+    unsigned count = 0;
+    bool dialing = false;
+    for (struct list *n = pool->upstreams.next; n != &pool->upstreams; n = n->next, count++) {
+        struct upstream *u = LIST_ENTRY(n, struct upstream, owner_node);
+        dialing = dialing || u->state != UPSTREAM_OPEN;
+        if (u->state != UPSTREAM_OPEN || u->blocked)
+            continue;
+        bool has_channel = u->link_count < u->channel_max || !list_empty(&u->idle_relays);
+        if (has_channel && (!best || u->unconfirmed < best->unconfirmed))
+            best = u;
+    }
+    bool busy = !best || best->unconfirmed >= config->drain.window / 2;
+    if (busy && !dialing && (!best || count < config->pool.upstreams) &&
+        pool->proxy->stage == PROXY_RUNNING)
+        dial(pool);
+    return best;
+}
+
+/* ---- life ---- */
+
+struct pool *pool_find(struct proxy *proxy, const char *user, const char *password,
+                       const char *vhost)
+{
+    for (struct list *n = proxy->pools.next; n != &proxy->pools; n = n->next) {
+        struct pool *pool = LIST_ENTRY(n, struct pool, node);
+        if (strcmp(pool->user, user) == 0 && strcmp(pool->vhost, vhost) == 0 &&
+            credential_equal((const uint8_t *)pool->password, strlen(pool->password),
+                             (const uint8_t *)password, strlen(password)))
+            return pool;
+    }
+    return NULL;
+}
+
+struct pool *pool_new(struct proxy *proxy, const char *user, const char *password,
+                      const char *vhost, enum pool_login login)
+{
+    struct pool *pool = calloc(1, sizeof *pool);
+    ENSURE(pool);
+    pool->proxy = proxy;
+    pool->user = strdup(user);
+    pool->password = strdup(password);
+    pool->vhost = strdup(vhost);
+    ENSURE(pool->user && pool->password && pool->vhost);
+    pool->login = login;
+    pool->handle = handles_add(pool);
+    list_init(&pool->upstreams);
+    list_init(&pool->waiting);
+    list_init(&pool->held);
+    list_init(&pool->wake_node);
+    list_append(&proxy->pools, &pool->node);
+    pool->queue = queue_find(proxy, user, vhost);
+    if (!pool->queue)
+        pool->queue = queue_new(proxy, user, vhost);
+    list_append(&pool->queue->pools, &pool->queue_node);
+    ENSURE(uv_timer_init(&proxy->loop, &pool->retry) == 0);
+    pool->retry.data = pool;
+    pool->idle_since_ms = proxy_now(proxy);
+    return pool;
+}
+
+static void on_timer_closed(uv_handle_t *handle)
+{
+    struct pool *pool = handle->data;
+    credential_wipe(pool->password, strlen(pool->password));
+    free(pool->user);
+    free(pool->password);
+    free(pool->vhost);
+    free(pool);
+}
+
+static void close_upstreams(struct pool *pool)
+{
+    struct list *node;
+    while ((node = list_first(&pool->upstreams)) != NULL) {
+        struct upstream *u = LIST_ENTRY(node, struct upstream, owner_node);
+        if (u->state != UPSTREAM_OPEN)
+            pool->dialing--;
+        upstream_close(u);
+    }
+}
+
+static void pool_free(struct pool *pool)
+{
+    ENSURE(list_empty(&pool->waiting) && list_empty(&pool->held));
+    close_upstreams(pool);
+    list_remove(&pool->node);
+    list_remove(&pool->queue_node);
+    list_remove(&pool->wake_node);
+    handles_remove(pool->handle);
+    struct queue *queue = pool->queue;
+    if (queue->id == 0 && list_empty(&queue->pools) && !queue_has_backlog(queue))
+        queue_free(queue);
+    uv_close((uv_handle_t *)&pool->retry, on_timer_closed);
+}
+
+void pool_close_all(struct proxy *proxy)
+{
+    struct list *node;
+    while ((node = list_first(&proxy->pools)) != NULL)
+        pool_free(LIST_ENTRY(node, struct pool, node));
+    while ((node = list_first(&proxy->queues)) != NULL)
+        queue_free(LIST_ENTRY(node, struct queue, node));
+}
+
+void pool_cleanup(struct pool *pool, uint64_t now_ms)
+{
+    uint64_t timeout = pool->proxy->config->pool.idle_timeout_ms;
+    struct list *next;
+    bool keep_one = pool->client_count > 0 || pool->pinned;
+    for (struct list *n = pool->upstreams.next; n != &pool->upstreams; n = next) {
+        struct upstream *u = LIST_ENTRY(n, struct upstream, owner_node);
+        next = n->next;
+        bool last = pool->upstreams.next->next == &pool->upstreams;
+        if (u->state == UPSTREAM_OPEN && relay_upstream_is_idle(u) &&
+            now_ms - u->idle_since_ms >= timeout && !(last && keep_one))
+            upstream_close(u);
+    }
+    pool_update(pool);
+    /* What is not known to the spool is forgotten; what is known is needed in an outage. */
+    bool known = pool->login == LOGIN_PROVEN && pool->queue->id;
+    if (pool->client_count == 0 && list_empty(&pool->upstreams) && !pool->pinned && !known &&
+        !pool->storing && now_ms - pool->idle_since_ms >= timeout &&
+        !(queue_has_backlog(pool->queue) && pool->queue->pools.next->next == &pool->queue->pools))
+        pool_free(pool);
+}

@@ -1,0 +1,72 @@
+#pragma once
+
+/* What one (user, password, vhost) shares: its upstreams and its state. docs/states.md draws it. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <uv.h>
+
+#include "base/list.h"
+#include "proxy/upstream.h"
+
+struct client;
+struct queue;
+
+enum pool_state {
+    POOL_OFFLINE,  /* no upstream, or RabbitMQ has blocked it: publishes go to the spool */
+    POOL_DRAINING, /* publishes go behind the backlog while it is replayed */
+    POOL_LIVE,     /* publishes pass through */
+};
+
+enum pool_login {
+    LOGIN_UNKNOWN, /* RabbitMQ has not been asked yet */
+    LOGIN_PROVEN,
+    LOGIN_REFUSED,
+};
+
+struct pool {
+    struct proxy *proxy;
+    struct list node;       /* in proxy->pools */
+    struct list queue_node; /* in queue->pools */
+    struct queue *queue;
+    uint64_t handle;
+    char *user, *password, *vhost;
+    enum pool_state state;
+    enum pool_login login;
+    bool unreachable; /* the last try found no RabbitMQ; the next is timed */
+    bool pinned;      /* named in upstream.url: stays connected */
+    bool storing;     /* its login is being written to the spool */
+    struct list upstreams; /* shared ones */
+    unsigned dialing;
+    unsigned target; /* index of the broker to try */
+    uv_timer_t retry;
+    uint64_t backoff_ms;
+    struct list waiting; /* clients at connection.open */
+    struct list held;    /* clients whose next frame has to wait */
+    struct list wake_node; /* in proxy->waking */
+    unsigned client_count;
+    uint64_t idle_since_ms;
+};
+
+struct pool *pool_find(struct proxy *, const char *user, const char *password, const char *vhost);
+/* A pool with its queue; `login` as far as it is known. */
+struct pool *pool_new(struct proxy *, const char *user, const char *password, const char *vhost,
+                      enum pool_login login);
+void pool_close_all(struct proxy *);
+
+/* Decides the login of a client that waits in connection.open: calls client_admit or client_refuse
+ * on it, now or later. The client must be in pool->waiting. */
+void pool_login_client(struct pool *, struct client *);
+/* Dials unless it is connected, dialing, or waiting for its next try. */
+void pool_connect(struct pool *);
+/* An open shared upstream for a new relay, or NULL; asks for another one when all are busy. */
+struct upstream *pool_pick_upstream(struct pool *);
+/* Works out the state again; tells held clients and the queue when it changed. */
+void pool_update(struct pool *);
+/* Lets held clients try again before the loop polls next. */
+void pool_wake(struct pool *);
+void pool_run_wakes(struct proxy *);
+/* Once a cleanup interval: closes what was idle for pool.idle_timeout. */
+void pool_cleanup(struct pool *, uint64_t now_ms);
+const struct config_upstream *pool_target(struct pool *);

@@ -1,0 +1,381 @@
+#include "proxy/proxy.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/assert.h"
+#include "base/handles.h"
+#include "base/log.h"
+#include "base/slab.h"
+#include "proxy/channel.h"
+#include "proxy/client.h"
+#include "proxy/drain.h"
+#include "proxy/pool.h"
+#include "proxy/queue.h"
+#include "proxy/relay.h"
+#include "proxy/spooler.h"
+#include "proxy/upstream.h"
+
+/* Start: spool, its queues, listener, drains. End (SIGTERM): no new connections and nothing more
+ * is read; what was accepted is confirmed or spooled and answered (SETTLING), clients are told
+ * (LEAVING), every handle is closed and the loop ends empty (CLOSING). */
+
+enum { LEAVE_MS = 1000, BACKLOG = 1024 };
+
+/* ---- each turn of the loop ---- */
+
+static void on_before_poll(uv_prepare_t *handle)
+{
+    struct proxy *proxy = handle->data;
+    pool_run_wakes(proxy);
+    struct list *node;
+    while ((node = list_first(&proxy->acking)) != NULL)
+        channel_flush_acks(LIST_ENTRY(node, struct channel, ack_node));
+}
+
+static void tick_all(struct proxy *proxy, uint64_t now)
+{
+    struct list *next;
+    for (struct list *n = proxy->clients.next; n != &proxy->clients; n = next) {
+        next = n->next;
+        client_tick(LIST_ENTRY(n, struct client, node), now);
+    }
+    /* What a tick closes is freed by a later callback: the lists do not change under the walk. */
+    for (struct list *n = proxy->upstreams.next; n != &proxy->upstreams; n = next) {
+        next = n->next;
+        upstream_tick(LIST_ENTRY(n, struct upstream, node), now);
+    }
+    for (struct list *n = proxy->queues.next; n != &proxy->queues; n = n->next) {
+        struct queue *queue = LIST_ENTRY(n, struct queue, node);
+        if (queue->drain)
+            drain_tick(queue->drain, now);
+    }
+}
+
+static void cleanup(struct proxy *proxy, uint64_t now)
+{
+    if (now < proxy->cleanup_due_ms)
+        return;
+    proxy->cleanup_due_ms = now + proxy->config->pool.cleanup_interval_ms;
+    struct list *next;
+    for (struct list *n = proxy->pools.next; n != &proxy->pools; n = next) {
+        next = n->next;
+        pool_cleanup(LIST_ENTRY(n, struct pool, node), now);
+    }
+}
+
+/* ---- the end ---- */
+
+static void close_handle(uv_handle_t *handle)
+{
+    if (!uv_is_closing(handle))
+        uv_close(handle, NULL);
+}
+
+static void on_spooler_closed(void *arg)
+{
+    struct proxy *proxy = arg;
+    proxy->spooler = NULL;
+}
+
+static void begin_closing(struct proxy *proxy)
+{
+    proxy->stage = PROXY_CLOSING;
+    struct list *next;
+    for (struct list *n = proxy->clients.next; n != &proxy->clients; n = next) {
+        next = n->next;
+        client_close(LIST_ENTRY(n, struct client, node), "the proxy is stopping");
+    }
+    for (struct list *n = proxy->queues.next; n != &proxy->queues; n = n->next) {
+        struct queue *queue = LIST_ENTRY(n, struct queue, node);
+        if (queue->drain)
+            drain_stop(queue->drain);
+    }
+    for (struct list *n = proxy->upstreams.next; n != &proxy->upstreams; n = next) {
+        next = n->next;
+        upstream_close(LIST_ENTRY(n, struct upstream, node));
+    }
+    if (proxy->spooler)
+        spooler_close(proxy->spooler, on_spooler_closed, proxy);
+    pool_close_all(proxy);
+    close_handle((uv_handle_t *)&proxy->sigterm);
+    close_handle((uv_handle_t *)&proxy->sigint);
+    close_handle((uv_handle_t *)&proxy->sighup);
+    /* The tick goes on for upstreams that wait for close-ok. */
+}
+
+static bool all_is_safe(const struct proxy *proxy)
+{
+    if (proxy->spooler && spooler_pending(proxy->spooler) > 0)
+        return false;
+    for (struct list *n = proxy->queues.next; n != &proxy->queues; n = n->next)
+        if (LIST_ENTRY(n, struct queue, node)->retained > 0)
+            return false;
+    return true;
+}
+
+/* Time is over for RabbitMQ's confirms: what it still owes goes to the spool. */
+static void spool_the_rest(struct proxy *proxy)
+{
+    struct list *next;
+    for (struct list *n = proxy->upstreams.next; n != &proxy->upstreams; n = next) {
+        struct upstream *u = LIST_ENTRY(n, struct upstream, node);
+        next = n->next;
+        if (u->unconfirmed > 0 && u->state == UPSTREAM_OPEN)
+            upstream_abort(u, "the proxy is stopping");
+    }
+}
+
+static void tell_clients(struct proxy *proxy)
+{
+    proxy->stage = PROXY_LEAVING;
+    proxy->stage_deadline_ms = proxy_now(proxy) + LEAVE_MS;
+    struct list *next;
+    for (struct list *n = proxy->clients.next; n != &proxy->clients; n = next) {
+        struct client *client = LIST_ENTRY(n, struct client, node);
+        next = n->next;
+        if (client->state >= CLIENT_OPEN)
+            client_refuse(client, 320, "CONNECTION_FORCED - the proxy is stopping", 0);
+        else
+            client_close(client, "the proxy is stopping");
+    }
+}
+
+static void advance_end(struct proxy *proxy)
+{
+    uint64_t now = proxy_now(proxy);
+    switch (proxy->stage) {
+    case PROXY_RUNNING:
+        return;
+    case PROXY_SETTLING:
+        if (all_is_safe(proxy))
+            tell_clients(proxy);
+        else if (now >= proxy->stage_deadline_ms)
+            spool_the_rest(proxy);
+        return;
+    case PROXY_LEAVING:
+        if (list_empty(&proxy->clients) || now >= proxy->stage_deadline_ms)
+            begin_closing(proxy);
+        return;
+    case PROXY_CLOSING:
+        if (!list_empty(&proxy->upstreams))
+            return;
+        close_handle((uv_handle_t *)&proxy->tick);
+        close_handle((uv_handle_t *)&proxy->before_poll);
+        if (!uv_is_closing((uv_handle_t *)&proxy->net.flush_before_poll))
+            net_close(&proxy->net);
+    }
+}
+
+static void stop(struct proxy *proxy)
+{
+    LOG(LOG_INFO, "stopping", LOG_N("clients", proxy->counters.clients));
+    proxy->stage = PROXY_SETTLING;
+    proxy->stage_deadline_ms = proxy_now(proxy) + proxy->config->listen.shutdown_timeout_ms;
+    close_handle((uv_handle_t *)&proxy->listener);
+    for (struct list *n = proxy->clients.next; n != &proxy->clients; n = n->next)
+        stream_pause(&LIST_ENTRY(n, struct client, node)->stream);
+    advance_end(proxy);
+}
+
+static void on_stop_signal(uv_signal_t *handle, int signal)
+{
+    (void)signal;
+    struct proxy *proxy = handle->data;
+    if (proxy->stage == PROXY_RUNNING)
+        stop(proxy);
+    else if (proxy->stage != PROXY_CLOSING)
+        begin_closing(proxy); /* a second one: at once */
+}
+
+static void on_tick(uv_timer_t *timer)
+{
+    struct proxy *proxy = timer->data;
+    uint64_t now = proxy_now(proxy);
+    tick_all(proxy, now);
+    if (proxy->stage == PROXY_RUNNING)
+        cleanup(proxy, now);
+    advance_end(proxy);
+}
+
+/* ---- reload ---- */
+
+static void not_reloadable(void *arg, const char *key)
+{
+    (void)arg;
+    LOG(LOG_WARN, "reload_ignored", LOG_T("key", key), LOG_T("reason", "needs a restart"));
+}
+
+static void on_sighup(uv_signal_t *handle, int signal)
+{
+    (void)signal;
+    struct proxy *proxy = handle->data;
+    struct config next;
+    if (!config_load(&next, proxy->sources, stderr)) {
+        LOG(LOG_ERROR, "reload_failed", LOG_T("reason", "the configuration has errors"));
+        return;
+    }
+    config_adopt(proxy->config, &next, not_reloadable, proxy);
+    log_init(proxy->config->log.level, proxy->config->log.format);
+    LOG(LOG_INFO, "reloaded");
+}
+
+/* ---- the start ---- */
+
+static void on_connection(uv_stream_t *listener, int status)
+{
+    struct proxy *proxy = listener->data;
+    if (status < 0) {
+        LOG(LOG_WARN, "accept_failed", LOG_T("reason", uv_strerror(status)));
+        return;
+    }
+    client_accept(proxy, listener);
+}
+
+static bool listen_on(struct proxy *proxy)
+{
+    const struct config *config = proxy->config;
+    struct sockaddr_storage address;
+    int status = uv_ip4_addr(config->listen.address, config->listen.port,
+                             (struct sockaddr_in *)&address);
+    if (status < 0)
+        status = uv_ip6_addr(config->listen.address, config->listen.port,
+                             (struct sockaddr_in6 *)&address);
+    if (status == 0)
+        status = uv_tcp_bind(&proxy->listener, (struct sockaddr *)&address, 0);
+    if (status == 0)
+        status = uv_listen((uv_stream_t *)&proxy->listener, BACKLOG, on_connection);
+    if (status < 0) {
+        LOG(LOG_ERROR, "cannot_listen", LOG_T("address", config->listen.address),
+            LOG_N("port", config->listen.port), LOG_T("reason", uv_strerror(status)));
+        return false;
+    }
+    int len = sizeof address;
+    uv_tcp_getsockname(&proxy->listener, (struct sockaddr *)&address, &len);
+    LOG(LOG_INFO, "listening", LOG_T("address", config->listen.address),
+        LOG_N("port", config->listen.port), LOG_T("version", AMQPBUF_VERSION));
+    return true;
+}
+
+static void found_queue(void *arg, const struct spooler_queue *found)
+{
+    struct proxy *proxy = arg;
+    struct queue *queue = queue_new(proxy, found->user, found->vhost);
+    queue->id = found->id;
+    queue->waiting = found->messages;
+    queue->rejected = found->rejected;
+    if (!found->password) {
+        LOG(LOG_ERROR, "login_unreadable", LOG_T("user", found->user),
+            LOG_T("vhost", found->vhost), LOG_N("messages", found->messages),
+            LOG_T("reason", "the credential key is not the one it was sealed with"));
+        return;
+    }
+    queue_set_password(queue, found->password);
+    pool_new(proxy, found->user, found->password, found->vhost, LOGIN_PROVEN);
+}
+
+static bool open_spool(struct proxy *proxy)
+{
+    const struct config *config = proxy->config;
+    if (config->pool.publish_buffer_size == 0) {
+        LOG(LOG_WARN, "buffering_off", LOG_T("reason", "pool.publish_buffer_size is 0"));
+        if (!spooler_exists(config))
+            return true;
+    }
+    struct failure failure = {0};
+    proxy->spooler = spooler_open(&proxy->loop, config, found_queue, proxy, &failure);
+    if (!proxy->spooler) {
+        LOG(LOG_ERROR, "spool_unusable", LOG_T("path", config->spool.path),
+            LOG_T("reason", failure.text));
+        return false;
+    }
+    uint64_t messages = 0;
+    for (struct list *n = proxy->queues.next; n != &proxy->queues; n = n->next)
+        messages += LIST_ENTRY(n, struct queue, node)->waiting;
+    LOG(LOG_INFO, "spool_opened", LOG_T("path", config->spool.path), LOG_N("messages", messages));
+    return true;
+}
+
+static void connect_pools(struct proxy *proxy)
+{
+    for (unsigned i = 0; i < proxy->target_count; i++) {
+        const struct config_upstream *target = &proxy->targets[i];
+        if (!target->user)
+            continue;
+        const char *vhost = target->vhost ? target->vhost : "/";
+        const char *password = target->password ? target->password : "";
+        struct pool *pool = pool_find(proxy, target->user, password, vhost);
+        if (!pool)
+            pool = pool_new(proxy, target->user, password, vhost, LOGIN_UNKNOWN);
+        pool->pinned = true;
+    }
+    for (struct list *n = proxy->pools.next; n != &proxy->pools; n = n->next) {
+        struct pool *pool = LIST_ENTRY(n, struct pool, node);
+        if (pool->pinned || queue_has_backlog(pool->queue))
+            pool_connect(pool);
+    }
+}
+
+static void init_handles(struct proxy *proxy)
+{
+    ENSURE(uv_loop_init(&proxy->loop) == 0);
+    net_init(&proxy->net, &proxy->loop);
+    ENSURE(uv_tcp_init(&proxy->loop, &proxy->listener) == 0);
+    ENSURE(uv_timer_init(&proxy->loop, &proxy->tick) == 0);
+    ENSURE(uv_prepare_init(&proxy->loop, &proxy->before_poll) == 0);
+    ENSURE(uv_signal_init(&proxy->loop, &proxy->sigterm) == 0);
+    ENSURE(uv_signal_init(&proxy->loop, &proxy->sigint) == 0);
+    ENSURE(uv_signal_init(&proxy->loop, &proxy->sighup) == 0);
+    proxy->listener.data = proxy->tick.data = proxy->before_poll.data = proxy;
+    proxy->sigterm.data = proxy->sigint.data = proxy->sighup.data = proxy;
+    list_init(&proxy->clients);
+    list_init(&proxy->upstreams);
+    list_init(&proxy->pools);
+    list_init(&proxy->queues);
+    list_init(&proxy->waking);
+    list_init(&proxy->acking);
+    broker_init(&proxy->broker);
+    proxy->targets = config_upstreams(proxy->config, &proxy->target_count);
+    srandom((unsigned)(uv_hrtime() ^ (uint64_t)uv_os_getpid()));
+}
+
+static bool start(struct proxy *proxy)
+{
+    if (!open_spool(proxy) || !listen_on(proxy))
+        return false;
+    /* Prepare callbacks run in the reverse order of their start: wakes first, then what they have
+     * produced is handed to the spooler and written to the sockets. */
+    uv_prepare_start(&proxy->before_poll, on_before_poll);
+    uv_timer_start(&proxy->tick, on_tick, PROXY_TICK_MS, PROXY_TICK_MS);
+    uv_signal_start(&proxy->sigterm, on_stop_signal, SIGTERM);
+    uv_signal_start(&proxy->sigint, on_stop_signal, SIGINT);
+    uv_signal_start(&proxy->sighup, on_sighup, SIGHUP);
+    connect_pools(proxy);
+    return true;
+}
+
+static void deinit(struct proxy *proxy)
+{
+    ENSURE(uv_loop_close(&proxy->loop) == 0);
+    config_upstreams_free(proxy->targets, proxy->target_count);
+    broker_deinit(&proxy->broker);
+    handles_deinit();
+    slab_trim();
+}
+
+int proxy_run(struct config *config, const struct config_sources *sources)
+{
+    struct proxy proxy = {.config = config, .sources = sources};
+    signal(SIGPIPE, SIG_IGN);
+    init_handles(&proxy);
+    if (!start(&proxy)) {
+        proxy.exit_status = 1;
+        close_handle((uv_handle_t *)&proxy.listener);
+        begin_closing(&proxy);
+        advance_end(&proxy);
+    }
+    uv_run(&proxy.loop, UV_RUN_DEFAULT);
+    deinit(&proxy);
+    return proxy.exit_status;
+}

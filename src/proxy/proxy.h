@@ -1,0 +1,71 @@
+#pragma once
+
+/* The proxy: one loop, its clients, pools, queues and the spooler, and their start and end. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <uv.h>
+
+#include "base/list.h"
+#include "config/config.h"
+#include "net/stream.h"
+#include "proxy/broker.h"
+
+struct spooler;
+
+/* What is counted for whoever watches. */
+struct counters {
+    uint64_t clients, upstreams;
+    uint64_t forwarded, spooled, drained, rejected;
+    uint64_t queue_full, login_refused;
+};
+
+enum proxy_stage {
+    PROXY_RUNNING,
+    PROXY_SETTLING, /* accepts nothing more; brings what was accepted to safety */
+    PROXY_LEAVING,  /* clients were told; waits for them to go */
+    PROXY_CLOSING,  /* every handle is being closed */
+};
+
+struct proxy {
+    uv_loop_t loop;
+    struct net net;
+    struct config *config;
+    const struct config_sources *sources;
+    struct config_upstream *targets; /* upstream.url taken apart */
+    unsigned target_count;
+    struct spooler *spooler; /* NULL: buffering is off and nothing waits */
+    struct broker broker;
+    struct counters counters;
+    enum proxy_stage stage;
+    uint64_t stage_deadline_ms;
+    int exit_status;
+
+    uv_tcp_t listener;
+    uv_timer_t tick;
+    uv_signal_t sigterm, sigint, sighup;
+    uv_prepare_t before_poll;
+    uint64_t cleanup_due_ms;
+
+    struct list clients, upstreams, pools, queues;
+    struct list waking; /* pools whose held clients may try again */
+    struct list acking; /* channels with confirms to send */
+    uint64_t next_id;   /* of clients and upstreams, for the log */
+    uint64_t next_stamp; /* order of what was sent upstream */
+};
+
+enum { PROXY_TICK_MS = 250 };
+
+/* Runs until it is told to end; `sources` are read again on SIGHUP. Returns the exit status. */
+int proxy_run(struct config *config, const struct config_sources *sources);
+
+static inline bool proxy_buffers(const struct proxy *proxy)
+{
+    return proxy->spooler && proxy->config->pool.publish_buffer_size > 0;
+}
+
+static inline uint64_t proxy_now(const struct proxy *proxy)
+{
+    return uv_now(&proxy->loop);
+}

@@ -1,0 +1,101 @@
+#include "proxy/queue.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/handles.h"
+#include "proxy/drain.h"
+#include "proxy/pool.h"
+#include "proxy/proxy.h"
+#include "spool/credential.h"
+
+struct queue *queue_find(struct proxy *proxy, const char *user, const char *vhost)
+{
+    for (struct list *n = proxy->queues.next; n != &proxy->queues; n = n->next) {
+        struct queue *queue = LIST_ENTRY(n, struct queue, node);
+        if (strcmp(queue->user, user) == 0 && strcmp(queue->vhost, vhost) == 0)
+            return queue;
+    }
+    return NULL;
+}
+
+struct queue *queue_new(struct proxy *proxy, const char *user, const char *vhost)
+{
+    struct queue *queue = calloc(1, sizeof *queue);
+    ENSURE(queue);
+    queue->proxy = proxy;
+    queue->user = strdup(user);
+    queue->vhost = strdup(vhost);
+    ENSURE(queue->user && queue->vhost);
+    list_init(&queue->pools);
+    queue->handle = handles_add(queue);
+    list_append(&proxy->queues, &queue->node);
+    return queue;
+}
+
+void queue_set_password(struct queue *queue, const char *password)
+{
+    char *copy = strdup(password);
+    ENSURE(copy);
+    if (queue->password)
+        credential_wipe(queue->password, strlen(queue->password));
+    free(queue->password);
+    queue->password = copy;
+}
+
+void queue_free(struct queue *queue)
+{
+    ENSURE(list_empty(&queue->pools) && !queue->drain);
+    list_remove(&queue->node);
+    handles_remove(queue->handle);
+    if (queue->password)
+        credential_wipe(queue->password, strlen(queue->password));
+    free(queue->password);
+    free(queue->user);
+    free(queue->vhost);
+    free(queue);
+}
+
+bool queue_has_backlog(const struct queue *queue)
+{
+    return queue->waiting + queue->appending > 0;
+}
+
+static uint64_t queue_used(const struct queue *queue)
+{
+    return queue->waiting + queue->appending + queue->reserved + queue->retained;
+}
+
+bool queue_has_room(const struct queue *queue)
+{
+    return queue_used(queue) < queue->proxy->config->pool.publish_buffer_size;
+}
+
+bool queue_nearly_empty(const struct queue *queue)
+{
+    return queue->drain && queue->waiting + queue->appending <= queue->proxy->config->drain.window;
+}
+
+void queue_drain_if_possible(struct queue *queue)
+{
+    /* What was sent live and is not confirmed yet goes before the backlog (P2). */
+    if (queue->drain || queue->waiting == 0 || queue->retained > 0 ||
+        queue->proxy->stage != PROXY_RUNNING)
+        return;
+    for (struct list *n = queue->pools.next; n != &queue->pools && !queue->drain; n = n->next) {
+        struct pool *pool = LIST_ENTRY(n, struct pool, queue_node);
+        if (pool->state == POOL_DRAINING)
+            queue->drain = drain_start(queue, pool);
+    }
+}
+
+void queue_changed(struct queue *queue)
+{
+    for (struct list *n = queue->pools.next; n != &queue->pools; n = n->next) {
+        struct pool *pool = LIST_ENTRY(n, struct pool, queue_node);
+        pool_update(pool);
+        pool_wake(pool);
+    }
+    queue_drain_if_possible(queue);
+}

@@ -1,0 +1,46 @@
+#pragma once
+
+/* The spool's queue of one (user, vhost): how much waits, who drains it, who is held at it. It
+ * outlives its pools; a pool whose password was changed leaves the queue to its successor. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/list.h"
+
+struct proxy;
+struct pool;
+struct drain;
+
+struct queue {
+    struct proxy *proxy;
+    struct list node; /* in proxy->queues */
+    struct list pools;
+    char *user, *vhost;
+    char *password;     /* the last that RabbitMQ accepted; NULL if none is known */
+    uint32_t id;        /* in the store; 0 until it has been put there */
+    uint64_t handle;
+    uint64_t waiting;   /* records committed and not yet deleted */
+    uint64_t appending; /* records on their way to the spool */
+    uint64_t reserved;  /* publishes that have begun to arrive */
+    uint64_t retained;  /* publishes sent upstream and not yet confirmed */
+    uint64_t rejected;
+    uint32_t careful; /* records still to be sent one at a time: one of them is bad; 0: none */
+    struct drain *drain;
+};
+
+struct queue *queue_find(struct proxy *, const char *user, const char *vhost);
+struct queue *queue_new(struct proxy *, const char *user, const char *vhost);
+void queue_free(struct queue *);
+void queue_set_password(struct queue *, const char *password);
+
+/* True while publishes must go behind what waits. */
+bool queue_has_backlog(const struct queue *);
+/* True if one more publish finds room within pool.publish_buffer_size. */
+bool queue_has_room(const struct queue *);
+/* True if so little is left that publishers are held until the queue is empty. */
+bool queue_nearly_empty(const struct queue *);
+/* Starts a drain if there is a backlog, a pool that can carry it, and none under way. */
+void queue_drain_if_possible(struct queue *);
+/* To be called after any of the counters or the drain changed: pools change their state. */
+void queue_changed(struct queue *);

@@ -1,0 +1,501 @@
+#include "proxy/relay.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "amqp/wire.h"
+#include "base/assert.h"
+#include "base/log.h"
+#include "proxy/channel.h"
+#include "proxy/client.h"
+#include "proxy/pool.h"
+#include "proxy/proxy.h"
+#include "proxy/queue.h"
+#include "proxy/wire_out.h"
+
+/* Happy path: channel.open (and confirm.select) are sent ahead of the first publish or method;
+ * publishes are retained until basic.ack, methods until their reply, which goes on to the client
+ * with its channel number rewritten.
+ *
+ * What can fail: RabbitMQ closes the channel (the client's channel is closed with the same words;
+ * what was unconfirmed on it is RabbitMQ's to judge, as it would be without a proxy), or the
+ * upstream is lost (failover.c takes what is retained, then on_lost frees the relay). */
+
+enum { IDLE_RELAYS_MAX = 256 };
+
+static const struct link_handler handler;
+
+struct relay *relay_of(struct link *link)
+{
+    return link->handler == &handler ? LIST_ENTRY(link, struct relay, link) : NULL;
+}
+
+static struct stream *stream_of(struct relay *r)
+{
+    return &r->link.upstream->stream;
+}
+
+/* ---- what is retained ---- */
+
+struct retained *relay_retained(struct relay *r, uint32_t index)
+{
+    return &r->ring[(r->ring_first + index) & (r->ring_capacity - 1)];
+}
+
+static void retain(struct relay *r, struct message *message, uint64_t client_tag)
+{
+    if (r->ring_count == r->ring_capacity) {
+        uint32_t capacity = r->ring_capacity ? r->ring_capacity * 2 : 4;
+        struct retained *ring = malloc(capacity * sizeof *ring);
+        ENSURE(ring);
+        for (uint32_t i = 0; i < r->ring_count; i++) {
+            struct retained *old = relay_retained(r, i);
+            ring[i] = *old;
+            message_init(&ring[i].message);
+            message_move(&ring[i].message, &old->message);
+        }
+        free(r->ring);
+        r->ring = ring;
+        r->ring_capacity = capacity;
+        r->ring_first = 0;
+    }
+    r->ring_count++;
+    struct retained *entry = relay_retained(r, r->ring_count - 1);
+    *entry = (struct retained){.stamp = ++r->pool->proxy->next_stamp, .client_tag = client_tag};
+    message_init(&entry->message);
+    if (proxy_buffers(r->pool->proxy))
+        message_move(&entry->message, message);
+    else
+        message_clear(message);
+    r->link.upstream->unconfirmed++;
+    r->pool->queue->retained++;
+}
+
+static void forget(struct relay *r, struct retained *entry)
+{
+    message_clear(&entry->message);
+    if (entry->settled)
+        return;
+    if (r->link.upstream)
+        r->link.upstream->unconfirmed--;
+    r->pool->queue->retained--;
+}
+
+static void drop_retained(struct relay *r)
+{
+    for (; r->ring_count > 0; r->ring_count--) {
+        forget(r, relay_retained(r, 0));
+        r->ring_first = (r->ring_first + 1) & (r->ring_capacity - 1);
+    }
+    for (uint32_t i = 0; i < r->call_count; i++)
+        span_clear(&r->calls[i].payload);
+    r->call_count = 0;
+}
+
+bool relay_is_settled(const struct relay *r)
+{
+    return r->ring_count == 0 && r->call_count == 0;
+}
+
+bool relay_upstream_is_idle(const struct upstream *u)
+{
+    uint32_t idle = 0;
+    for (struct list *n = u->idle_relays.next; n != &u->idle_relays; n = n->next)
+        idle++;
+    return idle == u->link_count;
+}
+
+/* ---- life ---- */
+
+static struct relay *relay_new(struct channel *channel, struct upstream *u, bool shared)
+{
+    struct relay *r = calloc(1, sizeof *r);
+    ENSURE(r);
+    r->link.handler = &handler;
+    r->pool = channel->client->pool;
+    r->shared = shared;
+    list_init(&r->idle_node);
+    if (!upstream_attach(u, &r->link)) {
+        free(r);
+        return NULL;
+    }
+    wire_send_plain(&u->stream, r->link.channel, AMQP_CHANNEL_OPEN_METHOD);
+    return r;
+}
+
+static void select_confirms(struct relay *r)
+{
+    wire_send_plain(stream_of(r), r->link.channel, AMQP_CONFIRM_SELECT_METHOD);
+    r->confirming = true;
+}
+
+struct relay *relay_bind(struct channel *channel, struct upstream *u, bool shared)
+{
+    ENSURE(!channel->relay);
+    struct relay *r;
+    if (shared && !list_empty(&u->idle_relays)) {
+        r = LIST_ENTRY(u->idle_relays.next, struct relay, idle_node);
+        list_remove(&r->idle_node);
+    } else {
+        r = relay_new(channel, u, shared);
+        if (!r)
+            return NULL;
+        if (shared && u->offers_confirms)
+            select_confirms(r);
+        if (!shared && channel->has_qos)
+            wire_send(stream_of(r), r->link.channel, AMQP_BASIC_QOS_METHOD, &channel->qos);
+        if (channel->transactional) {
+            wire_send_plain(stream_of(r), r->link.channel, AMQP_TX_SELECT_METHOD);
+            r->transactional = true;
+        }
+    }
+    r->channel = channel;
+    channel->relay = r;
+    return r;
+}
+
+void relay_free(struct relay *r)
+{
+    ENSURE(!r->link.upstream);
+    drop_retained(r);
+    list_remove(&r->idle_node);
+    free(r->ring);
+    free(r->calls);
+    free(r);
+}
+
+static void unbind(struct relay *r)
+{
+    if (r->channel)
+        r->channel->relay = NULL;
+    r->channel = NULL;
+}
+
+void relay_close(struct relay *r)
+{
+    if (r->closing)
+        return;
+    amqp_channel_close_t close = {.reply_code = 200, .reply_text = bytes_of("bye")};
+    wire_send(stream_of(r), r->link.channel, AMQP_CHANNEL_CLOSE_METHOD, &close);
+    r->closing = true;
+}
+
+/* A relay that serves nobody: kept for the next channel, closed, or left alone until RabbitMQ has
+ * answered what was sent on it. */
+static void settle_orphan(struct relay *r)
+{
+    if (!relay_is_settled(r) || r->closing)
+        return;
+    struct upstream *u = r->link.upstream;
+    if (r->shared && r->confirming && u->link_count <= IDLE_RELAYS_MAX) {
+        list_append(&u->idle_relays, &r->idle_node);
+        if (u->link_count == 1)
+            u->idle_since_ms = proxy_now(u->proxy);
+    } else {
+        relay_close(r);
+    }
+    pool_wake(r->pool);
+}
+
+void relay_release(struct relay *r)
+{
+    unbind(r);
+    settle_orphan(r);
+}
+
+static void on_lost(struct link *link)
+{
+    struct relay *r = relay_of(link);
+    struct channel *channel = r->channel;
+    struct queue *queue = r->pool->queue;
+    drop_retained(r);
+    upstream_detach(link);
+    unbind(r);
+    relay_free(r);
+    if (channel && channel->state == CHANNEL_CLOSING)
+        channel_closed_upstream(channel);
+    else if (channel)
+        channel_settled(channel);
+    queue_changed(queue);
+}
+
+/* ---- towards RabbitMQ ---- */
+
+static void emit(void *arg, struct slab *slab, uint8_t *at, size_t len)
+{
+    stream_write_span(arg, slab, at, len);
+}
+
+void relay_publish(struct relay *r, struct message *message, uint64_t client_tag)
+{
+    struct upstream *u = r->link.upstream;
+    if (!r->confirming && !r->transactional && u->offers_confirms)
+        select_confirms(r);
+    /* The router has checked that the header fits frame_max. */
+    ENSURE(message_frame(message, r->link.channel, u->frame_max, emit, &u->stream));
+    r->pool->proxy->counters.forwarded++;
+    if (r->confirming) {
+        r->sent_tag++;
+        retain(r, message, client_tag);
+        return;
+    }
+    message_clear(message);
+    if (client_tag) /* a broker without confirms: there is nothing to wait for */
+        channel_ack(r->channel, client_tag, true);
+}
+
+void relay_method(struct relay *r, struct slab *slab, const struct frame *frame,
+                  amqp_method_number_t method, bool reply)
+{
+    frame_set_channel(frame->payload, r->link.channel);
+    stream_write_span(stream_of(r), slab, frame->payload - FRAME_HEAD_BYTES,
+                      frame->payload_len + FRAME_OVERHEAD_BYTES);
+    if (!reply)
+        return;
+    if (r->call_count == r->calls_capacity) {
+        r->calls_capacity = r->calls_capacity ? r->calls_capacity * 2 : 2;
+        r->calls = realloc(r->calls, r->calls_capacity * sizeof *r->calls);
+        ENSURE(r->calls);
+    }
+    r->calls[r->call_count++] = (struct awaited){
+        .stamp = ++r->pool->proxy->next_stamp,
+        .method = method,
+        .payload = span_of(slab, frame->payload, frame->payload_len),
+    };
+}
+
+/* ---- from RabbitMQ ---- */
+
+/* Confirms of publishes. Tags count the publishes of this upstream channel, whoever made them;
+ * the client's own tag stands in the retained entry. */
+static void confirm(struct relay *r, uint64_t tag, bool multiple, bool nack)
+{
+    uint64_t oldest = r->sent_tag - r->ring_count + 1;
+    if (tag == 0 && multiple)
+        tag = r->sent_tag;
+    if (tag < oldest || tag > r->sent_tag)
+        return;
+    if (!multiple && tag != oldest) {
+        struct retained *entry = relay_retained(r, (uint32_t)(tag - oldest));
+        if (entry->settled)
+            return;
+        forget(r, entry);
+        entry->settled = true;
+        if (r->channel && entry->client_tag)
+            nack ? channel_nack(r->channel, entry->client_tag, false)
+                 : channel_ack(r->channel, entry->client_tag, false);
+        return;
+    }
+    uint64_t last = 0, count = 0;
+    while (r->ring_count > 0) {
+        struct retained *entry = relay_retained(r, 0);
+        if (oldest > tag && !entry->settled)
+            break;
+        if (!entry->settled && entry->client_tag) {
+            last = entry->client_tag;
+            count++;
+        }
+        forget(r, entry);
+        r->ring_first = (r->ring_first + 1) & (r->ring_capacity - 1);
+        r->ring_count--;
+        oldest++;
+    }
+    if (r->channel && last)
+        nack ? channel_nack(r->channel, last, count > 1) : channel_ack(r->channel, last, true);
+}
+
+static void on_confirm(struct relay *r, const struct frame *frame, bool nack)
+{
+    if (frame->payload_len < 13)
+        return;
+    struct queue *queue = r->pool->queue;
+    uint64_t tag = wire_get64(frame->payload + 4);
+    if (nack)
+        LOG(LOG_WARN, "publish_nacked", LOG_T("user", r->pool->user),
+            LOG_T("vhost", r->pool->vhost), LOG_N("tag", tag));
+    confirm(r, tag, frame->payload[12] & 1, nack);
+    pool_wake(r->pool);
+    if (queue->retained == 0 && queue_has_backlog(queue))
+        queue_changed(queue);
+    if (r->channel)
+        channel_settled(r->channel);
+    else
+        settle_orphan(r);
+}
+
+/* The upstream channel is gone: the number is free, the relay too. */
+static void finish(struct relay *r)
+{
+    struct pool *pool = r->pool;
+    struct upstream *u = r->link.upstream;
+    struct channel *channel = r->channel;
+    drop_retained(r);
+    upstream_detach(&r->link);
+    unbind(r);
+    relay_free(r);
+    pool_wake(pool);
+    queue_changed(pool->queue);
+    if (channel && channel->state == CHANNEL_CLOSING)
+        channel_closed_upstream(channel);
+    if (u->owner_node.next == &u->owner_node && u->link_count == 0 && u->state == UPSTREAM_OPEN)
+        upstream_close(u); /* a client's own, and the client is gone */
+}
+
+static void on_exception(struct relay *r, const struct frame *frame)
+{
+    struct method_arena arena;
+    method_arena_init(&arena);
+    amqp_method_number_t method;
+    void *decoded;
+    struct channel *channel = r->channel;
+    wire_send_plain(stream_of(r), r->link.channel, AMQP_CHANNEL_CLOSE_OK_METHOD);
+    if (method_decode(&arena, frame->payload, frame->payload_len, &method, &decoded)) {
+        const amqp_channel_close_t *m = decoded;
+        char text[256];
+        size_t len = m->reply_text.len < sizeof text ? m->reply_text.len : sizeof text - 1;
+        memcpy(text, m->reply_text.bytes, len);
+        text[len] = 0;
+        LOG(LOG_INFO, "channel_refused", LOG_T("user", r->pool->user),
+            LOG_T("vhost", r->pool->vhost), LOG_N("code", m->reply_code), LOG_T("reason", text),
+            LOG_N("unconfirmed", r->ring_count));
+        if (channel && channel->state != CHANNEL_CLOSING) {
+            unbind(r);
+            channel_refuse(channel, m->reply_code, text,
+                           (amqp_method_number_t)m->class_id << 16 | m->method_id);
+        }
+    }
+    method_arena_deinit(&arena);
+    finish(r);
+}
+
+/* A frame goes on to the client; a body frame is cut where the client's frame_max is smaller. */
+static void pass_on(struct relay *r, struct slab *slab, const struct frame *frame)
+{
+    struct client *client = r->channel->client;
+    struct stream *to = &client->stream;
+    uint16_t number = r->channel->number;
+    size_t size = frame->payload_len + FRAME_OVERHEAD_BYTES;
+    if (client->frame_max == 0 || size <= client->frame_max) {
+        frame_set_channel(frame->payload, number);
+        stream_write_span(to, slab, frame->payload - FRAME_HEAD_BYTES, size);
+    } else if (frame->type == FRAME_BODY) {
+        size_t piece_max = client->frame_max - FRAME_OVERHEAD_BYTES;
+        for (size_t done = 0; done < frame->payload_len;) {
+            size_t left = frame->payload_len - done;
+            size_t piece = left < piece_max ? left : piece_max;
+            uint8_t head[FRAME_HEAD_BYTES] = {FRAME_BODY};
+            wire_put16(head + 1, number);
+            wire_put32(head + 3, (uint32_t)piece);
+            stream_write_copy(to, head, sizeof head);
+            stream_write_span(to, slab, frame->payload + done, piece);
+            stream_write_copy(to, &(uint8_t){FRAME_END}, 1);
+            done += piece;
+        }
+    } else {
+        client_refuse(client, 501, "FRAME_ERROR - a frame from RabbitMQ exceeds frame_max", 0);
+        return;
+    }
+    /* A client that does not read must not fill memory: its own upstream waits with it. */
+    if (stream_is_full(to) && !r->shared)
+        stream_pause(stream_of(r));
+}
+
+static void pass_content(struct relay *r, struct slab *slab, const struct frame *frame)
+{
+    struct channel *channel = r->channel;
+    if (!channel->inside_content)
+        return;
+    if (frame->type == FRAME_HEADER) {
+        channel->content_left = frame->payload_len >= 12 ? wire_get64(frame->payload + 4) : 0;
+    } else {
+        uint64_t left = channel->content_left;
+        channel->content_left = left > frame->payload_len ? left - frame->payload_len : 0;
+    }
+    pass_on(r, slab, frame);
+    channel->inside_content = channel->content_left > 0;
+    if (!channel->inside_content)
+        channel_flush_acks(channel);
+}
+
+static void note_declared(struct relay *r, const struct frame *frame)
+{
+    /* queue.declare-ok: queue name (short string) first. */
+    if (frame->payload_len > 5 && frame->payload[4] <= frame->payload_len - 5)
+        channel_set_last_queue(r->channel, frame->payload + 5, frame->payload[4]);
+}
+
+static void pass_reply(struct relay *r, struct slab *slab, const struct frame *frame,
+                       amqp_method_number_t method)
+{
+    switch (method) {
+    case AMQP_BASIC_RETURN_METHOD:
+    case AMQP_BASIC_DELIVER_METHOD:
+        r->channel->inside_content = true;
+        r->channel->content_left = 1; /* until the header says how much it is */
+        pass_on(r, slab, frame);
+        return;
+    case AMQP_BASIC_CANCEL_METHOD:
+    case AMQP_CHANNEL_FLOW_METHOD:
+        pass_on(r, slab, frame);
+        return;
+    case AMQP_BASIC_GET_OK_METHOD:
+        r->channel->inside_content = true;
+        r->channel->content_left = 1;
+        break;
+    case AMQP_QUEUE_DECLARE_OK_METHOD:
+        note_declared(r, frame);
+        break;
+    default:
+        break;
+    }
+    if (r->call_count == 0)
+        return; /* the answer to a method that the proxy sent of itself */
+    span_clear(&r->calls[0].payload);
+    memmove(r->calls, r->calls + 1, --r->call_count * sizeof *r->calls);
+    pass_on(r, slab, frame);
+    pool_wake(r->pool);
+    if (r->channel)
+        channel_settled(r->channel);
+}
+
+static void on_method(struct relay *r, struct slab *slab, const struct frame *frame)
+{
+    amqp_method_number_t method = method_number(frame->payload, frame->payload_len);
+    switch (method) {
+    case AMQP_BASIC_ACK_METHOD:
+    case AMQP_BASIC_NACK_METHOD:
+        on_confirm(r, frame, method == AMQP_BASIC_NACK_METHOD);
+        return;
+    case AMQP_CHANNEL_CLOSE_METHOD:
+        on_exception(r, frame);
+        return;
+    case AMQP_CHANNEL_CLOSE_OK_METHOD:
+        finish(r);
+        return;
+    case AMQP_CHANNEL_OPEN_OK_METHOD:
+    case AMQP_CONFIRM_SELECT_OK_METHOD:
+        return; /* sent ahead, by the proxy */
+    default:
+        break;
+    }
+    if (r->channel && !r->closing) {
+        pass_reply(r, slab, frame, method);
+    } else if (r->call_count > 0 && method != AMQP_BASIC_DELIVER_METHOD &&
+               method != AMQP_BASIC_RETURN_METHOD) {
+        span_clear(&r->calls[0].payload);
+        memmove(r->calls, r->calls + 1, --r->call_count * sizeof *r->calls);
+        if (!r->channel)
+            settle_orphan(r);
+    }
+}
+
+static void on_frame(struct link *link, struct slab *slab, const struct frame *frame)
+{
+    struct relay *r = relay_of(link);
+    if (frame->type == FRAME_METHOD)
+        on_method(r, slab, frame);
+    else if (frame->type != FRAME_HEARTBEAT && r->channel && !r->closing)
+        pass_content(r, slab, frame);
+}
+
+static const struct link_handler handler = {.on_frame = on_frame, .on_lost = on_lost};

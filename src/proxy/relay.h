@@ -1,0 +1,70 @@
+#pragma once
+
+/* Joins a client's channel to a channel of an upstream, and retains what RabbitMQ has not answered
+ * yet: publishes until their confirm, and methods until their reply, so that both can be answered
+ * or spooled in their order when the upstream is lost.
+ *
+ * Relays on shared upstreams are in confirm mode from the start, and are kept open when their
+ * channel closes, for the next one. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "amqp/content.h"
+#include "amqp/method.h"
+#include "proxy/upstream.h"
+
+struct channel;
+struct pool;
+
+struct retained {
+    uint64_t stamp;      /* order among all publishes and methods of the proxy */
+    uint64_t client_tag; /* 0: the client did not ask for confirms */
+    bool settled;        /* confirmed ahead of an older one */
+    struct message message;
+};
+
+struct awaited {
+    uint64_t stamp;
+    amqp_method_number_t method;
+    struct span payload;
+};
+
+struct relay {
+    struct link link;
+    struct pool *pool;
+    struct channel *channel; /* NULL: idle, or orphaned with publishes still unconfirmed */
+    struct list idle_node;   /* in upstream->idle_relays */
+    bool shared;
+    bool confirming; /* confirm.select was sent */
+    bool transactional;
+    bool closing; /* channel.close sent */
+    uint64_t sent_tag; /* RabbitMQ's delivery tag of the last publish */
+
+    struct retained *ring; /* publishes, oldest first */
+    uint32_t ring_capacity, ring_first, ring_count;
+    struct awaited *calls; /* methods, oldest first */
+    uint32_t calls_capacity, call_count;
+};
+
+/* Binds a channel: an idle relay of the upstream, or a new channel on it (channel.open and, if it
+ * is shared, confirm.select are sent ahead, not waited for). NULL if it has no number left. */
+struct relay *relay_bind(struct channel *, struct upstream *, bool shared);
+/* Lets go of the channel: back to the idle ones, or closed once nothing is unconfirmed. */
+void relay_release(struct relay *);
+/* Sends channel.close; channel_closed_upstream follows. */
+void relay_close(struct relay *);
+/* Sends a complete publish; takes the message over. */
+void relay_publish(struct relay *, struct message *, uint64_t client_tag);
+/* Sends a method; `reply` says that an answer is awaited. */
+void relay_method(struct relay *, struct slab *, const struct frame *, amqp_method_number_t,
+                  bool reply);
+/* Nothing unconfirmed and nothing awaited. */
+bool relay_is_settled(const struct relay *);
+struct retained *relay_retained(struct relay *, uint32_t index);
+/* The relay that a link belongs to, or NULL if it is a drain's. */
+struct relay *relay_of(struct link *);
+/* True if none of the upstream's channels serves anybody. */
+bool relay_upstream_is_idle(const struct upstream *);
+/* Frees the relay and what it retains; it must be detached from its upstream. */
+void relay_free(struct relay *);

@@ -1,0 +1,124 @@
+#include "proxy/rewrite.h"
+
+#include <string.h>
+
+#include "amqp/wire.h"
+#include "base/assert.h"
+#include "proxy/channel.h"
+
+struct slab *rewrite_encode(amqp_method_number_t method, const void *decoded, struct frame *frame)
+{
+    struct slab *slab = slab_new(0);
+    ENSURE(slab);
+    size_t size = method_encode(slab->data, slab->capacity, 0, method, decoded);
+    ENSURE(size > 0);
+    frame->type = FRAME_METHOD;
+    frame->payload = slab->data + FRAME_HEAD_BYTES;
+    frame->payload_len = (uint32_t)(size - FRAME_OVERHEAD_BYTES);
+    slab->used = size;
+    return slab;
+}
+
+/* Where a method names a queue that may be left empty; NULL if it does not. */
+static amqp_bytes_t *queue_field(amqp_method_number_t method, void *decoded)
+{
+    switch (method) {
+    case AMQP_QUEUE_DECLARE_METHOD: {
+        amqp_queue_declare_t *m = decoded;
+        return m->passive ? &m->queue : NULL; /* otherwise RabbitMQ makes up a name */
+    }
+    case AMQP_QUEUE_BIND_METHOD:
+        return &((amqp_queue_bind_t *)decoded)->queue;
+    case AMQP_QUEUE_UNBIND_METHOD:
+        return &((amqp_queue_unbind_t *)decoded)->queue;
+    case AMQP_QUEUE_PURGE_METHOD:
+        return &((amqp_queue_purge_t *)decoded)->queue;
+    case AMQP_QUEUE_DELETE_METHOD:
+        return &((amqp_queue_delete_t *)decoded)->queue;
+    case AMQP_BASIC_CONSUME_METHOD:
+        return &((amqp_basic_consume_t *)decoded)->queue;
+    case AMQP_BASIC_GET_METHOD:
+        return &((amqp_basic_get_t *)decoded)->queue;
+    default:
+        return NULL;
+    }
+}
+
+static bool has_last_queue(struct channel *ch, amqp_method_number_t method)
+{
+    if (ch->last_queue)
+        return true;
+    channel_refuse(ch, 404, "NOT_FOUND - no previously declared queue", method);
+    return false;
+}
+
+static void note_declared(struct channel *ch, amqp_method_number_t method, const void *decoded)
+{
+    const amqp_queue_declare_t *m = decoded;
+    if (method == AMQP_QUEUE_DECLARE_METHOD && m->queue.len > 0 && m->nowait)
+        channel_set_last_queue(ch, m->queue.bytes, m->queue.len);
+}
+
+bool rewrite_queue_name(struct channel *ch, amqp_method_number_t method, void *decoded,
+                        struct frame *frame, struct slab **made)
+{
+    note_declared(ch, method, decoded);
+    amqp_bytes_t *queue = queue_field(method, decoded);
+    if (!queue || queue->len > 0)
+        return true;
+    if (!has_last_queue(ch, method))
+        return false;
+    amqp_bytes_t *key = method == AMQP_QUEUE_BIND_METHOD
+                            ? &((amqp_queue_bind_t *)decoded)->routing_key
+                            : NULL;
+    *queue = bytes_of(ch->last_queue);
+    if (key && key->len == 0) /* rabbit_channel: both empty mean the queue's name twice */
+        *key = *queue;
+    *made = rewrite_encode(method, decoded, frame);
+    return true;
+}
+
+bool rewrite_publish(struct channel *ch, const struct publish *publish, struct frame *frame,
+                     struct slab **made)
+{
+    if (publish->exchange_len > 0 || publish->routing_key_len > 0)
+        return true;
+    if (!has_last_queue(ch, AMQP_BASIC_PUBLISH_METHOD))
+        return false;
+    amqp_basic_publish_t m = {
+        .exchange = amqp_empty_bytes,
+        .routing_key = bytes_of(ch->last_queue),
+        .mandatory = publish->mandatory,
+    };
+    *made = rewrite_encode(AMQP_BASIC_PUBLISH_METHOD, &m, frame);
+    return true;
+}
+
+bool rewrite_expects_reply(amqp_method_number_t method, const void *decoded)
+{
+    switch (method) {
+    case AMQP_BASIC_ACK_METHOD:
+    case AMQP_BASIC_NACK_METHOD:
+    case AMQP_BASIC_REJECT_METHOD:
+    case AMQP_BASIC_RECOVER_ASYNC_METHOD:
+    case AMQP_CHANNEL_FLOW_OK_METHOD:
+    case AMQP_BASIC_CANCEL_OK_METHOD:
+        return false;
+#define NOWAIT(METHOD, type)                                                                       \
+    case METHOD:                                                                                   \
+        return !((const type *)decoded)->nowait
+        NOWAIT(AMQP_EXCHANGE_DECLARE_METHOD, amqp_exchange_declare_t);
+        NOWAIT(AMQP_EXCHANGE_DELETE_METHOD, amqp_exchange_delete_t);
+        NOWAIT(AMQP_EXCHANGE_BIND_METHOD, amqp_exchange_bind_t);
+        NOWAIT(AMQP_EXCHANGE_UNBIND_METHOD, amqp_exchange_unbind_t);
+        NOWAIT(AMQP_QUEUE_DECLARE_METHOD, amqp_queue_declare_t);
+        NOWAIT(AMQP_QUEUE_BIND_METHOD, amqp_queue_bind_t);
+        NOWAIT(AMQP_QUEUE_PURGE_METHOD, amqp_queue_purge_t);
+        NOWAIT(AMQP_QUEUE_DELETE_METHOD, amqp_queue_delete_t);
+        NOWAIT(AMQP_BASIC_CONSUME_METHOD, amqp_basic_consume_t);
+        NOWAIT(AMQP_BASIC_CANCEL_METHOD, amqp_basic_cancel_t);
+#undef NOWAIT
+    default:
+        return true;
+    }
+}

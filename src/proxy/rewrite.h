@@ -1,0 +1,25 @@
+#pragma once
+
+/* The few methods that go on with other bytes than they came with: an empty queue name means the
+ * channel's last declared queue (basic.publish, queue.bind and others, AMQP 0-9-1 domain
+ * queue-name), which RabbitMQ cannot know when the upstream channel is another one. */
+
+#include <stdbool.h>
+
+#include "amqp/content.h"
+#include "amqp/method.h"
+
+struct channel;
+
+/* Fills in an empty queue name. If it had to, *frame lies in *made, which gets one reference.
+ * False if there is no last queue: the channel was refused (404), as RabbitMQ does. */
+bool rewrite_queue_name(struct channel *, amqp_method_number_t, void *decoded, struct frame *frame,
+                        struct slab **made);
+/* The same for a publish to the default exchange with an empty routing key. */
+bool rewrite_publish(struct channel *, const struct publish *, struct frame *frame,
+                     struct slab **made);
+/* True if RabbitMQ answers this method. Asked of a nowait queue.declare, the channel's last queue
+ * is noted by the caller. */
+bool rewrite_expects_reply(amqp_method_number_t, const void *decoded);
+/* Encodes a method into a slab of its own. */
+struct slab *rewrite_encode(amqp_method_number_t, const void *decoded, struct frame *frame);

@@ -1,0 +1,298 @@
+#include "proxy/router.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/log.h"
+#include "proxy/channel.h"
+#include "proxy/client.h"
+#include "proxy/offline.h"
+#include "proxy/pool.h"
+#include "proxy/proxy.h"
+#include "proxy/queue.h"
+#include "proxy/relay.h"
+#include "proxy/rewrite.h"
+#include "proxy/spool_out.h"
+#include "proxy/wire_out.h"
+
+/* ---- which upstream channel ---- */
+
+/* The channel's relay on the upstream where it belongs, or NULL: not yet, hold the client. */
+static struct relay *relay_for(struct channel *ch)
+{
+    struct client *client = ch->client;
+    struct relay *r = ch->relay;
+    if (client->own) {
+        if (!client->own_is_open)
+            return NULL;
+        if (r && r->link.upstream != client->own) {
+            /* What went out on the shared channel is answered before another one is used (P2). */
+            if (!relay_is_settled(r))
+                return NULL;
+            relay_release(r);
+            r = NULL;
+        }
+        return r ? r : relay_bind(ch, client->own, false);
+    }
+    if (r)
+        return r;
+    struct upstream *u = pool_pick_upstream(client->pool);
+    return u ? relay_bind(ch, u, true) : NULL;
+}
+
+static bool is_full(const struct channel *ch, const struct relay *r)
+{
+    const struct upstream *u = r->link.upstream;
+    return stream_is_full(&u->stream) ||
+           (r->confirming && u->unconfirmed >= ch->client->proxy->config->drain.window);
+}
+
+/* ---- publishes ---- */
+
+static bool spool_is_usable(const struct pool *pool)
+{
+    return proxy_buffers(pool->proxy) && pool->queue->id;
+}
+
+static enum route refuse_offline(struct channel *ch)
+{
+    client_refuse(ch->client, 320, "CONNECTION_FORCED - upstream unavailable",
+                  AMQP_BASIC_PUBLISH_METHOD);
+    return ROUTE_REFUSED;
+}
+
+static enum route refuse_full(struct channel *ch)
+{
+    struct pool *pool = ch->client->pool;
+    const struct config *config = pool->proxy->config;
+    if (config->spool.overflow == OVERFLOW_BLOCK)
+        return ROUTE_HELD;
+    char text[96];
+    snprintf(text, sizeof text, "RESOURCE_ERROR - publish buffer full (%llu messages)",
+             (unsigned long long)config->pool.publish_buffer_size);
+    pool->proxy->counters.queue_full++;
+    LOG(LOG_WARN, "queue_full", LOG_T("user", pool->user), LOG_T("vhost", pool->vhost),
+        LOG_N("messages", config->pool.publish_buffer_size), LOG_T("client", ch->client->peer));
+    if (config->spool.overflow == OVERFLOW_DISCONNECT) {
+        client_refuse(ch->client, 506, text, AMQP_BASIC_PUBLISH_METHOD);
+        return ROUTE_REFUSED;
+    }
+    if (!ch->confirming) {
+        channel_refuse(ch, 506, text, AMQP_BASIC_PUBLISH_METHOD);
+        return ROUTE_REFUSED;
+    }
+    ch->rejecting = true;
+    return ROUTE_DONE;
+}
+
+enum route router_begin_publish(struct channel *ch, const struct publish *publish)
+{
+    struct pool *pool = ch->client->pool;
+    struct queue *queue = pool->queue;
+    if (publish->immediate) {
+        client_refuse(ch->client, 540, "NOT_IMPLEMENTED - immediate=true",
+                      AMQP_BASIC_PUBLISH_METHOD);
+        return ROUTE_REFUSED;
+    }
+    if (!spool_is_usable(pool)) {
+        if (pool->state == POOL_OFFLINE)
+            return refuse_offline(ch);
+        return pool->state == POOL_DRAINING ? ROUTE_HELD : ROUTE_DONE;
+    }
+    if (!queue_has_room(queue)) {
+        /* Places taken by what is on its way to RabbitMQ become free by themselves. */
+        if (pool->state == POOL_LIVE || queue_nearly_empty(queue))
+            return ROUTE_HELD;
+        return refuse_full(ch);
+    }
+    queue->reserved++;
+    ch->reserved = true;
+    return ROUTE_DONE;
+}
+
+static uint64_t take_tag(struct channel *ch)
+{
+    return ch->confirming ? ++ch->publishes : 0;
+}
+
+static void end_reservation(struct channel *ch)
+{
+    if (ch->reserved)
+        ch->client->pool->queue->reserved--;
+    ch->reserved = false;
+}
+
+static enum route publish_live(struct channel *ch)
+{
+    struct message *message = &ch->content.message;
+    struct relay *r = relay_for(ch);
+    if (!r || is_full(ch, r))
+        return ROUTE_HELD;
+    uint32_t frame_max = r->link.upstream->frame_max;
+    if (message->header.len + FRAME_OVERHEAD_BYTES > frame_max) {
+        client_refuse(ch->client, 501, "FRAME_ERROR - content header larger than RabbitMQ's frame_max",
+                      AMQP_BASIC_PUBLISH_METHOD);
+        return ROUTE_REFUSED;
+    }
+    end_reservation(ch);
+    relay_publish(r, message, take_tag(ch));
+    return ROUTE_DONE;
+}
+
+/* A transaction that began while RabbitMQ was away ends in the spool, whatever happens meanwhile;
+ * one that began live stays there. */
+static enum route publish_transactional(struct channel *ch)
+{
+    struct pool *pool = ch->client->pool;
+    if (!ch->tx && pool->state == POOL_LIVE)
+        return publish_live(ch);
+    if (!spool_is_usable(pool))
+        return pool->state == POOL_OFFLINE ? refuse_offline(ch) : ROUTE_HELD;
+    if (!ch->tx)
+        ch->tx = spool_begin_transaction(pool, ch);
+    end_reservation(ch);
+    job_add_message(ch->tx, RECORD_PUBLISH, &ch->content.message);
+    return ROUTE_DONE;
+}
+
+enum route router_publish(struct channel *ch)
+{
+    struct pool *pool = ch->client->pool;
+    if (ch->rejecting) {
+        ch->rejecting = false;
+        message_clear(&ch->content.message);
+        channel_nack(ch, take_tag(ch), false);
+        return ROUTE_DONE;
+    }
+    if (ch->transactional)
+        return publish_transactional(ch);
+    if (pool->state == POOL_LIVE && !(ch->relay && ch->relay->link.upstream->blocked))
+        return publish_live(ch);
+    if (!spool_is_usable(pool))
+        return pool->state == POOL_OFFLINE ? refuse_offline(ch) : ROUTE_HELD;
+    if (pool->state == POOL_DRAINING && queue_nearly_empty(pool->queue))
+        return ROUTE_HELD; /* a moment later the pool is live */
+    if (ch->relay && ch->relay->ring_count > 0)
+        return ROUTE_HELD; /* older publishes are still on their way (P2) */
+    end_reservation(ch);
+    spool_publish(pool, ch, &ch->content.message, take_tag(ch));
+    return ROUTE_DONE;
+}
+
+/* ---- other methods ---- */
+
+static bool is_standard_type(amqp_bytes_t type)
+{
+    static const char *const types[] = {"direct", "fanout", "topic", "headers"};
+    for (unsigned i = 0; i < sizeof types / sizeof *types; i++)
+        if (type.len == strlen(types[i]) && memcmp(type.bytes, types[i], type.len) == 0)
+            return true;
+    return false;
+}
+
+/* True for methods that leave nothing behind on the connection and cannot make RabbitMQ close it;
+ * everything else is done on an upstream of the client's own. */
+static bool is_shareable(amqp_method_number_t method, const void *decoded)
+{
+    switch (method) {
+    case AMQP_EXCHANGE_DECLARE_METHOD: {
+        const amqp_exchange_declare_t *m = decoded;
+        return m->passive || is_standard_type(m->type);
+    }
+    case AMQP_QUEUE_DECLARE_METHOD: {
+        const amqp_queue_declare_t *m = decoded;
+        return !m->exclusive && (m->queue.len > 0 || m->passive);
+    }
+    case AMQP_EXCHANGE_DELETE_METHOD:
+    case AMQP_EXCHANGE_BIND_METHOD:
+    case AMQP_EXCHANGE_UNBIND_METHOD:
+    case AMQP_QUEUE_BIND_METHOD:
+    case AMQP_QUEUE_UNBIND_METHOD:
+    case AMQP_QUEUE_PURGE_METHOD:
+    case AMQP_QUEUE_DELETE_METHOD:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* basic.qos before there is a consumer's channel is remembered and answered here. */
+static bool answer_qos(struct channel *ch, amqp_method_number_t method, const void *decoded)
+{
+    if (method != AMQP_BASIC_QOS_METHOD)
+        return false;
+    ch->qos = *(const amqp_basic_qos_t *)decoded;
+    ch->has_qos = true;
+    if (ch->relay && !ch->relay->shared)
+        return false;
+    channel_send(ch, AMQP_BASIC_QOS_OK_METHOD, &(amqp_basic_qos_ok_t){0});
+    return true;
+}
+
+static enum route send_live(struct channel *ch, struct slab *slab, const struct frame *frame,
+                            amqp_method_number_t method, const void *decoded)
+{
+    struct client *client = ch->client;
+    if (!client->own && !is_shareable(method, decoded))
+        client_dial_own(client);
+    struct relay *r = relay_for(ch);
+    if (!r || stream_is_full(&r->link.upstream->stream))
+        return ROUTE_HELD;
+    if (frame->payload_len + FRAME_OVERHEAD_BYTES > r->link.upstream->frame_max) {
+        client_refuse(client, 501, "FRAME_ERROR - method larger than RabbitMQ's frame_max", method);
+        return ROUTE_REFUSED;
+    }
+    if (method == AMQP_TX_SELECT_METHOD) {
+        ch->transactional = true;
+        r->transactional = true;
+    }
+    client->consumes = client->consumes || !is_shareable(method, decoded);
+    relay_method(r, slab, frame, method, rewrite_expects_reply(method, decoded));
+    return ROUTE_DONE;
+}
+
+static enum route route_decoded(struct channel *ch, struct slab *slab, const struct frame *frame,
+                                amqp_method_number_t method, void *decoded)
+{
+    struct pool *pool = ch->client->pool;
+    bool tx_here = ch->tx || (ch->transactional && pool->state == POOL_OFFLINE);
+    if (method == AMQP_TX_SELECT_METHOD && ch->confirming) {
+        channel_refuse(ch, 406, "PRECONDITION_FAILED - cannot switch from confirm to tx mode",
+                       method);
+        return ROUTE_REFUSED;
+    }
+    if (pool->state == POOL_OFFLINE || tx_here) {
+        if (!spool_is_usable(pool))
+            return refuse_offline(ch);
+        offline_method(ch, frame->payload, frame->payload_len, method);
+        return ROUTE_DONE;
+    }
+    if (answer_qos(ch, method, decoded))
+        return ROUTE_DONE;
+    return send_live(ch, slab, frame, method, decoded);
+}
+
+enum route router_method(struct channel *ch, struct slab *slab, const struct frame *frame,
+                         amqp_method_number_t method)
+{
+    struct method_arena arena;
+    method_arena_init(&arena);
+    amqp_method_number_t number;
+    void *decoded;
+    enum route route = ROUTE_REFUSED;
+    if (!method_decode(&arena, frame->payload, frame->payload_len, &number, &decoded)) {
+        char text[128];
+        snprintf(text, sizeof text, "SYNTAX_ERROR - malformed %s", method_name(method));
+        client_refuse(ch->client, 502, text, method);
+    } else {
+        struct frame full = *frame;
+        struct slab *made = NULL;
+        if (rewrite_queue_name(ch, method, decoded, &full, &made))
+            route = route_decoded(ch, made ? made : slab, &full, method, decoded);
+        if (made)
+            slab_unref(made);
+    }
+    method_arena_deinit(&arena);
+    return route;
+}

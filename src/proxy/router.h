@@ -1,0 +1,22 @@
+#pragma once
+
+/* The only place that decides where what a client sends goes: live to RabbitMQ, to the spool,
+ * nowhere yet (the client is held), or back to the client as an error. */
+
+#include <stdbool.h>
+
+#include "amqp/content.h"
+#include "amqp/method.h"
+
+struct channel;
+
+enum route { ROUTE_DONE, ROUTE_HELD, ROUTE_REFUSED };
+
+/* A basic.publish begins: checks what RabbitMQ would close a shared upstream for, and that there
+ * is room for it. */
+enum route router_begin_publish(struct channel *, const struct publish *);
+/* channel->content.message is complete. */
+enum route router_publish(struct channel *);
+/* Any other method that RabbitMQ would answer. */
+enum route router_method(struct channel *, struct slab *, const struct frame *,
+                         amqp_method_number_t);

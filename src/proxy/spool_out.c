@@ -1,0 +1,109 @@
+#include "proxy/spool_out.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/handles.h"
+#include "base/log.h"
+#include "proxy/channel.h"
+#include "proxy/client.h"
+#include "proxy/drain.h"
+#include "proxy/pool.h"
+#include "proxy/proxy.h"
+#include "proxy/queue.h"
+
+/* Happy path: the job goes to the spooler; after the commit the queue has one more record, and the
+ * channel acks. If it cannot be stored (disk or map full), a message of a connected publisher is
+ * refused by closing its connection: it was never answered as safe. */
+
+static void tell_publisher(struct channel *channel, const struct job *job)
+{
+    channel->spooling -= job->append.count;
+    if (job->status != STATUS_OK) {
+        char text[256];
+        snprintf(text, sizeof text, "RESOURCE_ERROR - the spool cannot take it: %s", job->error);
+        client_refuse(channel->client, 506, text, AMQP_BASIC_PUBLISH_METHOD);
+        return;
+    }
+    if (job->append.commit)
+        channel_send(channel, AMQP_TX_COMMIT_OK_METHOD, &(amqp_tx_commit_ok_t){0});
+    else if (job->context)
+        channel_ack(channel, job->context, true);
+    channel_settled(channel);
+}
+
+static void on_appended(struct job *job)
+{
+    struct channel *channel = handles_get(job->owner);
+    struct queue *queue = handles_get(job->append.queue);
+    if (queue) {
+        queue->appending -= job->append.count;
+        if (job->status == STATUS_OK) {
+            queue->waiting += job->append.count;
+            queue->proxy->counters.spooled += job->append.count;
+        } else {
+            LOG(LOG_ERROR, "spool_failed", LOG_T("user", queue->user),
+                LOG_T("vhost", queue->vhost), LOG_N("messages", job->append.count),
+                LOG_T("reason", job->error));
+        }
+    }
+    if (channel)
+        tell_publisher(channel, job);
+    if (queue) {
+        if (queue->drain)
+            drain_more(queue->drain);
+        queue_changed(queue);
+    }
+}
+
+static void post(struct pool *pool, struct channel *channel, struct job *job)
+{
+    struct queue *queue = pool->queue;
+    job->append.queue = queue->handle;
+    queue->appending += job->append.count;
+    if (channel)
+        channel->spooling += job->append.count;
+    spooler_post(pool->proxy->spooler, job);
+    pool_update(pool);
+}
+
+static struct job *new_append(struct pool *pool, struct channel *channel)
+{
+    ENSURE(pool->queue->id);
+    return job_new(JOB_APPEND, pool->queue->id, on_appended, channel ? channel->handle : 0);
+}
+
+void spool_publish(struct pool *pool, struct channel *channel, struct message *message,
+                   uint64_t client_tag)
+{
+    struct job *job = new_append(pool, channel);
+    job->context = client_tag;
+    job_add_message(job, RECORD_PUBLISH, message);
+    post(pool, channel, job);
+}
+
+void spool_declare(struct pool *pool, struct channel *channel, const uint8_t *payload, size_t len)
+{
+    struct slab *slab = slab_new(len);
+    ENSURE(slab);
+    memcpy(slab->data, payload, len);
+    struct message message;
+    message_init(&message);
+    message.method = span_of(slab, slab->data, len);
+    slab_unref(slab);
+    struct job *job = new_append(pool, channel);
+    job_add_message(job, RECORD_DECLARE, &message);
+    post(pool, channel, job);
+}
+
+struct job *spool_begin_transaction(struct pool *pool, struct channel *channel)
+{
+    return new_append(pool, channel);
+}
+
+void spool_transaction(struct pool *pool, struct channel *channel, struct job *job)
+{
+    job->append.commit = true;
+    post(pool, channel, job);
+}

@@ -1,0 +1,21 @@
+#pragma once
+
+/* Puts accepted messages into the spool and tells their channel once they are committed. */
+
+#include <stdint.h>
+
+#include "amqp/content.h"
+#include "proxy/spooler.h"
+
+struct channel;
+struct pool;
+
+/* Takes the message over. `channel` may be NULL (its client is gone); client_tag is the tag to be
+ * acked after the commit, 0 for none. */
+void spool_publish(struct pool *, struct channel *channel, struct message *, uint64_t client_tag);
+/* A declaration's method payload, kept in its place; copied. */
+void spool_declare(struct pool *, struct channel *channel, const uint8_t *payload, size_t len);
+/* A job that collects the messages of a transaction, with job_add_message. */
+struct job *spool_begin_transaction(struct pool *, struct channel *);
+/* Appends them all or nothing: tx.commit-ok follows the commit. */
+void spool_transaction(struct pool *, struct channel *, struct job *);

@@ -1,0 +1,111 @@
+#pragma once
+
+/* A connection to RabbitMQ, and its channels as links.
+ *
+ * upstream_dial resolves, connects and shakes hands within upstream.connect_timeout; then comes
+ * exactly one of on_open and on_failed. After on_open comes exactly one on_lost, unless the owner
+ * closes first. Links get their frames through their handler, and on_link_lost when the upstream
+ * is gone; the handler must let go of the link then. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <uv.h>
+
+#include "amqp/frame.h"
+#include "amqp/method.h"
+#include "base/list.h"
+#include "config/config.h"
+#include "net/stream.h"
+
+struct proxy;
+struct upstream;
+struct link;
+
+struct link_handler {
+    /* The frame lies in `slab`; the handler refs what it keeps. */
+    void (*on_frame)(struct link *, struct slab *slab, const struct frame *);
+    void (*on_lost)(struct link *);
+};
+
+/* One channel of an upstream; embedded in what uses it. */
+struct link {
+    struct upstream *upstream; /* NULL: not attached */
+    uint16_t channel;
+    const struct link_handler *handler;
+};
+
+/* Why an upstream could not be opened, or was lost. */
+struct upstream_end {
+    bool refused;  /* RabbitMQ refused the login or the vhost: code and text are its words */
+    uint16_t code; /* of RabbitMQ's connection.close; 0 if there was none */
+    amqp_method_number_t cause;
+    char text[256];
+};
+
+struct upstream_events {
+    void (*on_open)(struct upstream *);
+    void (*on_failed)(struct upstream *, const struct upstream_end *);
+    void (*on_lost)(struct upstream *, const struct upstream_end *); /* links are still attached */
+    void (*on_blocked)(struct upstream *);   /* connection.blocked or unblocked came */
+    void (*on_writable)(struct upstream *);  /* its stream takes bytes again */
+};
+
+enum upstream_state {
+    UPSTREAM_RESOLVING,
+    UPSTREAM_CONNECTING,
+    UPSTREAM_START,  /* protocol header sent, waits for connection.start */
+    UPSTREAM_TUNE,   /* start-ok sent */
+    UPSTREAM_OPENING, /* connection.open sent */
+    UPSTREAM_OPEN,
+    UPSTREAM_LEAVING, /* connection.close sent, waits for close-ok */
+    UPSTREAM_CLOSED,
+};
+
+struct upstream {
+    struct proxy *proxy;
+    struct stream stream;
+    uv_getaddrinfo_t resolve;
+    enum upstream_state state;
+    uint64_t id; /* for the log */
+    const struct upstream_events *events;
+    void *owner;
+    struct list node; /* in proxy->upstreams, and its owner's list */
+    struct list owner_node;
+
+    struct config_upstream target; /* strings belong to the proxy's list of brokers */
+    char *user, *password, *vhost;
+    uint8_t *client_properties; /* table sent in start-ok; NULL: the proxy's own */
+    size_t client_properties_len;
+    uint8_t *server_properties; /* kept until open */
+    size_t server_properties_len;
+
+    struct link **links; /* by channel number */
+    uint32_t links_capacity, link_count;
+    uint32_t frame_max;
+    uint16_t channel_max;
+    uint64_t heartbeat_ms;
+    uint64_t deadline_ms; /* of the handshake or of leaving */
+    uint64_t idle_since_ms;
+    uint32_t unconfirmed; /* publishes sent on its links and not yet confirmed */
+    struct list idle_relays;
+    struct upstream_end end; /* why, once it is closed */
+    bool offers_confirms;
+    bool blocked;
+};
+
+struct upstream *upstream_dial(struct proxy *, const struct config_upstream *target,
+                               const char *user, const char *password, const char *vhost,
+                               const uint8_t *client_properties, size_t client_properties_len,
+                               const struct upstream_events *, void *owner);
+/* Sends connection.close and frees the upstream when RabbitMQ has answered, or at once if it is
+ * not open. Links must be detached. No event comes any more. */
+void upstream_close(struct upstream *);
+/* Gives up on an upstream that misbehaves, as if it had been lost: on_lost follows. */
+void upstream_abort(struct upstream *, const char *why);
+/* Once for each tick: heartbeats, deadlines. May report on_failed or on_lost. */
+void upstream_tick(struct upstream *, uint64_t now_ms);
+
+/* Gives the link the lowest free channel number; false if there is none. Sends nothing. */
+bool upstream_attach(struct upstream *, struct link *);
+void upstream_detach(struct link *);

@@ -1,0 +1,16 @@
+#pragma once
+
+/* Methods that the proxy itself sends, to clients and to RabbitMQ. */
+
+#include "amqp/method.h"
+#include "net/stream.h"
+
+void wire_send(struct stream *, uint16_t channel, amqp_method_number_t, const void *fields);
+/* A method without fields, or whose fields are all zero bits of `zeros` bytes. */
+void wire_send_plain(struct stream *, uint16_t channel, amqp_method_number_t);
+/* basic.ack or basic.nack of publishes; the hot path, without the codec. */
+void wire_send_confirm(struct stream *, uint16_t channel, uint64_t tag, bool multiple, bool nack);
+void wire_send_heartbeat(struct stream *);
+/* connection.close or channel.close with `code` and `text`, naming the method that caused it. */
+void wire_send_close(struct stream *, uint16_t channel, uint16_t code, const char *text,
+                     amqp_method_number_t cause);
