@@ -14,11 +14,13 @@
 
 struct message {
     struct span method, header;
-    struct span *body;         /* body frames' payloads in order; &body_one for the first */
+    struct span *body; /* body frames' payloads in order; &body_one for a single one */
     uint32_t body_count, body_capacity;
     struct span body_one;
     uint64_t body_size; /* bytes, as the content header says */
 };
+
+struct iovec;
 
 void message_init(struct message *);
 /* Moves; `from` is empty afterwards. */
@@ -26,8 +28,10 @@ void message_move(struct message *to, struct message *from);
 /* Takes references of its own to the same bytes. False when memory is short. */
 bool message_copy(struct message *to, const struct message *from);
 void message_clear(struct message *);
-/* Bytes of method, header and body together. */
+/* Bytes of method, header and body together, of a whole message. */
 size_t message_bytes(const struct message *);
+/* Fills out[0..capacity) with the pieces of the body; returns how many there are (body_count). */
+size_t message_body_iov(const struct message *, struct iovec *out, size_t capacity);
 
 /* Collects one publish from the frames of one channel. */
 enum content_state { CONTENT_IDLE, CONTENT_HEADER, CONTENT_BODY };
@@ -54,28 +58,34 @@ void content_deinit(struct content *);
 /* Starts a message with its method frame. Only in CONTENT_IDLE. */
 void content_begin(struct content *, struct slab *, const struct frame *);
 /* Takes a header or body frame. On an error the content is back in CONTENT_IDLE. A message of body
- * size 0 is complete with its header. */
+ * size 0 is complete with its header. A body in very small frames is drawn together where it lies,
+ * so that a peer cannot make the proxy keep a span for every byte: the bytes of a frame that was
+ * taken belong to the content, and may move. */
 enum content_result content_feed(struct content *, struct slab *, const struct frame *,
                                  uint64_t max_body_size);
 
 /* Checks a content header payload (section 4.2.6.1): class 60, weight 0, a property list in which
- * every field and table is well formed as RabbitMQ reads it, and nothing left over. */
+ * every field and table is well formed as RabbitMQ reads it, and nothing left over. The two lowest
+ * property flags must be 0: RabbitMQ ignores them, other readers take bit 0 for more flags.
+ * CONTENT_MORE if all is well, and then *body_size is set; else CONTENT_WRONG_CLASS or
+ * CONTENT_MALFORMED. */
 enum content_result header_check(const uint8_t *payload, size_t len, uint64_t *body_size);
 
 /* Frames a message for the wire: calls `emit` for each run of bytes in order, adjacent frames as
  * one run. Method, header and body frames are rewritten in place to `channel` where they fit
  * frame_max (0: no limit); a body frame that does not fit is cut again into frames that do, their
- * heads written to a slab taken from slab_new. A header that does not fit frame_max cannot be cut:
- * false, and nothing was emitted. `emit` takes no ownership: it refs what it keeps. */
+ * heads written to a slab taken from slab_new. A header that does not fit frame_max cannot be cut,
+ * and heads need memory: false, and nothing was emitted. `emit` takes no ownership: it refs what it
+ * keeps. The bytes of spans and their lengths are as before afterwards, so a message can be framed
+ * again, with another channel and frame_max. */
 typedef void (*message_emit)(void *arg, struct slab *slab, uint8_t *at, size_t len);
 bool message_frame(struct message *, uint16_t channel, uint32_t frame_max, message_emit emit,
                    void *arg);
 /* Size in bytes of a message when it is framed. */
 size_t message_framed_size(size_t method_len, size_t header_len, uint64_t body_size,
                            uint32_t frame_max);
-/* Frames payloads that stand elsewhere (read back from the spool) into out[0..capacity), which
- * must hold message_framed_size bytes. Returns the bytes written. */
-struct iovec;
-size_t message_write(uint8_t *out, uint16_t channel, uint32_t frame_max,
-                     const struct iovec *method, const struct iovec *header,
-                     const struct iovec *body, size_t body_count);
+/* Frames payloads that stand elsewhere (read back from the spool) into `out`, which
+ * must hold message_framed_size bytes. Returns the bytes written, 0 if the header does not fit
+ * frame_max. */
+size_t message_write(uint8_t *out, uint16_t channel, uint32_t frame_max, const struct iovec *method,
+                     const struct iovec *header, const struct iovec *body, size_t body_count);

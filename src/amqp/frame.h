@@ -29,7 +29,7 @@ enum frame_result {
     FRAME_PARTIAL,   /* more bytes are needed */
     FRAME_TOO_LARGE, /* over frame_max: 501 */
     FRAME_BAD_END,   /* wrong end octet: 501 */
-    FRAME_BAD_TYPE,  /* no such frame type: 501 */
+    FRAME_BAD_TYPE,  /* no such frame type, or a heartbeat off channel 0 (section 4.2.7): 501 */
 };
 
 /* Scans one frame at the start of data[0..len). frame_max is the negotiated size of a whole frame
@@ -49,3 +49,6 @@ static inline void frame_set_channel(uint8_t *payload, uint16_t channel)
 /* Writes head and end octet around a payload of len bytes that already stands at out + 7; returns
  * the size of the frame (len + 8). */
 size_t frame_wrap(uint8_t *out, uint8_t type, uint16_t channel, uint32_t payload_len);
+
+/* Writes the FRAME_HEAD_BYTES of a head alone. */
+void frame_put_head(uint8_t *out, uint8_t type, uint16_t channel, uint32_t payload_len);

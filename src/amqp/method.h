@@ -1,7 +1,8 @@
 #pragma once
 
 /* Methods: librabbitmq's codec (amqp_framing.h has the structs and the AMQP_..._METHOD numbers,
- * class << 16 | method), wrapped so that a whole payload must decode and a whole frame comes out. */
+ * class << 16 | method), wrapped so that a whole payload must decode and a whole frame comes out.
+ */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -20,9 +21,28 @@ struct method_arena {
 void method_arena_init(struct method_arena *);
 void method_arena_deinit(struct method_arena *);
 
+/* connection.update-secret and its answer, RabbitMQ's extension that librabbitmq knows since 0.12.
+ */
+#ifndef AMQP_CONNECTION_UPDATE_SECRET_METHOD
+#define AMQP_CONNECTION_UPDATE_SECRET_METHOD    ((amqp_method_number_t)0x000A0046)
+#define AMQP_CONNECTION_UPDATE_SECRET_OK_METHOD ((amqp_method_number_t)0x000A0047)
+typedef struct amqp_connection_update_secret_t_ {
+    amqp_bytes_t new_secret; /* a long string */
+    amqp_bytes_t reason;     /* a short string */
+} amqp_connection_update_secret_t;
+typedef struct amqp_connection_update_secret_ok_t_ {
+    char dummy;
+} amqp_connection_update_secret_ok_t;
+#endif
+
+/* True if a method payload is one that RabbitMQ can read: a method it knows, every field within
+ * the payload, nothing left over, tables that table_check accepts, and UTF-8 in short strings
+ * (which RabbitMQ does not ask of the methods that carry content). Allocates nothing: for methods
+ * that are passed on as they came. */
+bool method_check(const uint8_t *payload, size_t len);
+
 /* Decodes a method payload. *decoded points into the arena and into `payload`, until the next
- * decode with this arena. False if the method is unknown, a field runs over the end, bytes are
- * left over, or a table is malformed (RabbitMQ: 502). */
+ * decode with this arena. False if method_check refuses it (502), or memory is short. */
 bool method_decode(struct method_arena *, const uint8_t *payload, size_t len,
                    amqp_method_number_t *number, void **decoded);
 
@@ -30,7 +50,8 @@ bool method_decode(struct method_arena *, const uint8_t *payload, size_t len,
 size_t method_encode(uint8_t *out, size_t capacity, uint16_t channel, amqp_method_number_t,
                      const void *decoded);
 
-/* True if RabbitMQ knows the method and a client may send it. */
+/* True if RabbitMQ knows the method and a client may send it. What RabbitMQ answers with 503
+ * although it can read it (channel.flow-ok, basic.cancel-ok: it never asks for them) is not. */
 bool method_known(amqp_method_number_t);
 /* "basic.publish", or "?" */
 const char *method_name(amqp_method_number_t);
@@ -42,6 +63,9 @@ struct publish {
     bool mandatory, immediate;
 };
 bool publish_parse(const uint8_t *payload, size_t len, struct publish *);
+
+/* True if a peer's properties have capabilities.<name> = true. */
+bool method_has_capability(const amqp_table_t *properties, const char *name);
 
 static inline amqp_bytes_t bytes_of(const char *text)
 {

@@ -80,3 +80,14 @@ static inline uint64_t cursor_u64(struct cursor *c)
     const uint8_t *p = cursor_take(c, 8);
     return p ? wire_get64(p) : 0;
 }
+
+/* Skips a string with a length of 8 or 32 bits before it. */
+static inline void cursor_skip_short_string(struct cursor *c)
+{
+    cursor_take(c, cursor_u8(c));
+}
+
+static inline void cursor_skip_long_string(struct cursor *c)
+{
+    cursor_take(c, cursor_u32(c));
+}
