@@ -30,16 +30,26 @@
 
 enum { ANSWER_TIMEOUT_MS = 5000, BATCH_BYTES = 1024 * 1024 };
 
-enum drain_state { DRAIN_OPENING, DRAIN_SELECTING, DRAIN_RUNNING, DRAIN_CLOSING };
+enum drain_state {
+    DRAIN_OPENING,
+    DRAIN_SELECTING,
+    DRAIN_RUNNING,
+    DRAIN_CLOSING,
+    DRAIN_DELETING, /* closed; what close-ok has confirmed is being deleted */
+};
 
-enum entry_state { ENTRY_SENT, ENTRY_CONFIRMED };
+enum entry_state {
+    ENTRY_SENT,
+    ENTRY_CONFIRMED,
+    ENTRY_UNDELETED, /* confirmed, but deleting it has failed: tried again with the next tick */
+};
 
 /* One record that was sent and is still in the queue. */
 struct entry {
     uint64_t seq;
     uint64_t tag; /* RabbitMQ's delivery tag; 0 for a declaration */
     enum entry_state state;
-    struct span frames;
+    uint8_t *key; /* of a mandatory publish: its method and header payloads, to know it again */
     uint32_t method_len, header_len;
     uint16_t returned; /* reply code of basic.return, 0: none */
     char *why;         /* its text */
@@ -57,6 +67,7 @@ struct drain {
     bool at_end;         /* the last read saw the end of the queue */
     uint64_t read_after; /* sequence number of the last record that was read */
     uint64_t last_tag;
+    uint64_t epoch; /* which opening of the channel: what was read for an older one is stale */
     uint64_t drained, rejected, started_ms;
     uint32_t tokens; /* of drain.rate */
 
@@ -98,7 +109,7 @@ static void expect_answer(struct drain *d, enum drain_state state)
 
 static void clear_entry(struct entry *entry)
 {
-    span_clear(&entry->frames);
+    free(entry->key);
     free(entry->why);
 }
 
@@ -139,6 +150,7 @@ static void open_channel(struct drain *d)
 {
     wire_send_plain(stream_of(d), d->link.channel, AMQP_CHANNEL_OPEN_METHOD);
     d->last_tag = 0;
+    d->epoch++;
     d->at_end = false;
     expect_answer(d, DRAIN_OPENING);
 }
@@ -229,13 +241,10 @@ static void on_deleted(struct job *job)
         queue_changed(queue);
         return;
     }
-    if (job->status != STATUS_OK) { /* try again: they must not be sent twice */
-        struct job *again = job_new(JOB_DELETE, job->queue, on_deleted, job->owner);
-        again->context = job->context;
-        again->delete.seqs = job->delete.seqs;
-        again->delete.count = job->delete.count;
-        job->delete.seqs = NULL;
-        spooler_post(queue->proxy->spooler, again);
+    if (job->status != STATUS_OK) {
+        for (uint32_t i = 0; i < d->entry_count; i++)
+            if (d->entries[i].state == ENTRY_CONFIRMED && !d->entries[i].returned)
+                d->entries[i].state = ENTRY_UNDELETED;
         return;
     }
     for (uint32_t i = 0; i < job->delete.count; i++)
@@ -259,6 +268,7 @@ static void on_rejected(struct job *job)
     }
     queue->rejected++;
     queue->proxy->counters.rejected++;
+    queue->careful = 0; /* it was the bad one */
     if (!d) {
         queue->waiting--;
         queue_changed(queue);
@@ -266,7 +276,6 @@ static void on_rejected(struct job *job)
     }
     d->rejected++;
     settled(d, job->reject.seq);
-    queue->careful = 0;
     advance(d);
 }
 
@@ -349,6 +358,20 @@ static void confirm_all(struct drain *d)
 
 /* ---- sending ---- */
 
+static void remember_key(struct entry *entry, const struct job_record *record)
+{
+    const uint8_t *method = record->frames + FRAME_HEAD_BYTES;
+    struct publish publish;
+    if (record->kind != RECORD_PUBLISH || !publish_parse(method, record->method_len, &publish) ||
+        !publish.mandatory)
+        return;
+    entry->key = malloc(record->method_len + record->header_len);
+    ENSURE(entry->key);
+    memcpy(entry->key, method, record->method_len);
+    memcpy(entry->key + record->method_len, method + record->method_len + FRAME_OVERHEAD_BYTES,
+           record->header_len);
+}
+
 static void send_record(struct drain *d, struct slab *slab, const struct job_record *record)
 {
     struct entry *entry = add_entry(d);
@@ -356,7 +379,7 @@ static void send_record(struct drain *d, struct slab *slab, const struct job_rec
     entry->tag = record->kind == RECORD_PUBLISH ? ++d->last_tag : 0;
     entry->method_len = record->method_len;
     entry->header_len = record->header_len;
-    entry->frames = span_of(slab, record->frames, record->frames_len);
+    remember_key(entry, record);
     stream_write_span(stream_of(d), slab, record->frames, record->frames_len);
     d->read_after = record->seq;
 }
@@ -367,7 +390,7 @@ static void on_read(struct job *job)
     if (!d)
         return;
     d->reading = false;
-    if (d->state != DRAIN_RUNNING || job->context != d->last_tag) {
+    if (d->state != DRAIN_RUNNING || job->context != d->epoch) {
         advance(d);
         return; /* the channel was opened anew meanwhile */
     }
@@ -401,7 +424,7 @@ static void read_more(struct drain *d)
         stream_is_full(stream_of(d)))
         return;
     struct job *job = job_new(JOB_READ, d->queue->id, on_read, d->handle);
-    job->context = d->last_tag;
+    job->context = d->epoch;
     job->read.after = d->read_after;
     job->read.records_max = room;
     job->read.bytes_max = BATCH_BYTES;
@@ -413,6 +436,13 @@ static void read_more(struct drain *d)
 
 static void advance(struct drain *d)
 {
+    if (d->state == DRAIN_DELETING && d->entry_count == 0) {
+        if (d->queue->waiting == 0)
+            finish(d);
+        else
+            open_channel(d);
+        return;
+    }
     if (d->state != DRAIN_RUNNING)
         return;
     read_more(d);
@@ -433,8 +463,20 @@ void drain_more(struct drain *d)
     advance(d);
 }
 
+static void delete_again(struct drain *d)
+{
+    for (uint32_t i = 0; i < d->entry_count; i++) {
+        struct entry *entry = &d->entries[i];
+        if (entry->state != ENTRY_UNDELETED)
+            continue;
+        entry->state = ENTRY_CONFIRMED;
+        delete_entries(d, &entry->seq, 1);
+    }
+}
+
 void drain_tick(struct drain *d, uint64_t now_ms)
 {
+    delete_again(d);
     uint32_t rate = d->queue->proxy->config->drain.rate;
     if (rate > 0) {
         d->tokens += rate * PROXY_TICK_MS / 1000 + 1;
@@ -505,10 +547,8 @@ static void on_close_ok(struct drain *d)
     d->deadline_ms = 0;
     if (!d->confirms)
         confirm_all(d);
-    if (d->queue->waiting == 0 && d->entry_count == 0)
-        finish(d);
-    else
-        open_channel(d);
+    d->state = DRAIN_DELETING;
+    advance(d);
 }
 
 static void begin_return(struct drain *d, const struct frame *frame)
@@ -537,14 +577,12 @@ static void begin_return(struct drain *d, const struct frame *frame)
  * them may stand for the one that was returned. */
 static bool is_returned(const struct drain *d, const struct entry *entry, const struct frame *header)
 {
-    const uint8_t *method = entry->frames.at + FRAME_HEAD_BYTES;
-    const uint8_t *own = method + entry->method_len + FRAME_OVERHEAD_BYTES;
     const struct publish_key *key = &d->returning.key;
     struct publish publish;
-    return entry->state == ENTRY_SENT && entry->tag && !entry->returned &&
+    return entry->state == ENTRY_SENT && entry->key && !entry->returned &&
            entry->header_len == header->payload_len &&
-           memcmp(own, header->payload, entry->header_len) == 0 &&
-           publish_parse(method, entry->method_len, &publish) && publish.mandatory &&
+           memcmp(entry->key + entry->method_len, header->payload, entry->header_len) == 0 &&
+           publish_parse(entry->key, entry->method_len, &publish) &&
            publish.exchange_len == key->exchange_len &&
            memcmp(publish.exchange, key->exchange, key->exchange_len) == 0 &&
            publish.routing_key_len == key->routing_key_len &&
@@ -625,7 +663,8 @@ static void on_lost(struct link *link)
     const struct upstream_end *end = &link->upstream->end;
     struct queue *queue = d->queue;
     /* 320 is a shutdown; any other code says that RabbitMQ could not stand what was sent. */
-    if (end->code && end->code != 320)
+    if (end->code && end->code != 320 &&
+        (end->cause == AMQP_BASIC_PUBLISH_METHOD || end->cause == 0))
         on_refused(d, end->code, end->text);
     drain_stop(d);
     queue_changed(queue);

@@ -8,6 +8,7 @@
 #include "proxy/offline.h"
 #include "proxy/pool.h"
 #include "proxy/proxy.h"
+#include "proxy/queue.h"
 #include "proxy/relay.h"
 #include "proxy/spool_out.h"
 
@@ -72,7 +73,7 @@ static void close_bound_clients(struct upstream *u)
 
 void failover_upstream(struct pool *pool, struct upstream *u)
 {
-    if (!proxy_buffers(pool->proxy)) {
+    if (!proxy_buffers(pool->proxy) || !pool->queue->id) {
         close_bound_clients(u);
         return;
     }

@@ -48,8 +48,10 @@ static void tick_all(struct proxy *proxy, uint64_t now)
     }
     for (struct list *n = proxy->queues.next; n != &proxy->queues; n = n->next) {
         struct queue *queue = LIST_ENTRY(n, struct queue, node);
-        if (queue->drain)
-            drain_tick(queue->drain, now);
+        if (!queue->drain)
+            continue;
+        drain_tick(queue->drain, now);
+        queue_changed(queue); /* who was held at its end may have waited long enough */
     }
 }
 

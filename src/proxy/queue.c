@@ -72,9 +72,16 @@ bool queue_has_room(const struct queue *queue)
     return queue_used(queue) < queue->proxy->config->pool.publish_buffer_size;
 }
 
-bool queue_nearly_empty(const struct queue *queue)
+bool queue_holds(struct queue *queue)
 {
-    return queue->drain && queue->waiting + queue->appending <= queue->proxy->config->drain.window;
+    uint64_t now = proxy_now(queue->proxy);
+    if (!queue->drain || queue->waiting + queue->appending > queue->proxy->config->drain.window)
+        return false;
+    if (now >= queue->hold_again_ms) {
+        queue->hold_until_ms = now + QUEUE_HOLD_MS;
+        queue->hold_again_ms = now + QUEUE_HOLD_AGAIN_MS;
+    }
+    return now < queue->hold_until_ms;
 }
 
 void queue_drain_if_possible(struct queue *queue)

@@ -12,6 +12,8 @@ struct proxy;
 struct pool;
 struct drain;
 
+enum { QUEUE_HOLD_MS = 50, QUEUE_HOLD_AGAIN_MS = 1000 };
+
 struct queue {
     struct proxy *proxy;
     struct list node; /* in proxy->queues */
@@ -26,6 +28,7 @@ struct queue {
     uint64_t retained;  /* publishes sent upstream and not yet confirmed */
     uint64_t rejected;
     uint32_t careful; /* records still to be sent one at a time: one of them is bad; 0: none */
+    uint64_t hold_until_ms, hold_again_ms;
     struct drain *drain;
 };
 
@@ -38,8 +41,9 @@ void queue_set_password(struct queue *, const char *password);
 bool queue_has_backlog(const struct queue *);
 /* True if one more publish finds room within pool.publish_buffer_size. */
 bool queue_has_room(const struct queue *);
-/* True if so little is left that publishers are held until the queue is empty. */
-bool queue_nearly_empty(const struct queue *);
+/* True if so little is left that publishers are held until the queue is empty: at most
+ * QUEUE_HOLD_MS at a time, so that a RabbitMQ which has stopped confirming holds nobody up. */
+bool queue_holds(struct queue *);
 /* Starts a drain if there is a backlog, a pool that can carry it, and none under way. */
 void queue_drain_if_possible(struct queue *);
 /* To be called after any of the counters or the drain changed: pools change their state. */

@@ -337,7 +337,7 @@ static void finish(struct relay *r)
     queue_changed(pool->queue);
     if (channel && channel->state == CHANNEL_CLOSING)
         channel_closed_upstream(channel);
-    if (u->owner_node.next == &u->owner_node && u->link_count == 0 && u->state == UPSTREAM_OPEN)
+    if (!u->owner && u->link_count == 0 && u->state == UPSTREAM_OPEN)
         upstream_close(u); /* a client's own, and the client is gone */
 }
 

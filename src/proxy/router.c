@@ -102,7 +102,7 @@ enum route router_begin_publish(struct channel *ch, const struct publish *publis
     }
     if (!queue_has_room(queue)) {
         /* Places taken by what is on its way to RabbitMQ become free by themselves. */
-        if (pool->state == POOL_LIVE || queue_nearly_empty(queue))
+        if (pool->state == POOL_LIVE || queue_holds(queue))
             return ROUTE_HELD;
         return refuse_full(ch);
     }
@@ -171,7 +171,7 @@ enum route router_publish(struct channel *ch)
         return publish_live(ch);
     if (!spool_is_usable(pool))
         return pool->state == POOL_OFFLINE ? refuse_offline(ch) : ROUTE_HELD;
-    if (pool->state == POOL_DRAINING && queue_nearly_empty(pool->queue))
+    if (pool->state == POOL_DRAINING && queue_holds(pool->queue))
         return ROUTE_HELD; /* a moment later the pool is live */
     if (ch->relay && ch->relay->ring_count > 0)
         return ROUTE_HELD; /* older publishes are still on their way (P2) */
