@@ -1,11 +1,16 @@
 #pragma once
 
 /* Structured log lines on standard error: logfmt or JSON, one line a call, written with one
- * write(2). The first field is always the event (DESIGN: event=listening ...).
+ * write(2).
  *
  *   LOG(LOG_INFO, "upstream_connected", LOG_T("user", user), LOG_N("port", port));
  *
- * Values are quoted and escaped as the format needs. Passwords never go in. Any thread may log. */
+ *   ts=2024-05-17T09:30:00.123456Z level=info event=upstream_connected user=shop port=5672
+ *
+ * Values are quoted and escaped as the format needs; a byte that is not UTF-8 becomes U+FFFD.
+ * A line is at most 4 KiB long (PIPE_BUF, so that a pipe takes it in one piece) and one value about
+ * 1 KiB: longer ones end in an ellipsis, and fields that do not fit are left out. Passwords never
+ * go in. Any thread may log. */
 
 #include <stdbool.h>
 

@@ -26,6 +26,7 @@ struct config {
         uint32_t max_connections;
         uint32_t handshake_timeout_ms;
         uint32_t heartbeat_ms;
+        uint32_t shutdown_timeout_ms; /* how long a SIGTERM waits for what was accepted */
     } listen;
     struct {
         char *url; /* as given; config_upstreams() takes it apart */
@@ -78,16 +79,23 @@ struct config_upstream {
 
 struct config_sources {
     const char *file;        /* NULL: /etc/amqpbuf/proxy.ini if it exists */
-    const char *const *sets; /* SECTION.KEY=VALUE, in order */
+    const char *const *sets; /* SECTION.KEY=VALUE, in order; of two for one key the last counts */
     unsigned set_count;
-    char *const *environment; /* like environ */
+    char *const *environment; /* like environ; AMQPBUF_<SECTION>_<KEY>, NULL: none */
 };
 
 /* Loads defaults, file, environment, --set. On errors writes one line for each to `errors` (file,
  * line, section, key, what it found, what it wants, the nearest known key) and returns false, with
- * `config` zeroed. Every error is reported, not the first alone. */
+ * `config` zeroed. Every error is reported, not the first alone. A key that a file sets twice is
+ * no error, the last one counts; `errors` gets a line that begins with "warning: ". */
 bool config_load(struct config *config, const struct config_sources *, FILE *errors);
 void config_free(struct config *config);
+
+/* For a reload: moves the values that may change without a restart from `next` into `current`, and
+ * calls `not_reloadable` with "section.key" for each other one that differs (it stays as it was).
+ * Returns whether anything was moved. `next` is still the caller's to free. */
+bool config_adopt(struct config *current, struct config *next,
+                  void (*not_reloadable)(void *arg, const char *section_key), void *arg);
 
 /* The whole configuration in proxy.ini syntax; passwords in upstream.url are shown as ***. */
 void config_print(const struct config *config, FILE *out);

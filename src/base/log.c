@@ -1,0 +1,217 @@
+#include "base/log.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/assert.h"
+
+enum {
+    LINE_BYTES = PIPE_BUF, /* what a pipe takes in one piece, whoever else writes to it */
+    TAIL_BYTES = 8,        /* kept free for an ellipsis, a quote, a brace and the line's end */
+    VALUE_BYTES = 1024,    /* of one value, so that those behind it have room */
+    ESCAPE_MAX = 6,        /* \u001f */
+    REPLACEMENT = 0xfffd,  /* U+FFFD stands for a byte that is not UTF-8 */
+};
+
+static const char ellipsis[] = "\xe2\x80\xa6";
+static const char *const level_names[] = {"debug", "info", "warn", "error"};
+
+/* A reload on the loop's thread sets these while others log. */
+static _Atomic enum log_level least_level = LOG_INFO;
+static _Atomic enum log_format line_format = LOG_LOGFMT;
+
+struct line {
+    enum log_format format;
+    size_t len;
+    char text[LINE_BYTES];
+};
+
+void log_init(enum log_level level, enum log_format format)
+{
+    atomic_store_explicit(&least_level, level, memory_order_relaxed);
+    atomic_store_explicit(&line_format, format, memory_order_relaxed);
+}
+
+bool log_enabled(enum log_level level)
+{
+    return level >= atomic_load_explicit(&least_level, memory_order_relaxed);
+}
+
+static size_t room(const struct line *line)
+{
+    return LINE_BYTES - TAIL_BYTES - line->len;
+}
+
+/* For the tail too, which room() does not count. */
+static void add(struct line *line, const char *text, size_t len)
+{
+    ENSURE(len <= LINE_BYTES - line->len);
+    memcpy(line->text + line->len, text, len);
+    line->len += len;
+}
+
+/* The character at `text` and its length in bytes; 1 and REPLACEMENT if it is not UTF-8 as RFC 3629
+ * has it (no overlong forms, no surrogates, nothing above U+10FFFF). */
+static size_t next_character(const unsigned char *text, uint32_t *character)
+{
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+    *character = text[0];
+    if (text[0] < 0x80)
+        return 1;
+    size_t len = text[0] >= 0xf0 ? 4 : text[0] >= 0xe0 ? 3 : 2;
+    uint32_t value = text[0] & (0x7fu >> len);
+    for (size_t i = 1; i < len; i++) {
+        if ((text[i] & 0xc0) != 0x80)
+            goto broken; /* the terminating NUL too, so nothing is read behind it */
+        value = value << 6 | (text[i] & 0x3f);
+    }
+    if (text[0] < 0xc2 || text[0] > 0xf4 || value < least[len] || value > 0x10ffff ||
+        (value >= 0xd800 && value <= 0xdfff))
+        goto broken;
+    *character = value;
+    return len;
+broken:
+    *character = REPLACEMENT;
+    return 1;
+}
+
+/* C0, DEL and C1: what a terminal might obey. */
+static bool is_control(uint32_t character)
+{
+    return character < 0x20 || (character >= 0x7f && character < 0xa0);
+}
+
+static bool needs_quotes(const char *value)
+{
+    const unsigned char *at = (const unsigned char *)value;
+    if (!*at)
+        return true;
+    while (*at) {
+        uint32_t character;
+        at += next_character(at, &character);
+        if (is_control(character) || character == REPLACEMENT || character == ' ' ||
+            character == '"' || character == '=' || character == '\\')
+            return true;
+    }
+    return false;
+}
+
+/* One character as it stands between quotes, in JSON's way, which logfmt has too. */
+static size_t escape(char out[ESCAPE_MAX + 1], uint32_t character, const unsigned char *at,
+                     size_t len)
+{
+    static const char shorts[] = "\"\"\\\\\nn\rr\tt"; /* pairs: what it is, and its escape */
+    for (size_t i = 0; i < sizeof shorts - 1; i += 2) {
+        if (character == (unsigned char)shorts[i]) {
+            out[0] = '\\';
+            out[1] = shorts[i + 1];
+            return 2;
+        }
+    }
+    if (is_control(character) || (character == REPLACEMENT && len == 1))
+        return (size_t)snprintf(out, ESCAPE_MAX + 1, "\\u%04x", character);
+    memcpy(out, at, len);
+    return len;
+}
+
+/* A value too long for the line, or for one value, ends in an ellipsis. */
+static void add_value(struct line *line, const char *value)
+{
+    bool quoted = line->format == LOG_JSON || needs_quotes(value);
+    size_t limit = room(line) < VALUE_BYTES ? room(line) : VALUE_BYTES;
+    size_t start = line->len;
+    const unsigned char *at = (const unsigned char *)value;
+    if (quoted)
+        add(line, "\"", 1);
+    while (*at) {
+        char out[ESCAPE_MAX + 1];
+        uint32_t character;
+        size_t len = next_character(at, &character);
+        size_t out_len = quoted ? escape(out, character, at, len) : len;
+        if (out_len > limit - (line->len - start)) {
+            add(line, ellipsis, sizeof ellipsis - 1);
+            break;
+        }
+        add(line, quoted ? out : (const char *)at, out_len);
+        at += len;
+    }
+    if (quoted)
+        add(line, "\"", 1);
+}
+
+/* Also makes sure that `value_len` bytes fit behind it; false if they do not. */
+static bool add_key(struct line *line, const char *key, size_t value_len)
+{
+    bool json = line->format == LOG_JSON, first = line->len == 0;
+    size_t len = strlen(key);
+    if (room(line) < len + value_len + sizeof ",\"\":" - 1)
+        return false;
+    if (json)
+        add(line, first ? "{\"" : ",\"", 2);
+    else if (!first)
+        add(line, " ", 1);
+    add(line, key, len);
+    if (json)
+        add(line, "\":", 2);
+    else
+        add(line, "=", 1);
+    return true;
+}
+
+static void add_number(struct line *line, const char *key, long long number)
+{
+    char text[24];
+    size_t len = (size_t)snprintf(text, sizeof text, "%lld", number);
+    if (add_key(line, key, len))
+        add(line, text, len);
+}
+
+static void add_text(struct line *line, const char *key, const char *value)
+{
+    if (value && add_key(line, key, sizeof "\"" - 1))
+        add_value(line, value);
+}
+
+static void add_time(struct line *line)
+{
+    struct timespec now;
+    struct tm date;
+    char day[32], text[64];
+    clock_gettime(CLOCK_REALTIME, &now);
+    gmtime_r(&now.tv_sec, &date);
+    strftime(day, sizeof day, "%Y-%m-%dT%H:%M:%S", &date);
+    snprintf(text, sizeof text, "%s.%06ldZ", day, now.tv_nsec / 1000);
+    add_text(line, "ts", text);
+}
+
+void log_write(enum log_level level, const char *event, const struct log_field *fields,
+               unsigned count)
+{
+    struct line line;
+    line.format = atomic_load_explicit(&line_format, memory_order_relaxed);
+    line.len = 0;
+    ENSURE(level <= LOG_ERROR && event);
+    int saved_errno = errno;
+    add_time(&line);
+    add_text(&line, "level", level_names[level]);
+    add_text(&line, "event", event);
+    for (unsigned i = 0; i < count; i++) {
+        if (fields[i].type == LOG_FIELD_NUMBER)
+            add_number(&line, fields[i].key, fields[i].number);
+        else
+            add_text(&line, fields[i].key, fields[i].text);
+    }
+    if (line.format == LOG_JSON)
+        add(&line, "}", 1);
+    add(&line, "\n", 1);
+    /* A log that cannot be written has nobody to complain to. */
+    while (write(STDERR_FILENO, line.text, line.len) < 0 && errno == EINTR)
+        ;
+    errno = saved_errno;
+}

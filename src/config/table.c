@@ -1,0 +1,141 @@
+#include "config/table.h"
+
+#include <string.h>
+
+#include "config/config.h"
+
+/* Field in struct config. */
+#define AT(field) offsetof(struct config, field), sizeof(((struct config *)0)->field)
+
+#define KIB   UINT64_C(1024)
+#define MIB   (1024 * KIB)
+#define GIB   (1024 * MIB)
+#define HOUR  UINT64_C(3600000)
+#define MONTH (31 * 24 * HOUR)
+/* A heartbeat is sixteen bits of seconds on the wire (AMQP 0-9-1, connection.tune). */
+#define HEARTBEAT_MAX UINT64_C(65535000)
+/* LMDB maps the whole of it, and a process has 47 bits of addresses. */
+#define MAP_MAX (64 * 1024 * GIB)
+
+enum { RESTART = false, RELOAD = true };
+
+const struct config_option config_table[] = {
+    {"listen", "address", CONFIG_ADDRESS, "127.0.0.1", 0, 0, AT(listen.address), RESTART,
+     "address to listen on; 0.0.0.0 or :: for all", NULL},
+    {"listen", "port", CONFIG_PORT, "5673", 0, 65535, AT(listen.port), RESTART,
+     "port for plain AMQP; 0 turns it off", NULL},
+    {"listen", "tls_port", CONFIG_PORT, "0", 0, 65535, AT(listen.tls_port), RESTART,
+     "port for AMQP over TLS; 0 turns it off, else it needs the two below", NULL},
+    {"listen", "tls_certificate", CONFIG_TEXT, "", 0, 0, AT(listen.tls_certificate), RESTART,
+     "PEM file with the certificate and its chain", NULL},
+    {"listen", "tls_private_key", CONFIG_TEXT, "", 0, 0, AT(listen.tls_private_key), RESTART,
+     "PEM file with the private key", NULL},
+    {"listen", "tls_client_ca", CONFIG_TEXT, "", 0, 0, AT(listen.tls_client_ca), RESTART,
+     "PEM file; if set, clients on tls_port must show a certificate from it", NULL},
+    {"listen", "max_connections", CONFIG_COUNT, "10000", 1, 1000000, AT(listen.max_connections),
+     RELOAD, "most client connections at a time", NULL},
+    {"listen", "handshake_timeout", CONFIG_DURATION, "10s", 10, HOUR,
+     AT(listen.handshake_timeout_ms), RELOAD, "most time from accept to connection.open", NULL},
+    {"listen", "heartbeat", CONFIG_DURATION, "60s", 0, HEARTBEAT_MAX, AT(listen.heartbeat_ms),
+     RESTART, "heartbeat offered to clients, in whole seconds; 0 offers none", NULL},
+    {"listen", "shutdown_timeout", CONFIG_DURATION, "10s", 0, 24 * HOUR,
+     AT(listen.shutdown_timeout_ms), RELOAD,
+     "most time that SIGTERM waits for what was accepted to be safe", NULL},
+
+    {"upstream", "url", CONFIG_URL, "amqp://127.0.0.1:5672", 0, 0, AT(upstream.url), RESTART,
+     "amqp[s]://[user:password@]host[:port][/vhost]; several, separated by commas, are tried in "
+     "turn",
+     NULL},
+    {"upstream", "connect_timeout", CONFIG_DURATION, "5s", 10, HOUR,
+     AT(upstream.connect_timeout_ms), RELOAD, "most time for TCP, TLS and AMQP handshake together",
+     NULL},
+    {"upstream", "heartbeat", CONFIG_DURATION, "30s", 0, HEARTBEAT_MAX, AT(upstream.heartbeat_ms),
+     RESTART, "heartbeat asked of RabbitMQ, in whole seconds; 0 asks for none", NULL},
+    {"upstream", "reconnect_min", CONFIG_DURATION, "200ms", 1, HOUR, AT(upstream.reconnect_min_ms),
+     RELOAD, "first wait between two tries to connect; it doubles, with jitter", NULL},
+    {"upstream", "reconnect_max", CONFIG_DURATION, "5s", 1, HOUR, AT(upstream.reconnect_max_ms),
+     RELOAD, "longest wait between two tries to connect", NULL},
+    {"upstream", "tls_ca", CONFIG_TEXT, "", 0, 0, AT(upstream.tls_ca), RESTART,
+     "PEM file with the CAs that amqps:// trusts; unset: the system's", NULL},
+    {"upstream", "tls_certificate", CONFIG_TEXT, "", 0, 0, AT(upstream.tls_certificate), RESTART,
+     "PEM file with a certificate to show to RabbitMQ", NULL},
+    {"upstream", "tls_private_key", CONFIG_TEXT, "", 0, 0, AT(upstream.tls_private_key), RESTART,
+     "PEM file with the key of that certificate", NULL},
+    {"upstream", "tls_verify", CONFIG_BOOL, "yes", 0, 1, AT(upstream.tls_verify), RESTART,
+     "check RabbitMQ's certificate and that it names the host", NULL},
+
+    {"pool", "max_channels", CONFIG_COUNT, "2047", 1, 65535, AT(pool.max_channels), RESTART,
+     "most channels on one upstream, and no more than RabbitMQ allows", NULL},
+    {"pool", "upstreams", CONFIG_COUNT, "2", 1, 1000, AT(pool.upstreams), RESTART,
+     "shared upstreams that a pool's publishers are spread over when one is busy", NULL},
+    {"pool", "idle_timeout", CONFIG_DURATION, "5m", 0, MONTH, AT(pool.idle_timeout_ms), RELOAD,
+     "an upstream without channels is closed after this", NULL},
+    {"pool", "cleanup_interval", CONFIG_DURATION, "30s", 10, 24 * HOUR,
+     AT(pool.cleanup_interval_ms), RELOAD, "how often idle upstreams are looked for", NULL},
+    {"pool", "publish_buffer_size", CONFIG_COUNT, "0", 0, UINT64_C(1000000000000),
+     AT(pool.publish_buffer_size), RELOAD,
+     "most messages that one queue holds while RabbitMQ is away; 0 turns buffering off", NULL},
+    {"pool", "close_waits", CONFIG_BOOL, "yes", 0, 1, AT(pool.close_waits), RELOAD,
+     "a close is answered only when all that was published before it is safe", NULL},
+
+    {"spool", "path", CONFIG_TEXT, "./spool", 1, 0, AT(spool.path), RESTART,
+     "directory of the spool, made with mode 0700", NULL},
+    {"spool", "max_size", CONFIG_SIZE, "10GiB", MIB, MAP_MAX, AT(spool.max_size_bytes), RESTART,
+     "most bytes that the spool takes on disk", NULL},
+    {"spool", "max_message_size", CONFIG_SIZE, "128MiB", KIB, 2 * GIB,
+     AT(spool.max_message_size_bytes), RESTART, "largest message that is accepted", NULL},
+    {"spool", "sync", CONFIG_ENUM, "commit", 0, 0, AT(spool.sync), RESTART,
+     "commit: fdatasync before answering; interval: every sync_interval; never: left to the system",
+     "commit interval never"},
+    {"spool", "sync_interval", CONFIG_DURATION, "200ms", 1, HOUR, AT(spool.sync_interval_ms),
+     RESTART, "for sync = interval: the most that a power failure can take", NULL},
+    {"spool", "overflow", CONFIG_ENUM, "disconnect", 0, 0, AT(spool.overflow), RELOAD,
+     "when a queue is full: disconnect the publisher, block it until there is room, or reject the "
+     "message",
+     "disconnect block reject"},
+    {"spool", "unverified_logins", CONFIG_ENUM, "reject", 0, 0, AT(spool.unverified_logins), RELOAD,
+     "logins that RabbitMQ has not accepted before, while it is away: reject or accept",
+     "reject accept"},
+    {"spool", "key_file", CONFIG_TEXT, "", 0, 0, AT(spool.key_file), RESTART,
+     "file with the key that seals stored passwords, made with mode 0600; unset: credential.key in "
+     "path",
+     NULL},
+
+    {"drain", "confirms", CONFIG_ENUM, "auto", 0, 0, AT(drain.confirms), RELOAD,
+     "auto: publisher confirms if RabbitMQ offers them; off: none", "auto off"},
+    {"drain", "window", CONFIG_COUNT, "256", 1, 65535, AT(drain.window), RELOAD,
+     "most unconfirmed messages, and so the most that a lost connection can duplicate", NULL},
+    {"drain", "rate", CONFIG_COUNT, "0", 0, 1000000000, AT(drain.rate), RELOAD,
+     "most messages a second; 0: no limit", NULL},
+    {"drain", "expiration", CONFIG_ENUM, "shorten", 0, 0, AT(drain.expiration), RELOAD,
+     "expiration of a message that waited: shorten it by the time it waited, or keep it",
+     "shorten keep"},
+
+    {"admin", "address", CONFIG_ADDRESS, "127.0.0.1", 0, 0, AT(admin.address), RESTART,
+     "address of the HTTP server for metrics, health and the status page", NULL},
+    {"admin", "port", CONFIG_PORT, "0", 0, 65535, AT(admin.port), RESTART,
+     "its port; 0 turns it off", NULL},
+
+    {"log", "level", CONFIG_ENUM, "info", 0, 0, AT(log.level), RELOAD,
+     "least level that is logged: debug, info, warn or error", "debug info warn error"},
+    {"log", "format", CONFIG_ENUM, "logfmt", 0, 0, AT(log.format), RELOAD, "logfmt or json",
+     "logfmt json"},
+};
+
+const unsigned config_table_count = sizeof config_table / sizeof config_table[0];
+
+const struct config_option *config_option_find(const char *section, const char *key)
+{
+    for (unsigned i = 0; i < config_table_count; i++)
+        if (strcmp(config_table[i].section, section) == 0 && strcmp(config_table[i].key, key) == 0)
+            return &config_table[i];
+    return NULL;
+}
+
+bool config_section_known(const char *section)
+{
+    for (unsigned i = 0; i < config_table_count; i++)
+        if (strcmp(config_table[i].section, section) == 0)
+            return true;
+    return false;
+}
