@@ -58,7 +58,7 @@ static size_t collect(struct upstream *u, struct unanswered *out)
 static void answer_call(struct relay *r, struct awaited *call)
 {
     struct channel *channel = r->channel;
-    if (channel && channel->state == CHANNEL_OPEN)
+    if (call->payload.slab && channel && channel->state == CHANNEL_OPEN)
         offline_method(channel, call->payload.at, call->payload.len, call->method);
 }
 

@@ -7,6 +7,7 @@
 #include "amqp/wire.h"
 #include "base/assert.h"
 #include "base/log.h"
+#include "proxy/capability.h"
 #include "proxy/client.h"
 #include "proxy/pool.h"
 #include "proxy/proxy.h"
@@ -147,7 +148,7 @@ static void on_start_ok(struct client *c, const struct frame *frame,
     c->properties = malloc(c->properties_len);
     ENSURE(c->properties);
     memcpy(c->properties, frame->payload + 4, c->properties_len);
-    c->can_be_blocked = method_has_capability(&m->client_properties, "connection.blocked");
+    c->can_be_blocked = capability_find(&m->client_properties, "connection.blocked");
     send_tune(c);
 }
 

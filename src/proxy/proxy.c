@@ -219,6 +219,7 @@ static void on_sighup(uv_signal_t *handle, int signal)
         return;
     }
     config_adopt(proxy->config, &next, not_reloadable, proxy);
+    config_free(&next);
     log_init(proxy->config->log.level, proxy->config->log.format);
     LOG(LOG_INFO, "reloaded");
 }

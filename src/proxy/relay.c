@@ -129,6 +129,31 @@ static void select_confirms(struct relay *r)
     r->confirming = true;
 }
 
+static void await(struct relay *r, amqp_method_number_t method, struct span payload)
+{
+    if (r->call_count == r->calls_capacity) {
+        r->calls_capacity = r->calls_capacity ? r->calls_capacity * 2 : 2;
+        r->calls = realloc(r->calls, r->calls_capacity * sizeof *r->calls);
+        ENSURE(r->calls);
+    }
+    r->calls[r->call_count++] = (struct awaited){
+        .stamp = ++r->pool->proxy->next_stamp, .method = method, .payload = payload};
+}
+
+/* What the client has set before its channel was bound here. */
+static void restore(struct relay *r, const struct channel *channel)
+{
+    if (!r->shared && channel->has_qos) {
+        wire_send(stream_of(r), r->link.channel, AMQP_BASIC_QOS_METHOD, &channel->qos);
+        await(r, AMQP_BASIC_QOS_METHOD, (struct span){0});
+    }
+    if (channel->transactional) {
+        wire_send_plain(stream_of(r), r->link.channel, AMQP_TX_SELECT_METHOD);
+        await(r, AMQP_TX_SELECT_METHOD, (struct span){0});
+        r->transactional = true;
+    }
+}
+
 struct relay *relay_bind(struct channel *channel, struct upstream *u, bool shared)
 {
     ENSURE(!channel->relay);
@@ -142,12 +167,7 @@ struct relay *relay_bind(struct channel *channel, struct upstream *u, bool share
             return NULL;
         if (shared && u->offers_confirms)
             select_confirms(r);
-        if (!shared && channel->has_qos)
-            wire_send(stream_of(r), r->link.channel, AMQP_BASIC_QOS_METHOD, &channel->qos);
-        if (channel->transactional) {
-            wire_send_plain(stream_of(r), r->link.channel, AMQP_TX_SELECT_METHOD);
-            r->transactional = true;
-        }
+        restore(r, channel);
     }
     r->channel = channel;
     channel->relay = r;
@@ -250,18 +270,8 @@ void relay_method(struct relay *r, struct slab *slab, const struct frame *frame,
     frame_set_channel(frame->payload, r->link.channel);
     stream_write_span(stream_of(r), slab, frame->payload - FRAME_HEAD_BYTES,
                       frame->payload_len + FRAME_OVERHEAD_BYTES);
-    if (!reply)
-        return;
-    if (r->call_count == r->calls_capacity) {
-        r->calls_capacity = r->calls_capacity ? r->calls_capacity * 2 : 2;
-        r->calls = realloc(r->calls, r->calls_capacity * sizeof *r->calls);
-        ENSURE(r->calls);
-    }
-    r->calls[r->call_count++] = (struct awaited){
-        .stamp = ++r->pool->proxy->next_stamp,
-        .method = method,
-        .payload = span_of(slab, frame->payload, frame->payload_len),
-    };
+    if (reply)
+        await(r, method, span_of(slab, frame->payload, frame->payload_len));
 }
 
 /* ---- from RabbitMQ ---- */
@@ -417,6 +427,15 @@ static void pass_content(struct relay *r, struct slab *slab, const struct frame 
         channel_flush_acks(channel);
 }
 
+/* The oldest method is answered; true if the client awaits that. */
+static bool end_call(struct relay *r)
+{
+    bool client_waits = r->calls[0].payload.slab != NULL;
+    span_clear(&r->calls[0].payload);
+    memmove(r->calls, r->calls + 1, --r->call_count * sizeof *r->calls);
+    return client_waits;
+}
+
 static void note_declared(struct relay *r, const struct frame *frame)
 {
     /* queue.declare-ok: queue name (short string) first. */
@@ -449,10 +468,9 @@ static void pass_reply(struct relay *r, struct slab *slab, const struct frame *f
         break;
     }
     if (r->call_count == 0)
-        return; /* the answer to a method that the proxy sent of itself */
-    span_clear(&r->calls[0].payload);
-    memmove(r->calls, r->calls + 1, --r->call_count * sizeof *r->calls);
-    pass_on(r, slab, frame);
+        return;
+    if (end_call(r))
+        pass_on(r, slab, frame);
     pool_wake(r->pool);
     if (r->channel)
         channel_settled(r->channel);
@@ -482,8 +500,7 @@ static void on_method(struct relay *r, struct slab *slab, const struct frame *fr
         pass_reply(r, slab, frame, method);
     } else if (r->call_count > 0 && method != AMQP_BASIC_DELIVER_METHOD &&
                method != AMQP_BASIC_RETURN_METHOD) {
-        span_clear(&r->calls[0].payload);
-        memmove(r->calls, r->calls + 1, --r->call_count * sizeof *r->calls);
+        end_call(r);
         if (!r->channel)
             settle_orphan(r);
     }

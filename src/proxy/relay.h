@@ -27,7 +27,7 @@ struct retained {
 struct awaited {
     uint64_t stamp;
     amqp_method_number_t method;
-    struct span payload;
+    struct span payload; /* empty: the proxy sent it, the client awaits nothing */
 };
 
 struct relay {

@@ -7,6 +7,7 @@
 #include "amqp/wire.h"
 #include "base/assert.h"
 #include "base/log.h"
+#include "proxy/capability.h"
 #include "proxy/proxy.h"
 #include "proxy/wire_out.h"
 
@@ -183,7 +184,7 @@ static void on_start(struct upstream *u, const struct frame *frame, const amqp_c
     u->server_properties = malloc(u->server_properties_len);
     ENSURE(u->server_properties);
     memcpy(u->server_properties, table, u->server_properties_len);
-    u->offers_confirms = method_has_capability(&m->server_properties, "publisher_confirms");
+    u->offers_confirms = capability_find(&m->server_properties, "publisher_confirms");
     u->state = UPSTREAM_TUNE;
     send_start_ok(u);
 }
