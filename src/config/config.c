@@ -19,7 +19,7 @@
 enum {
     OPTIONS_MAX = 128,
     WHY_MAX = 512,
-    NAME_MAX_BYTES = 64 /* of section.key and its like; no known one comes near it */
+    NAME_MAX_BYTES = 64, /* of section.key and its like; no known one comes near it */
 };
 
 static const char default_file[] = "/etc/amqpbuf/proxy.ini";

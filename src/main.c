@@ -1,0 +1,74 @@
+/* amqpbuf: a durable AMQP 0-9-1 proxy between publishers and RabbitMQ. */
+
+#include <signal.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "config/config.h"
+#include "options.h"
+#include "proxy/proxy.h"
+
+enum { EXIT_FINE = 0, EXIT_CANNOT_RUN = 1, EXIT_WRONG_USAGE = 2 };
+
+/* What was asked for on standard output is there, or the exit status says that it is not. */
+static int printed(void)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return EXIT_FINE;
+    perror("amqpbuf: standard output");
+    return EXIT_CANNOT_RUN;
+}
+
+static int run(struct config *config, const struct config_sources *sources)
+{
+    signal(SIGPIPE, SIG_IGN); /* a peer that is gone is told by the write */
+    log_init(config->log.level, config->log.format);
+    return proxy_run(config, sources);
+}
+
+static int with_config(const struct options *options)
+{
+    struct config_sources sources = options_sources(options, environ);
+    struct config config;
+    if (!config_load(&config, &sources, stderr))
+        return EXIT_WRONG_USAGE;
+    int status;
+    if (options->action == OPTIONS_RUN)
+        status = run(&config, &sources);
+    else {
+        if (options->action == OPTIONS_CHECK)
+            puts("configuration is fine");
+        else
+            config_print(&config, stdout);
+        status = printed();
+    }
+    config_free(&config);
+    return status;
+}
+
+static int with_options(const struct options *options)
+{
+    switch (options->action) {
+    case OPTIONS_HELP:
+        options_print_help(stdout);
+        return printed();
+    case OPTIONS_VERSION:
+        options_print_version(stdout);
+        return printed();
+    case OPTIONS_RUN:
+    case OPTIONS_CHECK:
+    case OPTIONS_PRINT_CONFIG:
+        break;
+    }
+    return with_config(options);
+}
+
+int main(int argc, char *argv[])
+{
+    struct options options;
+    bool understood = options_parse(&options, argc, argv, stderr);
+    int status = understood ? with_options(&options) : EXIT_WRONG_USAGE;
+    options_free(&options);
+    return status;
+}
