@@ -33,8 +33,10 @@ unsigned config_distance(const char *a, const char *b)
 
 const struct config_option *config_option_near(const char *section, const char *key)
 {
-    const struct config_option *nearest = NULL;
+    const struct config_option *nearest = config_option_find(section, key);
     unsigned nearest_distance = 0;
+    if (nearest)
+        return nearest;
     for (unsigned i = 0; i < config_table_count; i++) {
         const struct config_option *option = &config_table[i];
         if (strcmp(option->key, key) == 0)

@@ -40,8 +40,8 @@ bool config_section_known(const char *section);
 /* How far apart two words are: insertions, deletions, replacements and swaps of neighbours.
  * Words longer than 63 bytes are compared by their first 63. */
 unsigned config_distance(const char *a, const char *b);
-/* The nearest option to a key that is unknown in its section: one of another section that has just
- * this key, else the nearest of this section. */
+/* The option itself if there is one, else one of another section that has just this key, else the
+ * nearest of this section (NULL if nothing has this section). */
 const struct config_option *config_option_near(const char *section, const char *key);
 /* The same for "section.key", also where no such section is. */
 const struct config_option *config_option_near_path(const char *path);
