@@ -64,9 +64,6 @@ struct publish {
 };
 bool publish_parse(const uint8_t *payload, size_t len, struct publish *);
 
-/* True if a peer's properties have capabilities.<name> = true. */
-bool method_has_capability(const amqp_table_t *properties, const char *name);
-
 static inline amqp_bytes_t bytes_of(const char *text)
 {
     return amqp_cstring_bytes(text);

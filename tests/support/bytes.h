@@ -170,15 +170,22 @@ static inline void put_random_table(struct bytes *b, uint64_t *random, unsigned 
     put_end(b, begin);
 }
 
+/* The fixed part of a content header payload. */
+static inline void put_header(struct bytes *b, unsigned class_id, unsigned weight,
+                              uint64_t body_size, unsigned flags)
+{
+    put16(b, class_id);
+    put16(b, weight);
+    put64(b, body_size);
+    put16(b, flags);
+}
+
 /* A well-formed content header payload with a random choice of properties. */
 static inline void put_random_header(struct bytes *b, uint64_t *random, uint64_t body_size)
 {
     static const char fields[] = "ssF11ssss8ssss";
     unsigned flags = (unsigned)random_next(random) & 0xFFFC;
-    put16(b, 60);
-    put16(b, 0);
-    put64(b, body_size);
-    put16(b, flags);
+    put_header(b, 60, 0, body_size, flags);
     for (unsigned i = 0; i < sizeof fields - 1; i++) {
         if (!(flags & 0x8000 >> i))
             continue;
