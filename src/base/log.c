@@ -43,9 +43,10 @@ bool log_enabled(enum log_level level)
     return level >= atomic_load_explicit(&least_level, memory_order_relaxed);
 }
 
+/* None is left once a value's ellipsis has gone into the tail. */
 static size_t room(const struct line *line)
 {
-    return LINE_BYTES - TAIL_BYTES - line->len;
+    return line->len < LINE_BYTES - TAIL_BYTES ? LINE_BYTES - TAIL_BYTES - line->len : 0;
 }
 
 /* For the tail too, which room() does not count. */

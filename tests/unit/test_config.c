@@ -1,0 +1,666 @@
+/* The configuration: what each source may say, what wins, and what a person is told. */
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "config/config.h"
+#include "config/table.h"
+
+enum { SETS_MAX = 8, VARIABLES_MAX = 8 };
+
+/* What a case loads, and what came of it. */
+struct loading {
+    const char *file; /* its text; NULL: an empty one */
+    size_t file_len;  /* 0: up to its NUL */
+    const char *sets[SETS_MAX];
+    const char *variables[VARIABLES_MAX];
+    struct config config;
+    char *said;
+    char path[32];
+};
+
+static bool load(struct loading *l)
+{
+    if (l->said)
+        free(l->said);
+    snprintf(l->path, sizeof l->path, "/tmp/amqpbuf-test-XXXXXX");
+    int fd = mkstemp(l->path);
+    assert_true(fd >= 0);
+    size_t len = l->file_len ? l->file_len : l->file ? strlen(l->file) : 0;
+    assert_int_equal(write(fd, l->file ? l->file : "", len), (ssize_t)len);
+    close(fd);
+
+    char *environment[VARIABLES_MAX + 1] = {NULL};
+    for (unsigned i = 0; i < VARIABLES_MAX && l->variables[i]; i++)
+        environment[i] = (char *)(uintptr_t)l->variables[i];
+    struct config_sources sources = {.file = l->path, .sets = l->sets, .environment = environment};
+    while (sources.set_count < SETS_MAX && l->sets[sources.set_count])
+        sources.set_count++;
+
+    size_t said_size;
+    FILE *errors = open_memstream(&l->said, &said_size);
+    bool loaded = config_load(&l->config, &sources, errors);
+    fclose(errors);
+    unlink(l->path);
+    return loaded;
+}
+
+static void unload(struct loading *l)
+{
+    config_free(&l->config);
+    free(l->said);
+}
+
+/* Loads what has to load without a word. */
+static void load_fine(struct loading *l)
+{
+    bool loaded = load(l);
+    assert_string_equal(l->said, "");
+    assert_true(loaded);
+}
+
+/* Loads what must fail, with just these lines, and nothing left behind. FILE stands for the name
+ * of the file. */
+static void assert_refused(struct loading *l, const char *expected)
+{
+    static const struct config zeroed;
+    assert_false(load(l));
+    assert_memory_equal(&l->config, &zeroed, sizeof zeroed);
+    char *want = NULL;
+    size_t want_size;
+    FILE *out = open_memstream(&want, &want_size);
+    for (const char *mark; (mark = strstr(expected, "FILE")); expected = mark + 4)
+        fprintf(out, "%.*s%s", (int)(mark - expected), expected, l->path);
+    fputs(expected, out);
+    fclose(out);
+    assert_string_equal(l->said, want);
+    free(want);
+    unload(l);
+}
+
+#define REFUSED_SET(set, expected)                                                                 \
+    assert_refused(&(struct loading){.sets = {set}}, "--set " set ": " expected "\n")
+#define REFUSED_FILE(text, expected)                                                               \
+    assert_refused(&(struct loading){.file = (text)}, expected "\n")
+
+static void test_defaults(void **state)
+{
+    (void)state;
+    struct loading l = {0};
+    load_fine(&l);
+    const struct config *c = &l.config;
+    assert_string_equal(c->listen.address, "127.0.0.1");
+    assert_int_equal(c->listen.port, 5673);
+    assert_int_equal(c->listen.tls_port, 0);
+    assert_string_equal(c->listen.tls_client_ca, "");
+    assert_int_equal(c->listen.max_connections, 10000);
+    assert_int_equal(c->listen.handshake_timeout_ms, 10000);
+    assert_int_equal(c->listen.heartbeat_ms, 60000);
+    assert_int_equal(c->listen.shutdown_timeout_ms, 10000);
+    assert_string_equal(c->upstream.url, "amqp://127.0.0.1:5672");
+    assert_int_equal(c->upstream.connect_timeout_ms, 5000);
+    assert_int_equal(c->upstream.heartbeat_ms, 30000);
+    assert_int_equal(c->upstream.reconnect_min_ms, 200);
+    assert_int_equal(c->upstream.reconnect_max_ms, 5000);
+    assert_true(c->upstream.tls_verify);
+    assert_int_equal(c->pool.max_channels, 2047);
+    assert_int_equal(c->pool.upstreams, 2);
+    assert_int_equal(c->pool.idle_timeout_ms, 300000);
+    assert_int_equal(c->pool.cleanup_interval_ms, 30000);
+    assert_int_equal(c->pool.publish_buffer_size, 0);
+    assert_true(c->pool.close_waits);
+    assert_string_equal(c->spool.path, "./spool");
+    assert_int_equal(c->spool.max_size_bytes, 10ull << 30);
+    assert_int_equal(c->spool.max_message_size_bytes, 128 << 20);
+    assert_int_equal(c->spool.sync, CONFIG_SYNC_COMMIT);
+    assert_int_equal(c->spool.sync_interval_ms, 200);
+    assert_int_equal(c->spool.overflow, OVERFLOW_DISCONNECT);
+    assert_int_equal(c->spool.unverified_logins, LOGINS_REJECT);
+    assert_string_equal(c->spool.key_file, "");
+    assert_int_equal(c->drain.confirms, CONFIRMS_AUTO);
+    assert_int_equal(c->drain.window, 256);
+    assert_int_equal(c->drain.rate, 0);
+    assert_int_equal(c->drain.expiration, EXPIRATION_SHORTEN);
+    assert_string_equal(c->admin.address, "127.0.0.1");
+    assert_int_equal(c->admin.port, 0);
+    assert_int_equal(c->log.level, LOG_INFO);
+    assert_int_equal(c->log.format, LOG_LOGFMT);
+    unload(&l);
+}
+
+static void test_precedence(void **state)
+{
+    (void)state;
+    struct loading l = {
+        .file = "[pool]\npublish_buffer_size = 1\nupstreams = 11\nmax_channels = 21\n",
+        .variables = {"HOME=/", "AMQPBUF_POOL_PUBLISH_BUFFER_SIZE=2", "AMQPBUF_POOL_UPSTREAMS=12"},
+        .sets = {"pool.publish_buffer_size=3", "pool.publish_buffer_size=4"},
+    };
+    load_fine(&l);
+    assert_int_equal(l.config.pool.publish_buffer_size, 4);
+    assert_int_equal(l.config.pool.upstreams, 12);
+    assert_int_equal(l.config.pool.max_channels, 21);
+    unload(&l);
+}
+
+/* Each option can be set under its own name, also where another section has a key of this name. */
+static void test_every_option_by_every_source(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < config_table_count; i++) {
+        const struct config_option *option = &config_table[i];
+        char file[256], set[256], variable[256];
+        snprintf(file, sizeof file, "[%s]\n%s = %s\n", option->section, option->key,
+                 option->fallback);
+        snprintf(set, sizeof set, "%s.%s=%s", option->section, option->key, option->fallback);
+        snprintf(variable, sizeof variable, "AMQPBUF_%s_%s=%s", option->section, option->key,
+                 option->fallback);
+        for (char *c = variable; *c != '='; c++)
+            *c = (char)toupper((unsigned char)*c);
+        struct loading l = {.file = file, .sets = {set}, .variables = {variable}};
+        load_fine(&l);
+        unload(&l);
+    }
+}
+
+static void test_file_syntax(void **state)
+{
+    (void)state;
+    struct loading l = {
+        .file = "\xef\xbb\xbf# a comment\r\n; and another\r\n"
+                "[ spool ] # where it waits\r\n"
+                "path = /srv/a;b#c ; a path with both marks in it\r\n"
+                "   sync=never\r\n"
+                "\tsync_interval : 1s\r\n"
+                "key_file =\r\n"
+                "[log]\nlevel=debug\nformat = json",
+    };
+    load_fine(&l);
+    assert_string_equal(l.config.spool.path, "/srv/a;b#c");
+    assert_int_equal(l.config.spool.sync, CONFIG_SYNC_NEVER);
+    assert_int_equal(l.config.spool.sync_interval_ms, 1000);
+    assert_string_equal(l.config.spool.key_file, "");
+    assert_int_equal(l.config.log.level, LOG_DEBUG);
+    assert_int_equal(l.config.log.format, LOG_JSON);
+    unload(&l);
+}
+
+static void test_file_mistakes(void **state)
+{
+    (void)state;
+    REFUSED_FILE("\n[pool]\npublish_bufer_size = 1\n",
+                 "FILE:3: [pool] publish_bufer_size: unknown key, did you mean "
+                 "publish_buffer_size?");
+    REFUSED_FILE("[pool]\nunverified_logins = accept\n",
+                 "FILE:2: [pool] unverified_logins: unknown key, did you mean the one in [spool]?");
+    REFUSED_FILE("[poll]\nupstreams = x\n",
+                 "FILE:1: [poll]: unknown section, did you mean [pool]?");
+    REFUSED_FILE("[lgo]\n", "FILE:1: [lgo]: unknown section, did you mean [log]?");
+    REFUSED_FILE("windov = 3\n", "FILE:1: windov: there is no [section] before it, did you mean "
+                                 "window in [drain]?");
+    REFUSED_FILE("[pool\nfoo = 1\n", "FILE:1: expected ] behind the section");
+    REFUSED_FILE("[pool] upstreams = 1\n", "FILE:1: expected nothing behind [section]");
+    REFUSED_FILE("[pool]\nupstreams\n", "FILE:2: expected key = value");
+    REFUSED_FILE("[pool]\n= 3\n", "FILE:2: expected key = value");
+    REFUSED_FILE("[pool]\nupstreams # = 3\n", "FILE:2: expected key = value");
+    REFUSED_FILE("[spool]\npath = \"/srv\"\n",
+                 "FILE:2: [spool] path: expected a value without quotes, found \"\"/srv\"\"");
+    assert_refused(&(struct loading){.file = "[log]\nlevel = \0\n", .file_len = 16},
+                   "FILE:2: a NUL byte in the line\n");
+}
+
+static void test_every_mistake_is_told(void **state)
+{
+    (void)state;
+    assert_refused(
+        &(struct loading){
+            .file = "[pool]\nfoo\nclose_waits = maybe\n[nothing]\n[log]\nlevel = loud\n",
+            .variables = {"AMQPBUF_DRAIN_WINDOW=0", "AMQPBUF_DRAIN_WINDOWS=1"},
+            .sets = {"admin.port=http"},
+        },
+        "FILE:2: expected key = value\n"
+        "FILE:3: [pool] close_waits: expected yes or no, found \"maybe\"\n"
+        "FILE:4: [nothing]: unknown section, did you mean [drain]?\n"
+        "FILE:6: [log] level: expected one of: debug info warn error, found \"loud\"\n"
+        "AMQPBUF_DRAIN_WINDOW: expected a number from 1 to 65535, found \"0\"\n"
+        "AMQPBUF_DRAIN_WINDOWS: unknown option, did you mean AMQPBUF_DRAIN_WINDOW?\n"
+        "--set admin.port=http: expected a port from 0 to 65535, found \"http\"\n");
+}
+
+/* The limit is on the line with its end; one byte more is an error and no value that was cut. */
+static void test_long_lines(void **state)
+{
+    (void)state;
+    char text[8192], expected[4096 + 8];
+    int head = snprintf(text, sizeof text, "[spool]\npath = ");
+    size_t fits = 4096 - strlen("path = ");
+    memset(text + head, 'x', fits);
+    snprintf(text + head + fits, 2, "\n");
+    memset(expected, 'x', fits);
+    expected[fits] = '\0';
+    struct loading l = {.file = text};
+    load_fine(&l);
+    assert_string_equal(l.config.spool.path, expected);
+    unload(&l);
+
+    memset(text + head, 'x', fits + 64);
+    snprintf(text + head + fits + 64, 32, "\n[log]\nlevel = high\n");
+    REFUSED_FILE(text,
+                 "FILE:2: the line is too long\n"
+                 "FILE:4: [log] level: expected one of: debug info warn error, found \"high\"");
+    memset(text + head - strlen("path = "), '#', 1);
+    snprintf(text + head + fits + 64, 32, "\n[log]\nlevel = warn\n");
+    l = (struct loading){.file = text};
+    load_fine(&l);
+    assert_int_equal(l.config.log.level, LOG_WARN);
+    unload(&l);
+}
+
+static void test_a_key_set_twice_is_a_warning(void **state)
+{
+    (void)state;
+    struct loading l = {.file = "[pool]\nupstreams = 3\n[log]\n[pool]\nupstreams = 4\n"};
+    assert_true(load(&l));
+    char expected[128];
+    snprintf(expected, sizeof expected,
+             "warning: %s:5: [pool] upstreams: was set in line 2, this one counts\n", l.path);
+    assert_string_equal(l.said, expected);
+    assert_int_equal(l.config.pool.upstreams, 4);
+    unload(&l);
+}
+
+static void test_missing_files(void **state)
+{
+    (void)state;
+    char *said;
+    size_t size;
+    struct config config;
+    FILE *errors = open_memstream(&said, &size);
+    assert_false(config_load(&config, &(struct config_sources){.file = "/nowhere/x.ini"}, errors));
+    assert_false(config_load(&config, &(struct config_sources){.file = "/"}, errors));
+    fclose(errors);
+    assert_string_equal(said, "/nowhere/x.ini: cannot be opened: No such file or directory\n"
+                              "/: Is a directory\n");
+    free(said);
+}
+
+static void test_environment(void **state)
+{
+    (void)state;
+    struct loading l = {
+        .variables = {"AMQPBUF_TEST_SOMETHING=1", "AMQPBUF_SERVICE_HOST=10.0.0.1",
+                      "AMQPBUF_PORT=tcp://10.0.0.1:5673", "AMQPBUF_PORT_5673_TCP_ADDR=10.0.0.1",
+                      "AMQPBUFX=1", "AMQPBUF_SPOOL_PATH=/a=b", "AMQPBUF_SPOOL_KEY_FILE="},
+    };
+    load_fine(&l);
+    assert_string_equal(l.config.spool.path, "/a=b");
+    unload(&l);
+    assert_refused(
+        &(struct loading){.variables = {"AMQPBUF_POOL_FOO=1", "AMQPBUF_POOL=2",
+                                        "AMQPBUF_SPOOL_SINK=commit", "AMQPBUF_pool_upstreams=3",
+                                        "AMQPBUF_LOG_LEVEL="}},
+        "AMQPBUF_POOL_FOO: unknown option, did you mean AMQPBUF_POOL_UPSTREAMS?\n"
+        "AMQPBUF_POOL: unknown option, did you mean AMQPBUF_POOL_UPSTREAMS?\n"
+        "AMQPBUF_SPOOL_SINK: unknown option, did you mean AMQPBUF_SPOOL_SYNC?\n"
+        "AMQPBUF_pool_upstreams: unknown option, did you mean AMQPBUF_POOL_UPSTREAMS?\n"
+        "AMQPBUF_LOG_LEVEL: expected one of: debug info warn error, found nothing\n");
+}
+
+static void test_set_mistakes(void **state)
+{
+    (void)state;
+    REFUSED_SET("pool.close_waits=maybe", "expected yes or no, found \"maybe\"");
+    REFUSED_SET("pool.close_waits=", "expected yes or no, found nothing");
+    REFUSED_SET("upstreams", "expected SECTION.KEY=VALUE");
+    REFUSED_SET("pool.upstreams", "expected SECTION.KEY=VALUE");
+    assert_refused(&(struct loading){.sets = {"upstreams=a.b", "poll.upstreams=1", "pool.sync=1"}},
+                   "--set upstreams: expected SECTION.KEY=VALUE\n"
+                   "--set poll.upstreams: unknown key, did you mean pool.upstreams?\n"
+                   "--set pool.sync: unknown key, did you mean spool.sync?\n");
+}
+
+static void test_values(void **state)
+{
+    (void)state;
+    struct loading l = {.sets = {"pool.idle_timeout=90m", "pool.cleanup_interval=250ms",
+                                 "listen.heartbeat=0", "spool.max_size=2097152",
+                                 "spool.max_message_size=64KiB", "listen.address=::1",
+                                 "pool.close_waits=no", "upstream.reconnect_max=1h"}};
+    load_fine(&l);
+    assert_int_equal(l.config.pool.idle_timeout_ms, 5400000);
+    assert_int_equal(l.config.pool.cleanup_interval_ms, 250);
+    assert_int_equal(l.config.listen.heartbeat_ms, 0);
+    assert_int_equal(l.config.spool.max_size_bytes, 2097152);
+    assert_int_equal(l.config.spool.max_message_size_bytes, 65536);
+    assert_string_equal(l.config.listen.address, "::1");
+    assert_false(l.config.pool.close_waits);
+    assert_int_equal(l.config.upstream.reconnect_max_ms, 3600000);
+    unload(&l);
+}
+
+static void test_values_refused(void **state)
+{
+    (void)state;
+    REFUSED_SET("listen.port=65536", "expected a port from 0 to 65535, found \"65536\"");
+    REFUSED_SET("listen.port=-1", "expected a port from 0 to 65535, found \"-1\"");
+    REFUSED_SET("listen.port=5673x", "expected a port from 0 to 65535, found \"5673x\"");
+    REFUSED_SET("pool.max_channels=0", "expected a number from 1 to 65535, found \"0\"");
+    REFUSED_SET("drain.rate=18446744073709551617",
+                "expected a number from 0 to 1000000000, found \"18446744073709551617\"");
+    REFUSED_SET("pool.idle_timeout=5",
+                "expected a duration in ms, s, m or h from 0s to 744h, found \"5\"");
+    REFUSED_SET("pool.idle_timeout=99999999999999999h",
+                "expected a duration in ms, s, m or h from 0s to 744h, found "
+                "\"99999999999999999h\"");
+    REFUSED_SET("spool.max_size=10GB",
+                "expected a size in KiB, MiB or GiB from 1MiB to 65536GiB, found \"10GB\"");
+    REFUSED_SET("spool.max_message_size=0",
+                "expected a size in KiB, MiB or GiB from 1KiB to 2GiB, found \"0\"");
+    REFUSED_SET("listen.address=localhost",
+                "expected an IPv4 or IPv6 address, found \"localhost\"");
+    REFUSED_SET("spool.path=", "expected a value, found nothing");
+    REFUSED_SET("spool.sync=comm", "expected one of: commit interval never, found \"comm\"");
+    assert_refused(&(struct loading){.variables = {"AMQPBUF_LOG_FORMAT=a\x1b[1mb"}},
+                   "AMQPBUF_LOG_FORMAT: expected one of: logfmt json, found \"a?[1mb\"\n");
+}
+
+static void test_options_that_need_each_other(void **state)
+{
+    (void)state;
+    REFUSED_SET("listen.port=0", "0 needs a listen.tls_port, or there is nothing to listen on");
+    REFUSED_SET("upstream.reconnect_min=6s",
+                "upstream.reconnect_min is larger than upstream.reconnect_max");
+    REFUSED_SET("upstream.reconnect_max=100ms",
+                "upstream.reconnect_min is larger than upstream.reconnect_max");
+    REFUSED_SET("upstream.tls_certificate=c.pem", "needs upstream.tls_private_key");
+    REFUSED_SET("upstream.tls_private_key=k.pem", "needs upstream.tls_certificate");
+    REFUSED_FILE("[listen]\ntls_port = 5671\n",
+                 "FILE:2: [listen] tls_port: needs listen.tls_certificate\n"
+                 "FILE:2: [listen] tls_port: needs listen.tls_private_key");
+    REFUSED_FILE("[listen]\ntls_port = 5673\ntls_certificate = c\ntls_private_key = k\n",
+                 "FILE:2: [listen] tls_port: is the same port as listen.port");
+    /* What could not be read is not held against others. */
+    assert_refused(&(struct loading){.sets = {"listen.port=0", "listen.tls_port=x"}},
+                   "--set listen.tls_port=x: expected a port from 0 to 65535, found \"x\"\n");
+    struct loading l = {.sets = {"listen.port=0", "listen.tls_port=5671",
+                                 "listen.tls_certificate=c", "listen.tls_private_key=k"}};
+    load_fine(&l);
+    unload(&l);
+}
+
+static void test_urls(void **state)
+{
+    (void)state;
+    struct loading l = {.sets = {"upstream.url=amqp://a, AMQPS://[::1] ,amqp://h.x:1/,"
+                                 "amqps://u%40x:p%2C%2f%3A@[fe80::2]:65535,amqp://u:@h/,"
+                                 "amqp://u:p@h/%2F,amqp://u:p@10.0.0.1/shop%20x"}};
+    load_fine(&l);
+    static const struct config_upstream expected[] = {
+        {false, "a", 5672, NULL, NULL, NULL},
+        {true, "::1", 5671, NULL, NULL, NULL},
+        {false, "h.x", 1, NULL, NULL, NULL},
+        {true, "fe80::2", 65535, "u@x", "p,/:", "/"},
+        {false, "h", 5672, "u", "", ""},
+        {false, "h", 5672, "u", "p", "/"},
+        {false, "10.0.0.1", 5672, "u", "p", "shop x"},
+    };
+    unsigned count;
+    struct config_upstream *u = config_upstreams(&l.config, &count);
+    assert_int_equal(count, sizeof expected / sizeof expected[0]);
+    for (unsigned i = 0; i < count; i++) {
+        assert_int_equal(u[i].tls, expected[i].tls);
+        assert_int_equal(u[i].port, expected[i].port);
+        assert_string_equal(u[i].host, expected[i].host);
+        assert_int_equal(!u[i].user, !expected[i].user);
+        assert_int_equal(!u[i].password, !expected[i].password);
+        assert_int_equal(!u[i].vhost, !expected[i].vhost);
+        if (u[i].user) {
+            assert_string_equal(u[i].user, expected[i].user);
+            assert_string_equal(u[i].password, expected[i].password);
+            assert_string_equal(u[i].vhost, expected[i].vhost);
+        }
+    }
+    config_upstreams_free(u, count);
+    unload(&l);
+}
+
+/* What is said of a URL has nothing of it in it, for it may have a password. */
+static void test_urls_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *set, *why;
+    } cases[] = {
+        {"", "URL 1: it does not begin with amqp:// or amqps://"},
+        {"http://h", "URL 1: it does not begin with amqp:// or amqps://"},
+        {"amqp:/h", "URL 1: it does not begin with amqp:// or amqps://"},
+        {"amqp://a,", "URL 2: it does not begin with amqp:// or amqps://"},
+        {"amqp://", "URL 1: it has no host"},
+        {"amqp://:5672", "URL 1: it has no host"},
+        {"amqp://u@h", "URL 1: expected user:password before the @"},
+        {"amqp://:p@h", "URL 1: expected user:password before the @"},
+        {"amqp://u:p:q@h", "URL 1: write each reserved character in the password percent-encoded"},
+        {"amqp://u:p q@h", "URL 1: write each space in the password percent-encoded"},
+        {"amqp://u%4:p@h", "URL 1: a % in the user needs two hex digits, and not 00"},
+        {"amqp://u:p%@h", "URL 1: a % in the password needs two hex digits, and not 00"},
+        {"amqp://u:p%g0@h", "URL 1: a % in the password needs two hex digits, and not 00"},
+        {"amqp://u:p@h/%00", "URL 1: a % in the vhost needs two hex digits, and not 00"},
+        {"amqp://u:p@h/a/b", "URL 1: write each reserved character in the vhost percent-encoded"},
+        {"amqp://h/shop", "URL 1: a vhost needs user:password@ before the host"},
+        {"amqp://h?heartbeat=5",
+         "URL 1: parameters behind a ? are not taken, see the keys of [upstream]"},
+        {"amqp://::1", "URL 1: it has no host"},
+        {"amqp://[::1", "URL 1: expected an IPv6 address in [brackets]"},
+        {"amqp://[::1]x", "URL 1: expected an IPv6 address in [brackets]"},
+        {"amqp://[1.2.3.4]", "URL 1: expected an IPv6 address in [brackets]"},
+        {"amqp://h_%41", "URL 1: the host is neither a name nor an address (IPv6: in brackets)"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char set[128], expected[256];
+        snprintf(set, sizeof set, "upstream.url=%s", cases[i].set);
+        snprintf(expected, sizeof expected, "--set upstream.url: %s\n", cases[i].why);
+        assert_refused(&(struct loading){.sets = {set}}, expected);
+    }
+    static const char *const ports[] = {"0", "65536", "", "5672x", "99999999999999999999"};
+    for (size_t i = 0; i < sizeof ports / sizeof ports[0]; i++) {
+        char set[64];
+        snprintf(set, sizeof set, "upstream.url=amqp://h:%s", ports[i]);
+        assert_refused(&(struct loading){.sets = {set}},
+                       "--set upstream.url: URL 1: expected a port from 1 to 65535 behind the "
+                       "host (in a password, each of / ? , @ : is percent-encoded)\n");
+    }
+}
+
+static void test_url_limits(void **state)
+{
+    (void)state;
+    char long_vhost[256 + 1], set[512];
+    memset(long_vhost, 'v', sizeof long_vhost - 1);
+    long_vhost[sizeof long_vhost - 1] = '\0';
+    snprintf(set, sizeof set, "upstream.url=amqp://u:p@h/%s", long_vhost + 1);
+    struct loading l = {.sets = {set}};
+    load_fine(&l);
+    unload(&l);
+    snprintf(set, sizeof set, "upstream.url=amqp://u:p@h/%s", long_vhost);
+    assert_refused(&(struct loading){.sets = {set}},
+                   "--set upstream.url: URL 1: the vhost is longer than 255 bytes\n");
+    snprintf(set, sizeof set, "upstream.url=amqp://%s", long_vhost);
+    assert_refused(&(struct loading){.sets = {set}},
+                   "--set upstream.url: URL 1: the host is longer than 253 bytes\n");
+}
+
+static char *printed(const struct config *config)
+{
+    char *text;
+    size_t size;
+    FILE *out = open_memstream(&text, &size);
+    config_print(config, out);
+    fclose(out);
+    return text;
+}
+
+/* What is printed can be loaded again, and is the same. */
+static void test_print(void **state)
+{
+    (void)state;
+    struct loading l = {.sets = {"listen.address=::", "spool.overflow=reject",
+                                 "spool.max_size=1536KiB", "pool.idle_timeout=1001ms",
+                                 "upstream.url=amqp://h:1,amqps://[::1]/", "log.level=error",
+                                 "upstream.tls_verify=no", "spool.key_file=/k"}};
+    load_fine(&l);
+    char *first = printed(&l.config);
+    assert_non_null(strstr(first, "\n[spool]\npath = ./spool\nmax_size = 1536KiB\n"));
+    struct loading again = {.file = first};
+    load_fine(&again);
+    char *second = printed(&again.config);
+    assert_string_equal(first, second);
+    free(first);
+    free(second);
+    unload(&l);
+    unload(&again);
+}
+
+static void test_print_hides_passwords(void **state)
+{
+    (void)state;
+    struct loading l = {
+        .sets = {"upstream.url=amqp://u:secret@h,amqp://x,amqps://v:secret@[::1]/a"}};
+    load_fine(&l);
+    char *text = printed(&l.config);
+    assert_null(strstr(text, "secret"));
+    assert_non_null(strstr(text, "url = amqp://u:***@h,amqp://x,amqps://v:***@[::1]/a\n"));
+    free(text);
+    unload(&l);
+}
+
+static char *file_text(const char *path)
+{
+    char *text = calloc(1, 65536);
+    FILE *file = fopen(path, "re");
+    assert_non_null(file);
+    assert_true(fread(text, 1, 65535, file) > 0);
+    fclose(file);
+    return text;
+}
+
+/* With AMQPBUF_TEST_WRITE_EXAMPLE in the environment the file is written anew. */
+static void test_example(void **state)
+{
+    (void)state;
+    static const char path[] = AMQPBUF_SOURCE_DIR "/proxy.ini.example";
+    if (getenv("AMQPBUF_TEST_WRITE_EXAMPLE")) {
+        FILE *out = fopen(path, "we");
+        assert_non_null(out);
+        config_print_example(out);
+        fclose(out);
+    }
+    char *expected, *text = file_text(path);
+    size_t size;
+    FILE *out = open_memstream(&expected, &size);
+    config_print_example(out);
+    fclose(out);
+    assert_string_equal(text, expected);
+
+    /* It is the defaults, but that it turns buffering on. */
+    struct loading example = {.file = text},
+                   defaults = {.sets = {"pool.publish_buffer_size=100000"}};
+    load_fine(&example);
+    load_fine(&defaults);
+    char *a = printed(&example.config), *b = printed(&defaults.config);
+    assert_string_equal(a, b);
+    free(a);
+    free(b);
+    free(text);
+    free(expected);
+    unload(&example);
+    unload(&defaults);
+}
+
+static void note(void *arg, const char *section_key)
+{
+    strcat(arg, section_key);
+    strcat(arg, " ");
+}
+
+static void test_adopt(void **state)
+{
+    (void)state;
+    struct loading now = {0};
+    struct loading next = {.sets = {"log.level=debug", "pool.publish_buffer_size=5",
+                                    "pool.close_waits=no", "spool.path=/other", "listen.port=1",
+                                    "drain.expiration=keep"}};
+    char notes[256] = "";
+    load_fine(&now);
+    load_fine(&next);
+    assert_true(config_adopt(&now.config, &next.config, note, notes));
+    assert_string_equal(notes, "listen.port spool.path ");
+    assert_int_equal(now.config.log.level, LOG_DEBUG);
+    assert_int_equal(now.config.pool.publish_buffer_size, 5);
+    assert_false(now.config.pool.close_waits);
+    assert_int_equal(now.config.drain.expiration, EXPIRATION_KEEP);
+    assert_string_equal(now.config.spool.path, "./spool");
+    assert_int_equal(now.config.listen.port, 5673);
+    unload(&next);
+
+    notes[0] = '\0';
+    struct loading same = {.sets = {"log.level=debug", "pool.publish_buffer_size=5",
+                                    "pool.close_waits=no", "drain.expiration=keep"}};
+    load_fine(&same);
+    assert_false(config_adopt(&now.config, &same.config, note, notes));
+    assert_string_equal(notes, "");
+    unload(&same);
+    unload(&now);
+}
+
+static void test_distance(void **state)
+{
+    (void)state;
+    assert_int_equal(config_distance("", ""), 0);
+    assert_int_equal(config_distance("abc", ""), 3);
+    assert_int_equal(config_distance("abc", "acb"), 1);
+    assert_int_equal(config_distance("kitten", "sitting"), 3);
+    char longest[200];
+    memset(longest, 'x', sizeof longest - 1);
+    longest[sizeof longest - 1] = '\0';
+    assert_int_equal(config_distance(longest, "x"), 62);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_precedence),
+        cmocka_unit_test(test_every_option_by_every_source),
+        cmocka_unit_test(test_file_syntax),
+        cmocka_unit_test(test_file_mistakes),
+        cmocka_unit_test(test_every_mistake_is_told),
+        cmocka_unit_test(test_long_lines),
+        cmocka_unit_test(test_a_key_set_twice_is_a_warning),
+        cmocka_unit_test(test_missing_files),
+        cmocka_unit_test(test_environment),
+        cmocka_unit_test(test_set_mistakes),
+        cmocka_unit_test(test_values),
+        cmocka_unit_test(test_values_refused),
+        cmocka_unit_test(test_options_that_need_each_other),
+        cmocka_unit_test(test_urls),
+        cmocka_unit_test(test_urls_refused),
+        cmocka_unit_test(test_url_limits),
+        cmocka_unit_test(test_print),
+        cmocka_unit_test(test_print_hides_passwords),
+        cmocka_unit_test(test_example),
+        cmocka_unit_test(test_adopt),
+        cmocka_unit_test(test_distance),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,262 @@
+/* Log lines: read back through a socket that keeps one write(2) one packet. */
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <jansson.h>
+
+#include "base/log.h"
+
+enum { TIME_LEN = sizeof "ts=2024-05-17T09:30:00.123456Z " - 1 };
+
+static int reading_end, kept_stderr;
+
+static int redirect(void **state)
+{
+    (void)state;
+    int ends[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, ends), 0);
+    kept_stderr = dup(STDERR_FILENO);
+    assert_true(dup2(ends[1], STDERR_FILENO) >= 0);
+    close(ends[1]);
+    reading_end = ends[0];
+    return 0;
+}
+
+static int restore(void **state)
+{
+    (void)state;
+    dup2(kept_stderr, STDERR_FILENO);
+    close(kept_stderr);
+    close(reading_end);
+    return 0;
+}
+
+/* What the next write(2) wrote, or "" if there was none. */
+static const char *next_write(void)
+{
+    static char text[16384];
+    ssize_t len = read(reading_end, text, sizeof text - 1);
+    text[len > 0 ? len : 0] = '\0';
+    return text;
+}
+
+/* A line of logfmt without its time. */
+static const char *next_line(void)
+{
+    const char *text = next_write();
+    assert_true(strlen(text) > TIME_LEN);
+    return text + TIME_LEN;
+}
+
+static void test_logfmt(void **state)
+{
+    (void)state;
+    log_init(LOG_INFO, LOG_LOGFMT);
+    LOG(LOG_INFO, "upstream_connected", LOG_T("user", "shop"), LOG_T("left_out", NULL),
+        LOG_N("port", 5672), LOG_N("least", LLONG_MIN));
+    assert_string_equal(next_line(), "level=info event=upstream_connected user=shop port=5672 "
+                                     "least=-9223372036854775808\n");
+    LOG(LOG_ERROR, "stopping");
+    assert_string_equal(next_line(), "level=error event=stopping\n");
+    assert_string_equal(next_write(), "");
+}
+
+static void test_time(void **state)
+{
+    (void)state;
+    log_init(LOG_INFO, LOG_LOGFMT);
+    time_t before = time(NULL);
+    LOG(LOG_INFO, "x");
+    time_t after = time(NULL);
+    struct tm date = {0};
+    const char *text = next_write();
+    const char *rest = strptime(text, "ts=%Y-%m-%dT%H:%M:%S.", &date);
+    assert_non_null(rest);
+    assert_int_equal(strspn(rest, "0123456789"), 6);
+    assert_memory_equal(rest + 6, "Z ", 2);
+    time_t at = timegm(&date);
+    assert_true(at >= before && at <= after);
+}
+
+static void test_levels(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"debug", "info", "warn", "error"};
+    for (int least = LOG_DEBUG; least <= LOG_ERROR; least++) {
+        log_init((enum log_level)least, LOG_LOGFMT);
+        for (int level = LOG_DEBUG; level <= LOG_ERROR; level++) {
+            LOG((enum log_level)level, "x");
+            char expected[64] = "";
+            if (level >= least)
+                snprintf(expected, sizeof expected, "level=%s event=x\n", names[level]);
+            assert_int_equal(log_enabled((enum log_level)level), level >= least);
+            assert_string_equal(level >= least ? next_line() : next_write(), expected);
+        }
+    }
+}
+
+static void test_logfmt_quoting(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *value, *written;
+    } cases[] = {
+        {"", "\"\""},
+        {"a/b:c,d", "a/b:c,d"},
+        {"caf\xc3\xa9\xf0\x9f\x90\x87", "caf\xc3\xa9\xf0\x9f\x90\x87"},
+        {"a b", "\"a b\""},
+        {"a=b", "\"a=b\""},
+        {"a\"b\\c", "\"a\\\"b\\\\c\""},
+        {"a\nb\rc\td", "\"a\\nb\\rc\\td\""},
+        {"\x1b[1m\x01\x7f", "\"\\u001b[1m\\u0001\\u007f\""},
+        {"\xc2\x9b", "\"\\u009b\""},
+        {"\xff"
+         "a",
+         "\"\\ufffda\""},
+        {"\xc3", "\"\\ufffd\""},
+        {"\xe2\x82", "\"\\ufffd\\ufffd\""},
+        {"\xc0\xaf", "\"\\ufffd\\ufffd\""},
+        {"\xe0\x80\xaf", "\"\\ufffd\\ufffd\\ufffd\""},
+        {"\xed\xa0\x80", "\"\\ufffd\\ufffd\\ufffd\""},
+        {"\xf4\x90\x80\x80", "\"\\ufffd\\ufffd\\ufffd\\ufffd\""},
+        {"\xf8\x88\x80\x80\x80", "\"\\ufffd\\ufffd\\ufffd\\ufffd\\ufffd\""},
+        {"\xef\xbf\xbd x", "\"\xef\xbf\xbd x\""},
+    };
+    log_init(LOG_INFO, LOG_LOGFMT);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char expected[256];
+        snprintf(expected, sizeof expected, "level=info event=x v=%s n=1\n", cases[i].written);
+        LOG(LOG_INFO, "x", LOG_T("v", cases[i].value), LOG_N("n", 1));
+        assert_string_equal(next_line(), expected);
+    }
+}
+
+static json_t *next_object(void)
+{
+    const char *text = next_write();
+    assert_int_equal(text[strlen(text) - 1], '\n');
+    assert_ptr_equal(strchr(text, '\n'), text + strlen(text) - 1);
+    json_t *object = json_loads(text, 0, NULL);
+    assert_true(json_is_object(object));
+    return object;
+}
+
+static void test_json(void **state)
+{
+    (void)state;
+    static const char value[] = "a \"b\" \\ \n\x01\x7f caf\xc3\xa9 =";
+    log_init(LOG_INFO, LOG_JSON);
+    LOG(LOG_WARN, "queue_full", LOG_T("vhost", value), LOG_N("n", -7), LOG_T("none", NULL),
+        LOG_T("bad", "\xff\xfe"), LOG_T("empty", ""));
+    json_t *object = next_object();
+    assert_int_equal(json_object_size(object), 7);
+    assert_int_equal(strlen(json_string_value(json_object_get(object, "ts"))), 27);
+    assert_string_equal(json_string_value(json_object_get(object, "level")), "warn");
+    assert_string_equal(json_string_value(json_object_get(object, "event")), "queue_full");
+    assert_string_equal(json_string_value(json_object_get(object, "vhost")), value);
+    assert_int_equal(json_integer_value(json_object_get(object, "n")), -7);
+    assert_string_equal(json_string_value(json_object_get(object, "bad")),
+                        "\xef\xbf\xbd\xef\xbf\xbd");
+    assert_string_equal(json_string_value(json_object_get(object, "empty")), "");
+    json_decref(object);
+}
+
+/* One long value leaves room for the fields behind it, and is cut between two characters. */
+static void test_a_long_value_is_cut(void **state)
+{
+    (void)state;
+    char value[6001] = "";
+    for (size_t i = 0; i + 2 < sizeof value; i += 2)
+        memcpy(value + i, "\xc3\xa9", 2);
+    for (int format = LOG_LOGFMT; format <= LOG_JSON; format++) {
+        log_init(LOG_INFO, (enum log_format)format);
+        LOG(LOG_INFO, "x", LOG_T("v", value), LOG_T("next", "here"));
+        if (format == LOG_LOGFMT) {
+            const char *line = next_line();
+            assert_non_null(strstr(line, "\xc3\xa9\xe2\x80\xa6 next=here\n"));
+            assert_true(strlen(line) < 1200);
+            continue;
+        }
+        json_t *object = next_object();
+        assert_string_equal(json_string_value(json_object_get(object, "next")), "here");
+        json_decref(object);
+    }
+}
+
+/* However the line's end is met, it is one line of at most PIPE_BUF bytes in one write. */
+static void test_a_full_line(void **state)
+{
+    (void)state;
+    char values[5][1025], key[128];
+    memset(key, 'k', sizeof key);
+    for (size_t cut = 0; cut < 140; cut++) {
+        for (size_t i = 0; i < 5; i++) {
+            memset(values[i], "a\"\x01\xc3z"[i], sizeof values[i]);
+            values[i][i == 2 ? 600 + cut : 1000] = '\0';
+        }
+        key[cut % (sizeof key - 1) + 1] = '\0';
+        const struct log_field fields[] = {
+            LOG_T("a", values[0]), LOG_T("b", values[1]), LOG_T("c", values[2]),
+            LOG_T("d", values[3]), LOG_N(key, 1),         LOG_T("e", values[4]),
+            LOG_N("f", LLONG_MIN), LOG_T("g", ""),        LOG_N("h", 1),
+        };
+        for (int format = LOG_LOGFMT; format <= LOG_JSON; format++) {
+            log_init(LOG_INFO, (enum log_format)format);
+            log_write(LOG_INFO, "x", fields, sizeof fields / sizeof fields[0]);
+            const char *line = next_write();
+            size_t len = strlen(line);
+            assert_true(len > 3000 && len <= PIPE_BUF);
+            assert_ptr_equal(strchr(line, '\n'), line + len - 1);
+            if (format == LOG_JSON) {
+                json_t *object = json_loads(line, 0, NULL);
+                assert_non_null(object);
+                json_decref(object);
+            }
+            assert_string_equal(next_write(), "");
+        }
+        key[cut % (sizeof key - 1) + 1] = 'k';
+    }
+}
+
+static void test_errno_is_kept(void **state)
+{
+    (void)state;
+    log_init(LOG_INFO, LOG_LOGFMT);
+    int end = dup(STDERR_FILENO);
+    close(STDERR_FILENO);
+    errno = ENOTTY;
+    LOG(LOG_INFO, "lost");
+    int kept = errno;
+    dup2(end, STDERR_FILENO);
+    close(end);
+    assert_int_equal(kept, ENOTTY);
+    assert_string_equal(next_write(), "");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_logfmt, redirect, restore),
+        cmocka_unit_test_setup_teardown(test_time, redirect, restore),
+        cmocka_unit_test_setup_teardown(test_levels, redirect, restore),
+        cmocka_unit_test_setup_teardown(test_logfmt_quoting, redirect, restore),
+        cmocka_unit_test_setup_teardown(test_json, redirect, restore),
+        cmocka_unit_test_setup_teardown(test_a_long_value_is_cut, redirect, restore),
+        cmocka_unit_test_setup_teardown(test_a_full_line, redirect, restore),
+        cmocka_unit_test_setup_teardown(test_errno_is_kept, redirect, restore),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

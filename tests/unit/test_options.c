@@ -1,0 +1,136 @@
+/* The command line. */
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "options.h"
+
+enum { ARGUMENTS_MAX = 8 };
+
+struct parsing {
+    const char *arguments[ARGUMENTS_MAX]; /* behind the program's name */
+    struct options options;
+    char *said;
+};
+
+static bool parse(struct parsing *p)
+{
+    char *argv[ARGUMENTS_MAX + 2] = {(char *)(uintptr_t) "amqpbuf"};
+    int argc = 1;
+    while (argc <= ARGUMENTS_MAX && p->arguments[argc - 1]) {
+        argv[argc] = (char *)(uintptr_t)p->arguments[argc - 1];
+        argc++;
+    }
+    size_t said_size;
+    FILE *errors = open_memstream(&p->said, &said_size);
+    bool understood = options_parse(&p->options, argc, argv, errors);
+    fclose(errors);
+    return understood;
+}
+
+static void done(struct parsing *p)
+{
+    options_free(&p->options);
+    free(p->said);
+}
+
+static void test_none(void **state)
+{
+    (void)state;
+    struct parsing p = {0};
+    assert_true(parse(&p));
+    assert_string_equal(p.said, "");
+    assert_int_equal(p.options.action, OPTIONS_RUN);
+    assert_null(p.options.file);
+    assert_int_equal(p.options.set_count, 0);
+    done(&p);
+}
+
+static void test_sources(void **state)
+{
+    (void)state;
+    struct parsing p = {.arguments = {"--set", "a.b=1", "-c", "x.ini", "--set=c.d=--2"}};
+    char *environment[] = {NULL};
+    assert_true(parse(&p));
+    struct config_sources sources = options_sources(&p.options, environment);
+    assert_string_equal(sources.file, "x.ini");
+    assert_int_equal(sources.set_count, 2);
+    assert_string_equal(sources.sets[0], "a.b=1");
+    assert_string_equal(sources.sets[1], "c.d=--2");
+    assert_ptr_equal(sources.environment, environment);
+    done(&p);
+}
+
+static void test_actions(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *argument;
+        enum options_action action;
+    } cases[] = {
+        {"--check", OPTIONS_CHECK},     {"--print-config", OPTIONS_PRINT_CONFIG},
+        {"--version", OPTIONS_VERSION}, {"--help", OPTIONS_HELP},
+        {"--config=f", OPTIONS_RUN},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct parsing p = {.arguments = {cases[i].argument}};
+        assert_true(parse(&p));
+        assert_int_equal(p.options.action, cases[i].action);
+        done(&p);
+    }
+}
+
+static void test_wrong_usage(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *arguments[2], *said;
+    } cases[] = {
+        {{"-x"}, "-x: unknown option"},
+        {{"-xc"}, "-x: unknown option"},
+        {{"--frob"}, "--frob: unknown option"},
+        {{"--frob=1"}, "--frob=1: unknown option"},
+        {{"--check=1"}, "--check=1: takes no value"},
+        {{"-c"}, "-c: needs a value"},
+        {{"--check", "--set"}, "--set: needs a value"},
+        {{"proxy.ini"}, "proxy.ini: unexpected argument"},
+        {{"--", "--check"}, "--check: unexpected argument"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct parsing p = {.arguments = {cases[i].arguments[0], cases[i].arguments[1]}};
+        char expected[128];
+        snprintf(expected, sizeof expected, "amqpbuf: %s\nTry amqpbuf --help\n", cases[i].said);
+        assert_false(parse(&p));
+        assert_string_equal(p.said, expected);
+        done(&p);
+    }
+}
+
+static void test_version(void **state)
+{
+    (void)state;
+    char *text;
+    size_t size;
+    FILE *out = open_memstream(&text, &size);
+    options_print_version(out);
+    fclose(out);
+    assert_string_equal(text, "amqpbuf " AMQPBUF_VERSION "\n");
+    free(text);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_none),    cmocka_unit_test(test_sources),
+        cmocka_unit_test(test_actions), cmocka_unit_test(test_wrong_usage),
+        cmocka_unit_test(test_version),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
