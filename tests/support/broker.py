@@ -1,0 +1,327 @@
+"""A scripted broker: answers like RabbitMQ as long as nothing else was asked for, records every
+frame, and dies, refuses or keeps silent exactly where a test wants it to."""
+
+import dataclasses
+import socket
+import struct
+import threading
+
+from . import amqp
+from .ports import free_port, release_port
+from .wait import wait_until
+
+CAPABILITIES = {
+    "publisher_confirms": True,
+    "exchange_exchange_bindings": True,
+    "basic.nack": True,
+    "consumer_cancel_notify": True,
+    "connection.blocked": True,
+    "authentication_failure_close": True,
+    "per_consumer_qos": True,
+}
+
+# What is answered to a method if the test says nothing about it.
+ANSWERS = {
+    "channel.open": ("channel.open-ok", {}),
+    "channel.close": ("channel.close-ok", {}),
+    "confirm.select": ("confirm.select-ok", {}),
+    "exchange.declare": ("exchange.declare-ok", {}),
+    "queue.bind": ("queue.bind-ok", {}),
+    "basic.qos": ("basic.qos-ok", {}),
+    "basic.consume": ("basic.consume-ok", {"consumer_tag": "consumer"}),
+    "tx.select": ("tx.select-ok", {}),
+    "tx.commit": ("tx.commit-ok", {}),
+    "connection.close": ("connection.close-ok", {}),
+}
+
+
+@dataclasses.dataclass
+class Message:
+    """A publish that the broker has taken whole."""
+
+    channel: int
+    args: dict
+    header: bytes
+    body: bytes = b""
+    tag: int = 0
+
+
+class Lost(Exception):
+    """The connection is over."""
+
+
+class Connection(threading.Thread):
+    """One connection from the proxy, served on a thread of its own."""
+
+    def __init__(self, broker, sock):
+        super().__init__(daemon=True)
+        self.broker, self.socket = broker, sock
+        self.frames = []  # what came after connection.open-ok, without heartbeats
+        self.heartbeats = 0
+        self.messages = []
+        self.login = None  # (mechanism, user, password, vhost)
+        self.client_properties = {}
+        self.tuned = {}
+        self.is_open = False
+        self.error = None
+        self.last_tags = {}
+        self._partial = {}
+        self._stream = amqp.FrameStream(sock)
+        self._write_lock = threading.Lock()
+
+    # ---- for tests ----
+
+    def sequence(self):
+        """Every frame so far as `channel:name`, for comparing."""
+        return [str(frame) for frame in self.frames]
+
+    def wait_for(self, *expected):
+        """Until exactly these frames have come: `channel:name`, `channel:header(size)`..."""
+        wait_until(lambda: len(self.sequence()) >= len(expected),
+                   lambda: f"frames {expected}, got {self.sequence()}")
+        assert self.sequence() == list(expected)
+
+    def send(self, data):
+        with self._write_lock:
+            try:
+                self.socket.sendall(data)
+            except OSError as error:
+                raise Lost from error
+
+    def send_method(self, channel, name, **args):
+        self.send(amqp.method_frame(channel, name, **args))
+
+    def die(self):
+        """Goes away like a killed process whose machine is still there: with a reset."""
+        try:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        except OSError:
+            return  # it is over already
+        if threading.current_thread() is self:
+            self.socket.close()
+        else:
+            self.close()  # our thread sits in recv(): only a shutdown gets it out of there
+
+    def close(self):
+        try:
+            self.socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self.socket.close()
+
+    # ---- the thread ----
+
+    def run(self):
+        try:
+            if self._handshake():
+                self.is_open = True
+                self._serve()
+        except Lost:
+            pass
+        except Exception as error:  # shown by the test that closes the broker
+            self.error = error
+        finally:
+            self.is_open = False
+            self.close()
+
+    def _read(self):
+        frame = self._stream.read()
+        if frame is None:
+            raise Lost
+        return frame
+
+    def _expect(self, name):
+        frame = self._read()
+        assert frame.name == name, f"expected {name}, got {frame}"
+        return frame.args
+
+    def _handshake(self):
+        broker = self.broker
+        preamble = self._stream.take(8)
+        if preamble is None:
+            raise Lost
+        assert preamble == amqp.PROTOCOL_HEADER, preamble
+        self.send_method(0, "connection.start", version_minor=9, mechanisms="PLAIN AMQPLAIN",
+                         locales="en_US", server_properties=broker.server_properties)
+        start_ok = self._expect("connection.start-ok")
+        self.client_properties = start_ok["client_properties"]
+        user, password = start_ok["response"].split(b"\0")[1:]
+        if broker.refuse_login:
+            self.send_method(0, "connection.close", reply_code=403,
+                             reply_text="ACCESS_REFUSED - scripted", class_id=10, method_id=11)
+            return False
+        self.send_method(0, "connection.tune", channel_max=broker.channel_max,
+                         frame_max=broker.frame_max, heartbeat=broker.heartbeat)
+        self.tuned = self._expect("connection.tune-ok")
+        vhost = self._expect("connection.open")["vhost"]
+        self.login = (start_ok["mechanism"].decode(), user.decode(), password.decode(), vhost)
+        if broker.refuse_vhost:
+            self.send_method(0, "connection.close", reply_code=530,
+                             reply_text="NOT_ALLOWED - scripted", class_id=10, method_id=40)
+            return False
+        self.send_method(0, "connection.open-ok")
+        return True
+
+    def _serve(self):
+        while True:
+            frame = self._read()
+            if frame.type == amqp.HEARTBEAT:
+                self.heartbeats += 1
+                continue
+            number = len(self.frames) + 1
+            if self.broker.dies(self, number, "before"):
+                self.die()
+                return
+            self.frames.append(frame)
+            self._take(frame)
+            if self.broker.dies(self, number, "after"):
+                self.die()
+                return
+            if frame.name == "connection.close":
+                return
+
+    def _take(self, frame):
+        if self.broker.on_frame and self.broker.on_frame(self, frame):
+            return
+        if frame.type == amqp.METHOD:
+            self._take_method(frame)
+        else:
+            self._take_content(frame)
+
+    def _take_method(self, frame):
+        if frame.name == "basic.publish":
+            self._partial[frame.channel] = Message(frame.channel, frame.args, b"")
+        elif frame.name == "confirm.select":
+            self.last_tags[frame.channel] = 0
+        elif frame.name == "channel.open":
+            self.last_tags.pop(frame.channel, None)
+        if frame.name in self.broker.silent_on:
+            return
+        if frame.name == "queue.declare":
+            self.send_method(frame.channel, "queue.declare-ok", queue=frame.args["queue"])
+        elif frame.name in ANSWERS:
+            name, args = ANSWERS[frame.name]
+            self.send_method(frame.channel, name, **args)
+
+    def _take_content(self, frame):
+        message = self._partial[frame.channel]
+        if frame.type == amqp.HEADER:
+            assert not message.header
+            message.header = frame.payload
+        else:
+            message.body += frame.payload
+        size = struct.unpack_from(">Q", message.header, 4)[0]
+        assert len(message.body) <= size
+        if len(message.body) == size:
+            del self._partial[frame.channel]
+            self._take_message(message)
+
+    def _take_message(self, message):
+        with self.broker.lock:
+            self.messages.append(message)
+            self.broker.messages.append(message)
+        if message.channel in self.last_tags:
+            self.last_tags[message.channel] += 1
+            message.tag = self.last_tags[message.channel]
+            if self.broker.acks:
+                self.send_method(message.channel, "basic.ack", delivery_tag=message.tag)
+
+
+class FakeBroker:
+    """Listens from the start unless `up` is false. Attributes may be changed at any time.
+
+    confirms        whether publisher_confirms is among the capabilities it offers
+    acks            whether it confirms what it takes
+    refuse_login    answers start-ok with connection.close 403
+    refuse_vhost    answers connection.open with connection.close 530
+    silent_on       names of methods that get no answer
+    on_frame        called with (connection, frame); true: the frame is dealt with
+    death           (k, "before" | "after"): the next connection that gets to its k-th frame ends
+                    before it has looked at it, or once it has answered it; then this is None
+    """
+
+    def __init__(self, confirms=True, frame_max=131072, channel_max=2047, heartbeat=0, up=True):
+        self.port = free_port()
+        self.server_properties = {
+            "product": "scripted", "version": "0",
+            "capabilities": dict(CAPABILITIES, publisher_confirms=confirms)}
+        if not confirms:
+            del self.server_properties["capabilities"]["publisher_confirms"]
+        self.frame_max, self.channel_max, self.heartbeat = frame_max, channel_max, heartbeat
+        self.acks, self.refuse_login, self.refuse_vhost = True, False, False
+        self.silent_on, self.on_frame, self.death = set(), None, None
+        self.lock = threading.Lock()
+        self.connections = []
+        self.messages = []  # of all connections, in the order of arrival
+        self._listener = None
+        if up:
+            self.up()
+
+    @property
+    def url(self):
+        return f"amqp://127.0.0.1:{self.port}"
+
+    def dies(self, _connection, number, side):
+        with self.lock:
+            if self.death != (number, side):
+                return False
+            self.death = None
+            return True
+
+    def up(self):
+        assert self._listener is None
+        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=64)
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def down(self):
+        """Stops listening and resets every connection."""
+        if self._listener:
+            try:
+                self._listener.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            self._listener.close()
+            self._listener = None
+        for connection in self.connections:
+            connection.die()
+
+    def _accept(self, listener):
+        while True:
+            try:
+                sock, _ = listener.accept()
+            except OSError:
+                return
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection = Connection(self, sock)
+            self.connections.append(connection)
+            connection.start()
+
+    def open_connections(self):
+        return [connection for connection in self.connections if connection.is_open]
+
+    def wait_connection(self, number=1):
+        """The number-th connection ever, once it is open or already over again."""
+        wait_until(lambda: len(self.connections) >= number and
+                   (self.connections[number - 1].is_open
+                    or not self.connections[number - 1].is_alive()),
+                   lambda: f"connection {number} at the broker, got {len(self.connections)}")
+        return self.connections[number - 1]
+
+    def wait_messages(self, count):
+        wait_until(lambda: len(self.messages) >= count,
+                   lambda: f"{count} messages at the broker, got {len(self.messages)}")
+        return [message.body for message in self.messages]
+
+    def close(self):
+        self.down()
+        for connection in self.connections:
+            connection.join(30)
+        release_port(self.port)
+        errors = [connection.error for connection in self.connections if connection.error]
+        assert not errors, f"the proxy broke the protocol: {errors}"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()

@@ -1,0 +1,233 @@
+"""amqpbuf with a folder and a port of its own."""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+
+import pika
+
+from .ports import free_port, release_port
+from .process import spawn
+from .wait import wait_until
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BINARY = pathlib.Path(os.environ.get("AMQPBUF_BIN", ROOT / "build-dev" / "amqpbuf"))
+INSPECT = pathlib.Path(os.environ.get("AMQPBUF_INSPECT_BIN", BINARY.parent / "amqpbuf-inspect"))
+
+_REPORT = re.compile(r"AddressSanitizer|LeakSanitizer|UndefinedBehavior|runtime error:|"
+                     r"SUMMARY: |Assertion|assertion")
+_FIELD = re.compile(r'([a-z_0-9]+)=("(?:[^"\\]|\\.)*"|[^ "]*)(?: |$)')
+
+# A small quarantine, so that resident memory says something about the program itself.
+_SANITIZERS = {
+    "ASAN_OPTIONS": "detect_leaks=1:quarantine_size_mb=4:exitcode=99",
+    "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
+}
+
+# Quick enough for tests; what a test is about it sets itself.
+DEFAULTS = {
+    "upstream.reconnect_min": "20ms",
+    "upstream.reconnect_max": "200ms",
+    "log.level": "debug",
+}
+
+
+def parse_line(line):
+    """A logfmt line as a dict; None if it is none."""
+    fields, at = {}, 0
+    while at < len(line):
+        match = _FIELD.match(line, at)
+        if not match:
+            return None
+        value = match[2]
+        if value.startswith('"'):
+            value = re.sub(r"\\(.)", r"\1", value[1:-1])
+        fields[match[1]] = value
+        at = match.end()
+    return fields if "event" in fields else None
+
+
+class Proxy:
+    """`options` are SECTION.KEY: value. Starts at once unless `start` is false."""
+
+    def __init__(self, upstream_url, options=None, start=True):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="amqpbuf-proxy-"))
+        self.spool = self.folder / "spool"
+        self.port = free_port()
+        self.log_path = self.folder / "stderr.log"
+        self.options = dict(DEFAULTS)
+        self.options.update({
+            "listen.port": self.port,
+            "upstream.url": upstream_url,
+            "spool.path": self.spool,
+        })
+        self.options.update(options or {})
+        self._process = None
+        self._read_from = 0
+        if start:
+            self.start()
+
+    def _write_configuration(self):
+        sections = {}
+        for name, value in self.options.items():
+            section, key = name.split(".", 1)
+            sections.setdefault(section, []).append(f"{key} = {value}\n")
+        (self.folder / "proxy.ini").write_text(
+            "".join(f"[{name}]\n{''.join(lines)}" for name, lines in sections.items()))
+
+    # ---- life ----
+
+    def start(self):
+        assert not self.is_running()
+        self._write_configuration()
+        self.log_path.touch()
+        self._read_from = self.log_path.stat().st_size
+        with open(self.log_path, "ab") as log:
+            self._process = spawn([str(BINARY), "-c", str(self.folder / "proxy.ini")],
+                                  cwd=self.folder, stdout=log, stderr=log,
+                                  env=dict(os.environ, **_SANITIZERS))
+        self.wait_event("listening")
+        return self
+
+    @property
+    def pid(self):
+        return self._process.pid
+
+    def is_running(self):
+        return self._process is not None and self._process.poll() is None
+
+    def kill9(self):
+        assert self.is_running(), self.failure("amqpbuf had ended by itself")
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+        self._process = None
+
+    def term(self, timeout=60):
+        """SIGTERM; it must end in order and with status 0."""
+        assert self.is_running(), self.failure("amqpbuf had ended by itself")
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            status = self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            raise AssertionError(self.failure(f"not ended {timeout} s after SIGTERM")) from None
+        self._process = None
+        assert status == 0, self.failure(f"SIGTERM ended in status {status}")
+
+    def restart(self):
+        self.term()
+        self.start()
+
+    def crash_and_start(self):
+        self.kill9()
+        self.start()
+
+    def close(self):
+        """Ends it, and fails on whatever it had to report about itself."""
+        try:
+            if self._process is not None:
+                self.term()
+            reports = [line for line in self.log_text().splitlines() if _REPORT.search(line)]
+            assert not reports, self.failure("\n".join(reports[:5]))
+            broken = [line for line in self.log_text().splitlines() if parse_line(line) is None]
+            assert not broken, f"log lines that are not logfmt: {broken[:5]}"
+        finally:
+            if self.is_running():
+                self._process.kill()
+                self._process.wait()
+            shutil.rmtree(self.folder, ignore_errors=True)
+            release_port(self.port)
+
+    def discard(self):
+        """Ends it after a test that has failed already: no second complaint."""
+        if self.is_running():
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+        shutil.rmtree(self.folder, ignore_errors=True)
+        release_port(self.port)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        if kind is None:
+            self.close()
+        else:
+            self.discard()
+
+    # ---- log ----
+
+    def log_text(self):
+        return self.log_path.read_text(errors="replace")
+
+    def failure(self, text):
+        return f"{text}\n--- log of amqpbuf ---\n{self.log_text()[-6000:]}"
+
+    def events(self, name=None, whole=False):
+        """Log lines as dicts: of this start, or of all starts."""
+        with open(self.log_path, "rb") as log:
+            log.seek(0 if whole else self._read_from)
+            lines = log.read().decode(errors="replace").splitlines()
+        parsed = [fields for fields in map(parse_line, lines) if fields]
+        return [fields for fields in parsed if name in (None, fields["event"])]
+
+    def wait_event(self, name, count=1, timeout=60):
+        """Until `event=name` was logged `count` times since the start; the last of them."""
+
+        def seen():
+            found = self.events(name)
+            if len(found) < count and not self.is_running():
+                raise AssertionError(self.failure(f"amqpbuf ended before event={name}"))
+            return len(found) >= count and found[count - 1]
+
+        return wait_until(seen, lambda: self.failure(f"event={name} {count} times"), timeout)
+
+    # ---- looking at it ----
+
+    def resident_bytes(self):
+        status = pathlib.Path(f"/proc/{self.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) * 1024
+
+    def inspect(self, *arguments):
+        done = subprocess.run([str(INSPECT), "-s", str(self.spool), *arguments],
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, timeout=120, check=False,
+                              env=dict(os.environ, **_SANITIZERS))
+        assert done.returncode == 0, \
+            f"amqpbuf-inspect {arguments}: {done.returncode} {done.stderr.decode()}"
+        return done.stdout
+
+    def summary(self):
+        return json.loads(self.inspect("summary", "--json"))
+
+    def dump(self, *filters):
+        return [json.loads(line) for line in self.inspect("dump", *filters).splitlines()]
+
+    def waiting(self):
+        """Number of messages in the spool."""
+        return sum(queue["messages"] for queue in self.summary()["queues"])
+
+    def bodies(self):
+        """Bodies (texts) of all that waits, in the order in which it will go out."""
+        return [message["body"] for message in self.dump()]
+
+    def wait_empty(self):
+        wait_until(lambda: self.waiting() == 0,
+                   lambda: self.failure(f"spool empty, {self.waiting()} messages wait"))
+
+    # ---- clients ----
+
+    def connect(self, user="guest", password=None, vhost="/", **options):
+        """A pika connection through it."""
+        from .rabbit import USERS
+        options.setdefault("heartbeat", 0)
+        return pika.BlockingConnection(pika.ConnectionParameters(
+            "127.0.0.1", self.port, vhost, pika.PlainCredentials(user, password or USERS[user]),
+            socket_timeout=60, stack_timeout=60, blocked_connection_timeout=120, **options))

@@ -1,0 +1,211 @@
+"""A RabbitMQ of its own: private folder, ports, cookie and epmd; the system's service is untouched."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+
+import pika
+
+from .ports import free_port, release_port
+from .process import spawn
+from .wait import wait_until
+
+# Debian's wrapper in /usr/sbin changes to the user rabbitmq and to /var/lib/rabbitmq.
+SCRIPTS = pathlib.Path("/usr/lib/rabbitmq/bin")
+
+USERS = {"guest": "guest", "shop": "shop-secret", "audit": "audit-secret"}
+VHOSTS = ["/", "shop"]
+
+# One scheduler and no busy waiting: the tests share the machine's few cores.
+ERL_ARGS = "-noinput +S 1:1 +sbwt none -kernel inet_dist_use_interface {127,0,0,1}"
+
+START_TIMEOUT_S = 120
+
+
+class Rabbit:
+    """Data and port stay the same from one start to the next."""
+
+    def __init__(self, **settings):
+        """`settings` go into rabbitmq.conf; an underscore pair stands for a dot."""
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="amqpbuf-rabbit-"))
+        self.port, self._dist, self._epmd_port = free_port(), free_port(), free_port()
+        self._server = self._epmd = None
+        self._log = open(self.folder / "output.log", "ab")
+        self._write_configuration(settings)
+
+    def _write_configuration(self, settings):
+        lines = {
+            "listeners.tcp.1": f"127.0.0.1:{self.port}",
+            "load_definitions": self.folder / "definitions.json",
+            "vm_memory_high_watermark.absolute": "2GB",
+            "disk_free_limit.absolute": "50MB",
+            "log.console": "false",
+        }
+        lines.update({key.replace("__", "."): value for key, value in settings.items()})
+        (self.folder / "rabbitmq.conf").write_text(
+            "".join(f"{key} = {value}\n" for key, value in lines.items()))
+        (self.folder / "plugins").write_text("[].\n")
+        (self.folder / "definitions.json").write_text(json.dumps({
+            "users": [{"name": name, "password": password, "tags": ["administrator"]}
+                      for name, password in USERS.items()],
+            "vhosts": [{"name": name} for name in VHOSTS],
+            "permissions": [{"user": user, "vhost": vhost,
+                             "configure": ".*", "write": ".*", "read": ".*"}
+                            for user in USERS for vhost in VHOSTS],
+        }))
+
+    def _environment(self):
+        return {
+            "PATH": os.environ["PATH"],
+            "LANG": "C.UTF-8",
+            "HOME": str(self.folder),
+            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODENAME": f"rabbit{self.port}@localhost",
+            "RABBITMQ_DIST_PORT": str(self._dist),
+            "RABBITMQ_MNESIA_BASE": str(self.folder / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(self.folder / "log"),
+            "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq"),
+            "RABBITMQ_CONF_ENV_FILE": str(self.folder / "none.conf"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "plugins"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": ERL_ARGS,
+            # Makes the script become the Erlang machine, so that our child is the server itself.
+            "RABBITMQ_ALLOW_INPUT": "1",
+        }
+
+    # ---- life ----
+
+    def start(self):
+        self.launch()
+        wait_until(self.is_accepting, f"RabbitMQ accepts on port {self.port}; see {self.folder}",
+                   START_TIMEOUT_S)
+        return self
+
+    def launch(self):
+        """Starts without waiting."""
+        if self._epmd is None:
+            # Started here, not by Erlang: that one would become a daemon which nobody ends.
+            self._epmd = spawn(["epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"],
+                               stdout=self._log, stderr=self._log)
+            wait_until(lambda: _connects(self._epmd_port), "epmd accepts")
+        assert not self.is_running()
+        self._server = spawn([str(SCRIPTS / "rabbitmq-server")], env=self._environment(),
+                             cwd=self.folder, stdout=self._log, stderr=self._log)
+
+    def is_running(self):
+        return self._server is not None and self._server.poll() is None
+
+    def is_accepting(self):
+        if not self.is_running():
+            tail = (self.folder / "output.log").read_text(errors="replace")[-3000:]
+            raise AssertionError(f"RabbitMQ ended with {self._server.returncode}:\n{tail}")
+        try:
+            self.connect().close()
+        except pika.exceptions.AMQPError:
+            return False
+        return True
+
+    def _end(self, number, timeout=START_TIMEOUT_S):
+        if self.is_running():
+            self._server.send_signal(number)
+            self._server.wait(timeout)
+        self._server = None
+
+    def stop(self):
+        """In an orderly way, as an operator would."""
+        self._end(signal.SIGTERM)
+
+    def kill(self):
+        self._end(signal.SIGKILL)
+
+    def suspend(self):
+        """Alive for the kernel, silent for everybody: what a hung machine looks like."""
+        self._server.send_signal(signal.SIGSTOP)
+
+    def resume(self):
+        self._server.send_signal(signal.SIGCONT)
+
+    def close(self):
+        """Ends all of it and removes the folder."""
+        self.kill()
+        if self._epmd:
+            self._epmd.kill()
+            self._epmd.wait()
+        self._log.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for port in (self.port, self._dist, self._epmd_port):
+            release_port(port)
+
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, *_):
+        self.close()
+
+    # ---- use ----
+
+    def ctl(self, *arguments):
+        done = subprocess.run([str(SCRIPTS / "rabbitmqctl"), "-q", *arguments],
+                              env=self._environment(), cwd=self.folder, timeout=START_TIMEOUT_S,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True, check=False)
+        assert done.returncode == 0, f"rabbitmqctl {' '.join(arguments)}: {done.stdout}"
+        return done.stdout
+
+    def connect(self, user="guest", vhost="/"):
+        """A pika connection straight to it, past any proxy."""
+        return pika.BlockingConnection(pika.ConnectionParameters(
+            "127.0.0.1", self.port, vhost, pika.PlainCredentials(user, USERS[user]),
+            heartbeat=0, socket_timeout=30, blocked_connection_timeout=60))
+
+    def declare(self, queue, vhost="/", **options):
+        options.setdefault("durable", True)
+        with self.connect(vhost=vhost) as connection:
+            connection.channel().queue_declare(queue, **options)
+
+    def delete(self, queue, vhost="/"):
+        with self.connect(vhost=vhost) as connection:
+            connection.channel().queue_delete(queue)
+
+    def count(self, queue, vhost="/"):
+        with self.connect(vhost=vhost) as connection:
+            return connection.channel().queue_declare(queue, passive=True).method.message_count
+
+    def take(self, queue, vhost="/"):
+        """All that is in the queue now: [(method, properties, body)], and removes it."""
+        taken = []
+        with self.connect(vhost=vhost) as connection:
+            channel = connection.channel()
+            while True:
+                message = channel.basic_get(queue, auto_ack=True)
+                if message[0] is None:
+                    return taken
+                taken.append(message)
+
+    def wait_for(self, queue, expected, vhost="/"):
+        """Takes messages until there are as many as expected, and returns their bodies.
+
+        Whatever is there beyond that number is returned too, so that a duplicate is seen.
+        """
+        bodies = []
+
+        def enough():
+            bodies.extend(body for _, _, body in self.take(queue, vhost))
+            return len(bodies) >= expected
+
+        wait_until(enough, lambda: f"{expected} messages in {queue}, got {len(bodies)}: "
+                                   f"{bodies[:3]}...{bodies[-3:]}")
+        return bodies
+
+
+def _connects(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), 5).close()
+    except OSError:
+        return False
+    return True
