@@ -72,8 +72,8 @@ struct config {
 /* One broker of upstream.url. */
 struct config_upstream {
     bool tls;
-    char *host; /* name or address, without the brackets of an IPv6 address */
     uint16_t port;
+    char *host;                    /* name or address, without the brackets of an IPv6 address */
     char *user, *password, *vhost; /* NULL if the URL has none; percent-decoded */
 };
 

@@ -22,10 +22,10 @@ enum config_type {
 struct config_option {
     const char *section, *key;
     enum config_type type;
+    bool reloadable;      /* may change without a restart */
     const char *fallback; /* the default, as a file would give it */
     uint64_t min, max;
     size_t offset, width; /* of the field in struct config */
-    bool reloadable;      /* may change without a restart */
     const char *help;     /* one line */
     const char *words;    /* of an enum, separated by spaces, in the order of its C enum */
 };

@@ -17,14 +17,14 @@
 #include "config/config.h"
 #include "config/table.h"
 
-enum { SETS_MAX = 8, VARIABLES_MAX = 8 };
+enum { SETS_MAX = 8, VARIABLES_MAX = 8, NOTES_BYTES = 256 };
 
 /* What a case loads, and what came of it. */
 struct loading {
     const char *file; /* its text; NULL: an empty one */
     size_t file_len;  /* 0: up to its NUL */
     const char *sets[SETS_MAX];
-    const char *variables[VARIABLES_MAX];
+    char *variables[VARIABLES_MAX];
     struct config config;
     char *said;
     char path[32];
@@ -43,7 +43,7 @@ static bool load(struct loading *l)
 
     char *environment[VARIABLES_MAX + 1] = {NULL};
     for (unsigned i = 0; i < VARIABLES_MAX && l->variables[i]; i++)
-        environment[i] = (char *)(uintptr_t)l->variables[i];
+        environment[i] = l->variables[i];
     struct config_sources sources = {.file = l->path, .sets = l->sets, .environment = environment};
     while (sources.set_count < SETS_MAX && l->sets[sources.set_count])
         sources.set_count++;
@@ -407,13 +407,13 @@ static void test_urls(void **state)
                                  "amqp://u:p@h/%2F,amqp://u:p@10.0.0.1/shop%20x"}};
     load_fine(&l);
     static const struct config_upstream expected[] = {
-        {false, "a", 5672, NULL, NULL, NULL},
-        {true, "::1", 5671, NULL, NULL, NULL},
-        {false, "h.x", 1, NULL, NULL, NULL},
-        {true, "fe80::2", 65535, "u@x", "p,/:", "/"},
-        {false, "h", 5672, "u", "", ""},
-        {false, "h", 5672, "u", "p", "/"},
-        {false, "10.0.0.1", 5672, "u", "p", "shop x"},
+        {false, 5672, "a", NULL, NULL, NULL},
+        {true, 5671, "::1", NULL, NULL, NULL},
+        {false, 1, "h.x", NULL, NULL, NULL},
+        {true, 65535, "fe80::2", "u@x", "p,/:", "/"},
+        {false, 5672, "h", "u", "", ""},
+        {false, 5672, "h", "u", "p", "/"},
+        {false, 5672, "10.0.0.1", "u", "p", "shop x"},
     };
     unsigned count;
     struct config_upstream *u = config_upstreams(&l.config, &count);
@@ -589,8 +589,9 @@ static void test_example(void **state)
 
 static void note(void *arg, const char *section_key)
 {
-    strcat(arg, section_key);
-    strcat(arg, " ");
+    char *notes = arg;
+    size_t len = strlen(notes);
+    snprintf(notes + len, NOTES_BYTES - len, "%s ", section_key);
 }
 
 static void test_adopt(void **state)
@@ -600,7 +601,7 @@ static void test_adopt(void **state)
     struct loading next = {.sets = {"log.level=debug", "pool.publish_buffer_size=5",
                                     "pool.close_waits=no", "spool.path=/other", "listen.port=1",
                                     "drain.expiration=keep"}};
-    char notes[256] = "";
+    char notes[NOTES_BYTES] = "";
     load_fine(&now);
     load_fine(&next);
     assert_true(config_adopt(&now.config, &next.config, note, notes));

@@ -15,17 +15,17 @@
 enum { ARGUMENTS_MAX = 8 };
 
 struct parsing {
-    const char *arguments[ARGUMENTS_MAX]; /* behind the program's name */
+    char *arguments[ARGUMENTS_MAX]; /* behind the program's name */
     struct options options;
     char *said;
 };
 
 static bool parse(struct parsing *p)
 {
-    char *argv[ARGUMENTS_MAX + 2] = {(char *)(uintptr_t) "amqpbuf"};
+    char *argv[ARGUMENTS_MAX + 2] = {"amqpbuf"};
     int argc = 1;
     while (argc <= ARGUMENTS_MAX && p->arguments[argc - 1]) {
-        argv[argc] = (char *)(uintptr_t)p->arguments[argc - 1];
+        argv[argc] = p->arguments[argc - 1];
         argc++;
     }
     size_t said_size;
@@ -72,7 +72,7 @@ static void test_actions(void **state)
 {
     (void)state;
     static const struct {
-        const char *argument;
+        char *argument;
         enum options_action action;
     } cases[] = {
         {"--check", OPTIONS_CHECK},     {"--print-config", OPTIONS_PRINT_CONFIG},
@@ -91,7 +91,8 @@ static void test_wrong_usage(void **state)
 {
     (void)state;
     static const struct {
-        const char *arguments[2], *said;
+        char *arguments[2];
+        const char *said;
     } cases[] = {
         {{"-x"}, "-x: unknown option"},
         {{"-xc"}, "-x: unknown option"},
