@@ -1,0 +1,121 @@
+#include "spool/credential.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+#include <openssl/rand.h>
+
+enum { FORM_VERSION = 1, NONCE_BYTES = 12, TAG_BYTES = 16 };
+
+/* ---- the key ---- */
+
+static enum status make_key(struct credential_key *key, const char *path, struct failure *failure)
+{
+    if (RAND_bytes(key->bytes, sizeof key->bytes) != 1)
+        return failure_set(failure, STATUS_IO, "no random bytes for %s", path);
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return failure_set(failure, STATUS_IO, "cannot make %s: %s", path, strerror(errno));
+    bool written = write(fd, key->bytes, sizeof key->bytes) == (ssize_t)sizeof key->bytes &&
+                   fsync(fd) == 0;
+    int error = errno;
+    close(fd);
+    if (written)
+        return STATUS_OK;
+    unlink(path);
+    return failure_set(failure, STATUS_IO, "cannot write %s: %s", path, strerror(error));
+}
+
+static enum status read_key(int fd, struct credential_key *key, const char *path,
+                            struct failure *failure)
+{
+    struct stat st;
+    if (fstat(fd, &st) != 0)
+        return failure_set(failure, STATUS_IO, "%s: %s", path, strerror(errno));
+    if (st.st_mode & 077)
+        return failure_set(failure, STATUS_PERMISSION,
+                           "%s can be read by others; mend it with: chmod 600 %s", path, path);
+    uint8_t extra;
+    if (read(fd, key->bytes, sizeof key->bytes) != (ssize_t)sizeof key->bytes ||
+        read(fd, &extra, 1) != 0)
+        return failure_set(failure, STATUS_DAMAGED, "%s is not a key of %d bytes", path,
+                           CREDENTIAL_KEY_BYTES);
+    return STATUS_OK;
+}
+
+enum status credential_key_load(struct credential_key *key, const char *path,
+                                struct failure *failure)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT)
+        return make_key(key, path, failure);
+    if (fd < 0)
+        return failure_set(failure, STATUS_IO, "cannot read %s: %s", path, strerror(errno));
+    enum status status = read_key(fd, key, path, failure);
+    close(fd);
+    return status;
+}
+
+/* ---- sealing ---- */
+
+/* User and vhost as additional data, each with its terminator, so that the border is fixed. */
+static bool add_place(EVP_CIPHER_CTX *ctx, bool seal, const char *user, const char *vhost)
+{
+    int len;
+    int (*update)(EVP_CIPHER_CTX *, unsigned char *, int *, const unsigned char *, int) =
+        seal ? EVP_EncryptUpdate : EVP_DecryptUpdate;
+    return update(ctx, NULL, &len, (const uint8_t *)user, (int)strlen(user) + 1) == 1 &&
+           update(ctx, NULL, &len, (const uint8_t *)vhost, (int)strlen(vhost) + 1) == 1;
+}
+
+enum status credential_seal(const struct credential_key *key, const char *user, const char *vhost,
+                            const uint8_t *password, size_t password_len, uint8_t *sealed)
+{
+    uint8_t *nonce = sealed + 1, *text = nonce + NONCE_BYTES, *tag = text + password_len;
+    int len;
+    sealed[0] = FORM_VERSION;
+    EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
+    bool ok = ctx && RAND_bytes(nonce, NONCE_BYTES) == 1 &&
+              EVP_EncryptInit_ex(ctx, EVP_aes_256_gcm(), NULL, key->bytes, nonce) == 1 &&
+              add_place(ctx, true, user, vhost) &&
+              EVP_EncryptUpdate(ctx, text, &len, password, (int)password_len) == 1 &&
+              EVP_EncryptFinal_ex(ctx, text + len, &len) == 1 &&
+              EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_GCM_GET_TAG, TAG_BYTES, tag) == 1;
+    EVP_CIPHER_CTX_free(ctx);
+    return ok ? STATUS_OK : STATUS_IO;
+}
+
+enum status credential_open(const struct credential_key *key, const char *user, const char *vhost,
+                            const uint8_t *sealed, size_t sealed_len, uint8_t *password,
+                            size_t *password_len)
+{
+    if (sealed_len < CREDENTIAL_OVERHEAD_BYTES || sealed[0] != FORM_VERSION)
+        return STATUS_DAMAGED;
+    size_t text_len = sealed_len - CREDENTIAL_OVERHEAD_BYTES;
+    const uint8_t *nonce = sealed + 1, *text = nonce + NONCE_BYTES, *tag = text + text_len;
+    int len;
+    EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
+    bool ok = ctx && EVP_DecryptInit_ex(ctx, EVP_aes_256_gcm(), NULL, key->bytes, nonce) == 1 &&
+              add_place(ctx, false, user, vhost) &&
+              EVP_DecryptUpdate(ctx, password, &len, text, (int)text_len) == 1 &&
+              EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_GCM_SET_TAG, TAG_BYTES, (void *)tag) == 1 &&
+              EVP_DecryptFinal_ex(ctx, password + len, &len) == 1;
+    EVP_CIPHER_CTX_free(ctx);
+    *password_len = text_len;
+    return ok ? STATUS_OK : STATUS_DAMAGED;
+}
+
+bool credential_equal(const uint8_t *a, size_t a_len, const uint8_t *b, size_t b_len)
+{
+    return a_len == b_len && CRYPTO_memcmp(a, b, a_len) == 0;
+}
+
+void credential_wipe(void *memory, size_t len)
+{
+    OPENSSL_cleanse(memory, len);
+}

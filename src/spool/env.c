@@ -1,0 +1,119 @@
+#include "spool/env.h"
+
+#include <errno.h>
+#include <string.h>
+
+enum status env_error(struct failure *failure, int error, const char *doing)
+{
+    enum status status;
+    switch (error) {
+    case 0:
+        return STATUS_OK;
+    case MDB_NOTFOUND:
+        status = STATUS_NOT_FOUND;
+        break;
+    case MDB_MAP_FULL: /* the reserve should have prevented it: this transaction is lost */
+    case MDB_TXN_FULL:
+    case ENOSPC:
+    case EDQUOT:
+        status = STATUS_NO_SPACE;
+        break;
+    case ENOMEM:
+        status = STATUS_NO_MEMORY;
+        break;
+    case EACCES:
+    case EPERM:
+    case EROFS:
+        status = STATUS_PERMISSION;
+        break;
+    case ENOENT:
+        status = STATUS_NO_SPOOL;
+        break;
+    case MDB_CORRUPTED:
+    case MDB_PAGE_NOTFOUND:
+    case MDB_INVALID:
+        status = STATUS_DAMAGED;
+        break;
+    case MDB_VERSION_MISMATCH:
+        status = STATUS_VERSION;
+        break;
+    case MDB_PANIC:
+        status = STATUS_FATAL;
+        break;
+    default:
+        status = STATUS_IO;
+    }
+    return failure_set(failure, status, "%s: %s", doing, mdb_strerror(error));
+}
+
+enum status env_open(MDB_env **env, const char *path, uint64_t map_size, unsigned flags,
+                     struct failure *failure)
+{
+    int error = mdb_env_create(env);
+    if (error)
+        return env_error(failure, error, "creating the environment");
+    error = mdb_env_set_maxdbs(*env, ENV_DATABASES_MAX);
+    if (!error && map_size)
+        error = mdb_env_set_mapsize(*env, map_size);
+    if (!error)
+        error = mdb_env_open(*env, path, flags | MDB_NOTLS, 0600);
+    if (!error)
+        return STATUS_OK;
+    enum status status = env_error(failure, error, path);
+    mdb_env_close(*env);
+    *env = NULL;
+    return status;
+}
+
+/* Each record of the free database is a list of page numbers, its length in front (lmdb.h does not
+ * promise this, mdb_stat(1) relies on it too). */
+static uint64_t count_free_pages(MDB_txn *txn, int *error)
+{
+    enum { FREE_DBI = 0 };
+    MDB_cursor *cursor;
+    uint64_t pages = 0;
+    *error = mdb_cursor_open(txn, FREE_DBI, &cursor);
+    if (*error)
+        return 0;
+    MDB_val key, data;
+    while ((*error = mdb_cursor_get(cursor, &key, &data, MDB_NEXT)) == 0) {
+        size_t count = 0;
+        memcpy(&count, data.mv_data, sizeof count);
+        pages += count;
+    }
+    mdb_cursor_close(cursor);
+    if (*error == MDB_NOTFOUND)
+        *error = 0;
+    return pages;
+}
+
+enum status env_used_pages(MDB_env *env, MDB_txn *txn, uint64_t *used, uint64_t *page_bytes,
+                           struct failure *failure)
+{
+    MDB_envinfo info;
+    MDB_stat stat;
+    mdb_env_info(env, &info);
+    mdb_env_stat(env, &stat);
+    int error;
+    uint64_t free_pages = count_free_pages(txn, &error);
+    uint64_t pages = info.me_last_pgno + 1;
+    *used = pages > free_pages ? pages - free_pages : 0;
+    *page_bytes = stat.ms_psize;
+    return env_error(failure, error, "counting free pages");
+}
+
+enum status env_read_version(MDB_txn *txn, MDB_dbi *meta, uint32_t *version,
+                             struct failure *failure)
+{
+    MDB_val key = {sizeof "version" - 1, "version"}, data;
+    int error = mdb_dbi_open(txn, "meta", 0, meta);
+    if (!error)
+        error = mdb_get(txn, *meta, &key, &data);
+    if (error)
+        return env_error(failure, error, "reading the format version");
+    if (data.mv_size != 4)
+        return failure_set(failure, STATUS_DAMAGED, "the format version is unreadable");
+    const uint8_t *at = data.mv_data;
+    *version = (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+    return STATUS_OK;
+}

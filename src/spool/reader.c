@@ -1,0 +1,318 @@
+#include "amqpbuf/spool_reader.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "spool/directory.h"
+#include "spool/env.h"
+#include "spool/walk.h"
+
+/* Each batch is copied out inside a short read transaction, which ends before the first visit: a
+ * visitor that is slow (a terminal, a pipe) never keeps the proxy from using old pages again. */
+
+struct reader {
+    MDB_env *env;
+    MDB_dbi queues;
+};
+
+/* ---- opening ---- */
+
+static enum status check_version(struct reader *reader, struct failure *failure)
+{
+    MDB_txn *txn;
+    MDB_dbi meta;
+    uint32_t version = 0;
+    int error = mdb_txn_begin(reader->env, NULL, MDB_RDONLY, &txn);
+    if (error)
+        return env_error(failure, error, "starting to read");
+    enum status status = env_read_version(txn, &meta, &version, failure);
+    if (status == STATUS_OK && version > SPOOL_FORMAT_VERSION)
+        status = failure_set(failure, STATUS_VERSION,
+                             "the spool has format version %u, this program knows up to %u",
+                             version, SPOOL_FORMAT_VERSION);
+    if (status == STATUS_OK)
+        status = env_error(failure, mdb_dbi_open(txn, "queues", 0, &reader->queues),
+                           "opening the queues");
+    if (status == STATUS_NOT_FOUND)
+        status = failure_set(failure, STATUS_NO_SPOOL, "this LMDB environment is not a spool");
+    if (status == STATUS_OK)
+        return env_error(failure, mdb_txn_commit(txn), "opening the queues");
+    mdb_txn_abort(txn);
+    return status;
+}
+
+enum status reader_open(struct reader **out, const char *path, struct failure *failure)
+{
+    struct reader *reader = calloc(1, sizeof *reader);
+    ENSURE(reader);
+    enum status status = env_open(&reader->env, path, 0, MDB_RDONLY, failure);
+    /* A copy, or a read-only file system: nobody writes there, no lock is needed. */
+    if (status == STATUS_PERMISSION || status == STATUS_IO)
+        status = env_open(&reader->env, path, 0, MDB_RDONLY | MDB_NOLOCK, failure);
+    if (status == STATUS_OK)
+        status = check_version(reader, failure);
+    if (status != STATUS_OK) {
+        reader_close(reader);
+        return status;
+    }
+    *out = reader;
+    return STATUS_OK;
+}
+
+void reader_close(struct reader *reader)
+{
+    if (reader->env)
+        mdb_env_close(reader->env);
+    free(reader);
+}
+
+static int begin(struct reader *reader, MDB_txn **txn)
+{
+    int error = mdb_txn_begin(reader->env, NULL, MDB_RDONLY, txn);
+    if (error != MDB_MAP_RESIZED)
+        return error;
+    error = mdb_env_set_mapsize(reader->env, 0); /* the proxy was started with a larger map */
+    return error ? error : mdb_txn_begin(reader->env, NULL, MDB_RDONLY, txn);
+}
+
+/* A queue's list, opened for this transaction alone: the proxy may make new ones at any time. */
+static int open_list(MDB_txn *txn, uint32_t queue, char list, MDB_dbi *dbi)
+{
+    char name[16];
+    directory_database(name, list, queue);
+    return mdb_dbi_open(txn, name, 0, dbi);
+}
+
+/* ---- queues ---- */
+
+struct edge {
+    uint64_t seq, at_us;
+};
+
+/* The record at one end of a list; zeros if it is empty or unreadable. */
+static struct edge find_edge(MDB_txn *txn, MDB_dbi dbi, uint32_t queue, bool last)
+{
+    MDB_cursor *cursor;
+    MDB_val key, value;
+    struct edge edge = {0};
+    if (mdb_cursor_open(txn, dbi, &cursor) != 0)
+        return edge;
+    int error = mdb_cursor_get(cursor, &key, &value, last ? MDB_LAST : MDB_FIRST);
+    while (!error && last && key.mv_size == RECORD_PART_KEY_BYTES)
+        error = mdb_cursor_get(cursor, &key, &value, MDB_PREV);
+    if (!error && key.mv_size >= RECORD_KEY_BYTES) {
+        struct record r;
+        const char *what;
+        edge.seq = record_key_seq(key.mv_data);
+        if (record_read(value.mv_data, value.mv_size, queue, edge.seq, &r, &what) == STATUS_OK)
+            edge.at_us = r.received_at_us;
+    }
+    mdb_cursor_close(cursor);
+    return edge;
+}
+
+/* The next queue after `after`, with its edges, in one short transaction. */
+static int next_queue(struct reader *reader, uint32_t after, struct directory_entry *entry,
+                      struct edge edges[2], struct failure *failure)
+{
+    MDB_txn *txn;
+    MDB_cursor *cursor;
+    uint8_t key_bytes[4];
+    directory_key(key_bytes, after + 1);
+    MDB_val key = {sizeof key_bytes, key_bytes}, value;
+    int error = begin(reader, &txn);
+    if (error)
+        return error;
+    error = mdb_cursor_open(txn, reader->queues, &cursor);
+    if (!error) {
+        error = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
+        if (!error && directory_decode(&key, &value, entry, failure) != STATUS_OK)
+            error = MDB_CORRUPTED;
+        mdb_cursor_close(cursor);
+    }
+    MDB_dbi dbi;
+    if (!error && open_list(txn, entry->id, 'q', &dbi) == 0) {
+        edges[0] = find_edge(txn, dbi, entry->id, false);
+        edges[1] = find_edge(txn, dbi, entry->id, true);
+    }
+    mdb_txn_abort(txn);
+    return error;
+}
+
+enum status reader_queues(struct reader *reader,
+                          bool (*visit)(void *arg, const struct reader_queue *), void *arg,
+                          struct failure *failure)
+{
+    uint32_t after = 0;
+    for (bool more = true; more;) {
+        struct directory_entry entry = {0};
+        struct edge edges[2] = {0};
+        int error = next_queue(reader, after, &entry, edges, failure);
+        if (error == MDB_NOTFOUND)
+            return STATUS_OK;
+        if (error)
+            return env_error(failure, error, "reading the queues");
+        after = entry.id;
+        struct reader_queue queue = {
+            .id = entry.id,
+            .user = entry.user,
+            .vhost = entry.vhost,
+            .messages = entry.messages,
+            .bytes = entry.bytes,
+            .first_seq = edges[0].seq,
+            .last_seq = edges[1].seq,
+            .oldest_at_us = edges[0].at_us,
+            .newest_at_us = edges[1].at_us,
+            .next_seq = entry.next_seq,
+            .rejected = entry.rejected,
+        };
+        more = visit(arg, &queue);
+        directory_entry_clear(&entry);
+    }
+    return STATUS_OK;
+}
+
+/* ---- records ---- */
+
+struct item {
+    struct reader_record record;
+    const char *damage; /* NULL: it is sound */
+    uint8_t *bytes;     /* method, header, body, text */
+};
+
+struct batch {
+    struct item items[READER_BATCH_RECORDS];
+    size_t count, bytes;
+    uint32_t queue;
+    bool bodies, full, no_memory;
+};
+
+static uint8_t *append(uint8_t **at, const void *bytes, size_t len)
+{
+    uint8_t *begin_at = *at;
+    if (len > 0)
+        memcpy(begin_at, bytes, len);
+    *at += len;
+    return begin_at;
+}
+
+static bool copy_item(struct batch *batch, uint64_t seq, const struct record *r,
+                      const struct iovec *body, size_t body_count)
+{
+    size_t body_len = batch->bodies ? (size_t)r->body_size : 0;
+    size_t len = r->method.iov_len + r->header.iov_len + body_len + r->rejection.text_len;
+    uint8_t *at = malloc(len + 1);
+    if (!at) {
+        batch->no_memory = true;
+        return false;
+    }
+    struct item *item = &batch->items[batch->count++];
+    *item = (struct item){.bytes = at};
+    item->record = (struct reader_record){
+        .queue = batch->queue,
+        .seq = seq,
+        .kind = r->kind,
+        .received_at_us = r->received_at_us,
+        .method_len = r->method.iov_len,
+        .header_len = r->header.iov_len,
+        .body_size = r->body_size,
+        .is_rejected = r->is_rejected,
+        .rejection = r->rejection,
+    };
+    item->record.method = append(&at, r->method.iov_base, r->method.iov_len);
+    item->record.header = append(&at, r->header.iov_base, r->header.iov_len);
+    if (batch->bodies) {
+        item->record.body = at;
+        for (size_t i = 0; i < body_count; i++)
+            append(&at, body[i].iov_base, body[i].iov_len);
+    }
+    item->record.rejection.text =
+        (const char *)append(&at, r->rejection.text, r->rejection.text_len);
+    batch->bytes += len;
+    return true;
+}
+
+static bool batch_is_full(struct batch *batch)
+{
+    batch->full = batch->count == READER_BATCH_RECORDS || batch->bytes >= READER_BATCH_BYTES;
+    return batch->full;
+}
+
+static bool on_record(void *arg, uint64_t seq, const struct record *r, const struct iovec *body,
+                      size_t body_count)
+{
+    struct batch *batch = arg;
+    return copy_item(batch, seq, r, body, body_count) && !batch_is_full(batch);
+}
+
+static bool on_damaged(void *arg, uint64_t seq, const char *what)
+{
+    struct batch *batch = arg;
+    batch->items[batch->count++] = (struct item){.record.seq = seq, .damage = what};
+    return !batch_is_full(batch);
+}
+
+static int read_batch(struct reader *reader, uint32_t queue, uint64_t after, unsigned flags,
+                      struct batch *batch)
+{
+    MDB_txn *txn;
+    MDB_dbi dbi;
+    int error = begin(reader, &txn);
+    if (error)
+        return error;
+    error = open_list(txn, queue, flags & READER_REJECTED ? 'r' : 'q', &dbi);
+    if (!error)
+        error = walk_list(txn, dbi, queue, after, batch->bodies, on_record, on_damaged, batch);
+    mdb_txn_abort(txn);
+    return error;
+}
+
+enum status reader_records(struct reader *reader, uint32_t queue, uint64_t after, unsigned flags,
+                           bool (*visit)(void *arg, const struct reader_record *),
+                           void (*damaged)(void *arg, uint32_t queue, uint64_t seq,
+                                           const char *what),
+                           void *arg, struct failure *failure)
+{
+    struct batch *batch = malloc(sizeof *batch);
+    ENSURE(batch);
+    bool more = true;
+    int error = 0;
+    while (more) {
+        *batch = (struct batch){.queue = queue, .bodies = flags & READER_BODIES};
+        error = read_batch(reader, queue, after, flags, batch);
+        more = batch->full && !error && !batch->no_memory;
+        bool wanted = true;
+        for (size_t i = 0; i < batch->count; i++) {
+            struct item *item = &batch->items[i];
+            after = item->record.seq;
+            if (wanted && item->damage)
+                damaged(arg, queue, item->record.seq, item->damage);
+            else if (wanted)
+                wanted = visit(arg, &item->record);
+            free(item->bytes);
+        }
+        more = more && wanted;
+    }
+    bool no_memory = batch->no_memory;
+    free(batch);
+    if (no_memory)
+        return failure_set(failure, STATUS_NO_MEMORY, "out of memory for message %llu",
+                           (unsigned long long)after + 1);
+    return env_error(failure, error, "reading the queue");
+}
+
+void reader_usage(struct reader *reader, uint64_t *used_bytes, uint64_t *max_bytes)
+{
+    MDB_envinfo info;
+    MDB_txn *txn;
+    uint64_t pages = 0, page_bytes = 0;
+    mdb_env_info(reader->env, &info);
+    *max_bytes = info.me_mapsize;
+    *used_bytes = 0;
+    if (begin(reader, &txn) != 0)
+        return;
+    if (env_used_pages(reader->env, txn, &pages, &page_bytes, NULL) == STATUS_OK)
+        *used_bytes = pages * page_bytes;
+    mdb_txn_abort(txn);
+}

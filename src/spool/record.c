@@ -1,0 +1,213 @@
+#include "spool/record.h"
+
+#include <string.h>
+
+#include <xxhash.h>
+
+#include "base/assert.h"
+
+enum {
+    AT_MAGIC = 0,
+    AT_VERSION = 2,
+    AT_KIND = 3,
+    AT_FLAGS = 4,
+    AT_RECEIVED = 8,
+    AT_METHOD_LEN = 16,
+    AT_HEADER_LEN = 20,
+    AT_BODY_SIZE = 24,
+    AT_CODE = 32,
+    AT_TEXT_LEN = 34,
+    AT_REJECTED = 40,
+    AT_CHECKSUM = 48,
+
+    FLAG_PARTED = 1,
+    FLAG_REJECTED = 2,
+};
+
+static const uint8_t magic[2] = {'a', 'b'};
+
+static void put(uint8_t *at, uint64_t value, unsigned bytes)
+{
+    for (unsigned i = 0; i < bytes; i++)
+        at[i] = (uint8_t)(value >> (8 * (bytes - 1 - i)));
+}
+
+static uint64_t get(const uint8_t *at, unsigned bytes)
+{
+    uint64_t value = 0;
+    for (unsigned i = 0; i < bytes; i++)
+        value = value << 8 | at[i];
+    return value;
+}
+
+void record_key(uint8_t key[RECORD_KEY_BYTES], uint64_t seq)
+{
+    put(key, seq, 8);
+}
+
+void record_part_key(uint8_t key[RECORD_PART_KEY_BYTES], uint64_t seq, uint32_t part)
+{
+    put(key, seq, 8);
+    put(key + 8, part, 4);
+}
+
+uint64_t record_key_seq(const uint8_t *key)
+{
+    return get(key, 8);
+}
+
+uint32_t record_part_count(uint64_t body_size)
+{
+    return (uint32_t)((body_size + RECORD_PART_BYTES - 1) / RECORD_PART_BYTES);
+}
+
+size_t record_part_size(uint64_t body_size, uint32_t part)
+{
+    ENSURE(part >= 1 && part <= record_part_count(body_size));
+    uint64_t left = body_size - (uint64_t)(part - 1) * RECORD_PART_BYTES;
+    return left < RECORD_PART_BYTES ? (size_t)left : RECORD_PART_BYTES;
+}
+
+size_t record_size(const struct record *r)
+{
+    size_t body = record_is_parted(r->body_size) ? 0 : (size_t)r->body_size;
+    return RECORD_HEAD_BYTES + r->method.iov_len + r->header.iov_len + body +
+           (r->is_rejected ? r->rejection.text_len : 0);
+}
+
+/* Where a record stands is part of what is summed, so that one cannot pass for another. */
+static uint64_t place_seed(uint32_t queue, uint64_t seq, uint32_t part)
+{
+    uint8_t place[16];
+    put(place, queue, 4);
+    put(place + 4, seq, 8);
+    put(place + 12, part, 4);
+    return XXH3_64bits(place, sizeof place);
+}
+
+static uint64_t checksum(const uint8_t *value, size_t len, uint32_t queue, uint64_t seq)
+{
+    uint64_t head = XXH3_64bits_withSeed(value, AT_CHECKSUM, place_seed(queue, seq, 0));
+    return XXH3_64bits_withSeed(value + RECORD_HEAD_BYTES, len - RECORD_HEAD_BYTES, head);
+}
+
+static uint8_t *put_iov(uint8_t *at, struct iovec iov)
+{
+    if (iov.iov_len > 0)
+        memcpy(at, iov.iov_base, iov.iov_len);
+    return at + iov.iov_len;
+}
+
+void record_write(uint8_t *out, uint32_t queue, uint64_t seq, const struct record *r,
+                  const struct iovec *body, size_t body_count)
+{
+    bool parted = record_is_parted(r->body_size);
+    memset(out, 0, RECORD_HEAD_BYTES);
+    memcpy(out + AT_MAGIC, magic, sizeof magic);
+    out[AT_VERSION] = SPOOL_FORMAT_VERSION;
+    out[AT_KIND] = (uint8_t)r->kind;
+    out[AT_FLAGS] = (uint8_t)((parted ? FLAG_PARTED : 0) | (r->is_rejected ? FLAG_REJECTED : 0));
+    put(out + AT_RECEIVED, r->received_at_us, 8);
+    put(out + AT_METHOD_LEN, r->method.iov_len, 4);
+    put(out + AT_HEADER_LEN, r->header.iov_len, 4);
+    put(out + AT_BODY_SIZE, r->body_size, 8);
+    uint8_t *at = put_iov(put_iov(out + RECORD_HEAD_BYTES, r->method), r->header);
+    if (!parted)
+        for (size_t i = 0; i < body_count; i++)
+            at = put_iov(at, body[i]);
+    if (r->is_rejected) {
+        put(out + AT_CODE, r->rejection.code, 2);
+        put(out + AT_TEXT_LEN, r->rejection.text_len, 2);
+        put(out + AT_REJECTED, r->rejection.at_us, 8);
+        at = put_iov(at, (struct iovec){(void *)r->rejection.text, r->rejection.text_len});
+    }
+    size_t len = (size_t)(at - out);
+    ENSURE(len == record_size(r));
+    put(out + AT_CHECKSUM, checksum(out, len, queue, seq), 8);
+}
+
+/* The lengths in the head must add up to the value's. */
+static bool lengths_fit(const uint8_t *value, size_t len)
+{
+    uint64_t left = len - RECORD_HEAD_BYTES;
+    uint64_t fields[] = {
+        get(value + AT_METHOD_LEN, 4),
+        get(value + AT_HEADER_LEN, 4),
+        value[AT_FLAGS] & FLAG_PARTED ? 0 : get(value + AT_BODY_SIZE, 8),
+        get(value + AT_TEXT_LEN, 2),
+    };
+    for (unsigned i = 0; i < sizeof fields / sizeof *fields; i++) {
+        if (fields[i] > left)
+            return false;
+        left -= fields[i];
+    }
+    return left == 0;
+}
+
+static enum status damaged(const char **what, const char *why)
+{
+    *what = why;
+    return STATUS_DAMAGED;
+}
+
+enum status record_read(const uint8_t *value, size_t len, uint32_t queue, uint64_t seq,
+                        struct record *r, const char **what)
+{
+    if (len < RECORD_HEAD_BYTES)
+        return damaged(what, "shorter than a record's head");
+    if (memcmp(value + AT_MAGIC, magic, sizeof magic) != 0)
+        return damaged(what, "wrong magic number");
+    if (value[AT_VERSION] > SPOOL_FORMAT_VERSION) {
+        *what = "written by a newer version";
+        return STATUS_VERSION;
+    }
+    if (!lengths_fit(value, len))
+        return damaged(what, "lengths do not add up");
+    if (get(value + AT_CHECKSUM, 8) != checksum(value, len, queue, seq))
+        return damaged(what, "wrong checksum");
+    *r = (struct record){
+        .kind = (enum record_kind)value[AT_KIND],
+        .parted = value[AT_FLAGS] & FLAG_PARTED,
+        .received_at_us = get(value + AT_RECEIVED, 8),
+        .body_size = get(value + AT_BODY_SIZE, 8),
+        .is_rejected = value[AT_FLAGS] & FLAG_REJECTED,
+    };
+    if (r->kind != RECORD_PUBLISH && r->kind != RECORD_DECLARE)
+        return damaged(what, "unknown kind");
+    if (r->parted != record_is_parted(r->body_size))
+        return damaged(what, "parts where none belong");
+    uint8_t *at = (uint8_t *)value + RECORD_HEAD_BYTES;
+    r->method = (struct iovec){at, (size_t)get(value + AT_METHOD_LEN, 4)};
+    at += r->method.iov_len;
+    r->header = (struct iovec){at, (size_t)get(value + AT_HEADER_LEN, 4)};
+    at += r->header.iov_len;
+    if (!r->parted) {
+        r->body = at;
+        at += r->body_size;
+    }
+    r->rejection = (struct rejection){
+        .code = (uint16_t)get(value + AT_CODE, 2),
+        .text = (const char *)at,
+        .text_len = (uint16_t)get(value + AT_TEXT_LEN, 2),
+        .at_us = get(value + AT_REJECTED, 8),
+    };
+    return STATUS_OK;
+}
+
+static uint64_t part_checksum(const uint8_t *value, size_t len, uint32_t queue, uint64_t seq,
+                              uint32_t part)
+{
+    return XXH3_64bits_withSeed(value + RECORD_PART_CHECKSUM_BYTES, len,
+                                place_seed(queue, seq, part));
+}
+
+void record_part_seal(uint8_t *value, size_t len, uint32_t queue, uint64_t seq, uint32_t part)
+{
+    put(value, part_checksum(value, len, queue, seq, part), RECORD_PART_CHECKSUM_BYTES);
+}
+
+bool record_part_check(const uint8_t *value, size_t len, uint32_t queue, uint64_t seq,
+                       uint32_t part)
+{
+    return get(value, RECORD_PART_CHECKSUM_BYTES) == part_checksum(value, len, queue, seq, part);
+}

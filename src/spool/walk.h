@@ -1,0 +1,21 @@
+#pragma once
+
+/* Walks a list of records (waiting or rejected) in key order inside a read transaction. */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <lmdb.h>
+
+#include "spool/record.h"
+
+/* Both return false to stop. Pointers are into the map, valid during the call. */
+typedef bool (*walk_visit)(void *arg, uint64_t seq, const struct record *, const struct iovec *body,
+                           size_t body_count);
+typedef bool (*walk_damaged)(void *arg, uint64_t seq, const char *what);
+
+/* Visits records with seq > after. Without `bodies` the parts are not read, and body_count is 0.
+ * Damaged records are passed over. Returns an LMDB error or 0. */
+int walk_list(MDB_txn *, MDB_dbi, uint32_t queue, uint64_t after, bool bodies, walk_visit,
+              walk_damaged, void *arg);
