@@ -20,7 +20,7 @@ enum status env_open(MDB_env **env, const char *path, uint64_t map_size, unsigne
                      struct failure *);
 
 /* Pages in use and the size of a page in bytes. Pages in LMDB's free list do not count. `txn` is
- * any transaction of the environment. */
+ * a read transaction: LMDB shows its free list to no other. */
 enum status env_used_pages(MDB_env *, MDB_txn *, uint64_t *used, uint64_t *page_bytes,
                            struct failure *);
 

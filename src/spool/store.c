@@ -158,10 +158,15 @@ static uint64_t now_ms(void)
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-static enum status recount(struct store *s, MDB_txn *txn, struct failure *failure)
+static enum status recount(struct store *s, struct failure *failure)
 {
-    uint64_t pages;
+    MDB_txn *txn;
+    uint64_t pages = 0;
+    int error = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn);
+    if (error)
+        return env_error(failure, error, "counting free pages");
     enum status status = env_used_pages(s->env, txn, &pages, &s->page_bytes, failure);
+    mdb_txn_abort(txn);
     s->used_bytes = pages * s->page_bytes;
     s->counted_ms = now_ms();
     return status;
@@ -178,13 +183,13 @@ static enum status load(struct store *s, struct failure *failure)
     enum status status = open_databases(s, txn, failure);
     if (status == STATUS_OK)
         status = load_queues(s, txn, failure);
-    if (status == STATUS_OK)
-        status = recount(s, txn, failure);
     if (status != STATUS_OK) {
         mdb_txn_abort(txn);
         return status;
     }
-    return env_error(failure, mdb_txn_commit(txn), "committing the first transaction");
+    error = mdb_txn_commit(txn);
+    return error ? env_error(failure, error, "committing the first transaction")
+                 : recount(s, failure);
 }
 
 enum status store_open(struct store **store, const struct store_options *options,
@@ -301,14 +306,15 @@ static void keep(struct store *s)
 enum status store_begin(struct store *s, struct failure *failure)
 {
     ENSURE(!s->txn);
-    int error = mdb_txn_begin(s->env, NULL, 0, &s->txn);
-    if (error) {
-        s->txn = NULL;
-        return env_error(failure, error, "starting a transaction");
+    if (now_ms() - s->counted_ms >= RECOUNT_MS) {
+        enum status status = recount(s, failure);
+        if (status != STATUS_OK)
+            return status;
     }
-    if (now_ms() - s->counted_ms >= RECOUNT_MS)
-        return recount(s, s->txn, failure);
-    return STATUS_OK;
+    int error = mdb_txn_begin(s->env, NULL, 0, &s->txn);
+    if (error)
+        s->txn = NULL;
+    return env_error(failure, error, "starting a transaction");
 }
 
 static int put_entry(struct store *s, const struct directory_entry *entry)
