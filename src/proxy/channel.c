@@ -80,12 +80,24 @@ static void cancel_content(struct channel *ch)
         ch->client->ready = NULL;
 }
 
-static void let_go(struct channel *ch)
+void channel_drop_transaction(struct channel *ch)
 {
-    cancel_content(ch);
     if (ch->tx)
         job_free(ch->tx);
     ch->tx = NULL;
+    ch->tx_sent = false;
+    if (ch->tx_reserved == 0)
+        return;
+    struct queue *queue = ch->client->pool->queue;
+    queue->reserved -= ch->tx_reserved;
+    ch->tx_reserved = 0;
+    queue_changed(queue);
+}
+
+static void let_go(struct channel *ch)
+{
+    cancel_content(ch);
+    channel_drop_transaction(ch);
     if (ch->relay)
         relay_release(ch->relay);
     list_remove(&ch->ack_node);
@@ -160,9 +172,7 @@ void channel_begin_close(struct channel *ch)
     if (ch->state != CHANNEL_OPEN)
         return;
     cancel_content(ch);
-    if (ch->tx) /* not committed: gone, as in RabbitMQ */
-        job_free(ch->tx);
-    ch->tx = NULL;
+    channel_drop_transaction(ch); /* not committed: gone, as in RabbitMQ */
     ch->state = CHANNEL_SETTLING;
     advance_close(ch);
 }
@@ -275,10 +285,12 @@ static bool take_method(struct channel *ch, struct slab *slab, const struct fram
         break;
     }
     if (!method_known(method)) {
+        bool unknown = strcmp(method_name(method), "?") == 0;
         char text[128];
-        snprintf(text, sizeof text, "NOT_IMPLEMENTED - unknown method %u.%u", method >> 16,
-                 method & 0xFFFF);
-        client_refuse(ch->client, 540, text, method);
+        snprintf(text, sizeof text, "%s method %u.%u",
+                 unknown ? "NOT_IMPLEMENTED - unknown" : "COMMAND_INVALID - unexpected",
+                 method >> 16, method & 0xFFFF);
+        client_refuse(ch->client, unknown ? 540 : 503, text, method);
         return true;
     }
     if (router_method(ch, slab, frame, method) != ROUTE_HELD)

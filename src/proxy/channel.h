@@ -32,7 +32,9 @@ struct channel {
     uint64_t publishes;  /* delivery tag of the last publish, from confirm.select on */
     uint64_t spooling;   /* appends of its own under way */
     struct relay *relay; /* NULL: not bound */
-    struct job *tx;      /* publishes of a transaction that the proxy holds; NULL: none */
+    struct job *tx;      /* publishes of the open transaction, not committed; NULL: none */
+    bool tx_sent;        /* RabbitMQ has them too: they are kept for its loss alone */
+    uint64_t tx_reserved; /* places in the queue that they take */
     bool rejecting;      /* the publish that is arriving will be nacked: the queue is full */
     char *last_queue;    /* NULL: none declared */
     bool has_qos;
@@ -63,6 +65,8 @@ void channel_flush_acks(struct channel *);
 void channel_refuse(struct channel *, uint16_t code, const char *text, amqp_method_number_t cause);
 /* RabbitMQ answered the channel.close that the client had sent. */
 void channel_closed_upstream(struct channel *);
+/* Ends the open transaction: it was committed elsewhere, or is given up. */
+void channel_drop_transaction(struct channel *);
 /* The client is gone or going: lets go of everything. */
 void channel_free(struct channel *);
 /* Begins a close as if the client had asked for it (its connection.close). */

@@ -448,6 +448,18 @@ void client_admit(struct client *c)
     process(c);
 }
 
+void client_tell_blocked(struct client *c, bool blocked, const char *reason)
+{
+    if (!c->can_be_blocked || c->state != CLIENT_OPEN || c->told_blocked == blocked)
+        return;
+    c->told_blocked = blocked;
+    amqp_connection_blocked_t m = {.reason = bytes_of(reason)};
+    if (blocked)
+        wire_send(&c->stream, 0, AMQP_CONNECTION_BLOCKED_METHOD, &m);
+    else
+        wire_send_plain(&c->stream, 0, AMQP_CONNECTION_UNBLOCKED_METHOD);
+}
+
 void client_tick(struct client *c, uint64_t now_ms)
 {
     if (c->state == CLIENT_CLOSED)

@@ -46,6 +46,7 @@ struct client {
     uint8_t *properties;           /* client-properties as on the wire */
     size_t properties_len;
     bool can_be_blocked; /* has the capability connection.blocked */
+    bool told_blocked;
     uint32_t frame_max;
     uint16_t channel_max;
     uint64_t heartbeat_ms;
@@ -72,6 +73,8 @@ void client_hold(struct client *);
 void client_retry(struct client *);
 /* A channel is gone, or its publishes are safe: a close that waits may be answered. */
 void client_settled(struct client *);
+/* Sends connection.blocked or unblocked to a client that has the capability, once for each turn. */
+void client_tell_blocked(struct client *, bool blocked, const char *reason);
 void client_tick(struct client *, uint64_t now_ms);
 
 struct channel *client_channel(struct client *, uint16_t number);

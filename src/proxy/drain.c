@@ -374,6 +374,11 @@ static void remember_key(struct entry *entry, const struct job_record *record)
 
 static void send_record(struct drain *d, struct slab *slab, const struct job_record *record)
 {
+    d->read_after = record->seq;
+    if (record->frames_len == 0) { /* its header was taken when RabbitMQ's frame_max was larger */
+        reject_seq(d, record->seq, 501, "FRAME_ERROR - content header larger than frame_max");
+        return;
+    }
     struct entry *entry = add_entry(d);
     entry->seq = record->seq;
     entry->tag = record->kind == RECORD_PUBLISH ? ++d->last_tag : 0;
@@ -381,7 +386,6 @@ static void send_record(struct drain *d, struct slab *slab, const struct job_rec
     entry->header_len = record->header_len;
     remember_key(entry, record);
     stream_write_span(stream_of(d), slab, record->frames, record->frames_len);
-    d->read_after = record->seq;
 }
 
 static void on_read(struct job *job)

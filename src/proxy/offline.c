@@ -82,12 +82,12 @@ static void remember_qos(struct channel *ch, const amqp_basic_qos_t *m)
 
 static void end_transaction(struct channel *ch, bool commit)
 {
-    struct job *tx = ch->tx;
-    ch->tx = NULL;
-    if (tx && commit)
+    struct job *tx = commit ? ch->tx : NULL;
+    if (tx) {
+        ch->tx = NULL;
         spool_transaction(ch->client->pool, ch, tx);
-    else if (tx)
-        job_free(tx);
+    }
+    channel_drop_transaction(ch);
     if (commit && !tx)
         channel_send(ch, AMQP_TX_COMMIT_OK_METHOD, &(amqp_tx_commit_ok_t){0});
     else if (!commit)

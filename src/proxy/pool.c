@@ -29,11 +29,17 @@ static const char *const state_names[] = {"offline", "draining", "live"};
 
 /* ---- state ---- */
 
+/* With buffering off there is nowhere else to go: RabbitMQ stops reading, as without a proxy. */
+static bool pool_is_blocked(const struct pool *pool, const struct upstream *u)
+{
+    return u->blocked && proxy_buffers(pool->proxy);
+}
+
 static struct upstream *first_usable(struct pool *pool)
 {
     for (struct list *n = pool->upstreams.next; n != &pool->upstreams; n = n->next) {
         struct upstream *u = LIST_ENTRY(n, struct upstream, owner_node);
-        if (u->state == UPSTREAM_OPEN && !u->blocked)
+        if (u->state == UPSTREAM_OPEN && !pool_is_blocked(pool, u))
             return u;
     }
     return NULL;
@@ -301,9 +307,27 @@ static void on_lost(struct upstream *u, const struct upstream_end *end)
     queue_changed(pool->queue);
 }
 
+static void pass_on_blocked(struct pool *pool, bool blocked)
+{
+    struct proxy *proxy = pool->proxy;
+    for (struct list *n = proxy->clients.next; n != &proxy->clients; n = n->next) {
+        struct client *client = LIST_ENTRY(n, struct client, node);
+        if (client->pool == pool)
+            client_tell_blocked(client, blocked, "RabbitMQ has raised an alarm");
+    }
+}
+
+/* An alarm: RabbitMQ reads nothing more from a connection that publishes. Away for publishing: what
+ * it has not confirmed goes to the spool, and it may get some of that twice. */
 static void on_blocked(struct upstream *u)
 {
     struct pool *pool = u->owner;
+    if (!proxy_buffers(pool->proxy)) {
+        pass_on_blocked(pool, u->blocked);
+    } else if (u->blocked && u->unconfirmed > 0) {
+        upstream_abort(u, "blocked by an alarm of RabbitMQ");
+        return;
+    }
     pool_update(pool);
     pool_wake(pool);
 }
@@ -333,7 +357,7 @@ struct upstream *pool_pick_upstream(struct pool *pool)
     for (struct list *n = pool->upstreams.next; n != &pool->upstreams; n = n->next, count++) {
         struct upstream *u = LIST_ENTRY(n, struct upstream, owner_node);
         dialing = dialing || u->state != UPSTREAM_OPEN;
-        if (u->state != UPSTREAM_OPEN || u->blocked)
+        if (u->state != UPSTREAM_OPEN || pool_is_blocked(pool, u))
             continue;
         bool has_channel = u->link_count < u->channel_max || !list_empty(&u->idle_relays);
         if (has_channel && (!best || u->unconfirmed < best->unconfirmed))

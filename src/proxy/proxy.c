@@ -221,6 +221,9 @@ static void on_sighup(uv_signal_t *handle, int signal)
     config_adopt(proxy->config, &next, not_reloadable, proxy);
     config_free(&next);
     log_init(proxy->config->log.level, proxy->config->log.format);
+    if (!proxy->spooler && proxy->config->pool.publish_buffer_size > 0)
+        LOG(LOG_WARN, "reload_ignored", LOG_T("key", "pool.publish_buffer_size"),
+            LOG_T("reason", "the spool was not opened at the start: needs a restart"));
     LOG(LOG_INFO, "reloaded");
 }
 

@@ -11,6 +11,7 @@
 #include "proxy/pool.h"
 #include "proxy/proxy.h"
 #include "proxy/queue.h"
+#include "proxy/spooler.h"
 #include "proxy/wire_out.h"
 
 /* Happy path: channel.open (and confirm.select) are sent ahead of the first publish or method;
@@ -246,22 +247,25 @@ static void emit(void *arg, struct slab *slab, uint8_t *at, size_t len)
     stream_write_span(arg, slab, at, len);
 }
 
-void relay_publish(struct relay *r, struct message *message, uint64_t client_tag)
+bool relay_publish(struct relay *r, struct message *message, uint64_t client_tag)
 {
     struct upstream *u = r->link.upstream;
     if (!r->confirming && !r->transactional && u->offers_confirms)
         select_confirms(r);
-    /* The router has checked that the header fits frame_max. */
-    ENSURE(message_frame(message, r->link.channel, u->frame_max, emit, &u->stream));
+    if (!message_frame(message, r->link.channel, u->frame_max, emit, &u->stream))
+        return false;
     r->pool->proxy->counters.forwarded++;
     if (r->confirming) {
         r->sent_tag++;
         retain(r, message, client_tag);
-        return;
+        return true;
     }
+    if (r->transactional && r->channel->tx)
+        job_add_message(r->channel->tx, RECORD_PUBLISH, message);
     message_clear(message);
     if (client_tag) /* a broker without confirms: there is nothing to wait for */
         channel_ack(r->channel, client_tag, true);
+    return true;
 }
 
 void relay_method(struct relay *r, struct slab *slab, const struct frame *frame,
@@ -463,6 +467,10 @@ static void pass_reply(struct relay *r, struct slab *slab, const struct frame *f
         break;
     case AMQP_QUEUE_DECLARE_OK_METHOD:
         note_declared(r, frame);
+        break;
+    case AMQP_TX_COMMIT_OK_METHOD:
+    case AMQP_TX_ROLLBACK_OK_METHOD:
+        channel_drop_transaction(r->channel);
         break;
     default:
         break;

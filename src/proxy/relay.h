@@ -54,8 +54,9 @@ struct relay *relay_bind(struct channel *, struct upstream *, bool shared);
 void relay_release(struct relay *);
 /* Sends channel.close; channel_closed_upstream follows. */
 void relay_close(struct relay *);
-/* Sends a complete publish; takes the message over. */
-void relay_publish(struct relay *, struct message *, uint64_t client_tag);
+/* Sends a complete publish; takes the message over. In a transaction the proxy keeps it in
+ * channel->tx. False, with nothing sent and nothing taken, when memory is short. */
+bool relay_publish(struct relay *, struct message *, uint64_t client_tag);
 /* Sends a method; `reply` says that an answer is awaited. */
 void relay_method(struct relay *, struct slab *, const struct frame *, amqp_method_number_t,
                   bool reply);

@@ -23,6 +23,8 @@ static struct relay *relay_for(struct channel *ch)
 {
     struct client *client = ch->client;
     struct relay *r = ch->relay;
+    if (ch->transactional && !client->own)
+        client_dial_own(client);
     if (client->own) {
         if (!client->own_is_open)
             return NULL;
@@ -66,8 +68,10 @@ static enum route refuse_full(struct channel *ch)
 {
     struct pool *pool = ch->client->pool;
     const struct config *config = pool->proxy->config;
-    if (config->spool.overflow == OVERFLOW_BLOCK)
+    if (config->spool.overflow == OVERFLOW_BLOCK) {
+        client_tell_blocked(ch->client, true, "publish buffer full");
         return ROUTE_HELD;
+    }
     char text[96];
     snprintf(text, sizeof text, "RESOURCE_ERROR - publish buffer full (%llu messages)",
              (unsigned long long)config->pool.publish_buffer_size);
@@ -106,6 +110,7 @@ enum route router_begin_publish(struct channel *ch, const struct publish *publis
             return ROUTE_HELD;
         return refuse_full(ch);
     }
+    client_tell_blocked(ch->client, false, NULL);
     queue->reserved++;
     ch->reserved = true;
     return ROUTE_DONE;
@@ -135,24 +140,52 @@ static enum route publish_live(struct channel *ch)
                       AMQP_BASIC_PUBLISH_METHOD);
         return ROUTE_REFUSED;
     }
+    if (!relay_publish(r, message, ch->confirming ? ch->publishes + 1 : 0)) {
+        client_refuse(ch->client, 506, "RESOURCE_ERROR - out of memory for this message",
+                      AMQP_BASIC_PUBLISH_METHOD);
+        return ROUTE_REFUSED;
+    }
+    take_tag(ch);
     end_reservation(ch);
-    relay_publish(r, message, take_tag(ch));
     return ROUTE_DONE;
 }
 
-/* A transaction that began while RabbitMQ was away ends in the spool, whatever happens meanwhile;
- * one that began live stays there. */
+/* RabbitMQ went away in the middle of a transaction that it has begun to get: what it has is given
+ * up with its channel, and the transaction goes on here, from the copies. */
+static void take_over_transaction(struct channel *ch)
+{
+    if (!ch->tx_sent || ch->client->pool->state == POOL_LIVE)
+        return;
+    ch->tx_sent = false;
+    if (ch->relay)
+        relay_release(ch->relay);
+}
+
+/* A transaction that is in the proxy alone ends in the spool, whatever happens meanwhile. */
 static enum route publish_transactional(struct channel *ch)
 {
     struct pool *pool = ch->client->pool;
-    if (!ch->tx && pool->state == POOL_LIVE)
-        return publish_live(ch);
+    take_over_transaction(ch);
+    bool live = pool->state == POOL_LIVE && (!ch->tx || ch->tx_sent);
     if (!spool_is_usable(pool))
-        return pool->state == POOL_OFFLINE ? refuse_offline(ch) : ROUTE_HELD;
+        return live ? publish_live(ch)
+                    : pool->state == POOL_OFFLINE ? refuse_offline(ch) : ROUTE_HELD;
     if (!ch->tx)
         ch->tx = spool_begin_transaction(pool, ch);
-    end_reservation(ch);
-    job_add_message(ch->tx, RECORD_PUBLISH, &ch->content.message);
+    bool reserved = ch->reserved;
+    ch->reserved = false; /* the place stays taken until the transaction ends */
+    if (live) {
+        ch->tx_sent = true;
+        enum route route = publish_live(ch);
+        if (route != ROUTE_DONE) {
+            if (route == ROUTE_HELD)
+                ch->reserved = reserved;
+            return route;
+        }
+    } else {
+        job_add_message(ch->tx, RECORD_PUBLISH, &ch->content.message);
+    }
+    ch->tx_reserved += reserved;
     return ROUTE_DONE;
 }
 
@@ -175,6 +208,8 @@ enum route router_publish(struct channel *ch)
         return ROUTE_HELD; /* a moment later the pool is live */
     if (ch->relay && ch->relay->ring_count > 0)
         return ROUTE_HELD; /* older publishes are still on their way (P2) */
+    if (spooler_is_full(pool->proxy->spooler))
+        return ROUTE_HELD;
     end_reservation(ch);
     spool_publish(pool, ch, &ch->content.message, take_tag(ch));
     return ROUTE_DONE;
@@ -230,6 +265,8 @@ static bool answer_qos(struct channel *ch, amqp_method_number_t method, const vo
     return true;
 }
 
+enum { TX_CLASS = 90 };
+
 static enum route send_live(struct channel *ch, struct slab *slab, const struct frame *frame,
                             amqp_method_number_t method, const void *decoded)
 {
@@ -247,7 +284,8 @@ static enum route send_live(struct channel *ch, struct slab *slab, const struct 
         ch->transactional = true;
         r->transactional = true;
     }
-    client->consumes = client->consumes || !is_shareable(method, decoded);
+    client->consumes =
+        client->consumes || !(is_shareable(method, decoded) || method >> 16 == TX_CLASS);
     relay_method(r, slab, frame, method, rewrite_expects_reply(method, decoded));
     return ROUTE_DONE;
 }
@@ -256,7 +294,8 @@ static enum route route_decoded(struct channel *ch, struct slab *slab, const str
                                 amqp_method_number_t method, void *decoded)
 {
     struct pool *pool = ch->client->pool;
-    bool tx_here = ch->tx || (ch->transactional && pool->state == POOL_OFFLINE);
+    take_over_transaction(ch);
+    bool tx_here = ch->tx && !ch->tx_sent;
     if (method == AMQP_TX_SELECT_METHOD && ch->confirming) {
         channel_refuse(ch, 406, "PRECONDITION_FAILED - cannot switch from confirm to tx mode",
                        method);

@@ -19,13 +19,15 @@
  * a transaction of its own, so that one that cannot succeed does not take the others with it. A
  * store that reports STATUS_FATAL is closed and opened again before the next batch. */
 
+enum { PENDING_BYTES_MAX = 32 * 1024 * 1024 };
+
 struct spooler {
     uv_thread_t thread;
     struct inbox inbox;
     struct outbox outbox;
     uv_prepare_t hand_over;
     struct mail_chain outgoing;
-    uint64_t pending;
+    uint64_t pending, pending_bytes;
 
     struct store *store; /* the thread's alone while it runs */
     char *path;
@@ -428,6 +430,8 @@ static void thread_main(void *arg)
 
 /* ---- the loop's side ---- */
 
+static uint64_t append_bytes(const struct job *job);
+
 static void on_mail(struct outbox *outbox, struct mail_chain *chain)
 {
     struct spooler *sp = outbox->owner;
@@ -435,6 +439,7 @@ static void on_mail(struct outbox *outbox, struct mail_chain *chain)
     while ((mail = mail_take_first(chain)) != NULL) {
         struct job *job = (struct job *)mail;
         sp->pending--;
+        sp->pending_bytes -= append_bytes(job);
         job->done(job);
         job_free(job);
     }
@@ -447,9 +452,24 @@ static void on_prepare(uv_prepare_t *handle)
         inbox_post(&sp->inbox, &sp->outgoing);
 }
 
+static uint64_t append_bytes(const struct job *job)
+{
+    uint64_t bytes = 0;
+    if (job->type == JOB_APPEND)
+        for (const struct job_append *a = &job->append.first; a; a = a->next)
+            bytes += message_bytes(&a->message);
+    return bytes;
+}
+
+bool spooler_is_full(const struct spooler *sp)
+{
+    return sp->pending_bytes >= PENDING_BYTES_MAX;
+}
+
 void spooler_post(struct spooler *sp, struct job *job)
 {
     sp->pending++;
+    sp->pending_bytes += append_bytes(job);
     mail_append(&sp->outgoing, &job->mail);
 }
 

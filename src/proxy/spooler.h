@@ -34,7 +34,7 @@ struct job_record {
     enum record_kind kind;
     uint64_t received_at_us;
     uint8_t *frames;
-    size_t frames_len;
+    size_t frames_len; /* 0: its header does not fit frame_max */
     uint32_t method_len, header_len; /* bytes of the payloads, the method's first */
     uint64_t body_size;
 };
@@ -111,6 +111,8 @@ void job_add_message(struct job *, enum record_kind, struct message *);
 
 /* Queues a job; all jobs of one iteration of the loop are handed over together. */
 void spooler_post(struct spooler *, struct job *);
+/* True while so much waits for the disk that publishers should be held. */
+bool spooler_is_full(const struct spooler *);
 /* Jobs posted whose `done` has not run. */
 uint64_t spooler_pending(const struct spooler *);
 void spooler_usage(struct spooler *, uint64_t *used_bytes, uint64_t *max_bytes);
