@@ -22,7 +22,7 @@ static void tell_publisher(struct channel *channel, const struct job *job)
     channel->spooling -= job->append.count;
     if (job->status != STATUS_OK) {
         char text[256];
-        snprintf(text, sizeof text, "RESOURCE_ERROR - the spool cannot take it: %s", job->error);
+        snprintf(text, sizeof text, "RESOURCE_ERROR - the spool cannot take it: %.200s", job->error);
         client_refuse(channel->client, 506, text, AMQP_BASIC_PUBLISH_METHOD);
         return;
     }
