@@ -1,0 +1,51 @@
+/* amqpbuf-inspect: what waits in the spool of amqpbuf. */
+
+#include <locale.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "arguments.h"
+#include "output.h"
+
+static uint64_t now_us(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+static bool is_no_spool(enum status status)
+{
+    return status == STATUS_NO_SPOOL || status == STATUS_VERSION || status == STATUS_PERMISSION;
+}
+
+static enum inspect_exit run_with_spool(struct inspect *inspect, command_run run)
+{
+    struct failure failure = {0};
+    enum status status = reader_open(&inspect->reader, inspect->spool, &failure);
+    if (status != STATUS_OK) {
+        complain("%s: %s%s", inspect->spool, failure.text,
+                 status == STATUS_NO_SPOOL ? "; give the spool's directory with -s DIR" : "");
+        return is_no_spool(status) ? INSPECT_NO_SPOOL : INSPECT_DAMAGE;
+    }
+    enum inspect_exit outcome = run(inspect);
+    reader_close(inspect->reader);
+    return outcome;
+}
+
+int main(int argc, char *argv[])
+{
+    struct inspect inspect = {.spool = "./spool", .now_us = now_us()};
+    command_run run;
+    enum inspect_exit status;
+    setlocale(LC_CTYPE, "C.UTF-8"); /* AMQP's text is UTF-8 whatever the terminal's locale says */
+    const char *no_color = getenv("NO_COLOR");
+    inspect.terminal = isatty(STDOUT_FILENO);
+    inspect.colour = inspect.terminal && (!no_color || no_color[0] == '\0');
+    filter_init(&inspect.filter);
+    output_init();
+    if (arguments_parse(&inspect, &run, argc, argv, &status))
+        status = run_with_spool(&inspect, run);
+    return (int)output_finish(status);
+}

@@ -1,0 +1,52 @@
+#pragma once
+
+/* Goes through the queues and records of the spool, one at a time, and keeps none of them. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "inspect.h"
+#include "routing.h"
+
+/* A queue as reader_queues shows it, with strings of its own. */
+struct queue {
+    struct reader_queue seen;
+    char *user, *vhost; /* what seen.user and seen.vhost point to */
+};
+
+struct queue_list {
+    struct queue *queues; /* by id */
+    size_t count;
+};
+
+/* The queues that the filter lets through. On an error says so on standard error; the list is
+ * empty then. */
+bool queues_read(struct inspect *, const struct filter *, struct queue_list *);
+void queues_free(struct queue_list *);
+
+struct item {
+    const struct queue *queue;
+    const struct reader_record *record;
+    const struct routing *routing;
+};
+
+struct walk {
+    struct inspect *inspect;
+    const struct filter *filter;
+    unsigned flags; /* of reader_records, but READER_REJECTED */
+    /* Returns false to stop. Calls walk_damage for what it cannot use. */
+    bool (*visit)(struct walk *, void *arg, const struct item *);
+    /* NULL: damage is told on standard error. */
+    void (*damaged)(void *arg, uint32_t queue, uint64_t seq, const char *what);
+    void *arg;
+    uint64_t visited, damage; /* counted by the walk */
+    bool ended;               /* visit said so, the limit is reached, or nobody listens */
+};
+
+/* Visits every record that the filter lets through, queue by queue. False if the spool could not
+ * be read to the end, which was said on standard error. */
+bool walk_records(struct walk *, const struct queue_list *);
+/* The same for one queue and its waiting or rejected messages. */
+bool walk_queue(struct walk *, const struct queue *, bool rejected);
+
+void walk_damage(struct walk *, uint32_t queue, uint64_t seq, const char *what);
