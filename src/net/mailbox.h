@@ -45,8 +45,8 @@ struct outbox {
     void *owner;
 };
 
-void outbox_init(struct outbox *, uv_loop_t *, void (*on_mail)(struct outbox *, struct mail_chain *),
-                 void *owner);
+void outbox_init(struct outbox *, uv_loop_t *,
+                 void (*on_mail)(struct outbox *, struct mail_chain *), void *owner);
 void outbox_post(struct outbox *, struct mail_chain *);
 /* Delivers what is left, then closes; the loop has to run once more. */
 void outbox_close(struct outbox *, uv_close_cb);

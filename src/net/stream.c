@@ -6,7 +6,7 @@
 #include "base/assert.h"
 
 enum {
-    READ_MIN_BYTES = 16 * 1024, /* least room offered to a read */
+    READ_MIN_BYTES = 16 * 1024,   /* least room offered to a read */
     LARGE_UNIT_BYTES = 32 * 1024, /* a unit from here on is read into a slab of its own */
     IOV_BATCH = 128,
 };

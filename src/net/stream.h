@@ -43,7 +43,7 @@ struct stream_handler {
     void (*on_data)(struct stream *);                  /* there is new input */
     void (*on_writable)(struct stream *);              /* was full, is no longer */
     void (*on_end)(struct stream *, int status);       /* 0: end of file; else a uv error */
-    void (*on_closed)(struct stream *);                /* the stream's memory is the owner's again */
+    void (*on_closed)(struct stream *); /* the stream's memory is the owner's again */
 };
 
 struct out_span {

@@ -20,10 +20,14 @@ void broker_init(struct broker *broker)
 {
     *broker = (struct broker){.frame_max = 131072, .channel_max = 2047};
     amqp_table_entry_t capabilities[] = {
-        flag("publisher_confirms"),  flag("exchange_exchange_bindings"),
-        flag("basic.nack"),          flag("consumer_cancel_notify"),
-        flag("connection.blocked"),  flag("consumer_priorities"),
-        flag("authentication_failure_close"), flag("per_consumer_qos"),
+        flag("publisher_confirms"),
+        flag("exchange_exchange_bindings"),
+        flag("basic.nack"),
+        flag("consumer_cancel_notify"),
+        flag("connection.blocked"),
+        flag("consumer_priorities"),
+        flag("authentication_failure_close"),
+        flag("per_consumer_qos"),
         flag("direct_reply_to"),
     };
     amqp_table_t capability_table = {sizeof capabilities / sizeof *capabilities, capabilities};

@@ -313,7 +313,8 @@ bool channel_retry(struct channel *ch)
     return true;
 }
 
-static void refuse_content(struct channel *ch, enum content_result result, const struct frame *frame)
+static void refuse_content(struct channel *ch, enum content_result result,
+                           const struct frame *frame)
 {
     struct client *client = ch->client;
     switch (result) {

@@ -26,17 +26,17 @@ struct channel {
     enum channel_state state;
     uint64_t handle;
     struct content content;
-    bool reserved;       /* a place in the queue is kept for the publish that is arriving */
-    bool confirming;     /* the client asked for confirms */
+    bool reserved;   /* a place in the queue is kept for the publish that is arriving */
+    bool confirming; /* the client asked for confirms */
     bool transactional;
-    uint64_t publishes;  /* delivery tag of the last publish, from confirm.select on */
-    uint64_t spooling;   /* appends of its own under way */
-    struct relay *relay; /* NULL: not bound */
-    struct job *tx;      /* publishes of the open transaction, not committed; NULL: none */
-    bool tx_sent;        /* RabbitMQ has them too: they are kept for its loss alone */
+    uint64_t publishes;   /* delivery tag of the last publish, from confirm.select on */
+    uint64_t spooling;    /* appends of its own under way */
+    struct relay *relay;  /* NULL: not bound */
+    struct job *tx;       /* publishes of the open transaction, not committed; NULL: none */
+    bool tx_sent;         /* RabbitMQ has them too: they are kept for its loss alone */
     uint64_t tx_reserved; /* places in the queue that they take */
-    bool rejecting;      /* the publish that is arriving will be nacked: the queue is full */
-    char *last_queue;    /* NULL: none declared */
+    bool rejecting;       /* the publish that is arriving will be nacked: the queue is full */
+    char *last_queue;     /* NULL: none declared */
     bool has_qos;
     amqp_basic_qos_t qos;
 

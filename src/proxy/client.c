@@ -21,9 +21,10 @@
  * end of file. A client may have to wait ("held"): its next frame stays in the stream's input, or
  * a complete publish in its channel, until pool_wake lets it try again.
  *
- * What can fail: the peer breaks the protocol (client_refuse: connection.close, then until close-ok,
- * end of file or a deadline everything it sends is discarded), it goes away (client_close), it is
- * silent for two heartbeats, or the handshake takes too long. Memory goes in on_closed. */
+ * What can fail: the peer breaks the protocol (client_refuse: connection.close, then until
+ * close-ok, end of file or a deadline everything it sends is discarded), it goes away
+ * (client_close), it is silent for two heartbeats, or the handshake takes too long. Memory goes in
+ * on_closed. */
 
 enum { CLOSE_TIMEOUT_MS = 5000 };
 
@@ -166,7 +167,19 @@ static void begin_close(struct client *c)
 
 static void update_secret(struct client *c, const struct frame *frame)
 {
-    (void)frame;
+    struct method_arena arena;
+    method_arena_init(&arena);
+    amqp_method_number_t method;
+    void *decoded;
+    if (method_decode(&arena, frame->payload, frame->payload_len, &method, &decoded)) {
+        const amqp_connection_update_secret_t *m = decoded;
+        char *secret = strndup(m->new_secret.bytes, m->new_secret.len);
+        ENSURE(secret);
+        pool_update_secret(c->pool, secret);
+        credential_wipe(secret, strlen(secret));
+        free(secret);
+    }
+    method_arena_deinit(&arena);
     wire_send_plain(&c->stream, 0, AMQP_CONNECTION_UPDATE_SECRET_OK_METHOD);
 }
 
@@ -190,9 +203,8 @@ static void connection_method(struct client *c, const struct frame *frame)
 
 static bool open_channel(struct client *c, const struct frame *frame)
 {
-    amqp_method_number_t method = frame->type == FRAME_METHOD
-                                      ? method_number(frame->payload, frame->payload_len)
-                                      : 0;
+    amqp_method_number_t method =
+        frame->type == FRAME_METHOD ? method_number(frame->payload, frame->payload_len) : 0;
     if (method != AMQP_CHANNEL_OPEN_METHOD) {
         client_refuse(c, 504, "CHANNEL_ERROR - expected 'channel.open'", method);
         return true;

@@ -16,11 +16,11 @@ struct upstream;
 struct upstream_end;
 
 enum client_state {
-    CLIENT_HEADER,   /* waits for the protocol header */
-    CLIENT_START,    /* connection.start sent */
-    CLIENT_TUNE,     /* connection.tune sent */
-    CLIENT_OPENING,  /* tune-ok came, waits for connection.open */
-    CLIENT_LOGIN,    /* connection.open came; RabbitMQ is being asked */
+    CLIENT_HEADER,  /* waits for the protocol header */
+    CLIENT_START,   /* connection.start sent */
+    CLIENT_TUNE,    /* connection.tune sent */
+    CLIENT_OPENING, /* tune-ok came, waits for connection.open */
+    CLIENT_LOGIN,   /* connection.open came; RabbitMQ is being asked */
     CLIENT_OPEN,
     CLIENT_SETTLING, /* it sent connection.close; the answer waits for its publishes to be safe */
     CLIENT_REFUSED,  /* connection.close sent to it; waits for close-ok */

@@ -126,8 +126,7 @@ static void remove_entry(struct drain *d, uint64_t seq)
         if (d->entries[i].seq != seq)
             continue;
         clear_entry(&d->entries[i]);
-        memmove(&d->entries[i], &d->entries[i + 1],
-                (--d->entry_count - i) * sizeof *d->entries);
+        memmove(&d->entries[i], &d->entries[i + 1], (--d->entry_count - i) * sizeof *d->entries);
         return;
     }
 }
@@ -196,9 +195,8 @@ static void drain_free(struct drain *d)
 
 void drain_stop(struct drain *d)
 {
-    LOG(LOG_INFO, "drain_stopped", LOG_T("user", d->queue->user),
-        LOG_T("vhost", d->queue->vhost), LOG_N("drained", d->drained),
-        LOG_N("messages", d->queue->waiting));
+    LOG(LOG_INFO, "drain_stopped", LOG_T("user", d->queue->user), LOG_T("vhost", d->queue->vhost),
+        LOG_N("drained", d->drained), LOG_N("messages", d->queue->waiting));
     if (d->link.upstream)
         upstream_detach(&d->link);
     drain_free(d);
@@ -579,7 +577,8 @@ static void begin_return(struct drain *d, const struct frame *frame)
 
 /* Messages of the same exchange, routing key and header are routed alike, so that the oldest of
  * them may stand for the one that was returned. */
-static bool is_returned(const struct drain *d, const struct entry *entry, const struct frame *header)
+static bool is_returned(const struct drain *d, const struct entry *entry,
+                        const struct frame *header)
 {
     const struct publish_key *key = &d->returning.key;
     struct publish publish;

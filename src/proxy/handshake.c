@@ -22,8 +22,8 @@ static void send_start(struct client *c)
 {
     static const char mechanisms[] = "PLAIN AMQPLAIN", locales[] = "en_US";
     const struct broker *broker = &c->proxy->broker;
-    size_t payload_len = 4 + 2 + broker->properties_len + 4 + strlen(mechanisms) + 4 +
-                         strlen(locales);
+    size_t payload_len =
+        4 + 2 + broker->properties_len + 4 + strlen(mechanisms) + 4 + strlen(locales);
     uint8_t *frame = malloc(payload_len + FRAME_OVERHEAD_BYTES);
     ENSURE(frame);
     uint8_t *at = frame + FRAME_HEAD_BYTES;
@@ -37,8 +37,7 @@ static void send_start(struct client *c)
     at += 4 + strlen(mechanisms);
     wire_put32(at, (uint32_t)strlen(locales));
     memcpy(at + 4, locales, strlen(locales));
-    stream_write_copy(&c->stream, frame,
-                      frame_wrap(frame, FRAME_METHOD, 0, (uint32_t)payload_len));
+    stream_write_copy(&c->stream, frame, frame_wrap(frame, FRAME_METHOD, 0, (uint32_t)payload_len));
     free(frame);
 }
 

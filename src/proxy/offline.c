@@ -11,12 +11,12 @@
 
 static void refuse(struct channel *ch, amqp_method_number_t method)
 {
-    channel_refuse(ch, 406,
-                   "PRECONDITION_FAILED - upstream unavailable: only publishing is buffered",
-                   method);
+    channel_refuse(
+        ch, 406, "PRECONDITION_FAILED - upstream unavailable: only publishing is buffered", method);
 }
 
-/* Keeps a declaration in its place in the queue, without nowait: its reply shows that it is done. */
+/* Keeps a declaration in its place in the queue, without nowait: its reply shows that it is done.
+ */
 static bool keep(struct channel *ch, amqp_method_number_t method, const void *decoded)
 {
     struct pool *pool = ch->client->pool;

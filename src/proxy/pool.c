@@ -100,12 +100,37 @@ const struct config_upstream *pool_target(struct pool *pool)
     return &proxy->targets[pool->target % proxy->target_count];
 }
 
-static void dial(struct pool *pool)
+static void dial_with(struct pool *pool, const char *password)
 {
-    struct upstream *u = upstream_dial(pool->proxy, pool_target(pool), pool->user, pool->password,
+    struct upstream *u = upstream_dial(pool->proxy, pool_target(pool), pool->user, password,
                                        pool->vhost, NULL, 0, &events, pool);
     pool->dialing++;
     list_append(&pool->upstreams, &u->owner_node);
+}
+
+static void dial(struct pool *pool)
+{
+    dial_with(pool, pool->password);
+}
+
+void pool_update_secret(struct pool *pool, const char *secret)
+{
+    if (pool->proxy->stage == PROXY_RUNNING && strcmp(secret, pool->password) != 0)
+        dial_with(pool, secret);
+}
+
+static bool is_new_secret(const struct pool *pool, const struct upstream *u)
+{
+    return strcmp(u->password, pool->password) != 0;
+}
+
+static void adopt_secret(struct pool *pool, const struct upstream *u)
+{
+    char *copy = strdup(u->password);
+    ENSURE(copy);
+    credential_wipe(pool->password, strlen(pool->password));
+    free(pool->password);
+    pool->password = copy;
 }
 
 void pool_connect(struct pool *pool)
@@ -208,8 +233,8 @@ static void on_login_stored(struct job *job)
         queue->id = job->queue;
         queue_set_password(queue, job->put.password);
     } else if (queue) {
-        LOG(LOG_ERROR, "login_not_stored", LOG_T("user", queue->user),
-            LOG_T("vhost", queue->vhost), LOG_T("reason", job->error));
+        LOG(LOG_ERROR, "login_not_stored", LOG_T("user", queue->user), LOG_T("vhost", queue->vhost),
+            LOG_T("reason", job->error));
     }
     if (!pool)
         return;
@@ -265,6 +290,8 @@ static void on_open(struct upstream *u)
     struct pool *pool = u->owner;
     pool->dialing--;
     pool->unreachable = false;
+    if (is_new_secret(pool, u))
+        adopt_secret(pool, u);
     pool->login = LOGIN_PROVEN;
     store_login(pool);
     if (!pool->storing)
@@ -277,6 +304,11 @@ static void on_failed(struct upstream *u, const struct upstream_end *end)
 {
     struct pool *pool = u->owner;
     pool->dialing--;
+    if (is_new_secret(pool, u)) {
+        LOG(LOG_WARN, "secret_refused", LOG_T("user", pool->user), LOG_T("vhost", pool->vhost),
+            LOG_N("code", end->code), LOG_T("reason", end->text));
+        return;
+    }
     if (end->refused) {
         pool->login = LOGIN_REFUSED;
         refuse_waiting(pool, end->code, end->text);

@@ -34,16 +34,16 @@ struct pool {
     char *user, *password, *vhost;
     enum pool_state state;
     enum pool_login login;
-    bool unreachable; /* the last try found no RabbitMQ; the next is timed */
-    bool pinned;      /* named in upstream.url: stays connected */
-    bool storing;     /* its login is being written to the spool */
+    bool unreachable;      /* the last try found no RabbitMQ; the next is timed */
+    bool pinned;           /* named in upstream.url: stays connected */
+    bool storing;          /* its login is being written to the spool */
     struct list upstreams; /* shared ones */
     unsigned dialing;
     unsigned target; /* index of the broker to try */
     uv_timer_t retry;
     uint64_t backoff_ms;
-    struct list waiting; /* clients at connection.open */
-    struct list held;    /* clients whose next frame has to wait */
+    struct list waiting;   /* clients at connection.open */
+    struct list held;      /* clients whose next frame has to wait */
     struct list wake_node; /* in proxy->waking */
     unsigned client_count;
     uint64_t idle_since_ms;
@@ -60,6 +60,8 @@ void pool_close_all(struct proxy *);
 void pool_login_client(struct pool *, struct client *);
 /* Dials unless it is connected, dialing, or waiting for its next try. */
 void pool_connect(struct pool *);
+/* connection.update-secret: once RabbitMQ has accepted the new password it is the pool's. */
+void pool_update_secret(struct pool *, const char *secret);
 /* An open shared upstream for a new relay, or NULL; asks for another one when all are busy. */
 struct upstream *pool_pick_upstream(struct pool *);
 /* Works out the state again; tells held clients and the queue when it changed. */

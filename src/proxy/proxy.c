@@ -221,6 +221,8 @@ static void on_sighup(uv_signal_t *handle, int signal)
     config_adopt(proxy->config, &next, not_reloadable, proxy);
     config_free(&next);
     log_init(proxy->config->log.level, proxy->config->log.format);
+    if (proxy->spooler)
+        spooler_configure(proxy->spooler, proxy->config);
     if (!proxy->spooler && proxy->config->pool.publish_buffer_size > 0)
         LOG(LOG_WARN, "reload_ignored", LOG_T("key", "pool.publish_buffer_size"),
             LOG_T("reason", "the spool was not opened at the start: needs a restart"));
@@ -243,8 +245,8 @@ static bool listen_on(struct proxy *proxy)
 {
     const struct config *config = proxy->config;
     struct sockaddr_storage address;
-    int status = uv_ip4_addr(config->listen.address, config->listen.port,
-                             (struct sockaddr_in *)&address);
+    int status =
+        uv_ip4_addr(config->listen.address, config->listen.port, (struct sockaddr_in *)&address);
     if (status < 0)
         status = uv_ip6_addr(config->listen.address, config->listen.port,
                              (struct sockaddr_in6 *)&address);
@@ -272,8 +274,8 @@ static void found_queue(void *arg, const struct spooler_queue *found)
     queue->waiting = found->messages;
     queue->rejected = found->rejected;
     if (!found->password) {
-        LOG(LOG_ERROR, "login_unreadable", LOG_T("user", found->user),
-            LOG_T("vhost", found->vhost), LOG_N("messages", found->messages),
+        LOG(LOG_ERROR, "login_unreadable", LOG_T("user", found->user), LOG_T("vhost", found->vhost),
+            LOG_N("messages", found->messages),
             LOG_T("reason", "the credential key is not the one it was sealed with"));
         return;
     }
@@ -346,9 +348,24 @@ static void init_handles(struct proxy *proxy)
     srandom((unsigned)(uv_hrtime() ^ (uint64_t)uv_os_getpid()));
 }
 
+/* A key that would be ignored is worse than one that is refused. */
+static bool is_supported(const struct proxy *proxy)
+{
+    const struct config *config = proxy->config;
+    const char *key = config->listen.tls_port ? "listen.tls_port"
+                      : config->admin.port    ? "admin.port"
+                                              : NULL;
+    for (unsigned i = 0; i < proxy->target_count && !key; i++)
+        key = proxy->targets[i].tls ? "upstream.url (amqps)" : NULL;
+    if (key)
+        LOG(LOG_ERROR, "not_supported", LOG_T("key", key),
+            LOG_T("reason", "this version of amqpbuf has no TLS and no admin port"));
+    return !key;
+}
+
 static bool start(struct proxy *proxy)
 {
-    if (!open_spool(proxy) || !listen_on(proxy))
+    if (!is_supported(proxy) || !open_spool(proxy) || !listen_on(proxy))
         return false;
     /* Prepare callbacks run in the reverse order of their start: wakes first, then what they have
      * produced is handed to the spooler and written to the sockets. */

@@ -49,9 +49,9 @@ struct proxy {
     uint64_t cleanup_due_ms;
 
     struct list clients, upstreams, pools, queues;
-    struct list waking; /* pools whose held clients may try again */
-    struct list acking; /* channels with confirms to send */
-    uint64_t next_id;   /* of clients and upstreams, for the log */
+    struct list waking;  /* pools whose held clients may try again */
+    struct list acking;  /* channels with confirms to send */
+    uint64_t next_id;    /* of clients and upstreams, for the log */
     uint64_t next_stamp; /* order of what was sent upstream */
 };
 

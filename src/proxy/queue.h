@@ -19,8 +19,8 @@ struct queue {
     struct list node; /* in proxy->queues */
     struct list pools;
     char *user, *vhost;
-    char *password;     /* the last that RabbitMQ accepted; NULL if none is known */
-    uint32_t id;        /* in the store; 0 until it has been put there */
+    char *password; /* the last that RabbitMQ accepted; NULL if none is known */
+    uint32_t id;    /* in the store; 0 until it has been put there */
     uint64_t handle;
     uint64_t waiting;   /* records committed and not yet deleted */
     uint64_t appending; /* records on their way to the spool */

@@ -38,7 +38,7 @@ struct relay {
     bool shared;
     bool confirming; /* confirm.select was sent */
     bool transactional;
-    bool closing; /* channel.close sent */
+    bool closing;      /* channel.close sent */
     uint64_t sent_tag; /* RabbitMQ's delivery tag of the last publish */
 
     struct retained *ring; /* publishes, oldest first */

@@ -68,9 +68,8 @@ bool rewrite_queue_name(struct channel *ch, amqp_method_number_t method, void *d
         return true;
     if (!has_last_queue(ch, method))
         return false;
-    amqp_bytes_t *key = method == AMQP_QUEUE_BIND_METHOD
-                            ? &((amqp_queue_bind_t *)decoded)->routing_key
-                            : NULL;
+    amqp_bytes_t *key =
+        method == AMQP_QUEUE_BIND_METHOD ? &((amqp_queue_bind_t *)decoded)->routing_key : NULL;
     *queue = bytes_of(ch->last_queue);
     if (key && key->len == 0) /* rabbit_channel: both empty mean the queue's name twice */
         *key = *queue;

@@ -136,7 +136,8 @@ static enum route publish_live(struct channel *ch)
         return ROUTE_HELD;
     uint32_t frame_max = r->link.upstream->frame_max;
     if (message->header.len + FRAME_OVERHEAD_BYTES > frame_max) {
-        client_refuse(ch->client, 501, "FRAME_ERROR - content header larger than RabbitMQ's frame_max",
+        client_refuse(ch->client, 501,
+                      "FRAME_ERROR - content header larger than RabbitMQ's frame_max",
                       AMQP_BASIC_PUBLISH_METHOD);
         return ROUTE_REFUSED;
     }
@@ -168,8 +169,9 @@ static enum route publish_transactional(struct channel *ch)
     take_over_transaction(ch);
     bool live = pool->state == POOL_LIVE && (!ch->tx || ch->tx_sent);
     if (!spool_is_usable(pool))
-        return live ? publish_live(ch)
-                    : pool->state == POOL_OFFLINE ? refuse_offline(ch) : ROUTE_HELD;
+        return live                          ? publish_live(ch)
+               : pool->state == POOL_OFFLINE ? refuse_offline(ch)
+                                             : ROUTE_HELD;
     if (!ch->tx)
         ch->tx = spool_begin_transaction(pool, ch);
     bool reserved = ch->reserved;

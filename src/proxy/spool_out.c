@@ -22,7 +22,8 @@ static void tell_publisher(struct channel *channel, const struct job *job)
     channel->spooling -= job->append.count;
     if (job->status != STATUS_OK) {
         char text[256];
-        snprintf(text, sizeof text, "RESOURCE_ERROR - the spool cannot take it: %.200s", job->error);
+        snprintf(text, sizeof text, "RESOURCE_ERROR - the spool cannot take it: %.200s",
+                 job->error);
         client_refuse(channel->client, 506, text, AMQP_BASIC_PUBLISH_METHOD);
         return;
     }
@@ -43,9 +44,8 @@ static void on_appended(struct job *job)
             queue->waiting += job->append.count;
             queue->proxy->counters.spooled += job->append.count;
         } else {
-            LOG(LOG_ERROR, "spool_failed", LOG_T("user", queue->user),
-                LOG_T("vhost", queue->vhost), LOG_N("messages", job->append.count),
-                LOG_T("reason", job->error));
+            LOG(LOG_ERROR, "spool_failed", LOG_T("user", queue->user), LOG_T("vhost", queue->vhost),
+                LOG_N("messages", job->append.count), LOG_T("reason", job->error));
         }
     }
     if (channel)

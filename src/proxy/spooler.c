@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "amqp/expiration.h"
 #include "base/assert.h"
 #include "base/log.h"
 #include "spool/credential.h"
@@ -19,7 +20,10 @@
  * a transaction of its own, so that one that cannot succeed does not take the others with it. A
  * store that reports STATUS_FATAL is closed and opened again before the next batch. */
 
-enum { PENDING_BYTES_MAX = 32 * 1024 * 1024 };
+enum {
+    PENDING_BYTES_MAX = 32 * 1024 * 1024,
+    SHORTENED_MAX = 128 * 1024, /* longest content header whose expiration is shortened */
+};
 
 struct spooler {
     uv_thread_t thread;
@@ -34,6 +38,7 @@ struct spooler {
     struct store_options options;
     struct credential_key key;
     uint64_t sync_interval_ms; /* 0: never by time */
+    _Atomic bool shorten_expiration;
     bool unsynced;
     _Atomic uint64_t used_bytes, max_bytes;
 
@@ -41,6 +46,13 @@ struct spooler {
     void *on_closed_arg;
     unsigned open_handles;
 };
+
+static uint64_t wall_clock_us(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
 
 /* ---- jobs ---- */
 
@@ -65,10 +77,8 @@ void job_add_message(struct job *job, enum record_kind kind, struct message *mes
         ENSURE(append->next);
         append = append->next;
     }
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
     append->kind = kind;
-    append->received_at_us = (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+    append->received_at_us = wall_clock_us();
     message_init(&append->message);
     message_move(&append->message, message);
 }
@@ -190,13 +200,11 @@ static enum status run_write(struct spooler *sp, struct job *job, struct failure
     case JOB_DELETE:
         return run_delete(sp, job, failure);
     case JOB_REJECT: {
-        struct timespec now;
-        clock_gettime(CLOCK_REALTIME, &now);
         struct rejection rejection = {
             .code = job->reject.code,
             .text = job->reject.text,
             .text_len = (uint16_t)strlen(job->reject.text),
-            .at_us = (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000,
+            .at_us = wall_clock_us(),
         };
         return store_reject(sp->store, job->queue, job->reject.seq, &rejection, failure);
     }
@@ -310,19 +318,37 @@ static void run_writes(struct spooler *sp, struct mail_chain *batch)
 /* ---- the thread: reading ---- */
 
 struct read_state {
+    struct spooler *spooler;
     struct job *job;
     size_t used, capacity; /* of the slab under construction, which starts on the heap */
     bool stopped;
 };
+
+/* The header of a message whose time to live went on while it waited (drain.expiration). */
+static struct iovec shorten_expiration(const struct spooler *sp, const struct store_record *record,
+                                       uint8_t shortened[SHORTENED_MAX])
+{
+    if (!sp->shorten_expiration || record->kind != RECORD_PUBLISH ||
+        record->header.iov_len > SHORTENED_MAX)
+        return record->header;
+    uint64_t now_us = wall_clock_us();
+    uint64_t waited_ms =
+        now_us > record->received_at_us ? (now_us - record->received_at_us) / 1000 : 0;
+    size_t len =
+        expiration_shorten(record->header.iov_base, record->header.iov_len, waited_ms, shortened);
+    return len ? (struct iovec){shortened, len} : record->header;
+}
 
 static bool visit_record(void *arg, const struct store_record *record)
 {
     struct read_state *state = arg;
     struct job *job = state->job;
     uint32_t frame_max = job->read.frame_max;
+    uint8_t shortened[SHORTENED_MAX];
+    struct iovec header = shorten_expiration(state->spooler, record, shortened);
     size_t size = record->kind == RECORD_DECLARE
                       ? record->method.iov_len + FRAME_OVERHEAD_BYTES
-                      : message_framed_size(record->method.iov_len, record->header.iov_len,
+                      : message_framed_size(record->method.iov_len, header.iov_len,
                                             record->body_size, frame_max);
     if (job->read.count == job->read.records_max ||
         (job->read.count > 0 && state->used + size > job->read.bytes_max)) {
@@ -351,15 +377,15 @@ static bool visit_record(void *arg, const struct store_record *record)
         .received_at_us = record->received_at_us,
         .frames = at,
         .method_len = (uint32_t)record->method.iov_len,
-        .header_len = (uint32_t)record->header.iov_len,
+        .header_len = (uint32_t)header.iov_len,
         .body_size = record->body_size,
     };
     if (record->kind == RECORD_DECLARE) {
         memcpy(at + FRAME_HEAD_BYTES, record->method.iov_base, record->method.iov_len);
         out->frames_len = frame_wrap(at, FRAME_METHOD, job->read.channel, out->method_len);
     } else {
-        out->frames_len = message_write(at, job->read.channel, frame_max, &record->method,
-                                        &record->header, record->body, record->body_count);
+        out->frames_len = message_write(at, job->read.channel, frame_max, &record->method, &header,
+                                        record->body, record->body_count);
     }
     state->used += out->frames_len;
     job->read.slab->used = state->used;
@@ -375,7 +401,7 @@ static void on_damaged(void *arg, uint64_t seq)
 static void run_read(struct spooler *sp, struct job *job)
 {
     struct failure failure = {0};
-    struct read_state state = {.job = job, .capacity = job->read.bytes_max};
+    struct read_state state = {.spooler = sp, .job = job, .capacity = job->read.bytes_max};
     if (!ensure_store(sp, &failure)) {
         set_result(job, failure.status, &failure);
         return;
@@ -419,8 +445,7 @@ static void thread_main(void *arg)
             }
             outbox_post(&sp->outbox, &batch);
         }
-        if (sp->sync_interval_ms &&
-            uv_hrtime() - last_sync_ns >= sp->sync_interval_ms * 1000000) {
+        if (sp->sync_interval_ms && uv_hrtime() - last_sync_ns >= sp->sync_interval_ms * 1000000) {
             sync_if_due(sp);
             last_sync_ns = uv_hrtime();
         }
@@ -459,6 +484,11 @@ static uint64_t append_bytes(const struct job *job)
         for (const struct job_append *a = &job->append.first; a; a = a->next)
             bytes += message_bytes(&a->message);
     return bytes;
+}
+
+void spooler_configure(struct spooler *sp, const struct config *config)
+{
+    sp->shorten_expiration = config->drain.expiration == EXPIRATION_SHORTEN;
 }
 
 bool spooler_is_full(const struct spooler *sp)
@@ -529,6 +559,7 @@ static bool open_store(struct spooler *sp, const struct config *config, struct f
         .max_size_bytes = config->spool.max_size_bytes,
         .sync = config->spool.sync == CONFIG_SYNC_COMMIT ? STORE_SYNC_COMMIT : STORE_SYNC_LATER,
     };
+    sp->shorten_expiration = config->drain.expiration == EXPIRATION_SHORTEN;
     if (config->spool.sync == CONFIG_SYNC_INTERVAL)
         sp->sync_interval_ms = config->spool.sync_interval_ms;
     if (store_open(&sp->store, &sp->options, failure) != STATUS_OK)
@@ -577,8 +608,8 @@ struct spooler *spooler_open(uv_loop_t *loop, const struct config *config,
 
 static void on_handle_closed(uv_handle_t *handle)
 {
-    struct spooler *sp = handle->type == UV_ASYNC ? ((struct outbox *)handle->data)->owner
-                                                  : handle->data;
+    struct spooler *sp =
+        handle->type == UV_ASYNC ? ((struct outbox *)handle->data)->owner : handle->data;
     if (--sp->open_handles > 0)
         return;
     sp->on_closed(sp->on_closed_arg);

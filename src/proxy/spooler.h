@@ -34,7 +34,7 @@ struct job_record {
     enum record_kind kind;
     uint64_t received_at_us;
     uint8_t *frames;
-    size_t frames_len; /* 0: its header does not fit frame_max */
+    size_t frames_len;               /* 0: its header does not fit frame_max */
     uint32_t method_len, header_len; /* bytes of the payloads, the method's first */
     uint64_t body_size;
 };
@@ -101,6 +101,8 @@ bool spooler_exists(const struct config *);
 struct spooler *spooler_open(uv_loop_t *, const struct config *,
                              void (*visit)(void *arg, const struct spooler_queue *), void *arg,
                              struct failure *failure);
+/* Takes over what may change without a restart. */
+void spooler_configure(struct spooler *, const struct config *);
 /* Runs what was posted, stops the thread, closes the store, then calls on_closed from the loop. */
 void spooler_close(struct spooler *, void (*on_closed)(void *arg), void *arg);
 

@@ -128,8 +128,8 @@ static size_t own_properties(const struct upstream *u, uint8_t *out, size_t capa
     (void)u;
     amqp_field_value_t yes = {AMQP_FIELD_KIND_BOOLEAN, {.boolean = 1}};
     amqp_table_entry_t capabilities[] = {
-        {bytes_of("publisher_confirms"), yes},     {bytes_of("basic.nack"), yes},
-        {bytes_of("connection.blocked"), yes},     {bytes_of("consumer_cancel_notify"), yes},
+        {bytes_of("publisher_confirms"), yes},           {bytes_of("basic.nack"), yes},
+        {bytes_of("connection.blocked"), yes},           {bytes_of("consumer_cancel_notify"), yes},
         {bytes_of("authentication_failure_close"), yes},
     };
     amqp_table_t capability_table = {sizeof capabilities / sizeof *capabilities, capabilities};
@@ -176,7 +176,8 @@ static void send_start_ok(struct upstream *u)
     free(frame);
 }
 
-static void on_start(struct upstream *u, const struct frame *frame, const amqp_connection_start_t *m)
+static void on_start(struct upstream *u, const struct frame *frame,
+                     const amqp_connection_start_t *m)
 {
     /* Payload: class, method, version-major, version-minor, then the table with its length. */
     const uint8_t *table = frame->payload + 6;
@@ -196,8 +197,8 @@ static void on_tune(struct upstream *u, const amqp_connection_tune_t *m)
     u->channel_max = m->channel_max && m->channel_max < limit ? m->channel_max : limit;
     uint32_t heartbeat_s = (u->proxy->config->upstream.heartbeat_ms + 999) / 1000;
     u->heartbeat_ms = (uint64_t)heartbeat_s * 1000;
-    broker_remember(&u->proxy->broker, u->server_properties, u->server_properties_len,
-                    m->frame_max, m->channel_max);
+    broker_remember(&u->proxy->broker, u->server_properties, u->server_properties_len, m->frame_max,
+                    m->channel_max);
     amqp_connection_tune_ok_t tune_ok = {
         .channel_max = u->channel_max,
         .frame_max = u->frame_max,

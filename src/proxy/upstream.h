@@ -47,15 +47,15 @@ struct upstream_events {
     void (*on_open)(struct upstream *);
     void (*on_failed)(struct upstream *, const struct upstream_end *);
     void (*on_lost)(struct upstream *, const struct upstream_end *); /* links are still attached */
-    void (*on_blocked)(struct upstream *);   /* connection.blocked or unblocked came */
-    void (*on_writable)(struct upstream *);  /* its stream takes bytes again */
+    void (*on_blocked)(struct upstream *);  /* connection.blocked or unblocked came */
+    void (*on_writable)(struct upstream *); /* its stream takes bytes again */
 };
 
 enum upstream_state {
     UPSTREAM_RESOLVING,
     UPSTREAM_CONNECTING,
-    UPSTREAM_START,  /* protocol header sent, waits for connection.start */
-    UPSTREAM_TUNE,   /* start-ok sent */
+    UPSTREAM_START,   /* protocol header sent, waits for connection.start */
+    UPSTREAM_TUNE,    /* start-ok sent */
     UPSTREAM_OPENING, /* connection.open sent */
     UPSTREAM_OPEN,
     UPSTREAM_LEAVING, /* connection.close sent, waits for close-ok */
