@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "base/assert.h"
+#include "base/memory.h"
 
 struct slot {
     void *object;
@@ -29,8 +30,7 @@ uint64_t handles_add(void *object)
     if (!first_free) {
         if (slots_used == slots_capacity) {
             slots_capacity = slots_capacity ? slots_capacity * 2 : 64;
-            slots = realloc(slots, slots_capacity * sizeof *slots);
-            ENSURE(slots);
+            slots = memory_grow(slots, slots_capacity, sizeof *slots);
         }
         slots[slots_used] = (struct slot){0};
         first_free = ++slots_used;

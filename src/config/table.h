@@ -37,9 +37,6 @@ extern const unsigned config_table_count;
 const struct config_option *config_option_find(const char *section, const char *key);
 bool config_section_known(const char *section);
 
-/* How far apart two words are: insertions, deletions, replacements and swaps of neighbours.
- * Words longer than 63 bytes are compared by their first 63. */
-unsigned config_distance(const char *a, const char *b);
 /* The option itself if there is one, else one of another section that has just this key, else the
  * nearest of this section (NULL if nothing has this section). */
 const struct config_option *config_option_near(const char *section, const char *key);

@@ -9,6 +9,7 @@
 #include <strings.h>
 
 #include "base/assert.h"
+#include "base/memory.h"
 
 enum {
     HOST_MAX = 253,     /* RFC 1035, in the dotted form */
@@ -218,8 +219,7 @@ struct config_upstream *url_parse(const char *urls, unsigned *count, char *why, 
         more = cut(&rest, ',', &one);
         if (!more)
             one = rest;
-        list = reallocarray(list, ++parser.number, sizeof *list);
-        ENSURE(list);
+        list = memory_grow(list, ++parser.number, sizeof *list);
         struct config_upstream *u = &list[parser.number - 1];
         *u = (struct config_upstream){0};
         if (!parse_one(&parser, trimmed(one), u)) {

@@ -103,7 +103,7 @@ static bool unexpected(char *why, size_t why_size, const char *expected, const c
 {
     char found[FOUND_MAX + 1];
     size_t len = 0;
-    for (; text[len] && len < FOUND_MAX; len++)
+    for (; len < FOUND_MAX && text[len]; len++)
         found[len] = (unsigned char)text[len] < ' ' || text[len] == 0x7f ? '?' : text[len];
     found[len] = '\0';
     if (len == 0)

@@ -37,7 +37,7 @@ void broker_init(struct broker *broker)
         text("platform", "amqpbuf " AMQPBUF_VERSION),
     };
     amqp_table_t table = {sizeof entries / sizeof *entries, entries};
-    uint8_t wire[1024];
+    uint8_t wire[1024] = {0};
     size_t len = 0;
     ENSURE(amqp_encode_table((amqp_bytes_t){sizeof wire, wire}, &table, &len) == AMQP_STATUS_OK);
     broker_remember(broker, wire, len, broker->frame_max, broker->channel_max);

@@ -7,6 +7,7 @@
 #include "base/assert.h"
 #include "base/handles.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "proxy/channel.h"
 #include "proxy/failover.h"
 #include "proxy/handshake.h"
@@ -115,8 +116,7 @@ void client_add_channel(struct client *c, struct channel *ch)
         uint32_t capacity = c->channels_capacity ? c->channels_capacity : 2;
         while (capacity <= ch->number)
             capacity *= 2;
-        c->channels = realloc(c->channels, capacity * sizeof(struct channel *));
-        ENSURE(c->channels);
+        c->channels = memory_grow(c->channels, capacity, sizeof *c->channels);
         memset(c->channels + c->channels_capacity, 0,
                (capacity - c->channels_capacity) * sizeof(struct channel *));
         c->channels_capacity = capacity;

@@ -8,6 +8,7 @@
 #include "base/assert.h"
 #include "base/handles.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "proxy/pool.h"
 #include "proxy/proxy.h"
 #include "proxy/queue.h"
@@ -135,8 +136,7 @@ static struct entry *add_entry(struct drain *d)
 {
     if (d->entry_count == d->entry_capacity) {
         d->entry_capacity = d->entry_capacity ? d->entry_capacity * 2 : 64;
-        d->entries = realloc(d->entries, d->entry_capacity * sizeof *d->entries);
-        ENSURE(d->entries);
+        d->entries = memory_grow(d->entries, d->entry_capacity, sizeof *d->entries);
     }
     struct entry *entry = &d->entries[d->entry_count++];
     *entry = (struct entry){0};

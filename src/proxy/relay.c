@@ -6,6 +6,7 @@
 #include "amqp/wire.h"
 #include "base/assert.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "proxy/channel.h"
 #include "proxy/client.h"
 #include "proxy/pool.h"
@@ -134,8 +135,7 @@ static void await(struct relay *r, amqp_method_number_t method, struct span payl
 {
     if (r->call_count == r->calls_capacity) {
         r->calls_capacity = r->calls_capacity ? r->calls_capacity * 2 : 2;
-        r->calls = realloc(r->calls, r->calls_capacity * sizeof *r->calls);
-        ENSURE(r->calls);
+        r->calls = memory_grow(r->calls, r->calls_capacity, sizeof *r->calls);
     }
     r->calls[r->call_count++] = (struct awaited){
         .stamp = ++r->pool->proxy->next_stamp, .method = method, .payload = payload};

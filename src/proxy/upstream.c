@@ -7,6 +7,7 @@
 #include "amqp/wire.h"
 #include "base/assert.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "proxy/capability.h"
 #include "proxy/proxy.h"
 #include "proxy/wire_out.h"
@@ -147,7 +148,7 @@ static size_t own_properties(const struct upstream *u, uint8_t *out, size_t capa
 /* Written by hand because client-properties may be a client's own table, passed on as it came. */
 static void send_start_ok(struct upstream *u)
 {
-    uint8_t own[512];
+    uint8_t own[512] = {0};
     const uint8_t *properties = u->client_properties;
     size_t properties_len = u->client_properties_len;
     if (!properties) {
@@ -461,8 +462,7 @@ bool upstream_attach(struct upstream *u, struct link *link)
         return false;
     if (number >= u->links_capacity) {
         uint32_t capacity = u->links_capacity ? u->links_capacity * 2 : 16;
-        u->links = realloc(u->links, capacity * sizeof(struct link *));
-        ENSURE(u->links);
+        u->links = memory_grow(u->links, capacity, sizeof *u->links);
         memset(u->links + u->links_capacity, 0,
                (capacity - u->links_capacity) * sizeof(struct link *));
         u->links_capacity = capacity;

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "config/config.h"
+#include "base/word.h"
 #include "config/table.h"
 
 enum { SETS_MAX = 8, VARIABLES_MAX = 8, NOTES_BYTES = 256 };
@@ -627,14 +628,14 @@ static void test_adopt(void **state)
 static void test_distance(void **state)
 {
     (void)state;
-    assert_int_equal(config_distance("", ""), 0);
-    assert_int_equal(config_distance("abc", ""), 3);
-    assert_int_equal(config_distance("abc", "acb"), 1);
-    assert_int_equal(config_distance("kitten", "sitting"), 3);
+    assert_int_equal(word_distance("", ""), 0);
+    assert_int_equal(word_distance("abc", ""), 3);
+    assert_int_equal(word_distance("abc", "acb"), 1);
+    assert_int_equal(word_distance("kitten", "sitting"), 3);
     char longest[200];
     memset(longest, 'x', sizeof longest - 1);
     longest[sizeof longest - 1] = '\0';
-    assert_int_equal(config_distance(longest, "x"), 62);
+    assert_int_equal(word_distance(longest, "x"), 62);
 }
 
 int main(void)

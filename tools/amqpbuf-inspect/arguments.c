@@ -3,7 +3,7 @@
 #include <getopt.h>
 #include <string.h>
 
-#include "config/table.h"
+#include "base/word.h"
 #include "output.h"
 
 static const char help[] =
@@ -76,7 +76,7 @@ struct words {
 static const char *nearer(const char *typed, const char *candidate, const char *best,
                           unsigned *best_distance)
 {
-    unsigned distance = config_distance(typed, candidate);
+    unsigned distance = word_distance(typed, candidate);
     if (distance > 2 || distance >= *best_distance || distance >= strlen(candidate))
         return best;
     *best_distance = distance;

@@ -25,8 +25,10 @@ static enum inspect_exit run_with_spool(struct inspect *inspect, command_run run
     struct failure failure = {0};
     enum status status = reader_open(&inspect->reader, inspect->spool, &failure);
     if (status != STATUS_OK) {
-        complain("%s: %s%s", inspect->spool, failure.text,
-                 status == STATUS_NO_SPOOL ? "; give the spool's directory with -s DIR" : "");
+        if (status == STATUS_NO_SPOOL)
+            complain("there is no spool in %s; give its directory with -s DIR", inspect->spool);
+        else
+            complain("%s: %s", inspect->spool, failure.text);
         return is_no_spool(status) ? INSPECT_NO_SPOOL : INSPECT_DAMAGE;
     }
     enum inspect_exit outcome = run(inspect);

@@ -12,9 +12,10 @@
 
 bool text_is_steering(uint32_t c)
 {
-    /* C1 controls, and the marks of Unicode's bidirectional algorithm (UAX 9, section 2). */
-    return c == 0x7F || (c >= 0x80 && c < 0xA0) || c == 0x061C || c == 0x200E || c == 0x200F ||
-           (c >= 0x202A && c <= 0x202E) || (c >= 0x2066 && c <= 0x2069);
+    /* C1 controls, line and paragraph separators, and the marks of Unicode's bidirectional
+     * algorithm (UAX 9, section 2). */
+    return (c >= 0x7F && c < 0xA0) || c == 0x061C || c == 0x200E || c == 0x200F ||
+           (c >= 0x2028 && c <= 0x202E) || (c >= 0x2066 && c <= 0x2069);
 }
 
 /* Writes one character that cannot stand as it is; returns the bytes written, at most 10. */

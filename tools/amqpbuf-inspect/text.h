@@ -9,8 +9,8 @@
 enum { SIZE_TEXT_BYTES = 32 };
 
 /* A copy in which nothing can steer a terminal or break a line of tab-separated fields: control
- * characters, marks that reverse the reading direction, and bytes that are not UTF-8 become \n \t
- * \r \xNN \u{NNNN}, and a backslash is doubled. The caller frees it. */
+ * characters, line separators, marks that turn the reading direction, and bytes that are not UTF-8
+ * become \n \t \r \xNN \u{NNNN}, and a backslash is doubled. The caller frees it. */
 char *text_escape(const void *bytes, size_t len);
 
 /* True for characters that text_escape would write as \u{NNNN}. */

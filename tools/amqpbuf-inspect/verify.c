@@ -185,8 +185,9 @@ static bool check_queues(struct verifying *verifying, const struct queue_list *l
     if (readable && !output_stopped())
         readable = compare_queues(verifying, list, checked);
     free(checked);
-    output_format("%" PRIu64 " records in %zu queues checked, %" PRIu64 " problems\n", records,
-                  list->count, verifying->problems);
+    output_format("%" PRIu64 " record%s in %zu queue%s checked, %" PRIu64 " problem%s\n", records,
+                  records == 1 ? "" : "s", list->count, list->count == 1 ? "" : "s",
+                  verifying->problems, verifying->problems == 1 ? "" : "s");
     return readable;
 }
 
