@@ -1,6 +1,7 @@
 /* Writes a spool for the tests of what reads one, as amqpbuf would through src/spool/store.h, and
- * damages it as amqpbuf never would. Takes one command a line from standard input and answers each
- * with a line, "ok N" or "error ...", so that a test can read the spool between any two.
+ * damages it as amqpbuf never would. Says "ok 0" when the spool is there, takes one command a line
+ * from standard input, and answers each with a line, "ok N" or "error ...", so that a test can read
+ * the spool between any two.
  *
  *   queue USER VHOST                         ok ID
  *   publish QUEUE AT METHOD HEADER BODY [N]  ok SEQ, of the last of N
@@ -48,10 +49,9 @@ static struct iovec from_hex(char *word)
 {
     size_t len = strcmp(word, "-") == 0 ? 0 : strlen(word) / 2;
     for (size_t i = 0; i < len; i++) {
-        unsigned byte;
-        int taken = sscanf(word + 2 * i, "%2x", &byte);
-        ENSURE(taken == 1);
-        word[i] = (char)byte;
+        char digits[3] = {word[2 * i], word[2 * i + 1], '\0'}, *end;
+        word[i] = (char)strtoul(digits, &end, 16);
+        ENSURE(*end == '\0');
     }
     word[len] = '\0';
     return (struct iovec){word, len};
@@ -243,6 +243,8 @@ int main(int argc, char *argv[])
     char *line = NULL;
     size_t capacity = 0;
     open_store(&maker);
+    puts("ok 0");
+    fflush(stdout);
     while (getline(&line, &capacity, stdin) > 0) {
         run(&maker, line);
         fflush(stdout);

@@ -2,6 +2,7 @@
 
 #include <locale.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -15,6 +16,12 @@ static uint64_t now_us(void)
     return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
+static bool is_directory(const char *path)
+{
+    struct stat found;
+    return stat(path, &found) == 0 && S_ISDIR(found.st_mode);
+}
+
 static bool is_no_spool(enum status status)
 {
     return status == STATUS_NO_SPOOL || status == STATUS_VERSION || status == STATUS_PERMISSION;
@@ -25,6 +32,8 @@ static enum inspect_exit run_with_spool(struct inspect *inspect, command_run run
     struct failure failure = {0};
     enum status status = reader_open(&inspect->reader, inspect->spool, &failure);
     if (status != STATUS_OK) {
+        if (!is_directory(inspect->spool))
+            status = STATUS_NO_SPOOL;
         if (status == STATUS_NO_SPOOL)
             complain("there is no spool in %s; give its directory with -s DIR", inspect->spool);
         else
