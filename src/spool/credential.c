@@ -21,8 +21,8 @@ static enum status make_key(struct credential_key *key, const char *path, struct
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
         return failure_set(failure, STATUS_IO, "cannot make %s: %s", path, strerror(errno));
-    bool written = write(fd, key->bytes, sizeof key->bytes) == (ssize_t)sizeof key->bytes &&
-                   fsync(fd) == 0;
+    bool written =
+        write(fd, key->bytes, sizeof key->bytes) == (ssize_t)sizeof key->bytes && fsync(fd) == 0;
     int error = errno;
     close(fd);
     if (written)

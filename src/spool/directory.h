@@ -25,5 +25,5 @@ uint8_t *directory_encode(const struct directory_entry *, size_t *len);
 enum status directory_decode(const MDB_val *key, const MDB_val *value, struct directory_entry *,
                              struct failure *);
 void directory_key(uint8_t key[4], uint32_t id);
-/* "q/<id>" (waiting) or "r/<id>" (rejected). */
+/* "q/<id>" (waiting), "r/<id>" (rejected) or "b/<id>" (parts of the bodies of both). */
 void directory_database(char name[16], char list, uint32_t id);

@@ -1,7 +1,9 @@
 #include "amqpbuf/spool_reader.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/assert.h"
 #include "spool/directory.h"
@@ -42,13 +44,22 @@ static enum status check_version(struct reader *reader, struct failure *failure)
     return status;
 }
 
+static bool has_lock_file(const char *path)
+{
+    char name[4096];
+    snprintf(name, sizeof name, "%s/lock.mdb", path);
+    return access(name, F_OK) == 0;
+}
+
 enum status reader_open(struct reader **out, const char *path, struct failure *failure)
 {
     struct reader *reader = calloc(1, sizeof *reader);
     ENSURE(reader);
-    enum status status = env_open(&reader->env, path, 0, MDB_RDONLY, failure);
-    /* A copy, or a read-only file system: nobody writes there, no lock is needed. */
-    if (status == STATUS_PERMISSION || status == STATUS_IO)
+    /* A copy without a lock file, or a read-only file system: nobody writes there. */
+    bool alone = !has_lock_file(path);
+    enum status status =
+        env_open(&reader->env, path, 0, MDB_RDONLY | (alone ? MDB_NOLOCK : 0), failure);
+    if (status == STATUS_PERMISSION && !alone)
         status = env_open(&reader->env, path, 0, MDB_RDONLY | MDB_NOLOCK, failure);
     if (status == STATUS_OK)
         status = check_version(reader, failure);
@@ -99,9 +110,7 @@ static struct edge find_edge(MDB_txn *txn, MDB_dbi dbi, uint32_t queue, bool las
     if (mdb_cursor_open(txn, dbi, &cursor) != 0)
         return edge;
     int error = mdb_cursor_get(cursor, &key, &value, last ? MDB_LAST : MDB_FIRST);
-    while (!error && last && key.mv_size == RECORD_PART_KEY_BYTES)
-        error = mdb_cursor_get(cursor, &key, &value, MDB_PREV);
-    if (!error && key.mv_size >= RECORD_KEY_BYTES) {
+    if (!error && key.mv_size == RECORD_KEY_BYTES) {
         struct record r;
         const char *what;
         edge.seq = record_key_seq(key.mv_data);
@@ -257,13 +266,15 @@ static int read_batch(struct reader *reader, uint32_t queue, uint64_t after, uns
                       struct batch *batch)
 {
     MDB_txn *txn;
-    MDB_dbi dbi;
+    struct walk_list list = {.queue = queue, .bodies = batch->bodies};
     int error = begin(reader, &txn);
     if (error)
         return error;
-    error = open_list(txn, queue, flags & READER_REJECTED ? 'r' : 'q', &dbi);
+    error = open_list(txn, queue, flags & READER_REJECTED ? 'r' : 'q', &list.records);
     if (!error)
-        error = walk_list(txn, dbi, queue, after, batch->bodies, on_record, on_damaged, batch);
+        error = open_list(txn, queue, 'b', &list.parts);
+    if (!error)
+        error = walk_list(txn, list, after, on_record, on_damaged, batch);
     mdb_txn_abort(txn);
     return error;
 }

@@ -176,6 +176,8 @@ enum status record_read(const uint8_t *value, size_t len, uint32_t queue, uint64
         return damaged(what, "unknown kind");
     if (r->parted != record_is_parted(r->body_size))
         return damaged(what, "parts where none belong");
+    if (r->body_size > (uint64_t)UINT32_MAX * RECORD_PART_BYTES)
+        return damaged(what, "impossible size of the body");
     uint8_t *at = (uint8_t *)value + RECORD_HEAD_BYTES;
     r->method = (struct iovec){at, (size_t)get(value + AT_METHOD_LEN, 4)};
     at += r->method.iov_len;

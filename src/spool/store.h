@@ -33,9 +33,9 @@ struct store_options {
 /* One message to append, in the caller's memory until the call returns. */
 struct store_message {
     enum record_kind kind;
-    uint64_t received_at_us; /* microseconds since 1970 UTC */
-    struct iovec method;     /* frame payload of the method */
-    struct iovec header;     /* frame payload of the content header; empty for RECORD_DECLARE */
+    uint64_t received_at_us;  /* microseconds since 1970 UTC */
+    struct iovec method;      /* frame payload of the method */
+    struct iovec header;      /* frame payload of the content header; empty for RECORD_DECLARE */
     const struct iovec *body; /* body bytes in order */
     size_t body_count;
 };
@@ -48,7 +48,7 @@ struct store_record {
     struct iovec method, header;
     const struct iovec *body; /* the parts of the body in order */
     size_t body_count;
-    uint64_t body_size;       /* bytes, the sum of the parts */
+    uint64_t body_size; /* bytes, the sum of the parts */
 };
 
 /* What is known of a queue; strings are valid during the visit. */

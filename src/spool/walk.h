@@ -15,7 +15,12 @@ typedef bool (*walk_visit)(void *arg, uint64_t seq, const struct record *, const
                            size_t body_count);
 typedef bool (*walk_damaged)(void *arg, uint64_t seq, const char *what);
 
-/* Visits records with seq > after. Without `bodies` the parts are not read, and body_count is 0.
- * Damaged records are passed over. Returns an LMDB error or 0. */
-int walk_list(MDB_txn *, MDB_dbi, uint32_t queue, uint64_t after, bool bodies, walk_visit,
-              walk_damaged, void *arg);
+struct walk_list {
+    MDB_dbi records; /* waiting or rejected */
+    MDB_dbi parts;   /* used only with `bodies` */
+    uint32_t queue;
+    bool bodies; /* false: parts are not read, and body_count is 0 */
+};
+
+/* Visits records with seq > after. Damaged ones are passed over. Returns an LMDB error or 0. */
+int walk_list(MDB_txn *, struct walk_list, uint64_t after, walk_visit, walk_damaged, void *arg);

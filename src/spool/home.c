@@ -1,0 +1,65 @@
+#include "spool/home.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/assert.h"
+
+enum status home_prepare(const char *path, struct failure *failure)
+{
+    struct stat st;
+    if (mkdir(path, 0700) != 0 && errno != EEXIST)
+        return failure_set(failure, STATUS_IO, "cannot make the directory %s: %s", path,
+                           strerror(errno));
+    if (stat(path, &st) != 0)
+        return failure_set(failure, STATUS_IO, "%s: %s", path, strerror(errno));
+    if (!S_ISDIR(st.st_mode))
+        return failure_set(failure, STATUS_INVALID, "%s is not a directory", path);
+    if (st.st_mode & 077)
+        return failure_set(failure, STATUS_PERMISSION,
+                           "%s is open to others; mend it with: chmod 700 %s", path, path);
+    return STATUS_OK;
+}
+
+/* The names of the files are on disk, too: without this a power cut could take the spool away. */
+static enum status sync_directory(const char *path, struct failure *failure)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int error = fd < 0 || fsync(fd) != 0 ? errno : 0;
+    if (fd >= 0)
+        close(fd);
+    return error ? failure_set(failure, STATUS_IO, "cannot sync %s: %s", path, strerror(error))
+                 : STATUS_OK;
+}
+
+enum status home_sync(const char *path, struct failure *failure)
+{
+    char *copy = strdup(path);
+    ENSURE(copy);
+    enum status status = sync_directory(path, failure);
+    if (status == STATUS_OK)
+        status = sync_directory(dirname(copy), failure);
+    free(copy);
+    return status;
+}
+
+enum status home_lock(int *fd, const char *path, struct failure *failure)
+{
+    char name[4096];
+    snprintf(name, sizeof name, "%s/lock", path);
+    *fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (*fd < 0)
+        return failure_set(failure,
+                           errno == EROFS || errno == EACCES ? STATUS_PERMISSION : STATUS_IO,
+                           "%s: %s", name, strerror(errno));
+    if (flock(*fd, LOCK_EX | LOCK_NB) == 0)
+        return STATUS_OK;
+    return failure_set(failure, STATUS_IN_USE, "%s is in use by another amqpbuf", path);
+}

@@ -1,0 +1,41 @@
+#pragma once
+
+/* What store.c (environment, queues, transactions) and store_messages.c (messages) share. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <lmdb.h>
+
+#include "spool/directory.h"
+#include "spool/store.h"
+
+struct queue_slot {
+    struct directory_entry entry;
+    struct directory_entry saved; /* counters at begin (strings are not copied) */
+    uint8_t *saved_sealed;
+    size_t saved_sealed_len;
+    MDB_dbi waiting, rejected, parts;
+    bool dirty;
+    bool fresh; /* made in this transaction */
+};
+
+struct store {
+    MDB_env *env;
+    MDB_txn *txn;
+    MDB_dbi meta, queues;
+    int lock_fd;
+    struct queue_slot *slots;
+    uint32_t slot_count;
+
+    uint64_t max_bytes;
+    uint64_t used_bytes; /* as last counted, plus what was written since */
+    uint64_t counted_ms;
+    uint64_t page_bytes;
+};
+
+/* The queue of that id, or NULL. */
+struct queue_slot *store_slot(struct store *, uint32_t id);
+/* Keeps the queue's counters as they are, in case the transaction fails; call before changing them.
+ */
+void store_touch(struct queue_slot *);

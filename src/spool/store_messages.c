@@ -1,0 +1,350 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "spool/env.h"
+#include "spool/record.h"
+#include "spool/store_internal.h"
+#include "spool/walk.h"
+
+enum {
+    RESERVE_MIN_BYTES = 1024 * 1024,
+    RESERVE_DIVISOR = 64,    /* of max_size */
+    RESERVE_DIVISOR_MAX = 4, /* but no more than this share of a small one */
+    NODE_OVERHEAD_BYTES = 24,
+    INLINE_NODE_MAX = 2000, /* about: longer values get pages of their own */
+};
+
+/* ---- writing ---- */
+
+static uint64_t reserve_bytes(const struct store *s)
+{
+    uint64_t share = s->max_bytes / RESERVE_DIVISOR, most = s->max_bytes / RESERVE_DIVISOR_MAX;
+    uint64_t reserve = share > RESERVE_MIN_BYTES ? share : RESERVE_MIN_BYTES;
+    return reserve < most ? reserve : most;
+}
+
+static uint64_t value_cost(const struct store *s, uint64_t len)
+{
+    if (len <= INLINE_NODE_MAX)
+        return (len + NODE_OVERHEAD_BYTES) * 5 / 4; /* pages are not filled to the brim */
+    uint64_t pages = (len + NODE_OVERHEAD_BYTES + s->page_bytes - 1) / s->page_bytes;
+    return pages * s->page_bytes + 2 * NODE_OVERHEAD_BYTES;
+}
+
+static uint64_t record_cost(const struct store *s, const struct record *r)
+{
+    uint64_t cost = value_cost(s, record_size(r));
+    if (record_is_parted(r->body_size))
+        cost += record_part_count(r->body_size) *
+                value_cost(s, RECORD_PART_BYTES + RECORD_PART_CHECKSUM_BYTES);
+    return cost;
+}
+
+static enum status check_room(struct store *s, const struct record *r, struct failure *failure)
+{
+    uint64_t limit = s->max_bytes > reserve_bytes(s) ? s->max_bytes - reserve_bytes(s) : 0;
+    uint64_t cost = record_cost(s, r);
+    if (s->used_bytes + cost > limit)
+        return failure_set(failure, STATUS_FULL, "the spool has reached spool.max_size");
+    s->used_bytes += cost;
+    return STATUS_OK;
+}
+
+/* Reads through a list of byte runs from wherever it stands. */
+struct iov_reader {
+    const struct iovec *iov;
+    size_t count, offset;
+};
+
+static void iov_copy(struct iov_reader *from, uint8_t *out, size_t len)
+{
+    while (len > 0) {
+        ENSURE(from->count > 0);
+        size_t left = from->iov->iov_len - from->offset;
+        size_t n = left < len ? left : len;
+        memcpy(out, (const uint8_t *)from->iov->iov_base + from->offset, n);
+        out += n;
+        len -= n;
+        from->offset += n;
+        if (from->offset == from->iov->iov_len) {
+            from->iov++;
+            from->count--;
+            from->offset = 0;
+        }
+    }
+}
+
+/* Waiting messages and parts are appended, which LMDB refuses unless the key is behind all others;
+ * rejected ones come in any order. None ever takes another's place. */
+static unsigned put_flags(const struct queue_slot *slot, MDB_dbi dbi)
+{
+    return MDB_RESERVE | (dbi == slot->rejected ? MDB_NOOVERWRITE : MDB_APPEND);
+}
+
+static int put_parts(struct store *s, const struct queue_slot *slot, uint64_t seq,
+                     uint64_t body_size, const struct iovec *body, size_t body_count)
+{
+    uint32_t queue = slot->entry.id;
+    struct iov_reader reader = {body, body_count, 0};
+    uint32_t parts = record_part_count(body_size);
+    for (uint32_t part = 1; part <= parts; part++) {
+        uint8_t key_bytes[RECORD_PART_KEY_BYTES];
+        size_t len = record_part_size(body_size, part);
+        record_part_key(key_bytes, seq, part);
+        MDB_val key = {sizeof key_bytes, key_bytes},
+                data = {len + RECORD_PART_CHECKSUM_BYTES, NULL};
+        int error = mdb_put(s->txn, slot->parts, &key, &data, put_flags(slot, slot->parts));
+        if (error)
+            return error;
+        uint8_t *value = data.mv_data;
+        iov_copy(&reader, value + RECORD_PART_CHECKSUM_BYTES, len);
+        record_part_seal(value, len, queue, seq, part);
+    }
+    return 0;
+}
+
+/* Writes a record, not its parts. */
+static int put_head(struct store *s, const struct queue_slot *slot, MDB_dbi dbi, uint64_t seq,
+                    const struct record *r, const struct iovec *body, size_t body_count)
+{
+    uint8_t key_bytes[RECORD_KEY_BYTES];
+    record_key(key_bytes, seq);
+    MDB_val key = {sizeof key_bytes, key_bytes}, data = {record_size(r), NULL};
+    int error = mdb_put(s->txn, dbi, &key, &data, put_flags(slot, dbi));
+    if (!error)
+        record_write(data.mv_data, slot->entry.id, seq, r, body, body_count);
+    return error;
+}
+
+static enum status put_record(struct store *s, const struct queue_slot *slot, MDB_dbi dbi,
+                              uint64_t seq, const struct record *r, const struct iovec *body,
+                              size_t body_count, struct failure *failure)
+{
+    int error = put_head(s, slot, dbi, seq, r, body, body_count);
+    if (!error && record_is_parted(r->body_size))
+        error = put_parts(s, slot, seq, r->body_size, body, body_count);
+    return env_error(failure, error, "appending to the spool");
+}
+
+static struct record record_of(const struct store_message *m)
+{
+    struct record r = {
+        .kind = m->kind,
+        .received_at_us = m->received_at_us,
+        .method = m->method,
+        .header = m->header,
+    };
+    for (size_t i = 0; i < m->body_count; i++)
+        r.body_size += m->body[i].iov_len;
+    return r;
+}
+
+static uint64_t counted_bytes(const struct record *r)
+{
+    return r->method.iov_len + r->header.iov_len + r->body_size;
+}
+
+enum status store_append(struct store *s, uint32_t queue, const struct store_message *message,
+                         uint64_t *seq, struct failure *failure)
+{
+    ENSURE(s->txn);
+    struct queue_slot *slot = store_slot(s, queue);
+    if (!slot)
+        return failure_set(failure, STATUS_INVALID, "there is no queue %u", queue);
+    struct record r = record_of(message);
+    enum status status = check_room(s, &r, failure);
+    if (status != STATUS_OK)
+        return status;
+    store_touch(slot);
+    *seq = slot->entry.next_seq++;
+    slot->entry.messages++;
+    slot->entry.bytes += counted_bytes(&r);
+    return put_record(s, slot, slot->waiting, *seq, &r, message->body, message->body_count,
+                      failure);
+}
+
+enum status store_append_rejected(struct store *s, uint32_t queue,
+                                  const struct store_message *message,
+                                  const struct rejection *rejection, uint64_t *seq,
+                                  struct failure *failure)
+{
+    ENSURE(s->txn);
+    struct queue_slot *slot = store_slot(s, queue);
+    if (!slot)
+        return failure_set(failure, STATUS_INVALID, "there is no queue %u", queue);
+    struct record r = record_of(message);
+    r.is_rejected = true;
+    r.rejection = *rejection;
+    enum status status = check_room(s, &r, failure);
+    if (status != STATUS_OK)
+        return status;
+    store_touch(slot);
+    *seq = slot->entry.next_seq++;
+    slot->entry.rejected++;
+    return put_record(s, slot, slot->rejected, *seq, &r, message->body, message->body_count,
+                      failure);
+}
+
+/* Looks a waiting record up; its pointers are into the map until the next write. */
+static enum status find_record(struct store *s, const struct queue_slot *slot, uint64_t seq,
+                               struct record *r, MDB_val *value, struct failure *failure)
+{
+    uint8_t key_bytes[RECORD_KEY_BYTES];
+    record_key(key_bytes, seq);
+    MDB_val key = {sizeof key_bytes, key_bytes};
+    int error = mdb_get(s->txn, slot->waiting, &key, value);
+    if (error)
+        return env_error(failure, error, "looking for a message");
+    const char *what;
+    enum status status = record_read(value->mv_data, value->mv_size, slot->entry.id, seq, r, &what);
+    if (status == STATUS_OK)
+        return STATUS_OK;
+    return failure_set(failure, STATUS_INVALID, "message %llu is damaged: %s",
+                       (unsigned long long)seq, what);
+}
+
+static int delete_head(struct store *s, const struct queue_slot *slot, uint64_t seq)
+{
+    uint8_t key_bytes[RECORD_KEY_BYTES];
+    record_key(key_bytes, seq);
+    MDB_val key = {sizeof key_bytes, key_bytes};
+    return mdb_del(s->txn, slot->waiting, &key, NULL);
+}
+
+static int delete_parts(struct store *s, const struct queue_slot *slot, uint64_t seq,
+                        uint32_t parts)
+{
+    int error = 0;
+    for (uint32_t part = 1; part <= parts && !error; part++) {
+        uint8_t key_bytes[RECORD_PART_KEY_BYTES];
+        record_part_key(key_bytes, seq, part);
+        MDB_val key = {sizeof key_bytes, key_bytes};
+        error = mdb_del(s->txn, slot->parts, &key, NULL);
+        if (error == MDB_NOTFOUND) /* a missing part is no reason to keep the rest */
+            error = 0;
+    }
+    return error;
+}
+
+static void count_out(struct queue_slot *slot, const struct record *r)
+{
+    uint64_t bytes = counted_bytes(r);
+    store_touch(slot);
+    slot->entry.messages -= slot->entry.messages > 0;
+    slot->entry.bytes -= bytes < slot->entry.bytes ? bytes : slot->entry.bytes;
+}
+
+enum status store_delete(struct store *s, uint32_t queue, uint64_t seq, struct failure *failure)
+{
+    ENSURE(s->txn);
+    struct queue_slot *slot = store_slot(s, queue);
+    if (!slot)
+        return failure_set(failure, STATUS_INVALID, "there is no queue %u", queue);
+    struct record r;
+    MDB_val value;
+    enum status status = find_record(s, slot, seq, &r, &value, failure);
+    if (status != STATUS_OK)
+        return status;
+    count_out(slot, &r);
+    int error = delete_head(s, slot, seq);
+    if (!error && r.parted)
+        error = delete_parts(s, slot, seq, record_part_count(r.body_size));
+    return env_error(failure, error, "deleting a message");
+}
+
+/* Writing moves pages: what stands in the record is copied first. Parts stay where they are. */
+static enum status move_head(struct store *s, struct queue_slot *slot, uint64_t seq,
+                             const struct record *found, const struct rejection *rejection,
+                             uint8_t *copy, struct failure *failure)
+{
+    struct record r = *found;
+    size_t inline_body = found->parted ? 0 : (size_t)found->body_size;
+    r.method.iov_base = copy;
+    r.header.iov_base = copy + r.method.iov_len;
+    struct iovec body = {copy + r.method.iov_len + r.header.iov_len, inline_body};
+    memcpy(r.method.iov_base, found->method.iov_base, r.method.iov_len);
+    memcpy(r.header.iov_base, found->header.iov_base, r.header.iov_len);
+    if (inline_body > 0)
+        memcpy(body.iov_base, found->body, inline_body);
+    r.is_rejected = true;
+    r.rejection = *rejection;
+    count_out(slot, found);
+    slot->entry.rejected++;
+    int error = delete_head(s, slot, seq);
+    if (!error)
+        error = put_head(s, slot, slot->rejected, seq, &r, &body, inline_body > 0);
+    return env_error(failure, error, "moving a message");
+}
+
+enum status store_reject(struct store *s, uint32_t queue, uint64_t seq,
+                         const struct rejection *rejection, struct failure *failure)
+{
+    ENSURE(s->txn);
+    struct queue_slot *slot = store_slot(s, queue);
+    if (!slot)
+        return failure_set(failure, STATUS_INVALID, "there is no queue %u", queue);
+    struct record r;
+    MDB_val value;
+    enum status status = find_record(s, slot, seq, &r, &value, failure);
+    if (status != STATUS_OK)
+        return status;
+    uint8_t *copy = malloc(value.mv_size);
+    if (!copy)
+        return failure_set(failure, STATUS_NO_MEMORY, "out of memory for a rejected message");
+    status = move_head(s, slot, seq, &r, rejection, copy, failure);
+    free(copy);
+    return status;
+}
+
+/* ---- reading ---- */
+
+struct read_state {
+    bool (*visit)(void *arg, const struct store_record *);
+    void (*damaged)(void *arg, uint64_t seq);
+    void *arg;
+};
+
+static bool on_record(void *arg, uint64_t seq, const struct record *r, const struct iovec *body,
+                      size_t body_count)
+{
+    struct read_state *state = arg;
+    struct store_record record = {
+        .seq = seq,
+        .kind = r->kind,
+        .received_at_us = r->received_at_us,
+        .method = r->method,
+        .header = r->header,
+        .body = body,
+        .body_count = body_count,
+        .body_size = r->body_size,
+    };
+    return state->visit(state->arg, &record);
+}
+
+static bool on_damaged(void *arg, uint64_t seq, const char *what)
+{
+    (void)what;
+    struct read_state *state = arg;
+    state->damaged(state->arg, seq);
+    return true;
+}
+
+enum status store_read(struct store *s, uint32_t queue, uint64_t after,
+                       bool (*visit)(void *arg, const struct store_record *),
+                       void (*damaged)(void *arg, uint64_t seq), void *arg, struct failure *failure)
+{
+    ENSURE(!s->txn);
+    struct queue_slot *slot = store_slot(s, queue);
+    if (!slot)
+        return failure_set(failure, STATUS_INVALID, "there is no queue %u", queue);
+    MDB_txn *txn;
+    int error = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn);
+    if (error)
+        return env_error(failure, error, "starting to read");
+    struct read_state state = {visit, damaged, arg};
+    error = walk_list(txn, (struct walk_list){slot->waiting, slot->parts, queue, true}, after,
+                      on_record, on_damaged, &state);
+    mdb_txn_abort(txn);
+    return env_error(failure, error, "reading the queue");
+}
