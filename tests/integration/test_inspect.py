@@ -1,24 +1,20 @@
 """amqpbuf-inspect: every command, at a terminal and into a pipe."""
 
 import base64
-import datetime
 import errno
 import json
 import os
 import pty
-import resource
 import select
 import signal
 import struct
 import subprocess
-import sys
 import time
 
 import pytest
 
-sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
-from support.spool import (INSPECT, MakeSpool, array, header, long_string, method,  # noqa: E402
-                           publish, short_string, table)
+from support.spool import (INSPECT, MakeSpool, array, header, long_string, method, publish,
+                           short_string, table)
 
 AT = 1767323045_000000  # 2026-01-02T03:04:05Z, in microseconds
 AT_TEXT = "2026-01-02T03:04:05.000000Z"

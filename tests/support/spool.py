@@ -6,9 +6,9 @@ import struct
 import subprocess
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-BINARY = pathlib.Path(os.environ.get("AMQPBUF_BIN", ROOT / "build-dev" / "amqpbuf"))
-INSPECT = pathlib.Path(os.environ.get("AMQPBUF_INSPECT_BIN", BINARY.parent / "amqpbuf-inspect"))
-MAKE_SPOOL = pathlib.Path(os.environ.get("AMQPBUF_MAKE_SPOOL_BIN", INSPECT.parent / "make_spool"))
+BINARY = pathlib.Path(os.environ.get("AMQPBUF_TEST_BIN", ROOT / "build-dev" / "amqpbuf"))
+INSPECT = pathlib.Path(os.environ.get("AMQPBUF_TEST_INSPECT", BINARY.parent / "amqpbuf-inspect"))
+MAKE_SPOOL = pathlib.Path(os.environ.get("AMQPBUF_TEST_MAKE_SPOOL", INSPECT.parent / "make_spool"))
 
 
 def short_string(text):
