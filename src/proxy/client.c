@@ -224,10 +224,11 @@ static void closing_frame(struct client *c, const struct frame *frame)
     if (frame->type != FRAME_METHOD || frame->channel != 0 || c->state != CLIENT_REFUSED)
         return;
     amqp_method_number_t method = method_number(frame->payload, frame->payload_len);
-    if (method == AMQP_CONNECTION_CLOSE_METHOD)
-        wire_send_plain(&c->stream, 0, AMQP_CONNECTION_CLOSE_OK_METHOD);
-    else if (method != AMQP_CONNECTION_CLOSE_OK_METHOD)
+    if (method == AMQP_CONNECTION_CLOSE_OK_METHOD)
+        client_close(c, "refused, and it has answered");
+    if (method != AMQP_CONNECTION_CLOSE_METHOD)
         return;
+    wire_send_plain(&c->stream, 0, AMQP_CONNECTION_CLOSE_OK_METHOD);
     c->state = CLIENT_FINISHED;
     c->deadline_ms = proxy_now(c->proxy) + CLOSE_TIMEOUT_MS;
 }

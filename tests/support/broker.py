@@ -154,7 +154,7 @@ class Connection(threading.Thread):
                          frame_max=broker.frame_max, heartbeat=broker.heartbeat)
         self.tuned = self._expect("connection.tune-ok")
         vhost = self._expect("connection.open")["vhost"]
-        self.login = (start_ok["mechanism"].decode(), user.decode(), password.decode(), vhost)
+        self.login = (start_ok["mechanism"], user.decode(), password.decode(), vhost)
         if broker.refuse_vhost:
             self.send_method(0, "connection.close", reply_code=530,
                              reply_text="NOT_ALLOWED - scripted", class_id=10, method_id=40)

@@ -16,8 +16,8 @@ from .process import spawn
 from .wait import wait_until
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-BINARY = pathlib.Path(os.environ.get("AMQPBUF_BIN", ROOT / "build-dev" / "amqpbuf"))
-INSPECT = pathlib.Path(os.environ.get("AMQPBUF_INSPECT_BIN", BINARY.parent / "amqpbuf-inspect"))
+BINARY = pathlib.Path(os.environ.get("AMQPBUF_TEST_BIN", ROOT / "build-dev" / "amqpbuf"))
+INSPECT = pathlib.Path(os.environ.get("AMQPBUF_TEST_INSPECT", BINARY.parent / "amqpbuf-inspect"))
 
 _REPORT = re.compile(r"AddressSanitizer|LeakSanitizer|UndefinedBehavior|runtime error:|"
                      r"SUMMARY: |Assertion|assertion")

@@ -95,13 +95,16 @@ class RawClient:
 
     def acked_up_to(self, tag):
         """Reads basic.ack frames until every tag up to `tag` is acked."""
-        open_tags = set(range(1, tag + 1))
+        self.acked_up_to_tags(set(range(1, tag + 1)))
+
+    def acked_up_to_tags(self, open_tags):
+        """Reads basic.ack frames until each of these tags is acked."""
         while open_tags:
             ack = self.expect("basic.ack").args
             if ack["multiple"]:
                 open_tags = {t for t in open_tags if t > ack["delivery_tag"]}
             else:
-                open_tags.remove(ack["delivery_tag"])
+                open_tags = open_tags - {ack["delivery_tag"]}
 
     # ---- ends ----
 
