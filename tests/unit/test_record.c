@@ -71,7 +71,7 @@ static void test_golden_record(void **state)
         0,    0,    0,    0,    0,    0,    0,    4,    /* of the body */
         0,    0,    0,    0,    0,    0,    0,    0,    /* no rejection */
         0,    0,    0,    0,    0,    0,    0,    0,    /* */
-        GOLDEN_RECORD_SUM,                              /* checksum */
+        0x9B, 0x4B, 0xED, 0x25, 0x6F, 0xC2, 0xCB, 0x49, /* checksum */
         'm',  'm',  'h',  'h',  'h',  'b',  'o',  'd',  'y',
     };
     struct record r = publish_of(4);
@@ -92,9 +92,8 @@ static void test_golden_rejected(void **state)
         0,    0,    0,    0,    0,    0,    0,    4,    /* of the body */
         0x01, 0x38, 0,    8,    0,    0,    0,    0,    /* code, length of the text */
         0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, /* when */
-        GOLDEN_REJECTED_SUM,                            /* checksum */
-        'm',  'm',  'h',  'h',  'h',  'b',  'o',  'd',  'y',
-        'N',  'O',  '_',  'R',  'O',  'U',  'T',  'E',
+        0x20, 0x34, 0x16, 0x4D, 0x9B, 0x46, 0x66, 0x0A, /* checksum */
+        'm',  'm',  'h',  'h',  'h',  'b',  'o',  'd',  'y', 'N', 'O', '_', 'R', 'O', 'U', 'T', 'E',
     };
     struct record r = rejected_of(4);
     size_t len;
@@ -108,14 +107,14 @@ static void test_golden_declare(void **state)
 {
     (void)state;
     static const uint8_t golden[] = {
-        'a', 'b', 1, 2, 0, 0, 0, 0, /* kind: declare */
-        0,   0,   0, 0, 0, 0, 0, 5, /* received */
-        0,   0,   0, 2, 0, 0, 0, 0, /* a method alone */
-        0,   0,   0, 0, 0, 0, 0, 0, /* */
-        0,   0,   0, 0, 0, 0, 0, 0, /* */
-        0,   0,   0, 0, 0, 0, 0, 0, /* */
-        GOLDEN_DECLARE_SUM,         /* checksum */
-        'm', 'm',
+        'a',  'b',  1,    2,    0,    0,    0,    0,    /* kind: declare */
+        0,    0,    0,    0,    0,    0,    0,    5,    /* received */
+        0,    0,    0,    2,    0,    0,    0,    0,    /* a method alone */
+        0,    0,    0,    0,    0,    0,    0,    0,    /* */
+        0,    0,    0,    0,    0,    0,    0,    0,    /* */
+        0,    0,    0,    0,    0,    0,    0,    0,    /* */
+        0xB8, 0x2C, 0xB8, 0x03, 0x1A, 0x5A, 0xA8, 0xF3, /* checksum */
+        'm',  'm',
     };
     struct record r = {.kind = RECORD_DECLARE, .received_at_us = 5, .method = text("mm")};
     uint8_t value[sizeof golden];
@@ -135,12 +134,14 @@ static void test_golden_parts(void **state)
         0,    0,    0,    0,    0,    0,    0x0C, 0x01, /* of the body: 3073 */
         0,    0,    0,    0,    0,    0,    0,    0,    /* */
         0,    0,    0,    0,    0,    0,    0,    0,    /* */
-        GOLDEN_PARTED_SUM,                              /* checksum */
+        0x73, 0x8D, 0x96, 0x3C, 0xB2, 0x40, 0x5E, 0x6B, /* checksum */
         'm',  'm',  'h',  'h',  'h',
     };
-    static const uint8_t golden_part[] = {GOLDEN_PART_SUM, 'b', 'o', 'd', 'y'};
+    static const uint8_t golden_part[] = {0xFA, 0x2F, 0x1A, 0xDA, 0xD6, 0xF6,
+                                          0x4C, 0xE2, 'b',  'o',  'd',  'y'};
     struct record r = publish_of(3073);
-    uint8_t value[sizeof golden], part[sizeof golden_part] = {0, 0, 0, 0, 0, 0, 0, 0, 'b', 'o', 'd', 'y'};
+    uint8_t value[sizeof golden],
+        part[sizeof golden_part] = {0, 0, 0, 0, 0, 0, 0, 0, 'b', 'o', 'd', 'y'};
     assert_int_equal(record_size(&r), sizeof golden);
     record_write(value, 7, 9, &r, NULL, 0);
     assert_memory_equal(value, golden, sizeof golden);
@@ -346,13 +347,13 @@ static void test_newer_version(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden_record),     cmocka_unit_test(test_golden_rejected),
-        cmocka_unit_test(test_golden_declare),    cmocka_unit_test(test_golden_parts),
-        cmocka_unit_test(test_golden_keys),       cmocka_unit_test(test_read_back),
-        cmocka_unit_test(test_body_in_pieces),    cmocka_unit_test(test_longest_inline_body),
-        cmocka_unit_test(test_part_sizes),        cmocka_unit_test(test_flips_in_records),
-        cmocka_unit_test(test_flips_in_a_part),   cmocka_unit_test(test_other_lengths),
-        cmocka_unit_test(test_wrong_place),       cmocka_unit_test(test_newer_version),
+        cmocka_unit_test(test_golden_record),   cmocka_unit_test(test_golden_rejected),
+        cmocka_unit_test(test_golden_declare),  cmocka_unit_test(test_golden_parts),
+        cmocka_unit_test(test_golden_keys),     cmocka_unit_test(test_read_back),
+        cmocka_unit_test(test_body_in_pieces),  cmocka_unit_test(test_longest_inline_body),
+        cmocka_unit_test(test_part_sizes),      cmocka_unit_test(test_flips_in_records),
+        cmocka_unit_test(test_flips_in_a_part), cmocka_unit_test(test_other_lengths),
+        cmocka_unit_test(test_wrong_place),     cmocka_unit_test(test_newer_version),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
