@@ -466,11 +466,12 @@ void client_tell_blocked(struct client *c, bool blocked, const char *reason)
     if (!c->can_be_blocked || c->state != CLIENT_OPEN || c->told_blocked == blocked)
         return;
     c->told_blocked = blocked;
-    amqp_connection_blocked_t m = {.reason = bytes_of(reason)};
-    if (blocked)
-        wire_send(&c->stream, 0, AMQP_CONNECTION_BLOCKED_METHOD, &m);
-    else
+    if (!blocked) {
         wire_send_plain(&c->stream, 0, AMQP_CONNECTION_UNBLOCKED_METHOD);
+        return;
+    }
+    amqp_connection_blocked_t m = {.reason = bytes_of(reason)};
+    wire_send(&c->stream, 0, AMQP_CONNECTION_BLOCKED_METHOD, &m);
 }
 
 void client_tick(struct client *c, uint64_t now_ms)
