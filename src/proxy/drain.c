@@ -66,6 +66,7 @@ struct drain {
     bool confirms;
     bool reading;
     bool at_end;         /* the last read saw the end of the queue */
+    bool barrier;        /* a declaration is out, or next: it is sent alone */
     uint64_t read_after; /* sequence number of the last record that was read */
     uint64_t last_tag;
     uint64_t epoch; /* which opening of the channel: what was read for an older one is stale */
@@ -386,6 +387,20 @@ static void send_record(struct drain *d, struct slab *slab, const struct job_rec
     stream_write_span(stream_of(d), slab, record->frames, record->frames_len);
 }
 
+/* A declaration that RabbitMQ refuses closes the channel, and the confirms of what went before it
+ * are lost with it: so it is sent alone. Returns how many records were sent. */
+static uint32_t send_batch(struct drain *d, const struct job *job)
+{
+    for (uint32_t i = 0; i < job->read.count; i++) {
+        const struct job_record *record = &job->read.records[i];
+        d->barrier = d->barrier || record->kind == RECORD_DECLARE;
+        if (d->barrier && d->entry_count > 0)
+            return i;
+        send_record(d, job->read.slab, record);
+    }
+    return job->read.count;
+}
+
 static void on_read(struct job *job)
 {
     struct drain *d = handles_get(job->owner);
@@ -401,11 +416,9 @@ static void on_read(struct job *job)
         upstream_abort(d->link.upstream, "the queue cannot be read");
         return;
     }
-    for (uint32_t i = 0; i < job->read.count; i++)
-        send_record(d, job->read.slab, &job->read.records[i]);
-    if (d->tokens >= job->read.count)
-        d->tokens -= job->read.count;
-    d->at_end = job->read.at_end;
+    uint32_t sent = send_batch(d, job);
+    d->tokens -= d->tokens < sent ? d->tokens : sent;
+    d->at_end = job->read.at_end && sent == job->read.count;
     if (d->at_end && job->read.count == 0 && d->entry_count == 0 && d->queue->waiting > 0) {
         /* Only records that cannot be read are left: they stay where they are, in nobody's way. */
         LOG(LOG_ERROR, "records_set_aside", LOG_T("user", d->queue->user),
@@ -417,6 +430,9 @@ static void on_read(struct job *job)
 
 static void read_more(struct drain *d)
 {
+    if (d->barrier && d->entry_count > 0)
+        return;
+    d->barrier = false;
     uint32_t window = window_of(d);
     uint32_t room = d->entry_count < window ? window - d->entry_count : 0;
     if (d->queue->proxy->config->drain.rate > 0 && room > d->tokens)

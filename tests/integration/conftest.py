@@ -1,5 +1,6 @@
 """Fixtures: a RabbitMQ for each test file, scripted brokers and proxies for each test."""
 
+import logging
 import pathlib
 import sys
 
@@ -10,6 +11,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from support.broker import FakeBroker  # noqa: E402
 from support.proxy import Proxy  # noqa: E402
 from support.rabbit import Rabbit  # noqa: E402
+
+logging.getLogger("pika").setLevel(logging.CRITICAL)  # it tells of every refused connect
 
 BUFFER = {"pool.publish_buffer_size": 100000}
 

@@ -168,22 +168,20 @@ def test_what_needs_rabbitmq_is_refused(rabbit, proxy, queue, call):
 
 
 def test_transactions_through_an_outage(rabbit, proxy, queue):
-    with proxy.connect() as connection:
-        channel = connection.channel()
-        channel.tx_select()
-        channel.basic_publish("", queue, b"live")
-        channel.tx_commit()
-        channel.basic_publish("", queue, b"begun live")
-        rabbit.stop()
-        proxy.wait_event("upstream_lost", 2)  # the shared one and the channel's own
-        channel.basic_publish("", queue, b"committed offline")
-        channel.tx_commit()
-        channel.basic_publish("", queue, b"rolled back")
-        channel.tx_rollback()
-        assert proxy.bodies() == ["begun live", "committed offline"]
-        channel.basic_publish("", queue, b"not committed")
-        proxy.kill9()
-    proxy.start()
+    channel = proxy.connect().channel()
+    channel.tx_select()
+    channel.basic_publish("", queue, b"live")
+    channel.tx_commit()
+    channel.basic_publish("", queue, b"begun live")
+    rabbit.stop()
+    proxy.wait_event("upstream_lost", 2)  # the shared one and the channel's own
+    channel.basic_publish("", queue, b"committed offline")
+    channel.tx_commit()
+    channel.basic_publish("", queue, b"rolled back")
+    channel.tx_rollback()
+    assert proxy.bodies() == ["begun live", "committed offline"]
+    channel.basic_publish("", queue, b"not committed")
+    proxy.crash_and_start()
     assert proxy.bodies() == ["begun live", "committed offline"]
     rabbit.start()
     bodies = rabbit.wait_for(queue, 2)

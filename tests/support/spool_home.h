@@ -172,9 +172,11 @@ static inline uint32_t home_put_queue(struct home *home, const char *user, const
     return id;
 }
 
-/* A queue that stands, with `count` messages of that size. */
+/* Opens the store if need be, and commits a queue with `count` messages of that size. */
 static inline uint32_t home_fill(struct home *home, unsigned count, size_t body_len)
 {
+    if (!home->store)
+        home_open(home);
     home_begin(home);
     uint32_t queue = home_put_queue(home, "shop", "/");
     for (unsigned i = 0; i < count; i++)
