@@ -82,8 +82,8 @@ static bool input_can_grow(const struct stream *s)
     size_t missing = s->in_expected > have ? s->in_expected - have : 1;
     if (room_after_input(s) < missing)
         return false;
-    /* In the shared slab only while nobody has read behind us. */
-    return s->in != s->net->read_slab || s->in_end == s->in->data + s->in->used;
+    /* Only while nobody has read behind us: a slab may be, or may have been, the shared one. */
+    return s->in_end == s->in->data + s->in->used;
 }
 
 /* Moves the beginning of a unit to where the rest of it has room. */
@@ -98,6 +98,7 @@ static bool move_input(struct stream *s)
         if (!to)
             return false;
         at = to->data;
+        to->used = have;
     } else {
         to = slab_with_room(&s->net->read_slab, LARGE_UNIT_BYTES + READ_MIN_BYTES);
         if (!to)
@@ -138,8 +139,7 @@ static void on_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
     if (n > 0) {
         s->last_read_ms = uv_now(s->net->loop);
         s->in_end += n;
-        if (s->in == s->net->read_slab)
-            s->in->used = (size_t)(s->in_end - s->in->data);
+        s->in->used = (size_t)(s->in_end - s->in->data);
         s->handler->on_data(s);
         return;
     }
