@@ -1,6 +1,7 @@
 #include "spool/env.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 enum status env_error(struct failure *failure, int error, const char *doing)
@@ -65,40 +66,52 @@ enum status env_open(MDB_env **env, const char *path, uint64_t map_size, unsigne
     return status;
 }
 
-/* Each record of the free database is a list of page numbers, its length in front (lmdb.h does not
- * promise this, mdb_stat(1) relies on it too). */
-static uint64_t count_free_pages(MDB_txn *txn, int *error)
+/* One line of LMDB's table of readers: "pid thread txnid", with "-" where there is none. */
+static int on_reader(const char *line, void *arg)
+{
+    size_t *oldest = arg, txnid;
+    if (sscanf(line, "%*d %*x %zu", &txnid) == 1 && txnid < *oldest)
+        *oldest = txnid;
+    return 0;
+}
+
+/* Each record of the free database is a list of page numbers, its length in front, under the
+ * transaction that freed them (lmdb.h does not promise this, mdb_stat(1) relies on it too). */
+static int count_free_pages(MDB_txn *txn, size_t oldest, uint64_t *pages, uint64_t *held)
 {
     enum { FREE_DBI = 0 };
     MDB_cursor *cursor;
-    uint64_t pages = 0;
-    *error = mdb_cursor_open(txn, FREE_DBI, &cursor);
-    if (*error)
-        return 0;
     MDB_val key, data;
-    while ((*error = mdb_cursor_get(cursor, &key, &data, MDB_NEXT)) == 0) {
-        size_t count = 0;
+    int error = mdb_cursor_open(txn, FREE_DBI, &cursor);
+    if (error)
+        return error;
+    while ((error = mdb_cursor_get(cursor, &key, &data, MDB_NEXT)) == 0) {
+        size_t freed_by, count;
+        memcpy(&freed_by, key.mv_data, sizeof freed_by);
         memcpy(&count, data.mv_data, sizeof count);
-        pages += count;
+        *pages += count;
+        if (freed_by >= oldest)
+            *held += count;
     }
     mdb_cursor_close(cursor);
-    if (*error == MDB_NOTFOUND)
-        *error = 0;
-    return pages;
+    return error == MDB_NOTFOUND ? 0 : error;
 }
 
-enum status env_used_pages(MDB_env *env, MDB_txn *txn, uint64_t *used, uint64_t *page_bytes,
-                           struct failure *failure)
+enum status env_count_pages(MDB_env *env, MDB_txn *txn, struct env_pages *pages,
+                            struct failure *failure)
 {
     MDB_envinfo info;
     MDB_stat stat;
+    uint64_t free_pages = 0;
     mdb_env_info(env, &info);
     mdb_env_stat(env, &stat);
-    int error;
-    uint64_t free_pages = count_free_pages(txn, &error);
-    uint64_t pages = info.me_last_pgno + 1;
-    *used = pages > free_pages ? pages - free_pages : 0;
-    *page_bytes = stat.ms_psize;
+    size_t oldest = mdb_txn_id(txn);
+    mdb_reader_list(env, on_reader, &oldest);
+    *pages =
+        (struct env_pages){.bytes = stat.ms_psize, .is_reader_behind = oldest < mdb_txn_id(txn)};
+    int error = count_free_pages(txn, oldest, &free_pages, &pages->held);
+    uint64_t all = info.me_last_pgno + 1;
+    pages->used = all > free_pages ? all - free_pages : 0;
     return env_error(failure, error, "counting free pages");
 }
 

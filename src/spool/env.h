@@ -19,10 +19,17 @@ enum status env_error(struct failure *, int error, const char *doing);
 enum status env_open(MDB_env **env, const char *path, uint64_t map_size, unsigned flags,
                      struct failure *);
 
-/* Pages in use and the size of a page in bytes. Pages in LMDB's free list do not count. `txn` is
- * a read transaction: LMDB shows its free list to no other. */
-enum status env_used_pages(MDB_env *, MDB_txn *, uint64_t *used, uint64_t *page_bytes,
-                           struct failure *);
+/* Pages, and the size of one in bytes. */
+struct env_pages {
+    uint64_t used; /* not in LMDB's free list */
+    uint64_t held; /* in it, but a write transaction begun now could not use them: freed by the
+                      last one, or still seen by a reader */
+    uint64_t bytes;
+    bool is_reader_behind; /* a reader sees an older state than the last commit */
+};
+
+/* `txn` is a read transaction of the last commit: LMDB shows its free list to no other. */
+enum status env_count_pages(MDB_env *, MDB_txn *, struct env_pages *, struct failure *);
 
 /* The format version in `meta`; STATUS_NOT_FOUND in a new environment. */
 enum status env_read_version(MDB_txn *, MDB_dbi *meta, uint32_t *version, struct failure *);

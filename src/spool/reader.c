@@ -317,13 +317,13 @@ void reader_usage(struct reader *reader, uint64_t *used_bytes, uint64_t *max_byt
 {
     MDB_envinfo info;
     MDB_txn *txn;
-    uint64_t pages = 0, page_bytes = 0;
+    struct env_pages pages;
     mdb_env_info(reader->env, &info);
     *max_bytes = info.me_mapsize;
     *used_bytes = 0;
     if (begin(reader, &txn) != 0)
         return;
-    if (env_used_pages(reader->env, txn, &pages, &page_bytes, NULL) == STATUS_OK)
-        *used_bytes = pages * page_bytes;
+    if (env_count_pages(reader->env, txn, &pages, NULL) == STATUS_OK)
+        *used_bytes = pages.used * pages.bytes;
     mdb_txn_abort(txn);
 }

@@ -19,20 +19,31 @@
  * the counters as they were at begin. LMDB 0.9 panics after a failed meta page write: STATUS_FATAL,
  * and the owner opens the store again. */
 
-enum { RECOUNT_MS = 100 };
+enum {
+    RECOUNT_MS = 100,
+    RESERVE_MIN_BYTES = 1024 * 1024,
+    RESERVE_DIVISOR = 64,    /* of max_size */
+    RESERVE_DIVISOR_MAX = 4, /* but no more than this share of a small one */
+    MARGIN_DIVISOR = 16,     /* of max_size: nearer to it, free pages are counted every time */
+};
 
 /* ---- opening ---- */
+
+static int put_version(MDB_txn *txn, MDB_dbi meta)
+{
+    uint8_t value[4] = {0, 0, 0, SPOOL_FORMAT_VERSION};
+    MDB_val key = {sizeof "version" - 1, "version"}, data = {sizeof value, value};
+    return mdb_put(txn, meta, &key, &data, 0);
+}
 
 static enum status open_databases(struct store *s, MDB_txn *txn, struct failure *failure)
 {
     uint32_t version;
     enum status status = env_read_version(txn, &s->meta, &version, failure);
     if (status == STATUS_NOT_FOUND) {
-        uint8_t value[4] = {0, 0, 0, SPOOL_FORMAT_VERSION};
-        MDB_val key = {sizeof "version" - 1, "version"}, data = {sizeof value, value};
         int error = mdb_dbi_open(txn, "meta", MDB_CREATE, &s->meta);
         if (!error)
-            error = mdb_put(txn, s->meta, &key, &data, 0);
+            error = put_version(txn, s->meta);
         status = env_error(failure, error, "writing the format version");
     } else if (status == STATUS_OK && version > SPOOL_FORMAT_VERSION) {
         return failure_set(failure, STATUS_VERSION,
@@ -127,18 +138,56 @@ static uint64_t now_ms(void)
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-static enum status recount(struct store *s, struct failure *failure)
+enum status store_recount(struct store *s, struct failure *failure)
 {
     MDB_txn *txn;
-    uint64_t pages = 0;
+    struct env_pages pages;
     int error = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn);
     if (error)
         return env_error(failure, error, "counting free pages");
-    enum status status = env_used_pages(s->env, txn, &pages, &s->page_bytes, failure);
+    enum status status = env_count_pages(s->env, txn, &pages, failure);
     mdb_txn_abort(txn);
-    s->used_bytes = pages * s->page_bytes;
+    s->page_bytes = pages.bytes;
+    s->used_bytes = pages.used * pages.bytes + (s->txn ? s->txn_bytes : 0);
+    uint64_t held = pages.held * pages.bytes, bearable = s->reserve_bytes / 4;
+    s->held_bytes = held > bearable ? held - bearable : 0;
+    s->is_reader_behind = pages.is_reader_behind;
     s->counted_ms = now_ms();
     return status;
+}
+
+/* What a transaction frees, the next but one can use. A large deletion may be the last that
+ * happens for a long time: an empty transaction makes room for what comes. */
+static enum status pass_transaction(struct store *s, struct failure *failure)
+{
+    MDB_txn *txn;
+    int error = mdb_txn_begin(s->env, NULL, 0, &txn);
+    if (error)
+        return env_error(failure, error, "starting a transaction");
+    error = put_version(txn, s->meta);
+    if (error)
+        mdb_txn_abort(txn);
+    else
+        error = mdb_txn_commit(txn);
+    return error ? env_error(failure, error, "making room") : store_recount(s, failure);
+}
+
+static enum status count_room(struct store *s, struct failure *failure)
+{
+    uint64_t near = s->max_bytes - s->reserve_bytes - s->max_bytes / MARGIN_DIVISOR;
+    enum status status = STATUS_OK;
+    if (s->used_bytes + s->held_bytes > near || now_ms() - s->counted_ms >= RECOUNT_MS)
+        status = store_recount(s, failure);
+    if (status == STATUS_OK && s->held_bytes > 0 && !s->is_reader_behind)
+        status = pass_transaction(s, failure);
+    return status;
+}
+
+static uint64_t reserve_of(uint64_t max_bytes)
+{
+    uint64_t share = max_bytes / RESERVE_DIVISOR, most = max_bytes / RESERVE_DIVISOR_MAX;
+    uint64_t reserve = share > RESERVE_MIN_BYTES ? share : RESERVE_MIN_BYTES;
+    return reserve < most ? reserve : most;
 }
 
 static enum status load(struct store *s, struct failure *failure)
@@ -158,7 +207,7 @@ static enum status load(struct store *s, struct failure *failure)
     }
     error = mdb_txn_commit(txn);
     return error ? env_error(failure, error, "committing the first transaction")
-                 : recount(s, failure);
+                 : store_recount(s, failure);
 }
 
 enum status store_open(struct store **store, const struct store_options *options,
@@ -168,6 +217,7 @@ enum status store_open(struct store **store, const struct store_options *options
     ENSURE(s);
     s->lock_fd = -1;
     s->max_bytes = options->max_size_bytes;
+    s->reserve_bytes = reserve_of(s->max_bytes);
     enum status status = home_prepare(options->path, failure);
     if (status == STATUS_OK)
         status = home_lock(&s->lock_fd, options->path, failure);
@@ -277,11 +327,11 @@ static void keep(struct store *s)
 enum status store_begin(struct store *s, struct failure *failure)
 {
     ENSURE(!s->txn);
-    if (now_ms() - s->counted_ms >= RECOUNT_MS) {
-        enum status status = recount(s, failure);
-        if (status != STATUS_OK)
-            return status;
-    }
+    enum status status = count_room(s, failure);
+    if (status != STATUS_OK)
+        return status;
+    s->txn_bytes = 0;
+    s->is_recounted = false;
     int error = mdb_txn_begin(s->env, NULL, 0, &s->txn);
     if (error)
         s->txn = NULL;

@@ -29,13 +29,21 @@ struct store {
     uint32_t slot_count;
 
     uint64_t max_bytes;
-    uint64_t used_bytes; /* as last counted, plus what was written since */
+    uint64_t reserve_bytes; /* appends stop that far below max_bytes */
+    uint64_t used_bytes;    /* as last counted, plus what was written since */
+    uint64_t held_bytes;    /* free, but not for the next transaction, and more than a quarter of
+                               the reserve can stand in for; as last counted */
+    bool is_reader_behind;  /* as last counted */
+    uint64_t txn_bytes;     /* written in this transaction, or the last one */
+    bool is_recounted;      /* in this transaction */
     uint64_t counted_ms;
     uint64_t page_bytes;
 };
 
 /* The queue of that id, or NULL. */
 struct queue_slot *store_slot(struct store *, uint32_t id);
+/* Counts used and held bytes, also inside a transaction. */
+enum status store_recount(struct store *, struct failure *);
 /* Keeps the queue's counters as they are, in case the transaction fails; call before changing them.
  */
 void store_touch(struct queue_slot *);

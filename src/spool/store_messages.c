@@ -8,27 +8,18 @@
 #include "spool/walk.h"
 
 enum {
-    RESERVE_MIN_BYTES = 1024 * 1024,
-    RESERVE_DIVISOR = 64,    /* of max_size */
-    RESERVE_DIVISOR_MAX = 4, /* but no more than this share of a small one */
     NODE_OVERHEAD_BYTES = 24,
+    PAGE_HEADER_BYTES = 16,
     INLINE_NODE_MAX = 2000, /* about: longer values get pages of their own */
 };
 
 /* ---- writing ---- */
 
-static uint64_t reserve_bytes(const struct store *s)
-{
-    uint64_t share = s->max_bytes / RESERVE_DIVISOR, most = s->max_bytes / RESERVE_DIVISOR_MAX;
-    uint64_t reserve = share > RESERVE_MIN_BYTES ? share : RESERVE_MIN_BYTES;
-    return reserve < most ? reserve : most;
-}
-
 static uint64_t value_cost(const struct store *s, uint64_t len)
 {
     if (len <= INLINE_NODE_MAX)
         return (len + NODE_OVERHEAD_BYTES) * 5 / 4; /* pages are not filled to the brim */
-    uint64_t pages = (len + NODE_OVERHEAD_BYTES + s->page_bytes - 1) / s->page_bytes;
+    uint64_t pages = (len + PAGE_HEADER_BYTES + s->page_bytes - 1) / s->page_bytes;
     return pages * s->page_bytes + 2 * NODE_OVERHEAD_BYTES;
 }
 
@@ -41,13 +32,24 @@ static uint64_t record_cost(const struct store *s, const struct record *r)
     return cost;
 }
 
+static bool fits(const struct store *s, uint64_t cost)
+{
+    return s->used_bytes + s->held_bytes + cost <= s->max_bytes - s->reserve_bytes;
+}
+
 static enum status check_room(struct store *s, const struct record *r, struct failure *failure)
 {
-    uint64_t limit = s->max_bytes > reserve_bytes(s) ? s->max_bytes - reserve_bytes(s) : 0;
     uint64_t cost = record_cost(s, r);
-    if (s->used_bytes + cost > limit)
+    if (!fits(s, cost) && !s->is_recounted) { /* what was deleted since is not counted yet */
+        enum status status = store_recount(s, failure);
+        if (status != STATUS_OK)
+            return status;
+        s->is_recounted = true;
+    }
+    if (!fits(s, cost))
         return failure_set(failure, STATUS_FULL, "the spool has reached spool.max_size");
     s->used_bytes += cost;
+    s->txn_bytes += cost;
     return STATUS_OK;
 }
 
@@ -63,7 +65,8 @@ static void iov_copy(struct iov_reader *from, uint8_t *out, size_t len)
         ENSURE(from->count > 0);
         size_t left = from->iov->iov_len - from->offset;
         size_t n = left < len ? left : len;
-        memcpy(out, (const uint8_t *)from->iov->iov_base + from->offset, n);
+        if (n > 0)
+            memcpy(out, (const uint8_t *)from->iov->iov_base + from->offset, n);
         out += n;
         len -= n;
         from->offset += n;
