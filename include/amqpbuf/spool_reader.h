@@ -19,9 +19,9 @@ struct reader;
 
 struct reader_queue {
     uint32_t id;
-    const char *user, *vhost;        /* valid until the visit returns */
-    uint64_t messages, bytes;        /* waiting */
-    uint64_t first_seq, last_seq;    /* 0 when empty */
+    const char *user, *vhost;            /* valid until the visit returns */
+    uint64_t messages, bytes;            /* waiting */
+    uint64_t first_seq, last_seq;        /* 0 when empty */
     uint64_t oldest_at_us, newest_at_us; /* received; 0 when empty */
     uint64_t next_seq;
     uint64_t rejected;

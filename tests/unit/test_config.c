@@ -14,8 +14,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "config/config.h"
 #include "base/word.h"
+#include "config/config.h"
 #include "config/table.h"
 
 enum { SETS_MAX = 8, VARIABLES_MAX = 8, NOTES_BYTES = 256 };
