@@ -126,8 +126,8 @@ static void run_add_cut(struct run *run, const struct span *payload, uint16_t ch
 {
     for (size_t off = 0; off < payload->len;) {
         size_t piece = payload->len - off < piece_max ? payload->len - off : piece_max;
+        ENSURE(heads && heads->capacity - heads->used >= FRAME_OVERHEAD_BYTES);
         uint8_t *head = heads->data + heads->used;
-        ENSURE(heads->capacity - heads->used >= FRAME_OVERHEAD_BYTES);
         heads->used += FRAME_OVERHEAD_BYTES;
         frame_put_head(head, FRAME_BODY, channel, (uint32_t)piece);
         head[FRAME_HEAD_BYTES] = FRAME_END;

@@ -67,8 +67,8 @@ void channel_send(struct channel *ch, amqp_method_number_t method, const void *f
 
 static void cancel_content(struct channel *ch)
 {
-    struct queue *queue = ch->client->pool ? ch->client->pool->queue : NULL;
     if (ch->reserved) {
+        struct queue *queue = ch->client->pool->queue;
         queue->reserved--;
         queue_changed(queue);
     }

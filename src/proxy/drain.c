@@ -494,16 +494,18 @@ static void delete_again(struct drain *d)
 
 void drain_tick(struct drain *d, uint64_t now_ms)
 {
+    if (d->deadline_ms && now_ms >= d->deadline_ms) {
+        upstream_abort(d->link.upstream, "no answer to the drain's channel within 5 s");
+        return; /* and the drain is gone */
+    }
     delete_again(d);
     uint32_t rate = d->queue->proxy->config->drain.rate;
-    if (rate > 0) {
-        d->tokens += rate * PROXY_TICK_MS / 1000 + 1;
-        if (d->tokens > rate)
-            d->tokens = rate;
-        advance(d);
-    }
-    if (d->deadline_ms && now_ms >= d->deadline_ms)
-        upstream_abort(d->link.upstream, "no answer to the drain's channel within 5 s");
+    if (rate == 0)
+        return;
+    d->tokens += (uint32_t)((uint64_t)rate * PROXY_TICK_MS / 1000) + 1;
+    if (d->tokens > rate)
+        d->tokens = rate;
+    advance(d); /* which may end the drain */
 }
 
 /* ---- what RabbitMQ says ---- */

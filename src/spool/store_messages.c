@@ -244,7 +244,7 @@ enum status store_delete(struct store *s, uint32_t queue, uint64_t seq, struct f
     struct queue_slot *slot = store_slot(s, queue);
     if (!slot)
         return failure_set(failure, STATUS_INVALID, "there is no queue %u", queue);
-    struct record r;
+    struct record r = {0};
     MDB_val value;
     enum status status = find_record(s, slot, seq, &r, &value, failure);
     if (status != STATUS_OK)
@@ -287,7 +287,7 @@ enum status store_reject(struct store *s, uint32_t queue, uint64_t seq,
     struct queue_slot *slot = store_slot(s, queue);
     if (!slot)
         return failure_set(failure, STATUS_INVALID, "there is no queue %u", queue);
-    struct record r;
+    struct record r = {0};
     MDB_val value;
     enum status status = find_record(s, slot, seq, &r, &value, failure);
     if (status != STATUS_OK)
