@@ -116,6 +116,7 @@ static bool grow_spans(struct message *message)
         return false;
     bool first = message->body == &message->body_one;
     uint32_t capacity = first ? SPANS_FIRST : message->body_capacity * 2;
+    ENSURE(capacity > 0);
     struct span *spans = realloc(first ? NULL : message->body, capacity * sizeof *spans);
     if (!spans)
         return false;

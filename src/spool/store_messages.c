@@ -266,6 +266,7 @@ static enum status move_head(struct store *s, struct queue_slot *slot, uint64_t 
     r.method.iov_base = copy;
     r.header.iov_base = copy + r.method.iov_len;
     struct iovec body = {copy + r.method.iov_len + r.header.iov_len, inline_body};
+    ENSURE(found->method.iov_base && found->header.iov_base);
     memcpy(r.method.iov_base, found->method.iov_base, r.method.iov_len);
     memcpy(r.header.iov_base, found->header.iov_base, r.header.iov_len);
     if (inline_body > 0)
