@@ -678,14 +678,29 @@ static void on_frame(struct link *link, struct slab *slab, const struct frame *f
         on_return_header(d, frame);
 }
 
+/* RabbitMQ names the method that it closed the connection for, or none (a bad content frame). */
+static bool is_sent_by_drain(amqp_method_number_t cause)
+{
+    switch (cause) {
+    case 0:
+    case AMQP_BASIC_PUBLISH_METHOD:
+    case AMQP_EXCHANGE_DECLARE_METHOD:
+    case AMQP_EXCHANGE_BIND_METHOD:
+    case AMQP_QUEUE_DECLARE_METHOD:
+    case AMQP_QUEUE_BIND_METHOD:
+        return true;
+    default:
+        return false;
+    }
+}
+
 static void on_lost(struct link *link)
 {
     struct drain *d = LIST_ENTRY(link, struct drain, link);
     const struct upstream_end *end = &link->upstream->end;
     struct queue *queue = d->queue;
     /* 320 is a shutdown; any other code says that RabbitMQ could not stand what was sent. */
-    if (end->code && end->code != 320 &&
-        (end->cause == AMQP_BASIC_PUBLISH_METHOD || end->cause == 0))
+    if (end->code && end->code != 320 && is_sent_by_drain(end->cause))
         on_refused(d, end->code, end->text);
     drain_stop(d);
     queue_changed(queue);

@@ -242,6 +242,21 @@ def test_amqp_publish_tool(rabbit, proxy, queue, offline):
     assert rabbit.wait_for(queue, 1) == [b"hello"]
 
 
+def test_declaration_that_closes_the_connection(rabbit, proxy, queue):
+    """An exchange type that RabbitMQ does not know is an error of the whole connection: 503."""
+    with proxy.connect() as connection:
+        channel = connection.channel()
+        rabbit.stop()
+        proxy.wait_event("upstream_lost")
+        channel.basic_publish("", queue, b"before")
+        channel.exchange_declare("ex-weird", "weird")
+        channel.basic_publish("", queue, b"after")
+    rabbit.start()
+    bodies = rabbit.wait_for(queue, 2)
+    assert list(dict.fromkeys(bodies)) == [b"before", b"after"]
+    assert [record["rejected"]["code"] for record in proxy.dump("--rejected")] == [503]
+
+
 def test_only_known_logins_are_let_in(rabbit, proxy):
     take_down(rabbit, proxy)
     proxy.connect().close()
