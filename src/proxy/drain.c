@@ -12,6 +12,7 @@
 #include "proxy/pool.h"
 #include "proxy/proxy.h"
 #include "proxy/queue.h"
+#include "proxy/returned.h"
 #include "proxy/spooler.h"
 #include "proxy/upstream.h"
 #include "proxy/wire_out.h"
@@ -76,17 +77,7 @@ struct drain {
     struct entry *entries; /* in sequence order; those confirmed stay until they are deleted */
     uint32_t entry_count, entry_capacity;
 
-    struct {
-        bool active;
-        bool has_header;
-        uint16_t code;
-        char text[256];
-        struct publish_key {
-            uint8_t exchange_len, routing_key_len;
-            uint8_t exchange[255], routing_key[255];
-        } key;
-        uint64_t body_left;
-    } returning; /* the basic.return that is arriving */
+    struct returned returned; /* the basic.return that is arriving */
 };
 
 static const struct link_handler handler;
@@ -357,20 +348,6 @@ static void confirm_all(struct drain *d)
 
 /* ---- sending ---- */
 
-static void remember_key(struct entry *entry, const struct job_record *record)
-{
-    const uint8_t *method = record->frames + FRAME_HEAD_BYTES;
-    struct publish publish;
-    if (record->kind != RECORD_PUBLISH || !publish_parse(method, record->method_len, &publish) ||
-        !publish.mandatory)
-        return;
-    entry->key = malloc(record->method_len + record->header_len);
-    ENSURE(entry->key);
-    memcpy(entry->key, method, record->method_len);
-    memcpy(entry->key + record->method_len, method + record->method_len + FRAME_OVERHEAD_BYTES,
-           record->header_len);
-}
-
 static void send_record(struct drain *d, struct slab *slab, const struct job_record *record)
 {
     d->read_after = record->seq;
@@ -383,7 +360,9 @@ static void send_record(struct drain *d, struct slab *slab, const struct job_rec
     entry->tag = record->kind == RECORD_PUBLISH ? ++d->last_tag : 0;
     entry->method_len = record->method_len;
     entry->header_len = record->header_len;
-    remember_key(entry, record);
+    if (record->kind == RECORD_PUBLISH)
+        entry->key =
+            returned_key(record->frames + FRAME_HEAD_BYTES, record->method_len, record->header_len);
     stream_write_span(stream_of(d), slab, record->frames, record->frames_len);
 }
 
@@ -571,57 +550,20 @@ static void on_close_ok(struct drain *d)
     advance(d);
 }
 
-static void begin_return(struct drain *d, const struct frame *frame)
-{
-    struct cursor c = {frame->payload + 4, frame->payload + frame->payload_len, false};
-    d->returning.active = true;
-    d->returning.has_header = false;
-    d->returning.code = cursor_u16(&c);
-    size_t len = cursor_u8(&c);
-    const uint8_t *text = cursor_take(&c, len);
-    snprintf(d->returning.text, sizeof d->returning.text, "%.*s", text ? (int)len : 0,
-             text ? (const char *)text : "");
-    struct publish_key *key = &d->returning.key;
-    key->exchange_len = cursor_u8(&c);
-    const uint8_t *exchange = cursor_take(&c, key->exchange_len);
-    if (exchange)
-        memcpy(key->exchange, exchange, key->exchange_len);
-    key->routing_key_len = cursor_u8(&c);
-    const uint8_t *routing_key = cursor_take(&c, key->routing_key_len);
-    if (routing_key)
-        memcpy(key->routing_key, routing_key, key->routing_key_len);
-    d->returning.active = !c.failed;
-}
-
-/* Messages of the same exchange, routing key and header are routed alike, so that the oldest of
- * them may stand for the one that was returned. */
-static bool is_returned(const struct drain *d, const struct entry *entry,
-                        const struct frame *header)
-{
-    const struct publish_key *key = &d->returning.key;
-    struct publish publish;
-    return entry->state == ENTRY_SENT && entry->key && !entry->returned &&
-           entry->header_len == header->payload_len &&
-           memcmp(entry->key + entry->method_len, header->payload, entry->header_len) == 0 &&
-           publish_parse(entry->key, entry->method_len, &publish) &&
-           publish.exchange_len == key->exchange_len &&
-           memcmp(publish.exchange, key->exchange, key->exchange_len) == 0 &&
-           publish.routing_key_len == key->routing_key_len &&
-           memcmp(publish.routing_key, key->routing_key, key->routing_key_len) == 0;
-}
-
+/* The oldest message of that kind stands for the one that was returned. */
 static void on_return_header(struct drain *d, const struct frame *header)
 {
     for (uint32_t i = 0; i < d->entry_count; i++) {
         struct entry *entry = &d->entries[i];
-        if (!is_returned(d, entry, header))
+        if (entry->state != ENTRY_SENT || !entry->key || entry->returned ||
+            !returned_is(&d->returned, entry->key, entry->method_len, entry->header_len, header))
             continue;
-        entry->returned = d->returning.code;
-        entry->why = strdup(d->returning.text);
+        entry->returned = d->returned.code;
+        entry->why = strdup(d->returned.text);
         ENSURE(entry->why);
         break;
     }
-    d->returning.active = false;
+    d->returned.active = false;
 }
 
 static void on_method(struct drain *d, const struct frame *frame)
@@ -647,7 +589,7 @@ static void on_method(struct drain *d, const struct frame *frame)
                     method == AMQP_BASIC_NACK_METHOD);
         return;
     case AMQP_BASIC_RETURN_METHOD:
-        begin_return(d, frame);
+        returned_begin(&d->returned, frame);
         return;
     case AMQP_CHANNEL_CLOSE_METHOD:
         on_exception(d, frame);
@@ -674,7 +616,7 @@ static void on_frame(struct link *link, struct slab *slab, const struct frame *f
     struct drain *d = LIST_ENTRY(link, struct drain, link);
     if (frame->type == FRAME_METHOD)
         on_method(d, frame);
-    else if (frame->type == FRAME_HEADER && d->returning.active)
+    else if (frame->type == FRAME_HEADER && d->returned.active)
         on_return_header(d, frame);
 }
 

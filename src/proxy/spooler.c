@@ -4,13 +4,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "amqp/expiration.h"
 #include "base/assert.h"
 #include "base/log.h"
 #include "spool/credential.h"
+#include "spool/store.h"
 
 /* Happy path: spooler_post gathers jobs in `outgoing`; before the loop polls they go to the inbox.
  * The thread takes all of it, writes in one transaction, commits (fdatasync), then runs the reads,
@@ -46,83 +46,6 @@ struct spooler {
     void *on_closed_arg;
     unsigned open_handles;
 };
-
-static uint64_t wall_clock_us(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-}
-
-/* ---- jobs ---- */
-
-struct job *job_new(enum job_type type, uint32_t queue, void (*done)(struct job *), uint64_t owner)
-{
-    struct job *job = calloc(1, sizeof *job);
-    ENSURE(job);
-    job->type = type;
-    job->queue = queue;
-    job->done = done;
-    job->owner = owner;
-    return job;
-}
-
-void job_add_message(struct job *job, enum record_kind kind, struct message *message)
-{
-    struct job_append *append = &job->append.first;
-    if (job->append.count++ > 0) {
-        while (append->next)
-            append = append->next;
-        append->next = calloc(1, sizeof *append);
-        ENSURE(append->next);
-        append = append->next;
-    }
-    append->kind = kind;
-    append->received_at_us = wall_clock_us();
-    message_init(&append->message);
-    message_move(&append->message, message);
-}
-
-static void free_append(struct job *job)
-{
-    if (job->append.count == 0)
-        return;
-    message_clear(&job->append.first.message);
-    for (struct job_append *next, *a = job->append.first.next; a; a = next) {
-        next = a->next;
-        message_clear(&a->message);
-        free(a);
-    }
-    free(job->append.rejection_text);
-}
-
-void job_free(struct job *job)
-{
-    switch (job->type) {
-    case JOB_QUEUE_PUT:
-        free(job->put.user);
-        free(job->put.vhost);
-        if (job->put.password)
-            credential_wipe(job->put.password, strlen(job->put.password));
-        free(job->put.password);
-        break;
-    case JOB_APPEND:
-        free_append(job);
-        break;
-    case JOB_DELETE:
-        free(job->delete.seqs);
-        break;
-    case JOB_REJECT:
-        free(job->reject.text);
-        break;
-    case JOB_READ:
-        if (job->read.slab)
-            slab_unref(job->read.slab);
-        free(job->read.records);
-        break;
-    }
-    free(job);
-}
 
 /* ---- the thread: writing ---- */
 
@@ -204,7 +127,7 @@ static enum status run_write(struct spooler *sp, struct job *job, struct failure
             .code = job->reject.code,
             .text = job->reject.text,
             .text_len = (uint16_t)strlen(job->reject.text),
-            .at_us = wall_clock_us(),
+            .at_us = job_clock_us(),
         };
         return store_reject(sp->store, job->queue, job->reject.seq, &rejection, failure);
     }
@@ -331,7 +254,7 @@ static struct iovec shorten_expiration(const struct spooler *sp, const struct st
     if (!sp->shorten_expiration || record->kind != RECORD_PUBLISH ||
         record->header.iov_len > SHORTENED_MAX)
         return record->header;
-    uint64_t now_us = wall_clock_us();
+    uint64_t now_us = job_clock_us();
     uint64_t waited_ms =
         now_us > record->received_at_us ? (now_us - record->received_at_us) / 1000 : 0;
     size_t len =
@@ -455,8 +378,6 @@ static void thread_main(void *arg)
 
 /* ---- the loop's side ---- */
 
-static uint64_t append_bytes(const struct job *job);
-
 static void on_mail(struct outbox *outbox, struct mail_chain *chain)
 {
     struct spooler *sp = outbox->owner;
@@ -464,7 +385,7 @@ static void on_mail(struct outbox *outbox, struct mail_chain *chain)
     while ((mail = mail_take_first(chain)) != NULL) {
         struct job *job = (struct job *)mail;
         sp->pending--;
-        sp->pending_bytes -= append_bytes(job);
+        sp->pending_bytes -= job_append_bytes(job);
         job->done(job);
         job_free(job);
     }
@@ -475,15 +396,6 @@ static void on_prepare(uv_prepare_t *handle)
     struct spooler *sp = handle->data;
     if (sp->outgoing.first)
         inbox_post(&sp->inbox, &sp->outgoing);
-}
-
-static uint64_t append_bytes(const struct job *job)
-{
-    uint64_t bytes = 0;
-    if (job->type == JOB_APPEND)
-        for (const struct job_append *a = &job->append.first; a; a = a->next)
-            bytes += message_bytes(&a->message);
-    return bytes;
 }
 
 void spooler_configure(struct spooler *sp, const struct config *config)
@@ -499,7 +411,7 @@ bool spooler_is_full(const struct spooler *sp)
 void spooler_post(struct spooler *sp, struct job *job)
 {
     sp->pending++;
-    sp->pending_bytes += append_bytes(job);
+    sp->pending_bytes += job_append_bytes(job);
     mail_append(&sp->outgoing, &job->mail);
 }
 

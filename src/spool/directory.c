@@ -5,23 +5,10 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "spool/big_endian.h"
 
 /* next_seq, messages, bytes, rejected (8 each), lengths of user, vhost, sealed (2 each). */
 enum { FIXED_BYTES = 4 * 8 + 3 * 2 };
-
-static void put(uint8_t *at, uint64_t value, unsigned bytes)
-{
-    for (unsigned i = 0; i < bytes; i++)
-        at[i] = (uint8_t)(value >> (8 * (bytes - 1 - i)));
-}
-
-static uint64_t get(const uint8_t *at, unsigned bytes)
-{
-    uint64_t value = 0;
-    for (unsigned i = 0; i < bytes; i++)
-        value = value << 8 | at[i];
-    return value;
-}
 
 void directory_entry_clear(struct directory_entry *entry)
 {
@@ -37,13 +24,13 @@ uint8_t *directory_encode(const struct directory_entry *entry, size_t *len)
     *len = FIXED_BYTES + user_len + vhost_len + entry->sealed_len;
     uint8_t *value = malloc(*len);
     ENSURE(value);
-    put(value, entry->next_seq, 8);
-    put(value + 8, entry->messages, 8);
-    put(value + 16, entry->bytes, 8);
-    put(value + 24, entry->rejected, 8);
-    put(value + 32, user_len, 2);
-    put(value + 34, vhost_len, 2);
-    put(value + 36, entry->sealed_len, 2);
+    big_endian_put(value, entry->next_seq, 8);
+    big_endian_put(value + 8, entry->messages, 8);
+    big_endian_put(value + 16, entry->bytes, 8);
+    big_endian_put(value + 24, entry->rejected, 8);
+    big_endian_put(value + 32, user_len, 2);
+    big_endian_put(value + 34, vhost_len, 2);
+    big_endian_put(value + 36, entry->sealed_len, 2);
     uint8_t *at = value + FIXED_BYTES;
     memcpy(at, entry->user, user_len);
     memcpy(at + user_len, entry->vhost, vhost_len);
@@ -59,17 +46,17 @@ enum status directory_decode(const MDB_val *key, const MDB_val *value,
     size_t user_len, vhost_len, sealed_len;
     if (key->mv_size != 4 || value->mv_size < FIXED_BYTES)
         return failure_set(failure, STATUS_DAMAGED, "an entry of the queues is unreadable");
-    user_len = (size_t)get(at + 32, 2);
-    vhost_len = (size_t)get(at + 34, 2);
-    sealed_len = (size_t)get(at + 36, 2);
+    user_len = (size_t)big_endian_get(at + 32, 2);
+    vhost_len = (size_t)big_endian_get(at + 34, 2);
+    sealed_len = (size_t)big_endian_get(at + 36, 2);
     if (user_len + vhost_len + sealed_len != value->mv_size - FIXED_BYTES)
         return failure_set(failure, STATUS_DAMAGED, "an entry of the queues is unreadable");
     *entry = (struct directory_entry){
-        .id = (uint32_t)get(key->mv_data, 4),
-        .next_seq = get(at, 8),
-        .messages = get(at + 8, 8),
-        .bytes = get(at + 16, 8),
-        .rejected = get(at + 24, 8),
+        .id = (uint32_t)big_endian_get(key->mv_data, 4),
+        .next_seq = big_endian_get(at, 8),
+        .messages = big_endian_get(at + 8, 8),
+        .bytes = big_endian_get(at + 16, 8),
+        .rejected = big_endian_get(at + 24, 8),
         .sealed_len = sealed_len,
     };
     at += FIXED_BYTES;
@@ -83,7 +70,7 @@ enum status directory_decode(const MDB_val *key, const MDB_val *value,
 
 void directory_key(uint8_t key[4], uint32_t id)
 {
-    put(key, id, 4);
+    big_endian_put(key, id, 4);
 }
 
 void directory_database(char name[16], char list, uint32_t id)

@@ -5,6 +5,7 @@
 #include <xxhash.h>
 
 #include "base/assert.h"
+#include "spool/big_endian.h"
 
 enum {
     AT_MAGIC = 0,
@@ -26,34 +27,20 @@ enum {
 
 static const uint8_t magic[2] = {'a', 'b'};
 
-static void put(uint8_t *at, uint64_t value, unsigned bytes)
-{
-    for (unsigned i = 0; i < bytes; i++)
-        at[i] = (uint8_t)(value >> (8 * (bytes - 1 - i)));
-}
-
-static uint64_t get(const uint8_t *at, unsigned bytes)
-{
-    uint64_t value = 0;
-    for (unsigned i = 0; i < bytes; i++)
-        value = value << 8 | at[i];
-    return value;
-}
-
 void record_key(uint8_t key[RECORD_KEY_BYTES], uint64_t seq)
 {
-    put(key, seq, 8);
+    big_endian_put(key, seq, 8);
 }
 
 void record_part_key(uint8_t key[RECORD_PART_KEY_BYTES], uint64_t seq, uint32_t part)
 {
-    put(key, seq, 8);
-    put(key + 8, part, 4);
+    big_endian_put(key, seq, 8);
+    big_endian_put(key + 8, part, 4);
 }
 
 uint64_t record_key_seq(const uint8_t *key)
 {
-    return get(key, 8);
+    return big_endian_get(key, 8);
 }
 
 uint32_t record_part_count(uint64_t body_size)
@@ -79,9 +66,9 @@ size_t record_size(const struct record *r)
 static uint64_t place_seed(uint32_t queue, uint64_t seq, uint32_t part)
 {
     uint8_t place[16];
-    put(place, queue, 4);
-    put(place + 4, seq, 8);
-    put(place + 12, part, 4);
+    big_endian_put(place, queue, 4);
+    big_endian_put(place + 4, seq, 8);
+    big_endian_put(place + 12, part, 4);
     return XXH3_64bits(place, sizeof place);
 }
 
@@ -107,23 +94,23 @@ void record_write(uint8_t *out, uint32_t queue, uint64_t seq, const struct recor
     out[AT_VERSION] = SPOOL_FORMAT_VERSION;
     out[AT_KIND] = (uint8_t)r->kind;
     out[AT_FLAGS] = (uint8_t)((parted ? FLAG_PARTED : 0) | (r->is_rejected ? FLAG_REJECTED : 0));
-    put(out + AT_RECEIVED, r->received_at_us, 8);
-    put(out + AT_METHOD_LEN, r->method.iov_len, 4);
-    put(out + AT_HEADER_LEN, r->header.iov_len, 4);
-    put(out + AT_BODY_SIZE, r->body_size, 8);
+    big_endian_put(out + AT_RECEIVED, r->received_at_us, 8);
+    big_endian_put(out + AT_METHOD_LEN, r->method.iov_len, 4);
+    big_endian_put(out + AT_HEADER_LEN, r->header.iov_len, 4);
+    big_endian_put(out + AT_BODY_SIZE, r->body_size, 8);
     uint8_t *at = put_iov(put_iov(out + RECORD_HEAD_BYTES, r->method), r->header);
     if (!parted)
         for (size_t i = 0; i < body_count; i++)
             at = put_iov(at, body[i]);
     if (r->is_rejected) {
-        put(out + AT_CODE, r->rejection.code, 2);
-        put(out + AT_TEXT_LEN, r->rejection.text_len, 2);
-        put(out + AT_REJECTED, r->rejection.at_us, 8);
+        big_endian_put(out + AT_CODE, r->rejection.code, 2);
+        big_endian_put(out + AT_TEXT_LEN, r->rejection.text_len, 2);
+        big_endian_put(out + AT_REJECTED, r->rejection.at_us, 8);
         at = put_iov(at, (struct iovec){(void *)r->rejection.text, r->rejection.text_len});
     }
     size_t len = (size_t)(at - out);
     ENSURE(len == record_size(r));
-    put(out + AT_CHECKSUM, checksum(out, len, queue, seq), 8);
+    big_endian_put(out + AT_CHECKSUM, checksum(out, len, queue, seq), 8);
 }
 
 /* The lengths in the head must add up to the value's. */
@@ -131,10 +118,10 @@ static bool lengths_fit(const uint8_t *value, size_t len)
 {
     uint64_t left = len - RECORD_HEAD_BYTES;
     uint64_t fields[] = {
-        get(value + AT_METHOD_LEN, 4),
-        get(value + AT_HEADER_LEN, 4),
-        value[AT_FLAGS] & FLAG_PARTED ? 0 : get(value + AT_BODY_SIZE, 8),
-        get(value + AT_TEXT_LEN, 2),
+        big_endian_get(value + AT_METHOD_LEN, 4),
+        big_endian_get(value + AT_HEADER_LEN, 4),
+        value[AT_FLAGS] & FLAG_PARTED ? 0 : big_endian_get(value + AT_BODY_SIZE, 8),
+        big_endian_get(value + AT_TEXT_LEN, 2),
     };
     for (unsigned i = 0; i < sizeof fields / sizeof *fields; i++) {
         if (fields[i] > left)
@@ -163,13 +150,13 @@ enum status record_read(const uint8_t *value, size_t len, uint32_t queue, uint64
     }
     if (!lengths_fit(value, len))
         return damaged(what, "lengths do not add up");
-    if (get(value + AT_CHECKSUM, 8) != checksum(value, len, queue, seq))
+    if (big_endian_get(value + AT_CHECKSUM, 8) != checksum(value, len, queue, seq))
         return damaged(what, "wrong checksum");
     *r = (struct record){
         .kind = (enum record_kind)value[AT_KIND],
         .parted = value[AT_FLAGS] & FLAG_PARTED,
-        .received_at_us = get(value + AT_RECEIVED, 8),
-        .body_size = get(value + AT_BODY_SIZE, 8),
+        .received_at_us = big_endian_get(value + AT_RECEIVED, 8),
+        .body_size = big_endian_get(value + AT_BODY_SIZE, 8),
         .is_rejected = value[AT_FLAGS] & FLAG_REJECTED,
     };
     if (r->kind != RECORD_PUBLISH && r->kind != RECORD_DECLARE)
@@ -179,19 +166,19 @@ enum status record_read(const uint8_t *value, size_t len, uint32_t queue, uint64
     if (r->body_size > (uint64_t)UINT32_MAX * RECORD_PART_BYTES)
         return damaged(what, "impossible size of the body");
     uint8_t *at = (uint8_t *)value + RECORD_HEAD_BYTES;
-    r->method = (struct iovec){at, (size_t)get(value + AT_METHOD_LEN, 4)};
+    r->method = (struct iovec){at, (size_t)big_endian_get(value + AT_METHOD_LEN, 4)};
     at += r->method.iov_len;
-    r->header = (struct iovec){at, (size_t)get(value + AT_HEADER_LEN, 4)};
+    r->header = (struct iovec){at, (size_t)big_endian_get(value + AT_HEADER_LEN, 4)};
     at += r->header.iov_len;
     if (!r->parted) {
         r->body = at;
         at += r->body_size;
     }
     r->rejection = (struct rejection){
-        .code = (uint16_t)get(value + AT_CODE, 2),
+        .code = (uint16_t)big_endian_get(value + AT_CODE, 2),
         .text = (const char *)at,
-        .text_len = (uint16_t)get(value + AT_TEXT_LEN, 2),
-        .at_us = get(value + AT_REJECTED, 8),
+        .text_len = (uint16_t)big_endian_get(value + AT_TEXT_LEN, 2),
+        .at_us = big_endian_get(value + AT_REJECTED, 8),
     };
     return STATUS_OK;
 }
@@ -205,11 +192,12 @@ static uint64_t part_checksum(const uint8_t *value, size_t len, uint32_t queue, 
 
 void record_part_seal(uint8_t *value, size_t len, uint32_t queue, uint64_t seq, uint32_t part)
 {
-    put(value, part_checksum(value, len, queue, seq, part), RECORD_PART_CHECKSUM_BYTES);
+    big_endian_put(value, part_checksum(value, len, queue, seq, part), RECORD_PART_CHECKSUM_BYTES);
 }
 
 bool record_part_check(const uint8_t *value, size_t len, uint32_t queue, uint64_t seq,
                        uint32_t part)
 {
-    return get(value, RECORD_PART_CHECKSUM_BYTES) == part_checksum(value, len, queue, seq, part);
+    return big_endian_get(value, RECORD_PART_CHECKSUM_BYTES) ==
+           part_checksum(value, len, queue, seq, part);
 }

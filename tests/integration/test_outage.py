@@ -242,6 +242,24 @@ def test_amqp_publish_tool(rabbit, proxy, queue, offline):
     assert rabbit.wait_for(queue, 1) == [b"hello"]
 
 
+def test_mandatory_message_that_is_returned_in_the_drain(rabbit, proxy, queue):
+    with proxy.connect() as connection:
+        channel = connection.channel()
+        rabbit.stop()
+        proxy.wait_event("upstream_lost")
+        for number in range(20):
+            routable = number % 5 != 2
+            channel.basic_publish("", queue if routable else "nowhere", b"%d" % number,
+                                  mandatory=True)
+    rabbit.start()
+    expected = [b"%d" % number for number in range(20) if number % 5 != 2]
+    assert rabbit.wait_for(queue, len(expected)) == expected
+    proxy.wait_event("drain_finished")
+    rejected = proxy.dump("--rejected")
+    assert [record["body"] for record in rejected] == ["2", "7", "12", "17"]
+    assert {record["rejected"]["code"] for record in rejected} == {312}
+
+
 def test_declaration_that_closes_the_connection(rabbit, proxy, queue):
     """An exchange type that RabbitMQ does not know is an error of the whole connection: 503."""
     with proxy.connect() as connection:

@@ -1,0 +1,54 @@
+#include "proxy/returned.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "amqp/method.h"
+#include "amqp/wire.h"
+#include "base/assert.h"
+
+static void take_name(struct cursor *c, uint8_t *len, uint8_t name[255])
+{
+    *len = cursor_u8(c);
+    const uint8_t *bytes = cursor_take(c, *len);
+    if (bytes)
+        memcpy(name, bytes, *len);
+}
+
+void returned_begin(struct returned *r, const struct frame *frame)
+{
+    /* Behind class and method: reply code, reply text, exchange, routing key. */
+    struct cursor c = {frame->payload + 4, frame->payload + frame->payload_len, false};
+    r->code = cursor_u16(&c);
+    size_t len = cursor_u8(&c);
+    const uint8_t *text = cursor_take(&c, len);
+    snprintf(r->text, sizeof r->text, "%.*s", text ? (int)len : 0, text ? (const char *)text : "");
+    take_name(&c, &r->exchange_len, r->exchange);
+    take_name(&c, &r->routing_key_len, r->routing_key);
+    r->active = !c.failed;
+}
+
+uint8_t *returned_key(const uint8_t *method, size_t method_len, size_t header_len)
+{
+    struct publish publish;
+    if (!publish_parse(method, method_len, &publish) || !publish.mandatory)
+        return NULL;
+    uint8_t *key = malloc(method_len + header_len);
+    ENSURE(key);
+    memcpy(key, method, method_len);
+    memcpy(key + method_len, method + method_len + FRAME_OVERHEAD_BYTES, header_len);
+    return key;
+}
+
+bool returned_is(const struct returned *r, const uint8_t *key, size_t method_len, size_t header_len,
+                 const struct frame *header)
+{
+    struct publish publish;
+    return header_len == header->payload_len &&
+           memcmp(key + method_len, header->payload, header_len) == 0 &&
+           publish_parse(key, method_len, &publish) && publish.exchange_len == r->exchange_len &&
+           memcmp(publish.exchange, r->exchange, r->exchange_len) == 0 &&
+           publish.routing_key_len == r->routing_key_len &&
+           memcmp(publish.routing_key, r->routing_key, r->routing_key_len) == 0;
+}
