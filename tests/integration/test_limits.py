@@ -1,0 +1,161 @@
+"""Every limit gives a clear AMQP error, or the end of the connection, and hurts nobody else."""
+
+import datetime
+import struct
+
+import pytest
+
+from support import amqp
+from support.raw import RawClient
+from support.wait import wait_until
+
+
+def started(port):
+    """A raw client that has read connection.start."""
+    client = RawClient(port, handshake=False)
+    client.send(amqp.PROTOCOL_HEADER)
+    client.expect("connection.start")
+    return client
+
+
+@pytest.mark.parametrize("how_far", ["nothing", "half a header", "half a start-ok", "no open"])
+def test_slow_handshake_is_cut_off(broker, make_proxy, how_far):
+    proxy = make_proxy(broker.url, {"listen.handshake_timeout": "500ms"})
+    client = RawClient(proxy.port, handshake=False)
+    if how_far == "half a header":
+        client.send(b"AMQP")
+    elif how_far == "half a start-ok":
+        client.send(amqp.PROTOCOL_HEADER)
+        client.expect("connection.start")
+        client.send(amqp.method_frame(0, "connection.start-ok", mechanism="PLAIN")[:12])
+    elif how_far == "no open":
+        client.begin("guest", "guest")
+        client.tune_ok()
+    assert client.read() is None
+    RawClient(proxy.port).close()
+
+
+def test_max_connections(broker, make_proxy):
+    proxy = make_proxy(broker.url, {"listen.max_connections": 2})
+    first, second = RawClient(proxy.port), RawClient(proxy.port)
+    third = RawClient(proxy.port, handshake=False)
+    assert third.read() is None
+    first.open_channel(confirms=True)
+    first.publish(b"x", "q")
+    first.acked_up_to(1)
+    second.close()
+
+    def comes_in():
+        try:
+            RawClient(proxy.port).close()
+        except (AssertionError, OSError):
+            return False
+        return True
+
+    wait_until(comes_in, "a place is free again")
+    first.close()
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_max_message_size(broker, make_proxy, offline):
+    """The largest passes; one byte more closes its channel alone, at the header already."""
+    proxy = make_proxy(broker.url, {"spool.max_message_size": "64KiB"})
+    RawClient(proxy.port).close()
+    if offline:
+        broker.down()
+        proxy.wait_event("upstream_lost")
+    with RawClient(proxy.port) as client:
+        client.open_channel(1, confirms=True)
+        client.open_channel(2)
+        client.publish(b"x" * 65536, "q")
+        client.acked_up_to(1)
+        client.send_method(2, "basic.publish", routing_key="q")
+        client.send(amqp.frame(amqp.HEADER, 2, amqp.header(65537)))
+        close = client.expect("channel.close", 2).args
+        assert close["reply_code"] == 406 and "max_message_size" in close["reply_text"]
+        client.send_method(2, "channel.close-ok")
+        client.publish(b"after", "q")
+        client.acked_up_to_tags({2})
+        client.close()
+    if offline:
+        broker.up()
+    assert [len(body) for body in broker.wait_messages(2)] == [65536, 5]
+
+
+def test_header_that_announces_everything(broker, make_proxy):
+    """No memory is taken on a header's word."""
+    proxy = make_proxy(broker.url)
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        before = proxy.resident_bytes()
+        for size in (1 << 62, (1 << 64) - 1, (128 << 20) + 1):
+            client.send_method(1, "basic.publish", routing_key="q")
+            client.send(amqp.frame(amqp.HEADER, 1, amqp.header(size)))
+            assert client.expect("channel.close", 1).args["reply_code"] == 406
+            client.send_method(1, "channel.close-ok")
+            client.open_channel()
+        client.send_method(1, "basic.publish", routing_key="q")
+        client.send(amqp.frame(amqp.HEADER, 1, amqp.header(128 << 20)))
+        client.open_channel(2)
+        assert proxy.resident_bytes() - before < 16_000_000
+        client.die()
+
+
+def test_deeply_nested_table(broker, make_proxy):
+    proxy = make_proxy(broker.url)
+    table = b""
+    for _ in range(10000):
+        table = b"\x01kF" + struct.pack(">I", len(table)) + table
+    properties = struct.pack(">H", 0x2000) + struct.pack(">I", len(table)) + table
+    with RawClient(proxy.port) as other:
+        other.open_channel(confirms=True)
+        client = RawClient(proxy.port)
+        client.open_channel()
+        client.send_method(1, "basic.publish", routing_key="q")
+        client.send(amqp.frame(amqp.HEADER, 1, amqp.header(0, properties)))
+        client.expect_close(502)
+        other.publish(b"x", "q")
+        other.acked_up_to(1)
+        other.close()
+
+
+@pytest.mark.parametrize("frame_max,channel_max", [(100, 2047), (4095, 2047), (200000, 2047),
+                                                   (131072, 4000)])
+def test_tuning_out_of_bounds(broker, make_proxy, frame_max, channel_max):
+    client = RawClient(make_proxy(broker.url).port, handshake=False)
+    client.begin("guest", "guest")
+    client.tune_ok(frame_max, channel_max)
+    client.expect_close(530)
+
+
+def test_channel_number_above_the_negotiated(broker, make_proxy):
+    client = RawClient(make_proxy(broker.url).port, channel_max=5)
+    client.open_channel(5)
+    client.send_method(6, "channel.open")
+    client.expect_close(530)
+
+
+@pytest.mark.parametrize("mechanism,response,code", [
+    ("EXTERNAL", b"", 503), ("PLAIN", b"guest", 403), ("PLAIN", b"", 403),
+    ("AMQPLAIN", b"\x05LOGIN", 403), ("AMQPLAIN", b"", 403)])
+def test_unreadable_logins(broker, make_proxy, mechanism, response, code):
+    client = started(make_proxy(broker.url).port)
+    client.send_method(0, "connection.start-ok", mechanism=mechanism, response=response)
+    client.expect_close(code)
+
+
+def test_back_off_between_tries(broker, make_proxy):
+    """Tries double their distance from reconnect_min to reconnect_max, with a quarter of jitter."""
+    proxy = make_proxy(broker.url, {"upstream.reconnect_min": "100ms",
+                                    "upstream.reconnect_max": "800ms"})
+    with RawClient(proxy.port):  # somebody must want the connection
+        broker.down()
+        proxy.wait_event("upstream_failed", 5)
+    times = [_seconds(event["ts"]) for event in proxy.events("upstream_failed")[:5]]
+    gaps = [later - earlier for earlier, later in zip(times, times[1:])]
+    for gap, delay in zip(gaps, (0.1, 0.2, 0.4, 0.8)):
+        assert gap >= 0.7 * delay, gaps
+
+
+def _seconds(stamp):
+    return datetime.datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp()
