@@ -12,6 +12,7 @@
 #include "proxy/pool.h"
 #include "proxy/proxy.h"
 #include "proxy/queue.h"
+#include "proxy/spool_out.h"
 #include "proxy/spooler.h"
 #include "proxy/wire_out.h"
 
@@ -280,6 +281,15 @@ void relay_method(struct relay *r, struct slab *slab, const struct frame *frame,
 
 /* ---- from RabbitMQ ---- */
 
+/* A nack that no client hears of (it did not ask for confirms, or is gone) must not make the
+ * message vanish. */
+static void keep_refused(struct relay *r, struct retained *entry)
+{
+    bool heard = r->channel && entry->client_tag;
+    if (!heard && !entry->settled && entry->message.method.slab && r->pool->queue->id)
+        spool_reject(r->pool, r->channel, &entry->message, 0, "nacked by RabbitMQ");
+}
+
 /* Confirms of publishes. Tags count the publishes of this upstream channel, whoever made them;
  * the client's own tag stands in the retained entry. */
 static void confirm(struct relay *r, uint64_t tag, bool multiple, bool nack)
@@ -293,6 +303,8 @@ static void confirm(struct relay *r, uint64_t tag, bool multiple, bool nack)
         struct retained *entry = relay_retained(r, (uint32_t)(tag - oldest));
         if (entry->settled)
             return;
+        if (nack)
+            keep_refused(r, entry);
         forget(r, entry);
         entry->settled = true;
         if (r->channel && entry->client_tag)
@@ -309,6 +321,8 @@ static void confirm(struct relay *r, uint64_t tag, bool multiple, bool nack)
             last = entry->client_tag;
             count++;
         }
+        if (nack)
+            keep_refused(r, entry);
         forget(r, entry);
         r->ring_first = (r->ring_first + 1) & (r->ring_capacity - 1);
         r->ring_count--;

@@ -34,6 +34,24 @@ static void tell_publisher(struct channel *channel, const struct job *job)
     channel_settled(channel);
 }
 
+static void on_rejected(struct job *job)
+{
+    struct channel *channel = handles_get(job->owner);
+    struct queue *queue = handles_get(job->append.queue);
+    if (queue && job->status == STATUS_OK) {
+        queue->rejected++;
+        queue->proxy->counters.rejected++;
+    }
+    if (queue)
+        LOG(job->status == STATUS_OK ? LOG_WARN : LOG_ERROR,
+            job->status == STATUS_OK ? "message_rejected" : "spool_failed",
+            LOG_T("user", queue->user), LOG_T("vhost", queue->vhost),
+            LOG_N("seq", job->append.last_seq), LOG_N("code", job->append.rejection.code),
+            LOG_T("reason", job->status == STATUS_OK ? job->append.rejection_text : job->error));
+    if (channel)
+        tell_publisher(channel, job);
+}
+
 static void on_appended(struct job *job)
 {
     struct channel *channel = handles_get(job->owner);
@@ -81,6 +99,28 @@ void spool_publish(struct pool *pool, struct channel *channel, struct message *m
     job->context = client_tag;
     job_add_message(job, RECORD_PUBLISH, message);
     post(pool, channel, job);
+}
+
+/* Not counted among what waits: a rejected message is no backlog. */
+void spool_reject(struct pool *pool, struct channel *channel, struct message *message,
+                  uint16_t code, const char *text)
+{
+    ENSURE(pool->queue->id);
+    struct job *job =
+        job_new(JOB_APPEND, pool->queue->id, on_rejected, channel ? channel->handle : 0);
+    job->append.queue = pool->queue->handle;
+    job->append.rejection_text = strdup(text);
+    ENSURE(job->append.rejection_text);
+    job->append.rejection = (struct rejection){
+        .code = code,
+        .text = job->append.rejection_text,
+        .text_len = (uint16_t)strlen(text),
+        .at_us = job_clock_us(),
+    };
+    job_add_message(job, RECORD_PUBLISH, message);
+    if (channel)
+        channel->spooling += job->append.count;
+    spooler_post(pool->proxy->spooler, job);
 }
 
 void spool_declare(struct pool *pool, struct channel *channel, const uint8_t *payload, size_t len)

@@ -13,6 +13,10 @@ struct pool;
 /* Takes the message over. `channel` may be NULL (its client is gone); client_tag is the tag to be
  * acked after the commit, 0 for none. */
 void spool_publish(struct pool *, struct channel *channel, struct message *, uint64_t client_tag);
+/* Keeps a message that RabbitMQ has refused among the rejected of its queue (P4); takes it over.
+ * `channel` may be NULL; if not, its close waits for the commit. */
+void spool_reject(struct pool *, struct channel *channel, struct message *, uint16_t code,
+                  const char *text);
 /* A declaration's method payload, kept in its place; copied. */
 void spool_declare(struct pool *, struct channel *channel, const uint8_t *payload, size_t len);
 /* A job that collects the messages of a transaction, with job_add_message. */

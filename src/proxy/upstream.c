@@ -15,6 +15,8 @@
 /* Happy path: resolve, connect, protocol header, start / start-ok, tune / tune-ok, open / open-ok,
  * on_open. Then frames go to the links by channel number until the end.
  *
+ * A name's addresses are tried in turn; each has its share of the time that is left.
+ *
  * What can fail: the name, the connection, the time limit, an unreadable frame, RabbitMQ's
  * connection.close at any point. All of it ends in upstream_end, once. */
 
@@ -27,6 +29,7 @@ static void maybe_free(struct upstream *u)
     if (u->state != UPSTREAM_CLOSED || u->resolve.data || u->stream.net)
         return;
     list_remove(&u->node);
+    uv_freeaddrinfo(u->addresses);
     free(u->user);
     free(u->vhost);
     free(u->password);
@@ -36,11 +39,16 @@ static void maybe_free(struct upstream *u)
     free(u);
 }
 
+static void connect_address(struct upstream *u);
+
 static void on_stream_closed(struct stream *stream)
 {
     struct upstream *u = LIST_ENTRY(stream, struct upstream, stream);
     stream->net = NULL;
-    maybe_free(u);
+    if (u->state == UPSTREAM_CONNECTING)
+        connect_address(u);
+    else
+        maybe_free(u);
 }
 
 static void abandon(struct upstream *u)
@@ -322,11 +330,24 @@ static void on_data(struct stream *stream)
 
 /* ---- dialing ---- */
 
+/* The address does not answer; `status` is a uv error. */
+static void next_address(struct upstream *u, int status)
+{
+    if (!u->address->ai_next) {
+        end_with(u, "connect", status);
+        return;
+    }
+    u->address = u->address->ai_next;
+    stream_close(&u->stream); /* a socket serves one try; on_stream_closed begins the next */
+}
+
 static void on_connected(struct stream *stream, int status)
 {
     struct upstream *u = LIST_ENTRY(stream, struct upstream, stream);
+    if (u->state != UPSTREAM_CONNECTING)
+        return;
     if (status < 0) {
-        end_with(u, "connect", status);
+        next_address(u, status);
         return;
     }
     u->state = UPSTREAM_START;
@@ -348,6 +369,20 @@ static const struct stream_handler stream_events = {
     .on_closed = on_stream_closed,
 };
 
+static void connect_address(struct upstream *u)
+{
+    uint64_t now = proxy_now(u->proxy), left = 0;
+    for (const struct addrinfo *a = u->address; a; a = a->ai_next)
+        left++;
+    uint64_t remaining = u->deadline_ms > now ? u->deadline_ms - now : 0;
+    u->address_deadline_ms = now + remaining / left;
+    if (!u->stream.net)
+        stream_init(&u->stream, &u->proxy->net, &stream_events);
+    int status = stream_connect(&u->stream, u->address->ai_addr);
+    if (status < 0)
+        next_address(u, status);
+}
+
 static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *addresses)
 {
     struct upstream *u = request->data;
@@ -357,13 +392,14 @@ static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *
         maybe_free(u);
         return;
     }
-    if (status == 0) {
-        u->state = UPSTREAM_CONNECTING;
-        status = stream_connect(&u->stream, addresses->ai_addr);
+    if (status < 0) {
+        uv_freeaddrinfo(addresses);
+        end_with(u, "resolve", status);
+        return;
     }
-    uv_freeaddrinfo(addresses);
-    if (status < 0)
-        end_with(u, "connect", status);
+    u->addresses = u->address = addresses;
+    u->state = UPSTREAM_CONNECTING;
+    connect_address(u);
 }
 
 static char *copy_text(const char *text)
@@ -433,6 +469,9 @@ void upstream_tick(struct upstream *u, uint64_t now_ms)
     if (u->state != UPSTREAM_OPEN) {
         if (now_ms >= u->deadline_ms)
             end_with(u, "no answer within upstream.connect_timeout", 0);
+        else if (u->state == UPSTREAM_CONNECTING && now_ms >= u->address_deadline_ms &&
+                 u->address->ai_next && !u->stream.closing)
+            next_address(u, UV_ETIMEDOUT);
         return;
     }
     if (u->heartbeat_ms == 0)

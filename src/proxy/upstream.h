@@ -66,6 +66,8 @@ struct upstream {
     struct proxy *proxy;
     struct stream stream;
     uv_getaddrinfo_t resolve;
+    struct addrinfo *addresses, *address; /* of the host: all of them, and the one being tried */
+    uint64_t address_deadline_ms;         /* then the next one is tried, if there is one */
     enum upstream_state state;
     uint64_t id; /* for the log */
     const struct upstream_events *events;

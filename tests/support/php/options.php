@@ -1,6 +1,6 @@
 <?php
 /* What every job takes: --host --port --user --password --vhost --exchange --routing-key --count
- * --prefix --size and the flag --confirm. Message n of a job is "PREFIX-n", padded to --size. */
+ * --prefix --size and the flags --confirm and --tx. Message n of a job is "PREFIX-n", padded to --size. */
 
 declare(strict_types=1);
 
@@ -11,7 +11,7 @@ set_error_handler(function (int $severity, string $message, string $file, int $l
 function job_options(): array
 {
     $given = getopt('', ['host:', 'port:', 'user:', 'password:', 'vhost:', 'exchange:', 'routing-key:',
-        'count:', 'prefix:', 'size:', 'confirm', 'quiet']);
+        'count:', 'prefix:', 'size:', 'confirm', 'tx', 'quiet']);
     return $given + ['host' => '127.0.0.1', 'port' => '5673', 'user' => 'guest', 'password' => 'guest',
         'vhost' => '/', 'exchange' => '', 'routing-key' => '', 'count' => '1', 'prefix' => 'job',
         'size' => '0'];

@@ -1,0 +1,85 @@
+"""What RabbitMQ refuses while live, and what a close waits for, against a scripted broker."""
+
+import select
+
+import pytest
+
+from support.raw import RawClient
+from support.wait import wait_until
+
+
+def arrived(broker, count):
+    """The broker has taken `count` messages; the connection they came on, and their channel."""
+    wait_until(lambda: len(broker.messages) == count,
+               lambda: f"{count} messages, got {len(broker.messages)}")
+    return broker.connections[-1], broker.messages[-1].channel
+
+
+def test_nack_that_nobody_hears_of_becomes_a_rejected_message(broker, make_proxy):
+    proxy = make_proxy(broker.url)
+    broker.acks = False
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        for body in (b"one", b"two", b"three"):
+            client.publish(body, "q")
+        connection, channel = arrived(broker, 3)
+        connection.send_method(channel, "basic.nack", delivery_tag=2)
+        connection.send_method(channel, "basic.nack", delivery_tag=1)
+        connection.send_method(channel, "basic.ack", delivery_tag=3)
+        client.close()  # is answered once they are in the spool
+    rejected = proxy.dump("--rejected")
+    assert [record["body"] for record in rejected] == ["two", "one"]
+    assert {record["rejected"]["text"] for record in rejected} == {"nacked by RabbitMQ"}
+    assert proxy.waiting() == 0
+    assert len(proxy.events("message_rejected")) == 2
+
+
+def test_nack_for_a_client_that_is_gone(broker, make_proxy):
+    proxy = make_proxy(broker.url)
+    broker.acks = False
+    client = RawClient(proxy.port)
+    client.open_channel(confirms=True)
+    client.publish(b"orphan", "q")
+    connection, channel = arrived(broker, 1)
+    client.die()
+    proxy.wait_event("client_closed")
+    connection.send_method(channel, "basic.nack", delivery_tag=1, multiple=True)
+    proxy.wait_event("message_rejected")
+    assert [record["body"] for record in proxy.dump("--rejected")] == ["orphan"]
+
+
+def test_nack_goes_to_the_client_that_asked_for_confirms(broker, make_proxy):
+    proxy = make_proxy(broker.url)
+    broker.acks = False
+    with RawClient(proxy.port) as client, RawClient(proxy.port) as other:
+        other.open_channel(confirms=True)
+        client.open_channel(confirms=True)
+        client.publish(b"one", "q")
+        client.publish(b"two", "q")
+        connection, channel = arrived(broker, 2)
+        connection.send_method(channel, "basic.nack", delivery_tag=1)
+        connection.send_method(channel, "basic.ack", delivery_tag=2)
+        assert client.expect("basic.nack", 1).args["delivery_tag"] == 1
+        client.acked_up_to_tags({2})
+        client.close()
+        other.close()
+    assert proxy.dump("--rejected") == []
+
+
+@pytest.mark.parametrize("ending", ["channel.close", "connection.close"])
+@pytest.mark.parametrize("waits", ["yes", "no"])
+def test_close_waits(broker, make_proxy, waits, ending):
+    proxy = make_proxy(broker.url, {"pool.close_waits": waits})
+    broker.acks = False
+    number = 1 if ending == "channel.close" else 0
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        client.publish(b"one", "q")
+        connection, channel = arrived(broker, 1)
+        client.send_method(number, ending, reply_code=200)
+        if waits == "yes":
+            with RawClient(proxy.port) as other:  # the proxy has seen the close by then
+                other.close()
+            assert select.select([client.socket], [], [], 0)[0] == []
+            connection.send_method(channel, "basic.ack", delivery_tag=1)
+        client.expect(f"{ending}-ok", number)
