@@ -143,6 +143,7 @@ def test_declarations_wait_in_their_place(rabbit, proxy, queue):
         kinds = [record.get("kind", "publish") for record in proxy.dump()]
         assert kinds == ["declare"] * 3 + ["publish", "declare", "publish"]
     rabbit.start()
+    proxy.wait_event("drain_finished")  # the queue is there only then
     assert rabbit.wait_for("q-offline", 1) == [b"routed"]
     assert rabbit.wait_for(queue, 1) == [b"after the refused one"]
     rejected = proxy.dump("--rejected")
