@@ -26,6 +26,8 @@ _SPECIFICATION = """
 10 51 connection.close-ok
 10 60 connection.blocked        reason:s
 10 61 connection.unblocked
+10 70 connection.update-secret  new_secret:S reason:s
+10 71 connection.update-secret-ok
 20 10 channel.open              reserved_1:s
 20 11 channel.open-ok           reserved_1:S
 20 20 channel.flow              active:b
