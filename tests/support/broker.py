@@ -146,7 +146,7 @@ class Connection(threading.Thread):
         start_ok = self._expect("connection.start-ok")
         self.client_properties = start_ok["client_properties"]
         user, password = start_ok["response"].split(b"\0")[1:]
-        if broker.refuse_login:
+        if broker.refuse_login or password.decode() in broker.refused_passwords:
             self.send_method(0, "connection.close", reply_code=403,
                              reply_text="ACCESS_REFUSED - scripted", class_id=10, method_id=11)
             return False
@@ -233,6 +233,8 @@ class FakeBroker:
     confirms        whether publisher_confirms is among the capabilities it offers
     acks            whether it confirms what it takes
     refuse_login    answers start-ok with connection.close 403
+    refused_passwords
+                    those that it answers so, and no others
     refuse_vhost    answers connection.open with connection.close 530
     silent_on       names of methods that get no answer
     on_frame        called with (connection, frame); true: the frame is dealt with
@@ -249,6 +251,7 @@ class FakeBroker:
             del self.server_properties["capabilities"]["publisher_confirms"]
         self.frame_max, self.channel_max, self.heartbeat = frame_max, channel_max, heartbeat
         self.acks, self.refuse_login, self.refuse_vhost = True, False, False
+        self.refused_passwords = set()
         self.silent_on, self.on_frame, self.death = set(), None, None
         self.lock = threading.Lock()
         self.connections = []

@@ -1,0 +1,77 @@
+"""Logins that change while messages wait, against a scripted broker."""
+
+import pytest
+
+from support.raw import RawClient
+from support.wait import wait_until
+
+
+def spool(proxy, broker, user, password, *bodies):
+    """The broker is down; the login was proven before."""
+    with RawClient(proxy.port, user, password) as client:
+        client.open_channel(confirms=True)
+        for body in bodies:
+            client.publish(body, "q")
+        client.acked_up_to(len(bodies))
+        client.close()
+
+
+def prove(proxy, *logins):
+    for user, password in logins:
+        RawClient(proxy.port, user, password).close()
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_password_changed_before_the_drain(broker, make_proxy, restart):
+    """The queue waits, nothing is lost, and a client with the new password sets it going."""
+    proxy = make_proxy(broker.url)
+    prove(proxy, ("shop", "old"))
+    broker.down()
+    proxy.wait_event("upstream_lost")
+    spool(proxy, broker, "shop", "old", b"one", b"two")
+    if restart:
+        proxy.crash_and_start()
+    broker.refused_passwords = {"old"}
+    broker.up()
+    wait_until(lambda: any(event["code"] == "403" for event in proxy.events("upstream_failed")),
+               lambda: proxy.failure("the old password is refused"))
+    assert proxy.bodies() == ["one", "two"]
+    prove(proxy, ("shop", "new"))
+    proxy.wait_event("drain_finished")
+    assert [message.body for message in broker.messages] == [b"one", b"two"]
+    assert proxy.waiting() == 0
+    assert {connection.login[2] for connection in broker.connections if connection.messages} == \
+        {"new"}
+
+
+def test_each_queue_goes_out_under_its_own_user(broker, make_proxy):
+    proxy = make_proxy(broker.url)
+    prove(proxy, ("shop", "a"), ("audit", "b"))
+    broker.down()
+    proxy.wait_event("upstream_lost", 2)
+    spool(proxy, broker, "shop", "a", b"of shop")
+    spool(proxy, broker, "audit", "b", b"of audit")
+    proxy.crash_and_start()
+    broker.up()
+    proxy.wait_event("drain_finished", 2)
+    carried = {connection.login[1]: [message.body for message in connection.messages]
+               for connection in broker.connections if connection.messages}
+    assert carried == {"shop": [b"of shop"], "audit": [b"of audit"]}
+
+
+def test_password_that_is_not_proven_is_refused_in_an_outage(broker, make_proxy):
+    """The old one still opens the door, whoever tries another one."""
+    proxy = make_proxy(broker.url)
+    prove(proxy, ("shop", "old"))
+    broker.down()
+    proxy.wait_event("upstream_lost")
+    with RawClient(proxy.port, handshake=False) as stranger:
+        stranger.begin("shop", "new")
+        stranger.tune_ok()
+        stranger.send_method(0, "connection.open", vhost="/")
+        assert "ACCESS_REFUSED" in stranger.expect_close(403)
+    spool(proxy, broker, "shop", "old", b"one")
+    broker.up()
+    proxy.wait_event("drain_finished")
+    assert {connection.login[2] for connection in broker.connections if connection.messages} == \
+        {"old"}
