@@ -374,6 +374,7 @@ static void connect_address(struct upstream *u)
     uint64_t now = proxy_now(u->proxy), left = 0;
     for (const struct addrinfo *a = u->address; a; a = a->ai_next)
         left++;
+    ENSURE(left > 0);
     uint64_t remaining = u->deadline_ms > now ? u->deadline_ms - now : 0;
     u->address_deadline_ms = now + remaining / left;
     if (!u->stream.net)
