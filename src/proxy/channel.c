@@ -244,8 +244,8 @@ static bool begin_publish(struct channel *ch, struct slab *slab, const struct fr
     case ROUTE_DONE:
         break;
     }
-    if (rewrite_publish(ch, &publish, &full, &made))
-        content_begin(&ch->content, made ? made : slab, &full);
+    rewrite_publish(ch, &publish, &full, &made);
+    content_begin(&ch->content, made ? made : slab, &full);
     if (made)
         slab_unref(made);
     return true;

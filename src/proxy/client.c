@@ -142,10 +142,17 @@ static void finish_close(struct client *c)
     c->deadline_ms = proxy_now(c->proxy) + CLOSE_TIMEOUT_MS;
 }
 
+/* An upstream of its own goes first: what the connection owned at RabbitMQ (exclusive queues) is
+ * gone once close-ok is there. Orphaned channels of it are left to their confirms. */
 void client_settled(struct client *c)
 {
-    if (c->state == CLIENT_SETTLING && c->channel_count == 0)
+    if (c->state != CLIENT_SETTLING || c->channel_count > 0)
+        return;
+    if (!c->own || !c->own_is_open || c->own->link_count > 0) {
         finish_close(c);
+    } else if (c->own->state == UPSTREAM_OPEN) {
+        upstream_leave(c->own);
+    }
 }
 
 static void begin_close(struct client *c)
@@ -175,12 +182,15 @@ static void update_secret(struct client *c, const struct frame *frame)
         const amqp_connection_update_secret_t *m = decoded;
         char *secret = strndup(m->new_secret.bytes, m->new_secret.len);
         ENSURE(secret);
+        c->asks_secret = true;
         pool_update_secret(c->pool, secret);
         credential_wipe(secret, strlen(secret));
         free(secret);
+    } else {
+        client_refuse(c, 502, "SYNTAX_ERROR - malformed connection.update-secret",
+                      AMQP_CONNECTION_UPDATE_SECRET_METHOD);
     }
     method_arena_deinit(&arena);
-    wire_send_plain(&c->stream, 0, AMQP_CONNECTION_UPDATE_SECRET_OK_METHOD);
 }
 
 static void connection_method(struct client *c, const struct frame *frame)
@@ -461,6 +471,20 @@ void client_admit(struct client *c)
     process(c);
 }
 
+void client_secret_decided(struct client *c, bool accepted)
+{
+    if (!c->asks_secret)
+        return;
+    c->asks_secret = false;
+    if (c->state != CLIENT_OPEN)
+        return;
+    if (accepted)
+        wire_send_plain(&c->stream, 0, AMQP_CONNECTION_UPDATE_SECRET_OK_METHOD);
+    else /* as rabbit_reader says it */
+        client_refuse(c, 530, "NOT_ALLOWED - New secret was refused by one of the backends",
+                      AMQP_CONNECTION_UPDATE_SECRET_METHOD);
+}
+
 void client_tell_blocked(struct client *c, bool blocked, const char *reason)
 {
     if (!c->can_be_blocked || c->state != CLIENT_OPEN || c->told_blocked == blocked)
@@ -546,12 +570,23 @@ static void own_blocked(struct upstream *u)
         pool_wake(c->pool);
 }
 
+static void own_left(struct upstream *u)
+{
+    struct client *c = u->owner;
+    if (!c)
+        return;
+    c->own = NULL;
+    c->own_is_open = false;
+    client_settled(c);
+}
+
 static const struct upstream_events own_events = {
     .on_open = own_opened,
     .on_failed = own_failed,
     .on_lost = own_lost,
     .on_blocked = own_blocked,
     .on_writable = own_blocked,
+    .on_left = own_left,
 };
 
 void client_dial_own(struct client *c)

@@ -47,6 +47,7 @@ struct client {
     size_t properties_len;
     bool can_be_blocked; /* has the capability connection.blocked */
     bool told_blocked;
+    bool asks_secret; /* its connection.update-secret waits for an answer */
     uint32_t frame_max;
     uint16_t channel_max;
     uint64_t heartbeat_ms;
@@ -75,6 +76,8 @@ void client_retry(struct client *);
 void client_settled(struct client *);
 /* Sends connection.blocked or unblocked to a client that has the capability, once for each turn. */
 void client_tell_blocked(struct client *, bool blocked, const char *reason);
+/* Answers connection.update-secret, if the client waits for that. */
+void client_secret_decided(struct client *, bool accepted);
 void client_tick(struct client *, uint64_t now_ms);
 
 struct channel *client_channel(struct client *, uint16_t number);

@@ -14,6 +14,7 @@
 #include "proxy/queue.h"
 #include "proxy/relay.h"
 #include "proxy/spooler.h"
+#include "proxy/wire_out.h"
 #include "spool/credential.h"
 
 /* Happy path: a client logs in, the pool dials, RabbitMQ accepts, the login is stored in the
@@ -110,27 +111,86 @@ static void dial_with(struct pool *pool, const char *password)
 
 static void dial(struct pool *pool)
 {
-    dial_with(pool, pool->password);
+    dial_with(pool, pool->secret ? pool->secret : pool->password);
+}
+
+/* ---- a new secret ---- */
+
+static void wipe(char **secret)
+{
+    if (*secret)
+        credential_wipe(*secret, strlen(*secret));
+    free(*secret);
+    *secret = NULL;
+}
+
+static void set_secret(char **to, const char *secret)
+{
+    char *copy = strdup(secret);
+    ENSURE(copy);
+    wipe(to);
+    *to = copy;
+}
+
+static void decide_secret(struct pool *pool, bool accepted)
+{
+    struct list *next;
+    for (struct list *n = pool->proxy->clients.next; n != &pool->proxy->clients; n = next) {
+        struct client *client = LIST_ENTRY(n, struct client, node);
+        next = n->next;
+        if (client->pool == pool)
+            client_secret_decided(client, accepted);
+    }
 }
 
 void pool_update_secret(struct pool *pool, const char *secret)
 {
-    if (pool->proxy->stage == PROXY_RUNNING && strcmp(secret, pool->password) != 0)
+    bool known = strcmp(secret, pool->password) == 0;
+    if (!known)
+        set_secret(&pool->secret, secret);
+    if (known || list_empty(&pool->upstreams) || pool->proxy->stage != PROXY_RUNNING)
+        decide_secret(pool, true);
+    else
         dial_with(pool, secret);
 }
 
 static bool is_new_secret(const struct pool *pool, const struct upstream *u)
 {
-    return strcmp(u->password, pool->password) != 0;
+    return pool->secret && strcmp(u->password, pool->secret) == 0;
 }
 
+/* RabbitMQ has accepted it. The pool's other connections were opened with a secret that may run
+ * out (a token), and so were those that clients have to themselves: they are told too. */
 static void adopt_secret(struct pool *pool, const struct upstream *u)
 {
-    char *copy = strdup(u->password);
-    ENSURE(copy);
-    credential_wipe(pool->password, strlen(pool->password));
-    free(pool->password);
-    pool->password = copy;
+    amqp_connection_update_secret_t update = {.new_secret = bytes_of(u->password),
+                                              .reason = bytes_of("updated by a client")};
+    set_secret(&pool->password, u->password);
+    wipe(&pool->secret);
+    for (struct list *n = pool->upstreams.next; n != &pool->upstreams; n = n->next) {
+        struct upstream *other = LIST_ENTRY(n, struct upstream, owner_node);
+        if (other != u && other->state == UPSTREAM_OPEN)
+            wire_send(&other->stream, 0, AMQP_CONNECTION_UPDATE_SECRET_METHOD, &update);
+    }
+    for (struct list *n = pool->proxy->clients.next; n != &pool->proxy->clients; n = n->next) {
+        const struct client *client = LIST_ENTRY(n, struct client, node);
+        if (client->pool == pool && client->own_is_open)
+            wire_send(&client->own->stream, 0, AMQP_CONNECTION_UPDATE_SECRET_METHOD, &update);
+    }
+    decide_secret(pool, true);
+}
+
+/* It keeps its old one; without a connection that is tried again at once. */
+static void refuse_secret(struct pool *pool, const struct upstream *u,
+                          const struct upstream_end *end)
+{
+    LOG(LOG_WARN, "secret_refused", LOG_T("user", pool->user), LOG_T("vhost", pool->vhost),
+        LOG_N("code", end->code), LOG_T("reason", end->text));
+    if (is_new_secret(pool, u)) {
+        wipe(&pool->secret);
+        decide_secret(pool, false);
+    }
+    pool_connect(pool);
 }
 
 void pool_connect(struct pool *pool)
@@ -304,11 +364,12 @@ static void on_failed(struct upstream *u, const struct upstream_end *end)
 {
     struct pool *pool = u->owner;
     pool->dialing--;
-    if (is_new_secret(pool, u)) {
-        LOG(LOG_WARN, "secret_refused", LOG_T("user", pool->user), LOG_T("vhost", pool->vhost),
-            LOG_N("code", end->code), LOG_T("reason", end->text));
+    if (end->refused && strcmp(u->password, pool->password) != 0) {
+        refuse_secret(pool, u, end);
         return;
     }
+    if (is_new_secret(pool, u))
+        decide_secret(pool, true); /* RabbitMQ cannot be asked; the next connection decides */
     if (end->refused) {
         pool->login = LOGIN_REFUSED;
         refuse_waiting(pool, end->code, end->text);
@@ -447,9 +508,9 @@ struct pool *pool_new(struct proxy *proxy, const char *user, const char *passwor
 static void on_timer_closed(uv_handle_t *handle)
 {
     struct pool *pool = handle->data;
-    credential_wipe(pool->password, strlen(pool->password));
+    wipe(&pool->password);
+    wipe(&pool->secret);
     free(pool->user);
-    free(pool->password);
     free(pool->vhost);
     free(pool);
 }

@@ -32,6 +32,7 @@ struct pool {
     struct queue *queue;
     uint64_t handle;
     char *user, *password, *vhost;
+    char *secret; /* a client's new password, not proven yet: dialled with first; NULL: none */
     enum pool_state state;
     enum pool_login login;
     bool unreachable;      /* the last try found no RabbitMQ; the next is timed */
@@ -60,7 +61,9 @@ void pool_close_all(struct proxy *);
 void pool_login_client(struct pool *, struct client *);
 /* Dials unless it is connected, dialing, or waiting for its next try. */
 void pool_connect(struct pool *);
-/* connection.update-secret: once RabbitMQ has accepted the new password it is the pool's. */
+/* connection.update-secret: once RabbitMQ has accepted the new password it is the pool's. Calls
+ * client_secret_decided on the clients that asked, now or later; in an outage they hear yes, and
+ * the next connection decides. */
 void pool_update_secret(struct pool *, const char *secret);
 /* An open shared upstream for a new relay, or NULL; asks for another one when all are busy. */
 struct upstream *pool_pick_upstream(struct pool *);

@@ -77,20 +77,17 @@ bool rewrite_queue_name(struct channel *ch, amqp_method_number_t method, void *d
     return true;
 }
 
-bool rewrite_publish(struct channel *ch, const struct publish *publish, struct frame *frame,
+void rewrite_publish(const struct channel *ch, const struct publish *publish, struct frame *frame,
                      struct slab **made)
 {
-    if (publish->exchange_len > 0 || publish->routing_key_len > 0)
-        return true;
-    if (!has_last_queue(ch, AMQP_BASIC_PUBLISH_METHOD))
-        return false;
+    if (publish->exchange_len > 0 || publish->routing_key_len > 0 || !ch->last_queue)
+        return;
     amqp_basic_publish_t m = {
         .exchange = amqp_empty_bytes,
         .routing_key = bytes_of(ch->last_queue),
         .mandatory = publish->mandatory,
     };
     *made = rewrite_encode(AMQP_BASIC_PUBLISH_METHOD, &m, frame);
-    return true;
 }
 
 bool rewrite_expects_reply(amqp_method_number_t method, const void *decoded)

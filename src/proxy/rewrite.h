@@ -15,8 +15,9 @@ struct channel;
  * False if there is no last queue: the channel was refused (404), as RabbitMQ does. */
 bool rewrite_queue_name(struct channel *, amqp_method_number_t, void *decoded, struct frame *frame,
                         struct slab **made);
-/* The same for a publish to the default exchange with an empty routing key. */
-bool rewrite_publish(struct channel *, const struct publish *, struct frame *frame,
+/* The same for a publish to the default exchange with an empty routing key; without a last queue it
+ * stays as it is, and RabbitMQ finds no queue for it. */
+void rewrite_publish(const struct channel *, const struct publish *, struct frame *frame,
                      struct slab **made);
 /* True if RabbitMQ answers this method. Asked of a nowait queue.declare, the channel's last queue
  * is noted by the caller. */

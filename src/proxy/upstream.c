@@ -60,6 +60,13 @@ static void abandon(struct upstream *u)
     stream_close(&u->stream);
 }
 
+static void report_left(struct upstream *u)
+{
+    if (u->events)
+        u->events->on_left(u);
+    abandon(u);
+}
+
 static void lose_links(struct upstream *u)
 {
     for (uint32_t i = 0; i < u->links_capacity; i++) {
@@ -81,7 +88,7 @@ static void upstream_end(struct upstream *u, const struct upstream_end *end)
         u->proxy->counters.upstreams--;
     if (u->state == UPSTREAM_LEAVING || !events) {
         lose_links(u);
-        abandon(u);
+        report_left(u);
         return;
     }
     LOG(was_open ? LOG_WARN : LOG_INFO, was_open ? "upstream_lost" : "upstream_failed",
@@ -265,7 +272,7 @@ static void dispatch(struct upstream *u, const struct frame *frame, amqp_method_
     else if (method == AMQP_CONNECTION_OPEN_OK_METHOD && u->state == UPSTREAM_OPENING)
         on_open_ok(u);
     else if (method == AMQP_CONNECTION_CLOSE_OK_METHOD && u->state == UPSTREAM_LEAVING)
-        abandon(u);
+        report_left(u);
     else if (method == AMQP_CONNECTION_BLOCKED_METHOD)
         on_blocked(u, true);
     else if (method == AMQP_CONNECTION_UNBLOCKED_METHOD)
@@ -445,6 +452,15 @@ struct upstream *upstream_dial(struct proxy *proxy, const struct config_upstream
     return u;
 }
 
+static void say_goodbye(struct upstream *u)
+{
+    u->proxy->counters.upstreams--;
+    amqp_connection_close_t close = {.reply_code = 200, .reply_text = bytes_of("bye")};
+    wire_send(&u->stream, 0, AMQP_CONNECTION_CLOSE_METHOD, &close);
+    u->state = UPSTREAM_LEAVING;
+    u->deadline_ms = proxy_now(u->proxy) + LEAVE_TIMEOUT_MS;
+}
+
 void upstream_close(struct upstream *u)
 {
     if (u->state == UPSTREAM_CLOSED || u->state == UPSTREAM_LEAVING)
@@ -455,12 +471,15 @@ void upstream_close(struct upstream *u)
         abandon(u);
         return;
     }
-    u->proxy->counters.upstreams--;
     lose_links(u);
-    amqp_connection_close_t close = {.reply_code = 200, .reply_text = bytes_of("bye")};
-    wire_send(&u->stream, 0, AMQP_CONNECTION_CLOSE_METHOD, &close);
-    u->state = UPSTREAM_LEAVING;
-    u->deadline_ms = proxy_now(u->proxy) + LEAVE_TIMEOUT_MS;
+    say_goodbye(u);
+}
+
+void upstream_leave(struct upstream *u)
+{
+    ENSURE(u->state == UPSTREAM_OPEN && u->link_count == 0);
+    list_remove(&u->owner_node);
+    say_goodbye(u);
 }
 
 void upstream_tick(struct upstream *u, uint64_t now_ms)

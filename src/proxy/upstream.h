@@ -49,6 +49,7 @@ struct upstream_events {
     void (*on_lost)(struct upstream *, const struct upstream_end *); /* links are still attached */
     void (*on_blocked)(struct upstream *);  /* connection.blocked or unblocked came */
     void (*on_writable)(struct upstream *); /* its stream takes bytes again */
+    void (*on_left)(struct upstream *);     /* after upstream_leave alone */
 };
 
 enum upstream_state {
@@ -103,6 +104,9 @@ struct upstream *upstream_dial(struct proxy *, const struct config_upstream *tar
 /* Sends connection.close and frees the upstream when RabbitMQ has answered, or at once if it is
  * not open. Links must be detached. No event comes any more. */
 void upstream_close(struct upstream *);
+/* The same for an open upstream without links, and on_left tells that RabbitMQ has answered (what
+ * belonged to the connection is gone then), or that no answer will come. */
+void upstream_leave(struct upstream *);
 /* Gives up on an upstream that misbehaves, as if it had been lost: on_lost follows. */
 void upstream_abort(struct upstream *, const char *why);
 /* Once for each tick: heartbeats, deadlines. May report on_failed or on_lost. */

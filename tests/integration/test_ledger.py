@@ -1,4 +1,4 @@
-"""Forty publishers of three libraries, ten outages of five kinds: nothing lost, nobody notices."""
+"""Forty publishers of four libraries, ten outages of five kinds: nothing lost, nobody notices."""
 
 import pytest
 

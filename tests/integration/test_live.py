@@ -211,13 +211,19 @@ def test_exclusive_queues(rabbit, proxy):
     wait_until(lambda: channel.basic_get(name, auto_ack=True)[2] == b"mine", "it arrives")
     connection.close()
     with rabbit.connect() as direct:
-        def is_gone():
-            try:
-                direct.channel().queue_declare(name, passive=True)
-            except pika.exceptions.ChannelClosedByBroker as error:
-                return error.reply_code == 404
-            return False
-        wait_until(is_gone, "the exclusive queue is gone with its client")
+        with pytest.raises(pika.exceptions.ChannelClosedByBroker) as error:
+            direct.channel().queue_declare(name, passive=True)
+        assert error.value.reply_code == 404  # gone once the close has returned
+
+
+def test_publish_without_routing_key_or_queue_is_unroutable(proxy):
+    """RabbitMQ closes nothing: it finds no queue of that name."""
+    with proxy.connect() as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        channel.basic_publish("", "", b"nowhere")
+        with pytest.raises(pika.exceptions.UnroutableError):
+            channel.basic_publish("", "", b"nowhere", mandatory=True)
 
 
 def test_direct_reply_to(proxy, queue):

@@ -1,5 +1,6 @@
 """What belongs to a client's connection as a whole, against a scripted broker."""
 
+import select
 import threading
 
 from support import amqp
@@ -29,6 +30,78 @@ def test_updated_secret_is_used_from_then_on(broker, make_proxy):
         assert set(logins(broker)[known:]) == {"fresh"}
         client.close()
     assert "fresh" not in proxy.log_text()
+
+
+def test_updated_secret_is_passed_to_the_connections_that_are_there(broker, make_proxy):
+    proxy = make_proxy(broker.url)
+    with RawClient(proxy.port, password="old") as consumer:
+        consumer.open_channel()
+        consumer.call(1, "queue.declare", queue="q", exclusive=True)  # a connection of its own
+        consumer.call(0, "connection.update-secret", new_secret="fresh", reason="rotation")
+
+        def told():
+            return [connection.login[2] for connection in broker.connections
+                    if any("connection.update-secret" in frame
+                           for frame in connection.sequence())]
+        wait_until(lambda: told() == ["old", "old"], lambda: f"both are told, got {told()}")
+        consumer.close()
+
+
+def test_refused_secret_closes_the_client_that_brought_it(broker, make_proxy):
+    proxy = make_proxy(broker.url)
+    broker.refused_passwords.add("wrong")
+    with RawClient(proxy.port, password="old") as publisher, \
+            RawClient(proxy.port, password="old") as client:
+        publisher.open_channel(confirms=True)
+        client.send_method(0, "connection.update-secret", new_secret="wrong", reason="rotation")
+        refused = client.expect("connection.close", 0).args
+        assert (refused["reply_code"], refused["class_id"], refused["method_id"]) == (530, 10, 70)
+        publisher.publish(b"still welcome", "q")
+        publisher.acked_up_to(1)
+        publisher.close()
+    assert broker.messages[0].body == b"still welcome"
+
+
+def test_secret_that_came_in_an_outage_is_tried_first_and_the_old_one_next(broker, make_proxy):
+    proxy = make_proxy(broker.url)
+    with RawClient(proxy.port, password="old") as client:
+        client.open_channel(confirms=True)
+        broker.down()
+        proxy.wait_event("upstream_lost")
+        known = len(broker.connections)
+        client.call(0, "connection.update-secret", new_secret="wrong", reason="rotation")
+        client.publish(b"waits", "q")
+        client.acked_up_to(1)
+        broker.refused_passwords.add("wrong")
+        broker.up()
+        wait_until(lambda: broker.messages, "the drain, under the password that still holds")
+        assert logins(broker)[-1] == "old" and len(broker.connections) > known + 1
+        client.close()
+
+
+def test_close_is_answered_after_the_connection_of_its_own_is_closed(broker, make_proxy):
+    """What belongs to the connection (an exclusive queue) is gone when the close returns."""
+    proxy = make_proxy(broker.url)
+    asked, allowed, answered = threading.Event(), threading.Event(), []
+
+    def wait_before_the_answer(_connection, frame):
+        if frame.name == "connection.close":
+            asked.set()
+            answered.append(allowed.wait(60))
+        return False
+
+    broker.on_frame = wait_before_the_answer
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        client.call(1, "queue.declare", queue="q", exclusive=True)
+        client.send_method(0, "connection.close", reply_code=200, reply_text="bye")
+        assert asked.wait(60), "RabbitMQ is asked first"
+        with RawClient(proxy.port) as other:  # a round trip: an early answer would be here now
+            other.close()
+        assert select.select([client.socket], [], [], 0)[0] == [], "close-ok before RabbitMQ's"
+        allowed.set()
+        client.expect("connection.close-ok", 0)
+    assert answered == [True]
 
 
 def test_heartbeat_of_a_second_holds_while_a_large_message_is_under_way(broker, make_proxy):

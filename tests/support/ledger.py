@@ -15,6 +15,7 @@ HERE = pathlib.Path(__file__).parent
 LIBRARIES = {
     "pika": [sys.executable, str(HERE / "ledger_pika.py")],
     "php": ["php", str(PHP / "ledger.php")],
+    "extension": ["php", str(PHP / "ledger_extension.php")],
     "c": [os.environ.get("AMQPBUF_TEST_LEDGER_PUBLISHER",
                          str(HERE.parents[1] / "build-dev" / "ledger_publisher"))],
 }
