@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "admin/admin.h"
 #include "base/log.h"
 #include "config/config.h"
 #include "options.h"
@@ -24,7 +25,7 @@ static int run(struct config *config, const struct config_sources *sources)
 {
     signal(SIGPIPE, SIG_IGN); /* a peer that is gone is told by the write */
     log_init(config->log.level, config->log.format);
-    return proxy_run(config, sources);
+    return proxy_run(config, sources, &admin_side);
 }
 
 static int with_config(const struct options *options)

@@ -217,6 +217,12 @@ static void settled(struct drain *d, uint64_t seq)
         d->queue->careful--;
 }
 
+static void count_drained(struct queue *queue, uint32_t count)
+{
+    queue->drained += count;
+    queue->proxy->counters.drained += count;
+}
+
 static void on_deleted(struct job *job)
 {
     struct queue *queue = handles_get(job->context);
@@ -226,8 +232,10 @@ static void on_deleted(struct job *job)
     if (!queue)
         return;
     if (!d) { /* the drain has ended meanwhile; the records are gone all the same */
-        if (job->status == STATUS_OK)
+        if (job->status == STATUS_OK) {
             queue->waiting -= job->delete.count;
+            count_drained(queue, job->delete.count);
+        }
         queue_changed(queue);
         return;
     }
@@ -240,7 +248,7 @@ static void on_deleted(struct job *job)
     for (uint32_t i = 0; i < job->delete.count; i++)
         settled(d, job->delete.seqs[i]);
     d->drained += job->delete.count;
-    queue->proxy->counters.drained += job->delete.count;
+    count_drained(queue, job->delete.count);
     advance(d);
 }
 
@@ -257,7 +265,7 @@ static void on_rejected(struct job *job)
         return;
     }
     queue->rejected++;
-    queue->proxy->counters.rejected++;
+    counters_add_rejected(&queue->proxy->counters, job->reject.code);
     queue->careful = 0; /* it was the bad one */
     if (!d) {
         queue->waiting--;

@@ -345,11 +345,17 @@ void pool_login_client(struct pool *pool, struct client *client)
 
 /* ---- what the upstreams say ---- */
 
+static void note_trouble(struct pool *pool, const char *text)
+{
+    snprintf(pool->trouble, sizeof pool->trouble, "%.*s", (int)sizeof pool->trouble - 1, text);
+}
+
 static void on_open(struct upstream *u)
 {
     struct pool *pool = u->owner;
     pool->dialing--;
     pool->unreachable = false;
+    pool->trouble[0] = 0;
     if (is_new_secret(pool, u))
         adopt_secret(pool, u);
     pool->login = LOGIN_PROVEN;
@@ -368,6 +374,7 @@ static void on_failed(struct upstream *u, const struct upstream_end *end)
         refuse_secret(pool, u, end);
         return;
     }
+    note_trouble(pool, end->text);
     if (is_new_secret(pool, u))
         decide_secret(pool, true); /* RabbitMQ cannot be asked; the next connection decides */
     if (end->refused) {
@@ -389,7 +396,7 @@ static void on_failed(struct upstream *u, const struct upstream_end *end)
 static void on_lost(struct upstream *u, const struct upstream_end *end)
 {
     struct pool *pool = u->owner;
-    (void)end;
+    note_trouble(pool, end->text);
     failover_upstream(pool, u);
     pool_update(pool);
     if (list_empty(&pool->upstreams)) {
@@ -415,6 +422,7 @@ static void pass_on_blocked(struct pool *pool, bool blocked)
 static void on_blocked(struct upstream *u)
 {
     struct pool *pool = u->owner;
+    note_trouble(pool, u->blocked ? "RabbitMQ has raised an alarm and blocks publishing" : "");
     if (!proxy_buffers(pool->proxy)) {
         pass_on_blocked(pool, u->blocked);
     } else if (u->blocked && u->unconfirmed > 0) {

@@ -35,9 +35,10 @@ struct pool {
     char *secret; /* a client's new password, not proven yet: dialled with first; NULL: none */
     enum pool_state state;
     enum pool_login login;
-    bool unreachable;      /* the last try found no RabbitMQ; the next is timed */
-    bool pinned;           /* named in upstream.url: stays connected */
-    bool storing;          /* its login is being written to the spool */
+    bool unreachable;  /* the last try found no RabbitMQ; the next is timed */
+    char trouble[128]; /* why the last upstream was lost or not opened; empty while all is well */
+    bool pinned;       /* named in upstream.url: stays connected */
+    bool storing;      /* its login is being written to the spool */
     struct list upstreams; /* shared ones */
     unsigned dialing;
     unsigned target; /* index of the broker to try */

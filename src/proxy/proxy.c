@@ -48,8 +48,11 @@ static void tick_all(struct proxy *proxy, uint64_t now)
     }
     for (struct list *n = proxy->queues.next; n != &proxy->queues; n = n->next) {
         struct queue *queue = LIST_ENTRY(n, struct queue, node);
-        if (!queue->drain)
+        if (!queue->drain) {
+            queue->drain_rate = (struct rate){0};
             continue;
+        }
+        rate_look(&queue->drain_rate, queue->drained, now);
         drain_tick(queue->drain, now);
         queue_changed(queue); /* who was held at its end may have waited long enough */
     }
@@ -100,6 +103,9 @@ static void begin_closing(struct proxy *proxy)
     }
     if (proxy->spooler)
         spooler_close(proxy->spooler, on_spooler_closed, proxy);
+    if (proxy->side_self)
+        proxy->side->close(proxy->side_self);
+    proxy->side_self = NULL;
     pool_close_all(proxy);
     close_handle((uv_handle_t *)&proxy->sigterm);
     close_handle((uv_handle_t *)&proxy->sigint);
@@ -352,20 +358,19 @@ static void init_handles(struct proxy *proxy)
 static bool is_supported(const struct proxy *proxy)
 {
     const struct config *config = proxy->config;
-    const char *key = config->listen.tls_port ? "listen.tls_port"
-                      : config->admin.port    ? "admin.port"
-                                              : NULL;
+    const char *key = config->listen.tls_port ? "listen.tls_port" : NULL;
     for (unsigned i = 0; i < proxy->target_count && !key; i++)
         key = proxy->targets[i].tls ? "upstream.url (amqps)" : NULL;
     if (key)
         LOG(LOG_ERROR, "not_supported", LOG_T("key", key),
-            LOG_T("reason", "this version of amqpbuf has no TLS and no admin port"));
+            LOG_T("reason", "this version of amqpbuf has no TLS"));
     return !key;
 }
 
 static bool start(struct proxy *proxy)
 {
-    if (!is_supported(proxy) || !open_spool(proxy) || !listen_on(proxy))
+    if (!is_supported(proxy) || !open_spool(proxy) ||
+        !proxy->side->open(proxy, &proxy->side_self) || !listen_on(proxy))
         return false;
     /* Prepare callbacks run in the reverse order of their start: wakes first, then what they have
      * produced is handed to the spooler and written to the sockets. */
@@ -387,9 +392,10 @@ static void deinit(struct proxy *proxy)
     slab_trim();
 }
 
-int proxy_run(struct config *config, const struct config_sources *sources)
+int proxy_run(struct config *config, const struct config_sources *sources,
+              const struct proxy_side *side)
 {
-    struct proxy proxy = {.config = config, .sources = sources};
+    struct proxy proxy = {.config = config, .sources = sources, .side = side};
     signal(SIGPIPE, SIG_IGN);
     init_handles(&proxy);
     if (!start(&proxy)) {

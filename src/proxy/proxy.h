@@ -11,21 +11,25 @@
 #include "config/config.h"
 #include "net/stream.h"
 #include "proxy/broker.h"
+#include "proxy/counters.h"
 
 struct spooler;
-
-/* What is counted for whoever watches. */
-struct counters {
-    uint64_t clients, upstreams;
-    uint64_t forwarded, spooled, drained, rejected;
-    uint64_t queue_full, login_refused;
-};
 
 enum proxy_stage {
     PROXY_RUNNING,
     PROXY_SETTLING, /* accepts nothing more; brings what was accepted to safety */
     PROXY_LEAVING,  /* clients were told; waits for them to go */
     PROXY_CLOSING,  /* every handle is being closed */
+};
+
+struct proxy;
+
+/* What is served beside AMQP, on the same loop. */
+struct proxy_side {
+    /* Called once, before anything is accepted. False, after a line in the log, ends the start. */
+    bool (*open)(struct proxy *, void **self);
+    /* Closes its handles; called if `open` gave a self that is not NULL. */
+    void (*close)(void *self);
 };
 
 struct proxy {
@@ -41,6 +45,8 @@ struct proxy {
     enum proxy_stage stage;
     uint64_t stage_deadline_ms;
     int exit_status;
+    const struct proxy_side *side;
+    void *side_self;
 
     uv_tcp_t listener;
     uv_timer_t tick;
@@ -58,7 +64,8 @@ struct proxy {
 enum { PROXY_TICK_MS = 250 };
 
 /* Runs until it is told to end; `sources` are read again on SIGHUP. Returns the exit status. */
-int proxy_run(struct config *config, const struct config_sources *sources);
+int proxy_run(struct config *config, const struct config_sources *sources,
+              const struct proxy_side *side);
 
 static inline bool proxy_buffers(const struct proxy *proxy)
 {

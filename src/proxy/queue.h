@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "base/list.h"
+#include "proxy/rate.h"
 
 struct proxy;
 struct pool;
@@ -30,6 +31,8 @@ struct queue {
     uint32_t careful; /* records still to be sent one at a time: one of them is bad; 0: none */
     uint64_t hold_until_ms, hold_again_ms;
     struct drain *drain;
+    uint64_t drained;       /* messages that RabbitMQ took out of it since the start */
+    struct rate drain_rate; /* 0 while nothing is drained */
 };
 
 struct queue *queue_find(struct proxy *, const char *user, const char *vhost);

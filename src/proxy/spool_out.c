@@ -40,7 +40,7 @@ static void on_rejected(struct job *job)
     struct queue *queue = handles_get(job->append.queue);
     if (queue && job->status == STATUS_OK) {
         queue->rejected++;
-        queue->proxy->counters.rejected++;
+        counters_add_rejected(&queue->proxy->counters, job->append.rejection.code);
     }
     if (queue)
         LOG(job->status == STATUS_OK ? LOG_WARN : LOG_ERROR,

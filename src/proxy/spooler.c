@@ -22,6 +22,8 @@
 
 enum {
     PENDING_BYTES_MAX = 32 * 1024 * 1024,
+    REST_MS = 200,              /* without work, after work */
+    FAILURE_SHOWN_MS = 10000,   /* who stays away from a full spool would never learn of its end */
     SHORTENED_MAX = 128 * 1024, /* longest content header whose expiration is shortened */
 };
 
@@ -40,7 +42,10 @@ struct spooler {
     uint64_t sync_interval_ms; /* 0: never by time */
     _Atomic bool shorten_expiration;
     bool unsynced;
-    _Atomic uint64_t used_bytes, max_bytes;
+    bool worked; /* since the last rest */
+    struct spool_gauges gauges;
+    uint64_t failed_ms; /* when the last write failed; 0: it did not */
+    char failed_text[256];
 
     void (*on_closed)(void *arg);
     void *on_closed_arg;
@@ -179,6 +184,15 @@ static void reopen_if_fatal(struct spooler *sp, enum status status)
     }
 }
 
+static enum status commit(struct spooler *sp, struct failure *failure)
+{
+    uint64_t started_ns = uv_hrtime();
+    enum status status = store_commit(sp->store, failure);
+    if (status == STATUS_OK)
+        spool_gauges_add_commit(&sp->gauges, uv_hrtime() - started_ns);
+    return status;
+}
+
 static void write_alone(struct spooler *sp, struct job *job)
 {
     struct failure failure = {0};
@@ -186,7 +200,7 @@ static void write_alone(struct spooler *sp, struct job *job)
     if (status == STATUS_OK) {
         status = run_write(sp, job, &failure);
         if (status == STATUS_OK)
-            status = store_commit(sp->store, &failure);
+            status = commit(sp, &failure);
         else
             store_abort(sp->store);
     }
@@ -214,7 +228,7 @@ static bool write_together(struct spooler *sp, struct mail_chain *batch)
         }
         set_result(job, status, &failure);
     }
-    status = store_commit(sp->store, &failure);
+    status = commit(sp, &failure);
     reopen_if_fatal(sp, status);
     return status == STATUS_OK;
 }
@@ -347,25 +361,42 @@ static void sync_if_due(struct spooler *sp)
         sp->unsynced = false;
 }
 
+static uint64_t wait_ms(const struct spooler *sp)
+{
+    bool soon = sp->worked && (sp->sync_interval_ms == 0 || sp->sync_interval_ms > REST_MS);
+    return soon ? REST_MS : sp->sync_interval_ms;
+}
+
+/* Nothing has come for a moment: time for what can wait. */
+static void rest(struct spooler *sp)
+{
+    struct failure failure;
+    if (!sp->worked || !sp->store)
+        return;
+    sp->worked = false;
+    reopen_if_fatal(sp, store_rest(sp->store, &failure));
+    if (sp->store)
+        spool_gauges_update(&sp->gauges, sp->store);
+}
+
 static void thread_main(void *arg)
 {
     struct spooler *sp = arg;
     uint64_t last_sync_ns = uv_hrtime();
     for (;;) {
         struct mail_chain batch = {0};
-        if (!inbox_wait(&sp->inbox, &batch, sp->sync_interval_ms))
+        if (!inbox_wait(&sp->inbox, &batch, wait_ms(sp)))
             break;
+        if (!batch.first)
+            rest(sp);
         if (batch.first) {
+            sp->worked = true;
             run_writes(sp, &batch);
             for (struct mail *mail = batch.first; mail; mail = mail->next)
                 if (!is_write((struct job *)mail))
                     run_read(sp, (struct job *)mail);
-            if (sp->store) {
-                uint64_t used, max;
-                store_usage(sp->store, &used, &max);
-                atomic_store(&sp->used_bytes, used);
-                atomic_store(&sp->max_bytes, max);
-            }
+            if (sp->store)
+                spool_gauges_update(&sp->gauges, sp->store);
             outbox_post(&sp->outbox, &batch);
         }
         if (sp->sync_interval_ms && uv_hrtime() - last_sync_ns >= sp->sync_interval_ms * 1000000) {
@@ -378,6 +409,14 @@ static void thread_main(void *arg)
 
 /* ---- the loop's side ---- */
 
+static void note_failure(struct spooler *sp, const struct job *job, uint64_t now_ms)
+{
+    if (job->type != JOB_APPEND)
+        return;
+    sp->failed_ms = job->status == STATUS_OK ? 0 : now_ms;
+    memcpy(sp->failed_text, job->error, sizeof sp->failed_text);
+}
+
 static void on_mail(struct outbox *outbox, struct mail_chain *chain)
 {
     struct spooler *sp = outbox->owner;
@@ -386,6 +425,7 @@ static void on_mail(struct outbox *outbox, struct mail_chain *chain)
         struct job *job = (struct job *)mail;
         sp->pending--;
         sp->pending_bytes -= job_append_bytes(job);
+        note_failure(sp, job, uv_now(outbox->async.loop));
         job->done(job);
         job_free(job);
     }
@@ -420,10 +460,14 @@ uint64_t spooler_pending(const struct spooler *sp)
     return sp->pending;
 }
 
-void spooler_usage(struct spooler *sp, uint64_t *used_bytes, uint64_t *max_bytes)
+void spooler_view(struct spooler *sp, struct spool_view *view)
 {
-    *used_bytes = atomic_load(&sp->used_bytes);
-    *max_bytes = atomic_load(&sp->max_bytes);
+    spool_gauges_copy(&sp->gauges, view);
+}
+
+const char *spooler_failure(const struct spooler *sp, uint64_t now_ms)
+{
+    return sp->failed_ms && now_ms - sp->failed_ms < FAILURE_SHOWN_MS ? sp->failed_text : NULL;
 }
 
 struct visit_state {
@@ -505,10 +549,8 @@ struct spooler *spooler_open(uv_loop_t *loop, const struct config *config,
         free_spooler(sp);
         return NULL;
     }
-    uint64_t used, max;
-    store_usage(sp->store, &used, &max);
-    sp->used_bytes = used;
-    sp->max_bytes = max;
+    spool_gauges_init(&sp->gauges);
+    spool_gauges_update(&sp->gauges, sp->store);
     inbox_init(&sp->inbox);
     outbox_init(&sp->outbox, loop, on_mail, sp);
     ENSURE(uv_prepare_init(loop, &sp->hand_over) == 0);
@@ -525,6 +567,7 @@ static void on_handle_closed(uv_handle_t *handle)
     if (--sp->open_handles > 0)
         return;
     sp->on_closed(sp->on_closed_arg);
+    spool_gauges_deinit(&sp->gauges);
     free_spooler(sp);
 }
 

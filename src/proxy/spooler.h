@@ -12,6 +12,7 @@
 #include "amqpbuf/status.h"
 #include "config/config.h"
 #include "proxy/job.h"
+#include "proxy/spool_gauges.h"
 
 struct spooler;
 
@@ -41,4 +42,8 @@ void spooler_post(struct spooler *, struct job *);
 bool spooler_is_full(const struct spooler *);
 /* Jobs posted whose `done` has not run. */
 uint64_t spooler_pending(const struct spooler *);
-void spooler_usage(struct spooler *, uint64_t *used_bytes, uint64_t *max_bytes);
+/* The spool as of the last batch; the caller frees view->queues. */
+void spooler_view(struct spooler *, struct spool_view *view);
+/* Why the spool took no message at the last try, if that was a moment ago; else NULL. Valid until
+ * control returns to the loop. */
+const char *spooler_failure(const struct spooler *, uint64_t now_ms);

@@ -97,33 +97,9 @@ static int open_list(MDB_txn *txn, uint32_t queue, char list, MDB_dbi *dbi)
 
 /* ---- queues ---- */
 
-struct edge {
-    uint64_t seq, at_us;
-};
-
-/* The record at one end of a list; zeros if it is empty or unreadable. */
-static struct edge find_edge(MDB_txn *txn, MDB_dbi dbi, uint32_t queue, bool last)
-{
-    MDB_cursor *cursor;
-    MDB_val key, value;
-    struct edge edge = {0};
-    if (mdb_cursor_open(txn, dbi, &cursor) != 0)
-        return edge;
-    int error = mdb_cursor_get(cursor, &key, &value, last ? MDB_LAST : MDB_FIRST);
-    if (!error && key.mv_size == RECORD_KEY_BYTES) {
-        struct record r;
-        const char *what;
-        edge.seq = record_key_seq(key.mv_data);
-        if (record_read(value.mv_data, value.mv_size, queue, edge.seq, &r, &what) == STATUS_OK)
-            edge.at_us = r.received_at_us;
-    }
-    mdb_cursor_close(cursor);
-    return edge;
-}
-
 /* The next queue after `after`, with its edges, in one short transaction. */
 static int next_queue(struct reader *reader, uint32_t after, struct directory_entry *entry,
-                      struct edge edges[2], struct failure *failure)
+                      struct walk_edge edges[2], struct failure *failure)
 {
     MDB_txn *txn;
     MDB_cursor *cursor;
@@ -142,8 +118,8 @@ static int next_queue(struct reader *reader, uint32_t after, struct directory_en
     }
     MDB_dbi dbi;
     if (!error && open_list(txn, entry->id, 'q', &dbi) == 0) {
-        edges[0] = find_edge(txn, dbi, entry->id, false);
-        edges[1] = find_edge(txn, dbi, entry->id, true);
+        edges[0] = walk_edge(txn, dbi, entry->id, false);
+        edges[1] = walk_edge(txn, dbi, entry->id, true);
     }
     mdb_txn_abort(txn);
     return error;
@@ -156,7 +132,7 @@ enum status reader_queues(struct reader *reader,
     uint32_t after = 0;
     for (bool more = true; more;) {
         struct directory_entry entry = {0};
-        struct edge edges[2] = {0};
+        struct walk_edge edges[2] = {0};
         int error = next_queue(reader, after, &entry, edges, failure);
         if (error == MDB_NOTFOUND)
             return STATUS_OK;

@@ -98,6 +98,12 @@ static int pass_last_seq(struct queue_slot *slot, MDB_txn *txn, MDB_dbi dbi)
     return error == MDB_NOTFOUND ? 0 : error;
 }
 
+static void find_ends(struct queue_slot *slot, MDB_txn *txn)
+{
+    slot->ends.first = walk_edge(txn, slot->waiting, slot->entry.id, false);
+    slot->ends.last = walk_edge(txn, slot->waiting, slot->entry.id, true);
+}
+
 static enum status load_lists(struct queue_slot *slot, MDB_txn *txn, struct failure *failure)
 {
     enum status status = open_lists(slot, txn, failure);
@@ -108,6 +114,7 @@ static enum status load_lists(struct queue_slot *slot, MDB_txn *txn, struct fail
         error = pass_last_seq(slot, txn, slot->rejected);
     if (!error)
         error = pass_last_seq(slot, txn, slot->parts);
+    find_ends(slot, txn);
     return env_error(failure, error, "looking for the end of a queue");
 }
 
@@ -266,6 +273,10 @@ enum status store_queues(struct store *s, bool (*visit)(void *arg, const struct 
             .messages = e->messages,
             .bytes = e->bytes,
             .rejected = e->rejected,
+            .first_seq = s->slots[i].ends.first.seq,
+            .last_seq = s->slots[i].ends.last.seq,
+            .oldest_at_us = s->slots[i].ends.first.at_us,
+            .newest_at_us = s->slots[i].ends.last.at_us,
         };
         if (!visit(arg, &queue))
             break;
@@ -288,6 +299,7 @@ void store_touch(struct queue_slot *slot)
     if (slot->dirty)
         return;
     slot->saved = slot->entry;
+    slot->saved_ends = slot->ends;
     slot->dirty = true;
 }
 
@@ -310,6 +322,7 @@ static void restore(struct store *s)
             slot->saved_sealed = NULL;
         }
         slot->entry = slot->saved;
+        slot->ends = slot->saved_ends;
         slot->dirty = false;
     }
 }
@@ -354,9 +367,12 @@ enum status store_commit(struct store *s, struct failure *failure)
 {
     ENSURE(s->txn);
     int error = 0;
-    for (uint32_t i = 0; i < s->slot_count && !error; i++)
-        if (s->slots[i].dirty)
-            error = put_entry(s, &s->slots[i].entry);
+    for (uint32_t i = 0; i < s->slot_count && !error; i++) {
+        if (!s->slots[i].dirty)
+            continue;
+        find_ends(&s->slots[i], s->txn);
+        error = put_entry(s, &s->slots[i].entry);
+    }
     if (error)
         mdb_txn_abort(s->txn);
     else
@@ -450,6 +466,11 @@ enum status store_queue_put(struct store *s, const char *user, const char *vhost
     slot->entry.sealed_len = sealed_len;
     *id = slot->entry.id;
     return STATUS_OK;
+}
+
+enum status store_rest(struct store *s, struct failure *failure)
+{
+    return store_recount(s, failure);
 }
 
 void store_usage(struct store *s, uint64_t *used_bytes, uint64_t *max_bytes)

@@ -60,6 +60,8 @@ struct store_queue {
     uint64_t next_seq;
     uint64_t messages, bytes; /* waiting; bytes are of method + header + body */
     uint64_t rejected;
+    uint64_t first_seq, last_seq;        /* of what waits; 0 when nothing does */
+    uint64_t oldest_at_us, newest_at_us; /* received; 0 when nothing waits */
 };
 
 enum status store_open(struct store **store, const struct store_options *options,
@@ -99,5 +101,8 @@ enum status store_read(struct store *, uint32_t queue, uint64_t after,
                        bool (*visit)(void *arg, const struct store_record *),
                        void (*damaged)(void *arg, uint64_t seq), void *arg, struct failure *);
 
-/* Bytes of the map in use, and its limit. */
+/* To be called when nothing has been asked for a while: counts what is in use. Not inside a write
+ * transaction. */
+enum status store_rest(struct store *, struct failure *);
+/* Bytes of the map in use, and its limit; between two rests an estimate on the safe side. */
 void store_usage(struct store *, uint64_t *used_bytes, uint64_t *max_bytes);

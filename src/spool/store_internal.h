@@ -9,12 +9,18 @@
 
 #include "spool/directory.h"
 #include "spool/store.h"
+#include "spool/walk.h"
+
+struct queue_ends {
+    struct walk_edge first, last; /* of what waits */
+};
 
 struct queue_slot {
     struct directory_entry entry;
     struct directory_entry saved; /* counters at begin (strings are not copied) */
     uint8_t *saved_sealed;
     size_t saved_sealed_len;
+    struct queue_ends ends, saved_ends; /* as committed, or about to be */
     MDB_dbi waiting, rejected, parts;
     bool dirty;
     bool fresh; /* made in this transaction */

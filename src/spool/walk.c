@@ -111,3 +111,22 @@ int walk_list(MDB_txn *txn, struct walk_list list, uint64_t after, walk_visit vi
     mdb_cursor_close(cursor);
     return error;
 }
+
+struct walk_edge walk_edge(MDB_txn *txn, MDB_dbi dbi, uint32_t queue, bool last)
+{
+    MDB_cursor *cursor;
+    MDB_val key, value;
+    struct walk_edge edge = {0};
+    if (mdb_cursor_open(txn, dbi, &cursor) != 0)
+        return edge;
+    int error = mdb_cursor_get(cursor, &key, &value, last ? MDB_LAST : MDB_FIRST);
+    if (!error && key.mv_size == RECORD_KEY_BYTES) {
+        struct record r;
+        const char *what;
+        edge.seq = record_key_seq(key.mv_data);
+        if (record_read(value.mv_data, value.mv_size, queue, edge.seq, &r, &what) == STATUS_OK)
+            edge.at_us = r.received_at_us;
+    }
+    mdb_cursor_close(cursor);
+    return edge;
+}

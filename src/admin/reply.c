@@ -1,0 +1,98 @@
+#include "admin/reply.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "admin/history.h"
+#include "admin/metrics.h"
+#include "admin/queues.h"
+#include "base/assert.h"
+#include "proxy/snapshot.h"
+
+static const char page[] = {
+#include "page.inc"
+};
+
+static void say(struct reply *reply, unsigned status, const char *text)
+{
+    *reply = (struct reply){status, "text/plain; charset=utf-8", text, strlen(text), false};
+}
+
+static void healthz(struct reply *reply, const struct snapshot *snapshot,
+                    const struct history *history)
+{
+    (void)snapshot, (void)history; /* the loop turns, or nobody would answer */
+    say(reply, 200, "ok\n");
+}
+
+static void readyz(struct reply *reply, const struct snapshot *snapshot,
+                   const struct history *history)
+{
+    (void)history;
+    if (!snapshot->not_ready) {
+        say(reply, 200, "ready\n");
+        return;
+    }
+    char *text = NULL;
+    ENSURE(asprintf(&text, "not ready: %s\n", snapshot->not_ready) >= 0);
+    say(reply, 503, text);
+    reply->owned = true;
+}
+
+static void metrics(struct reply *reply, const struct snapshot *snapshot,
+                    const struct history *history)
+{
+    (void)history;
+    *reply = (struct reply){200, METRICS_TYPE, NULL, 0, true};
+    reply->text = metrics_text(snapshot, &reply->len);
+}
+
+static void queues(struct reply *reply, const struct snapshot *snapshot,
+                   const struct history *history)
+{
+    (void)history;
+    *reply = (struct reply){200, "application/json", NULL, 0, true};
+    reply->text = queues_json(snapshot, &reply->len);
+}
+
+static void last_minutes(struct reply *reply, const struct snapshot *snapshot,
+                         const struct history *history)
+{
+    (void)snapshot;
+    *reply = (struct reply){200, "application/json", NULL, 0, true};
+    reply->text = history_json(history, &reply->len);
+}
+
+static void status_page(struct reply *reply, const struct snapshot *snapshot,
+                        const struct history *history)
+{
+    (void)snapshot, (void)history; /* the page fetches both */
+    *reply = (struct reply){200, "text/html; charset=utf-8", page, sizeof page, false};
+}
+
+static const struct {
+    const char *path;
+    void (*make)(struct reply *, const struct snapshot *, const struct history *);
+} paths[] = {
+    {"/", status_page},  {"/metrics", metrics}, {"/healthz", healthz},
+    {"/readyz", readyz}, {"/queues", queues},   {"/history", last_minutes},
+};
+
+void reply_make(struct reply *reply, struct proxy *proxy, const struct history *history,
+                const char *method, const char *path)
+{
+    if (strcmp(method, "GET") != 0 && strcmp(method, "HEAD") != 0) {
+        say(reply, 405, "method not allowed: GET and HEAD are\n");
+        return;
+    }
+    for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
+        if (strcmp(path, paths[i].path) != 0)
+            continue;
+        struct snapshot snapshot;
+        snapshot_take(&snapshot, proxy);
+        paths[i].make(reply, &snapshot, history);
+        snapshot_free(&snapshot);
+        return;
+    }
+    say(reply, 404, "not found: there are /, /metrics, /healthz, /readyz, /queues and /history\n");
+}

@@ -1,0 +1,103 @@
+#include "proxy/snapshot.h"
+
+#include <stdlib.h>
+
+#include "base/assert.h"
+#include "proxy/pool.h"
+#include "proxy/proxy.h"
+#include "proxy/queue.h"
+#include "proxy/spooler.h"
+
+const char *const snapshot_state_names[SNAPSHOT_STATES] = {
+    [SNAPSHOT_LIVE] = "live",       [SNAPSHOT_DRAINING] = "draining",
+    [SNAPSHOT_OFFLINE] = "offline", [SNAPSHOT_LOGIN_REFUSED] = "login_refused",
+    [SNAPSHOT_IDLE] = "idle",
+};
+
+static enum snapshot_state state_of(const struct pool *pool)
+{
+    if (pool->state == POOL_LIVE)
+        return SNAPSHOT_LIVE;
+    if (pool->state == POOL_DRAINING)
+        return SNAPSHOT_DRAINING;
+    if (pool->login == LOGIN_REFUSED)
+        return SNAPSHOT_LOGIN_REFUSED;
+    bool wanted = pool->client_count > 0 || pool->unreachable || !list_empty(&pool->upstreams) ||
+                  queue_has_backlog(pool->queue);
+    return wanted ? SNAPSHOT_OFFLINE : SNAPSHOT_IDLE;
+}
+
+/* The best of its pools speaks for the queue: an old password's pool does not make it offline. */
+static void describe(struct snapshot_queue *out, const struct queue *queue)
+{
+    out->user = queue->user;
+    out->vhost = queue->vhost;
+    out->state = queue_has_backlog(queue) ? SNAPSHOT_OFFLINE : SNAPSHOT_IDLE;
+    out->drained = queue->drained;
+    out->drain_rate = queue->drain_rate.per_second;
+    bool first = true;
+    for (struct list *n = queue->pools.next; n != &queue->pools; n = n->next) {
+        const struct pool *pool = LIST_ENTRY(n, struct pool, queue_node);
+        enum snapshot_state state = state_of(pool);
+        out->clients += pool->client_count;
+        if (!first && state >= out->state)
+            continue;
+        first = false;
+        out->state = state;
+        bool away = state == SNAPSHOT_OFFLINE || state == SNAPSHOT_LOGIN_REFUSED;
+        out->reason = away && pool->trouble[0] ? pool->trouble : NULL;
+    }
+}
+
+static void find_gauges(struct snapshot_queue *out, const struct queue *queue,
+                        const struct spool_view *spool)
+{
+    for (uint32_t i = 0; i < spool->queue_count && queue->id; i++)
+        if (spool->queues[i].id == queue->id)
+            out->spool = spool->queues[i];
+}
+
+/* Full means for everybody: one queue that is full is that queue's own trouble, and is not live. */
+static const char *why_not_ready(const struct snapshot *s, const struct proxy *proxy)
+{
+    if (proxy->stage != PROXY_RUNNING)
+        return "the proxy is stopping";
+    const char *failure =
+        proxy_buffers(proxy) ? spooler_failure(proxy->spooler, proxy_now(proxy)) : NULL;
+    if (failure)
+        return failure;
+    for (uint32_t i = 0; i < s->queue_count; i++) {
+        const struct snapshot_queue *queue = &s->queues[i];
+        bool away = queue->state != SNAPSHOT_LIVE && queue->state != SNAPSHOT_IDLE;
+        if (away && !proxy_buffers(proxy))
+            return "RabbitMQ is away, and buffering is off";
+        if (away && queue->spool.messages >= s->queue_max)
+            return "a queue is full (pool.publish_buffer_size)";
+    }
+    return NULL;
+}
+
+void snapshot_take(struct snapshot *s, struct proxy *proxy)
+{
+    *s = (struct snapshot){.counters = proxy->counters,
+                           .queue_max = proxy->config->pool.publish_buffer_size};
+    if (proxy->spooler)
+        spooler_view(proxy->spooler, &s->spool);
+    for (struct list *n = proxy->queues.next; n != &proxy->queues; n = n->next)
+        s->queue_count++;
+    s->queues = calloc(s->queue_count + 1, sizeof *s->queues);
+    ENSURE(s->queues);
+    struct snapshot_queue *out = s->queues;
+    for (struct list *n = proxy->queues.next; n != &proxy->queues; n = n->next, out++) {
+        const struct queue *queue = LIST_ENTRY(n, struct queue, node);
+        describe(out, queue);
+        find_gauges(out, queue, &s->spool);
+    }
+    s->not_ready = why_not_ready(s, proxy);
+}
+
+void snapshot_free(struct snapshot *s)
+{
+    free(s->queues);
+    free(s->spool.queues);
+}
