@@ -14,6 +14,7 @@
 #include "proxy/queue.h"
 #include "proxy/returned.h"
 #include "proxy/spooler.h"
+#include "proxy/suspect.h"
 #include "proxy/upstream.h"
 #include "proxy/wire_out.h"
 
@@ -26,11 +27,17 @@
  * - The upstream is lost: the drain ends, what was not confirmed is still in the queue.
  * - No answer, or channel.open refused: the upstream is given up, and tried again with back-off.
  * - RabbitMQ closes the channel, or the connection, over one bad message: which one cannot be told
- *   from a window of many. The drain starts again from the first unconfirmed one with a window of
- *   one ("careful"), until the bad one stands alone and is rejected.
+ *   from a window of many. The drain starts again from the first unconfirmed one. The first that
+ *   RabbitMQ's words point at is sent alone; if they point at none, all are sent with a small
+ * window and then one by one ("careful"). Refused alone, it is rejected. The window grows again
+ * from what went well since the last rejection, so that one bad message in ten is no great matter.
  * - basic.return or basic.nack: that message is rejected, the drain goes on. */
 
-enum { ANSWER_TIMEOUT_MS = 5000, BATCH_BYTES = 1024 * 1024 };
+enum {
+    ANSWER_TIMEOUT_MS = 5000,
+    BATCH_BYTES = 1024 * 1024,
+    CAREFUL_WINDOW = 16, /* the root of the usual window: two small steps find one of 256 */
+};
 
 enum drain_state {
     DRAIN_OPENING,
@@ -55,6 +62,7 @@ struct entry {
     uint32_t method_len, header_len;
     uint16_t returned; /* reply code of basic.return, 0: none */
     char *why;         /* its text */
+    struct trace trace;
 };
 
 struct drain {
@@ -73,6 +81,8 @@ struct drain {
     uint64_t epoch; /* which opening of the channel: what was read for an older one is stale */
     uint64_t drained, rejected, started_ms;
     uint32_t tokens; /* of drain.rate */
+    uint32_t window; /* grows to drain.window after a rejection */
+    uint32_t fine;   /* messages that went well since the window last grew, or the rejection */
 
     struct entry *entries; /* in sequence order; those confirmed stay until they are deleted */
     uint32_t entry_count, entry_capacity;
@@ -89,7 +99,25 @@ static struct stream *stream_of(struct drain *d)
 
 static uint32_t window_of(const struct drain *d)
 {
-    return d->queue->careful > 0 ? 1 : d->queue->proxy->config->drain.window;
+    uint32_t most = d->queue->proxy->config->drain.window;
+    uint32_t window = d->queue->careful > 0 ? d->queue->careful_window : d->window;
+    return window < most ? window : most;
+}
+
+static void widen(struct drain *d, uint32_t settled)
+{
+    d->fine += settled;
+    if (d->fine < d->window || d->window >= d->queue->proxy->config->drain.window)
+        return;
+    d->window *= 2;
+    d->fine = 0;
+}
+
+static void narrow(struct drain *d)
+{
+    uint32_t fine = d->fine < CAREFUL_WINDOW ? d->fine : CAREFUL_WINDOW;
+    d->window = fine > 0 ? fine : 1;
+    d->fine = 0;
 }
 
 static void expect_answer(struct drain *d, enum drain_state state)
@@ -169,6 +197,7 @@ struct drain *drain_start(struct queue *queue, struct pool *pool)
     }
     d->handle = handles_add(d);
     d->started_ms = proxy_now(queue->proxy);
+    d->window = queue->proxy->config->drain.window;
     d->confirms = u->offers_confirms && queue->proxy->config->drain.confirms == CONFIRMS_AUTO;
     LOG(LOG_INFO, "drain_started", LOG_T("user", queue->user), LOG_T("vhost", queue->vhost),
         LOG_N("messages", queue->waiting), LOG_N("upstream", u->id));
@@ -248,6 +277,7 @@ static void on_deleted(struct job *job)
     for (uint32_t i = 0; i < job->delete.count; i++)
         settled(d, job->delete.seqs[i]);
     d->drained += job->delete.count;
+    widen(d, job->delete.count);
     count_drained(queue, job->delete.count);
     advance(d);
 }
@@ -368,9 +398,12 @@ static void send_record(struct drain *d, struct slab *slab, const struct job_rec
     entry->tag = record->kind == RECORD_PUBLISH ? ++d->last_tag : 0;
     entry->method_len = record->method_len;
     entry->header_len = record->header_len;
-    if (record->kind == RECORD_PUBLISH)
-        entry->key =
-            returned_key(record->frames + FRAME_HEAD_BYTES, record->method_len, record->header_len);
+    if (record->kind == RECORD_PUBLISH) {
+        const uint8_t *method = record->frames + FRAME_HEAD_BYTES;
+        const uint8_t *header = method + record->method_len + FRAME_OVERHEAD_BYTES;
+        entry->key = returned_key(method, record->method_len, record->header_len);
+        trace_publish(&entry->trace, method, record->method_len, header, record->header_len);
+    }
     stream_write_span(stream_of(d), slab, record->frames, record->frames_len);
 }
 
@@ -380,7 +413,8 @@ static uint32_t send_batch(struct drain *d, const struct job *job)
 {
     for (uint32_t i = 0; i < job->read.count; i++) {
         const struct job_record *record = &job->read.records[i];
-        d->barrier = d->barrier || record->kind == RECORD_DECLARE;
+        d->barrier =
+            d->barrier || record->kind == RECORD_DECLARE || record->seq == d->queue->suspect;
         if (d->barrier && d->entry_count > 0)
             return i;
         send_record(d, job->read.slab, record);
@@ -497,8 +531,18 @@ void drain_tick(struct drain *d, uint64_t now_ms)
 
 /* ---- what RabbitMQ says ---- */
 
+static struct entry *find_suspect(struct drain *d, const char *text)
+{
+    struct accusation accusation = accusation_read(text);
+    for (uint32_t i = 0; i < d->entry_count; i++)
+        if (d->entries[i].state == ENTRY_SENT && d->entries[i].tag > 0 &&
+            accusation_fits(&accusation, &d->entries[i].trace))
+            return &d->entries[i];
+    return NULL;
+}
+
 /* The channel is closed over one of what was sent: the first that is not confirmed, if it was
- * alone, else one that a window of one will find. */
+ * alone, else one that has to be found. */
 static void on_refused(struct drain *d, uint16_t code, const char *text)
 {
     uint32_t sent = 0;
@@ -506,12 +550,19 @@ static void on_refused(struct drain *d, uint16_t code, const char *text)
     for (uint32_t i = 0; i < d->entry_count; i++)
         if (d->entries[i].state == ENTRY_SENT && sent++ == 0)
             first = &d->entries[i];
-    if (sent == 1)
+    if (!first)
+        return;
+    struct entry *suspect = sent > 1 ? find_suspect(d, text) : NULL;
+    if (sent == 1) {
+        narrow(d);
         reject_seq(d, first->seq, code, text);
-    else
+    } else if (suspect && suspect->seq != d->queue->suspect) {
+        d->queue->suspect = suspect->seq;
+    } else {
         d->queue->careful = sent;
-    if (first)
-        d->read_after = first->seq - 1;
+        d->queue->careful_window = sent > CAREFUL_WINDOW ? CAREFUL_WINDOW : 1;
+    }
+    d->read_after = first->seq - 1;
 }
 
 static void forget_sent(struct drain *d)

@@ -28,7 +28,9 @@ struct queue {
     uint64_t reserved;  /* publishes that have begun to arrive */
     uint64_t retained;  /* publishes sent upstream and not yet confirmed */
     uint64_t rejected;
-    uint32_t careful; /* records still to be sent one at a time: one of them is bad; 0: none */
+    uint64_t suspect; /* sequence number of the record that RabbitMQ's words point at: sent alone */
+    uint32_t careful; /* records still to be sent few at a time: one of them is bad; 0: none */
+    uint32_t careful_window;
     uint64_t hold_until_ms, hold_again_ms;
     struct drain *drain;
     uint64_t drained;       /* messages that RabbitMQ took out of it since the start */
