@@ -1,6 +1,8 @@
 #include "admin/reply.h"
 
+#include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "admin/history.h"
@@ -13,16 +15,16 @@ static const char page[] = {
 #include "page.inc"
 };
 
-static void say(struct reply *reply, unsigned status, const char *text)
+void reply_say(struct reply *reply, unsigned status, const char *text)
 {
-    *reply = (struct reply){status, "text/plain; charset=utf-8", text, strlen(text), false};
+    *reply = (struct reply){status, REPLY_TEXT, text, strlen(text), false};
 }
 
 static void healthz(struct reply *reply, const struct snapshot *snapshot,
                     const struct history *history)
 {
     (void)snapshot, (void)history; /* the loop turns, or nobody would answer */
-    say(reply, 200, "ok\n");
+    reply_say(reply, 200, "ok\n");
 }
 
 static void readyz(struct reply *reply, const struct snapshot *snapshot,
@@ -30,12 +32,12 @@ static void readyz(struct reply *reply, const struct snapshot *snapshot,
 {
     (void)history;
     if (!snapshot->not_ready) {
-        say(reply, 200, "ready\n");
+        reply_say(reply, 200, "ready\n");
         return;
     }
     char *text = NULL;
     ENSURE(asprintf(&text, "not ready: %s\n", snapshot->not_ready) >= 0);
-    say(reply, 503, text);
+    reply_say(reply, 503, text);
     reply->owned = true;
 }
 
@@ -82,7 +84,7 @@ void reply_make(struct reply *reply, struct proxy *proxy, const struct history *
                 const char *method, const char *path)
 {
     if (strcmp(method, "GET") != 0 && strcmp(method, "HEAD") != 0) {
-        say(reply, 405, "method not allowed: GET and HEAD are\n");
+        reply_say(reply, 405, "method not allowed: GET and HEAD are\n");
         return;
     }
     for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
@@ -94,5 +96,12 @@ void reply_make(struct reply *reply, struct proxy *proxy, const struct history *
         snapshot_free(&snapshot);
         return;
     }
-    say(reply, 404, "not found: there are /, /metrics, /healthz, /readyz, /queues and /history\n");
+    reply_say(reply, 404,
+              "not found: there are /, /metrics, /healthz, /readyz, /queues and /history\n");
+}
+
+void reply_free(const struct reply *reply)
+{
+    if (reply->owned)
+        free((void *)(uintptr_t)reply->text);
 }

@@ -16,6 +16,11 @@ struct reply {
     bool owned; /* `text` is to be freed */
 };
 
+#define REPLY_TEXT "text/plain; charset=utf-8"
+
+/* A text that lives as long as the program. */
+void reply_say(struct reply *, unsigned status, const char *text);
+void reply_free(const struct reply *);
 /* `path` without a query. GET and HEAD are answered alike; other methods get 405. */
 void reply_make(struct reply *, struct proxy *, const struct history *, const char *method,
                 const char *path);

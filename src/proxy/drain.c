@@ -226,8 +226,9 @@ void drain_stop(struct drain *d)
 static void finish(struct drain *d)
 {
     struct queue *queue = d->queue;
-    LOG(LOG_INFO, "drain_finished", LOG_T("user", queue->user), LOG_T("vhost", queue->vhost),
-        LOG_N("drained", d->drained), LOG_N("rejected", d->rejected),
+    LOG(LOG_INFO, queue->waiting == 0 ? "drain_finished" : "drain_stopped",
+        LOG_T("user", queue->user), LOG_T("vhost", queue->vhost), LOG_N("drained", d->drained),
+        LOG_N("rejected", d->rejected), LOG_N("messages", queue->waiting),
         LOG_N("ms", proxy_now(queue->proxy) - d->started_ms));
     upstream_detach(&d->link);
     drain_free(d);
@@ -459,8 +460,8 @@ static void read_more(struct drain *d)
     if (d->queue->proxy->config->drain.rate > 0 && room > d->tokens)
         room = d->tokens;
     /* A read for each single confirm would cost more than it brings. */
-    if (d->reading || d->at_end || room == 0 || (room < window / 2 && d->entry_count > 0) ||
-        stream_is_full(stream_of(d)))
+    if (d->reading || d->at_end || d->queue->paused || room == 0 ||
+        (room < window / 2 && d->entry_count > 0) || stream_is_full(stream_of(d)))
         return;
     struct job *job = job_new(JOB_READ, d->queue->id, on_read, d->handle);
     job->context = d->epoch;
@@ -475,8 +476,9 @@ static void read_more(struct drain *d)
 
 static void advance(struct drain *d)
 {
+    bool is_over = d->queue->waiting == 0 || d->queue->paused;
     if (d->state == DRAIN_DELETING && d->entry_count == 0) {
-        if (d->queue->waiting == 0)
+        if (is_over)
             finish(d);
         else
             open_channel(d);
@@ -487,11 +489,11 @@ static void advance(struct drain *d)
     read_more(d);
     if (d->reading)
         return;
-    if (d->queue->waiting == 0 && d->entry_count == 0) {
+    if (is_over && d->entry_count == 0) {
         if (d->confirms || d->last_tag == 0)
             close_channel(d);
     } else if (!d->confirms && d->entry_count > 0 &&
-               (d->at_end || d->entry_count >= window_of(d))) {
+               (d->at_end || d->queue->paused || d->entry_count >= window_of(d))) {
         close_channel(d); /* close-ok is the only confirm there is */
     }
 }

@@ -73,6 +73,9 @@ void job_free(struct job *job)
     case JOB_REJECT:
         free(job->reject.text);
         break;
+    case JOB_RETRY:
+    case JOB_DISCARD:
+        break;
     case JOB_READ:
         if (job->read.slab)
             slab_unref(job->read.slab);

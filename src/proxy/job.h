@@ -14,7 +14,15 @@
 #include "amqpbuf/status.h"
 #include "net/mailbox.h"
 
-enum job_type { JOB_QUEUE_PUT, JOB_APPEND, JOB_DELETE, JOB_REJECT, JOB_READ };
+enum job_type {
+    JOB_QUEUE_PUT,
+    JOB_APPEND,
+    JOB_DELETE,
+    JOB_REJECT,
+    JOB_RETRY,
+    JOB_DISCARD,
+    JOB_READ
+};
 
 /* One message of an append; body and header are empty for RECORD_DECLARE. */
 struct job_append {
@@ -66,6 +74,12 @@ struct job {
             uint16_t code;
             char *text; /* freed by job_free */
         } reject;
+        struct {
+            uint64_t after, last; /* rejected messages with after < number <= last */
+            uint32_t max;         /* most of them */
+            uint64_t reached;     /* result: the number of the last one looked at */
+            uint32_t count;       /* result, also if one of them could not be moved */
+        } rejected;
         struct {
             uint64_t after;
             uint32_t records_max;

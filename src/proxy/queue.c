@@ -5,6 +5,7 @@
 
 #include "base/assert.h"
 #include "base/handles.h"
+#include "base/log.h"
 #include "proxy/drain.h"
 #include "proxy/pool.h"
 #include "proxy/proxy.h"
@@ -67,15 +68,22 @@ static uint64_t queue_used(const struct queue *queue)
     return queue->waiting + queue->appending + queue->reserved + queue->retained;
 }
 
+uint64_t queue_room(const struct queue *queue)
+{
+    uint64_t limit = queue->proxy->config->pool.publish_buffer_size, used = queue_used(queue);
+    return used < limit ? limit - used : 0;
+}
+
 bool queue_has_room(const struct queue *queue)
 {
-    return queue_used(queue) < queue->proxy->config->pool.publish_buffer_size;
+    return queue_room(queue) > 0;
 }
 
 bool queue_holds(struct queue *queue)
 {
     uint64_t now = proxy_now(queue->proxy);
-    if (!queue->drain || queue->waiting + queue->appending > queue->proxy->config->drain.window)
+    if (!queue->drain || queue->paused ||
+        queue->waiting + queue->appending > queue->proxy->config->drain.window)
         return false;
     if (now >= queue->hold_again_ms) {
         queue->hold_until_ms = now + QUEUE_HOLD_MS;
@@ -87,7 +95,7 @@ bool queue_holds(struct queue *queue)
 void queue_drain_if_possible(struct queue *queue)
 {
     /* What was sent live and is not confirmed yet goes before the backlog (P2). */
-    if (queue->drain || queue->waiting == 0 || queue->retained > 0 ||
+    if (queue->drain || queue->paused || queue->waiting == 0 || queue->retained > 0 ||
         queue->proxy->stage != PROXY_RUNNING)
         return;
     for (struct list *n = queue->pools.next; n != &queue->pools && !queue->drain; n = n->next) {
@@ -95,6 +103,18 @@ void queue_drain_if_possible(struct queue *queue)
         if (pool->state == POOL_DRAINING)
             queue->drain = drain_start(queue, pool);
     }
+}
+
+void queue_pause(struct queue *queue, bool paused)
+{
+    if (queue->paused == paused)
+        return;
+    queue->paused = paused;
+    LOG(LOG_WARN, paused ? "drain_paused" : "drain_resumed", LOG_T("user", queue->user),
+        LOG_T("vhost", queue->vhost), LOG_N("messages", queue->waiting));
+    if (queue->drain)
+        drain_more(queue->drain);
+    queue_changed(queue);
 }
 
 void queue_changed(struct queue *queue)

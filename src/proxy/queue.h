@@ -33,6 +33,7 @@ struct queue {
     uint32_t careful_window;
     uint64_t hold_until_ms, hold_again_ms;
     struct drain *drain;
+    bool paused;            /* a person has asked for no drain, until told otherwise or restarted */
     uint64_t drained;       /* messages that RabbitMQ took out of it since the start */
     struct rate drain_rate; /* 0 while nothing is drained */
 };
@@ -44,6 +45,8 @@ void queue_set_password(struct queue *, const char *password);
 
 /* True while publishes must go behind what waits. */
 bool queue_has_backlog(const struct queue *);
+/* How many more messages find room within pool.publish_buffer_size. */
+uint64_t queue_room(const struct queue *);
 /* True if one more publish finds room within pool.publish_buffer_size. */
 bool queue_has_room(const struct queue *);
 /* True if so little is left that publishers are held until the queue is empty: at most
@@ -51,5 +54,7 @@ bool queue_has_room(const struct queue *);
 bool queue_holds(struct queue *);
 /* Starts a drain if there is a backlog, a pool that can carry it, and none under way. */
 void queue_drain_if_possible(struct queue *);
+/* Pauses the drain, or lets it go on. What is under way is finished first. */
+void queue_pause(struct queue *, bool paused);
 /* To be called after any of the counters or the drain changed: pools change their state. */
 void queue_changed(struct queue *);

@@ -9,8 +9,11 @@
 #include "proxy/spooler.h"
 
 const char *const snapshot_state_names[SNAPSHOT_STATES] = {
-    [SNAPSHOT_LIVE] = "live",       [SNAPSHOT_DRAINING] = "draining",
-    [SNAPSHOT_OFFLINE] = "offline", [SNAPSHOT_LOGIN_REFUSED] = "login_refused",
+    [SNAPSHOT_LIVE] = "live",
+    [SNAPSHOT_DRAINING] = "draining",
+    [SNAPSHOT_PAUSED] = "paused",
+    [SNAPSHOT_OFFLINE] = "offline",
+    [SNAPSHOT_LOGIN_REFUSED] = "login_refused",
     [SNAPSHOT_IDLE] = "idle",
 };
 
@@ -19,7 +22,7 @@ static enum snapshot_state state_of(const struct pool *pool)
     if (pool->state == POOL_LIVE)
         return SNAPSHOT_LIVE;
     if (pool->state == POOL_DRAINING)
-        return SNAPSHOT_DRAINING;
+        return pool->queue->paused ? SNAPSHOT_PAUSED : SNAPSHOT_DRAINING;
     if (pool->login == LOGIN_REFUSED)
         return SNAPSHOT_LOGIN_REFUSED;
     bool wanted = pool->client_count > 0 || pool->unreachable || !list_empty(&pool->upstreams) ||

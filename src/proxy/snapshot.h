@@ -10,6 +10,7 @@ struct proxy;
 enum snapshot_state {
     SNAPSHOT_LIVE,
     SNAPSHOT_DRAINING,
+    SNAPSHOT_PAUSED, /* RabbitMQ is there, and a person has paused the drain */
     SNAPSHOT_OFFLINE,
     SNAPSHOT_LOGIN_REFUSED, /* RabbitMQ refuses the login that is known: messages wait for another
                              */

@@ -118,6 +118,24 @@ static enum status run_delete(struct spooler *sp, struct job *job, struct failur
     return STATUS_OK;
 }
 
+/* What was moved before an obstacle stays moved. */
+static enum status run_rejected(struct spooler *sp, struct job *job, struct failure *failure)
+{
+    uint64_t after = job->rejected.after;
+    job->rejected.count = 0;
+    for (uint32_t i = 0; i < job->rejected.max; i++) {
+        enum status status =
+            job->type == JOB_RETRY
+                ? store_retry(sp->store, job->queue, after, job->rejected.last, &after, failure)
+                : store_discard(sp->store, job->queue, after, job->rejected.last, &after, failure);
+        job->rejected.reached = after;
+        if (status != STATUS_OK)
+            return status;
+        job->rejected.count++;
+    }
+    return STATUS_OK;
+}
+
 static enum status run_write(struct spooler *sp, struct job *job, struct failure *failure)
 {
     switch (job->type) {
@@ -136,6 +154,9 @@ static enum status run_write(struct spooler *sp, struct job *job, struct failure
         };
         return store_reject(sp->store, job->queue, job->reject.seq, &rejection, failure);
     }
+    case JOB_RETRY:
+    case JOB_DISCARD:
+        return run_rejected(sp, job, failure);
     case JOB_READ:
         break;
     }

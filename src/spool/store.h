@@ -94,6 +94,15 @@ enum status store_reject(struct store *, uint32_t queue, uint64_t seq, const str
 enum status store_append_rejected(struct store *, uint32_t queue, const struct store_message *,
                                   const struct rejection *, uint64_t *seq, struct failure *);
 
+/* Drops the first rejected message with after < number <= last; *seq says which it was.
+ * STATUS_NOT_FOUND if there is none. */
+enum status store_discard(struct store *, uint32_t queue, uint64_t after, uint64_t last,
+                          uint64_t *seq, struct failure *);
+/* The same, but puts it back behind all that waits, under a new number. A damaged one is
+ * STATUS_INVALID, and *seq says which it was. */
+enum status store_retry(struct store *, uint32_t queue, uint64_t after, uint64_t last,
+                        uint64_t *seq, struct failure *);
+
 /* Visits waiting messages with seq > after in order, until `visit` returns false or the queue
  * ends. Not inside a write transaction. A damaged record is reported through `damaged` (not NULL)
  * and passed over; it stays where it is. */

@@ -48,6 +48,8 @@ struct store {
 
 /* The queue of that id, or NULL. */
 struct queue_slot *store_slot(struct store *, uint32_t id);
+/* Deletes the parts of a body; those that are missing are no error. Returns an LMDB error. */
+int store_delete_parts(struct store *, const struct queue_slot *, uint64_t seq, uint32_t parts);
 /* Counts used and held bytes, also inside a transaction. */
 enum status store_recount(struct store *, struct failure *);
 /* Keeps the queue's counters as they are, in case the transaction fails; call before changing them.

@@ -215,8 +215,7 @@ static int delete_head(struct store *s, const struct queue_slot *slot, uint64_t 
     return mdb_del(s->txn, slot->waiting, &key, NULL);
 }
 
-static int delete_parts(struct store *s, const struct queue_slot *slot, uint64_t seq,
-                        uint32_t parts)
+int store_delete_parts(struct store *s, const struct queue_slot *slot, uint64_t seq, uint32_t parts)
 {
     int error = 0;
     for (uint32_t part = 1; part <= parts && !error; part++) {
@@ -252,7 +251,7 @@ enum status store_delete(struct store *s, uint32_t queue, uint64_t seq, struct f
     count_out(slot, &r);
     int error = delete_head(s, slot, seq);
     if (!error && r.parted)
-        error = delete_parts(s, slot, seq, record_part_count(r.body_size));
+        error = store_delete_parts(s, slot, seq, record_part_count(r.body_size));
     return env_error(failure, error, "deleting a message");
 }
 

@@ -1,0 +1,148 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "spool/env.h"
+#include "spool/record.h"
+#include "spool/store_internal.h"
+#include "spool/walk.h"
+
+/* What a person does with the rejected list: put a message back, or drop it. */
+
+/* A copy of a message: writing moves LMDB's pages. */
+struct found {
+    uint64_t seq, last;
+    bool any, is_damaged, with_body, no_memory;
+    struct store_message message;
+    struct iovec body;
+    uint8_t *bytes;
+    uint64_t body_size;
+};
+
+static uint8_t *copy_run(uint8_t *at, struct iovec *run)
+{
+    if (run->iov_len > 0)
+        memcpy(at, run->iov_base, run->iov_len);
+    run->iov_base = at;
+    return at + run->iov_len;
+}
+
+static void copy_message(struct found *f, const struct record *r, const struct iovec *body,
+                         size_t body_count)
+{
+    f->bytes = malloc(r->method.iov_len + r->header.iov_len + (size_t)r->body_size + 1);
+    if (!f->bytes) {
+        f->no_memory = true;
+        return;
+    }
+    f->message = (struct store_message){
+        .kind = r->kind,
+        .received_at_us = r->received_at_us,
+        .method = r->method,
+        .header = r->header,
+        .body = &f->body,
+        .body_count = r->body_size > 0,
+    };
+    uint8_t *at = copy_run(copy_run(f->bytes, &f->message.method), &f->message.header);
+    f->body = (struct iovec){at, (size_t)r->body_size};
+    for (size_t i = 0; i < body_count; i++) {
+        struct iovec run = body[i];
+        at = copy_run(at, &run);
+    }
+}
+
+/* Takes the first it sees. */
+static bool on_record(void *arg, uint64_t seq, const struct record *r, const struct iovec *body,
+                      size_t body_count)
+{
+    struct found *f = arg;
+    if (seq > f->last)
+        return false;
+    f->any = true;
+    f->seq = seq;
+    f->body_size = r->body_size;
+    if (f->with_body)
+        copy_message(f, r, body, body_count);
+    return false;
+}
+
+static bool on_damaged(void *arg, uint64_t seq, const char *what)
+{
+    (void)what;
+    struct found *f = arg;
+    if (seq <= f->last) {
+        f->any = f->is_damaged = true;
+        f->seq = seq;
+    }
+    return false;
+}
+
+static enum status find(struct store *s, const struct queue_slot *slot, uint64_t after,
+                        struct found *f, struct failure *failure)
+{
+    struct walk_list list = {
+        .queue = slot->entry.id,
+        .records = slot->rejected,
+        .parts = slot->parts,
+        .bodies = f->with_body,
+    };
+    int error = walk_list(s->txn, list, after, on_record, on_damaged, f);
+    if (error)
+        return env_error(failure, error, "reading the rejected list");
+    if (f->no_memory)
+        return failure_set(failure, STATUS_NO_MEMORY, "out of memory for a rejected message");
+    return f->any ? STATUS_OK
+                  : failure_set(failure, STATUS_NOT_FOUND, "there is no such rejected message");
+}
+
+/* Parts of a record whose size cannot be read stay: nobody knows how many there are. */
+static enum status take_out(struct store *s, struct queue_slot *slot, const struct found *f,
+                            struct failure *failure)
+{
+    uint8_t key_bytes[RECORD_KEY_BYTES];
+    record_key(key_bytes, f->seq);
+    MDB_val key = {sizeof key_bytes, key_bytes};
+    store_touch(slot);
+    slot->entry.rejected -= slot->entry.rejected > 0;
+    int error = mdb_del(s->txn, slot->rejected, &key, NULL);
+    if (!error && record_is_parted(f->body_size))
+        error = store_delete_parts(s, slot, f->seq, record_part_count(f->body_size));
+    return env_error(failure, error, "taking a message out of the rejected list");
+}
+
+enum status store_discard(struct store *s, uint32_t queue, uint64_t after, uint64_t last,
+                          uint64_t *seq, struct failure *failure)
+{
+    ENSURE(s->txn);
+    struct queue_slot *slot = store_slot(s, queue);
+    if (!slot)
+        return failure_set(failure, STATUS_NOT_FOUND, "there is no queue %u", queue);
+    struct found f = {.last = last};
+    enum status status = find(s, slot, after, &f, failure);
+    if (status != STATUS_OK)
+        return status;
+    *seq = f.seq;
+    return take_out(s, slot, &f, failure);
+}
+
+enum status store_retry(struct store *s, uint32_t queue, uint64_t after, uint64_t last,
+                        uint64_t *seq, struct failure *failure)
+{
+    ENSURE(s->txn);
+    struct queue_slot *slot = store_slot(s, queue);
+    if (!slot)
+        return failure_set(failure, STATUS_NOT_FOUND, "there is no queue %u", queue);
+    struct found f = {.last = last, .with_body = true};
+    uint64_t new_seq;
+    enum status status = find(s, slot, after, &f, failure);
+    if (status == STATUS_OK && f.is_damaged)
+        status = failure_set(failure, STATUS_INVALID, "rejected message %llu is damaged",
+                             (unsigned long long)f.seq);
+    if (status == STATUS_OK)
+        status = store_append(s, queue, &f.message, &new_seq, failure);
+    if (status == STATUS_OK)
+        status = take_out(s, slot, &f, failure);
+    *seq = f.seq;
+    free(f.bytes);
+    return status;
+}

@@ -1,0 +1,206 @@
+"""amqpbuf-ctl: what a person changes in a running amqpbuf."""
+
+import os
+import pathlib
+import socket
+import stat
+import subprocess
+
+import pytest
+
+from support import amqp
+from support.proxy import BINARY
+from support.raw import RawClient
+from support.wait import wait_until
+
+CTL = pathlib.Path(os.environ.get("AMQPBUF_TEST_CTL", BINARY.parent / "amqpbuf-ctl"))
+
+
+def run(*arguments):
+    done = subprocess.run([str(CTL), *map(str, arguments)], stdin=subprocess.DEVNULL, timeout=30,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def ctl(proxy, *arguments):
+    status, out, err = run("-s", proxy.spool, *arguments)
+    assert status == 0, err
+    return out
+
+
+class Refusing:
+    """Makes a scripted broker refuse these bodies until it is told otherwise."""
+
+    def __init__(self, broker, *bodies):
+        self.bodies = set(bodies)
+        broker.on_frame = self
+
+    def __call__(self, connection, frame):
+        if frame.type != amqp.BODY or frame.payload not in self.bodies:
+            return False
+        connection.send_method(frame.channel, "channel.close", reply_code=404,
+                               reply_text="NOT_FOUND - scripted", class_id=60, method_id=40)
+        connection._partial.clear()
+        return True
+
+
+def spool(broker, proxy, *bodies):
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        broker.down()
+        proxy.wait_event("buffering_started")
+        for body in bodies:
+            client.publish(body, "q")
+        client.acked_up_to(len(bodies))
+        client.close()
+
+
+@pytest.fixture
+def rejecting(broker, make_proxy):
+    """(proxy, broker, refusing): of m0 to m9 the even ones were refused. m4 is long."""
+    proxy = make_proxy(broker.url)
+    bodies = [b"m%d" % n for n in range(10)]
+    bodies[4] = b"m4" + b"x" * 50000
+    spool(broker, proxy, *bodies)
+    refusing = Refusing(broker, *bodies[::2])
+    broker.up()
+    proxy.wait_event("drain_finished")
+    assert len(proxy.dump("--rejected")) == 5
+    return proxy, broker, refusing
+
+
+def test_list_shows_the_rejected(rejecting):
+    proxy, _, _ = rejecting
+    assert ctl(proxy, "list").count("scripted") == 5
+    assert ctl(proxy, "list", 1, "--json").count('"seq"') == 5
+
+
+def test_retry_one(rejecting):
+    proxy, broker, refusing = rejecting
+    refusing.bodies.clear()
+    assert ctl(proxy, "retry", 1, 5) == "1 messages\n"
+    proxy.wait_empty()
+    assert broker.messages[-1].body == b"m4" + b"x" * 50000
+    assert [record["seq"] for record in proxy.dump("--rejected")] == [1, 3, 7, 9]
+    proxy.wait_empty()
+    proxy.inspect("verify")
+
+
+def test_retry_all(rejecting):
+    proxy, broker, refusing = rejecting
+    refusing.bodies.clear()
+    assert ctl(proxy, "retry", 1) == "5 messages\n"
+    proxy.wait_empty()
+    assert [message.body[:2] for message in broker.messages[-5:]] == \
+        [b"m0", b"m2", b"m4", b"m6", b"m8"]
+    assert proxy.dump("--rejected") == []
+    proxy.wait_empty()
+    proxy.inspect("verify")
+
+
+def test_retried_and_refused_again(rejecting):
+    proxy, _, _ = rejecting
+    assert ctl(proxy, "retry", 1) == "5 messages\n"
+    wait_until(lambda: len(proxy.dump("--rejected")) == 5 and proxy.waiting() == 0,
+               "they are rejected again, and that is the end of it")
+    proxy.inspect("verify")
+
+
+def test_retry_takes_no_more_than_there_is_room_for(broker, make_proxy):
+    proxy = make_proxy(broker.url, {"pool.publish_buffer_size": 4})
+    spool(broker, proxy, *[b"%d" % n for n in range(4)])
+    refusing = Refusing(broker, *[b"%d" % n for n in range(4)])
+    broker.up()
+    proxy.wait_event("drain_finished")
+    spool(broker, proxy, b"new", b"newer")
+    status, out, err = run("-s", proxy.spool, "retry", 1)
+    assert (status, out) == (1, "") and "full" in err and "2 messages before" in err
+    assert proxy.bodies() == ["new", "newer", "0", "1"]
+    assert [record["body"] for record in proxy.dump("--rejected")] == ["2", "3"]
+    refusing.bodies.clear()
+    broker.up()
+    broker.wait_messages(4)
+
+
+def test_discard(rejecting):
+    proxy, _, _ = rejecting
+    assert ctl(proxy, "discard", 1, 5) == "1 messages\n"
+    assert [record["seq"] for record in proxy.dump("--rejected")] == [1, 3, 7, 9]
+    assert ctl(proxy, "discard", 1, "--all") == "4 messages\n"
+    assert proxy.dump("--rejected") == []
+    assert ctl(proxy, "discard", 1, "--all") == "0 messages\n"
+    proxy.crash_and_start()
+    assert proxy.dump("--rejected") == []
+    proxy.inspect("verify")
+
+
+def test_pause_and_resume(broker, make_proxy):
+    proxy = make_proxy(broker.url)
+    spool(broker, proxy, *[b"%d" % n for n in range(10)])
+    assert ctl(proxy, "pause", 1) == "paused\n"
+    broker.up()
+    proxy.wait_event("upstream_connected", 2)
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        client.publish(b"behind", "q")
+        client.acked_up_to(1)  # from the spool: it may not overtake
+        assert proxy.waiting() == 11 and broker.messages == []
+        assert ctl(proxy, "resume", 1) == "resumed\n"
+        assert broker.wait_messages(11) == [b"%d" % n for n in range(10)] + [b"behind"]
+        client.close()
+    proxy.wait_empty()
+
+
+def test_pause_in_the_middle_of_a_drain(broker, make_proxy):
+    proxy = make_proxy(broker.url, {"drain.window": 10})
+    spool(broker, proxy, *[b"%d" % n for n in range(100)])
+    broker.acks = False
+    broker.up()
+    broker.wait_messages(10)
+    ctl(proxy, "pause", 1)
+    broker.connections[-1].send_method(1, "basic.ack", delivery_tag=10, multiple=True)
+    proxy.wait_event("drain_stopped")
+    assert len(broker.messages) == 10 and proxy.waiting() == 90
+    broker.acks = True
+    ctl(proxy, "resume", 1)
+    assert broker.wait_messages(100) == [b"%d" % n for n in range(100)]  # none of them twice
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["retry", 1, 999], "no such rejected message"),
+    (["retry", 99], "no such queue"),
+    (["discard", 1, 2], "no such rejected message"),
+    (["pause", 99], "no such queue"),
+])
+def test_what_is_not_there(rejecting, arguments, words):
+    proxy, _, _ = rejecting
+    status, out, err = run("-s", proxy.spool, *arguments)
+    assert (status, out) == (1, "") and words in err
+
+
+@pytest.mark.parametrize("arguments", [
+    [], ["explode"], ["retry"], ["retry", "first"], ["retry", 0], ["retry", 1, "x"],
+    ["retry", 1, 2, 3], ["discard", 1], ["discard", 1, 2, "--all"], ["pause", 1, 2],
+    ["pause", 1, "--json"], ["retry", 1, "--all"], ["--unknown"],
+])
+def test_wrong_usage(arguments):
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "") and "usage:" in err
+
+
+def test_no_proxy_there(tmp_path):
+    status, out, err = run("-s", tmp_path, "retry", 1)
+    assert (status, out) == (3, "") and str(tmp_path) in err
+
+
+def test_socket_is_for_its_own_user_and_goes_with_the_proxy(broker, make_proxy):
+    proxy = make_proxy(broker.url)
+    path = proxy.spool / "control.sock"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    proxy.crash_and_start()  # the old one is in the way
+    assert ctl(proxy, "list") is not None
+    idle = socket.socket(socket.AF_UNIX)
+    idle.connect(str(path))  # who says nothing holds nobody up
+    proxy.term()
+    assert not path.exists()
+    idle.close()

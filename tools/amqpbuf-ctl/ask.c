@@ -1,0 +1,65 @@
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/un.h>
+
+#include <curl/curl.h>
+
+#include "ctl.h"
+
+/* libcurl writes the body to standard output, or to standard error if it is a refusal. */
+static size_t on_body(char *data, size_t size, size_t count, void *arg)
+{
+    CURL *curl = arg;
+    long code = 0;
+    curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &code);
+    if (code != 200)
+        fputs("amqpbuf-ctl: ", stderr);
+    return fwrite(data, size, count, code == 200 ? stdout : stderr);
+}
+
+static enum ctl_exit outcome(CURL *curl, CURLcode result, const char *spool)
+{
+    long code = 0;
+    if (result == CURLE_COULDNT_CONNECT) {
+        fprintf(stderr,
+                "amqpbuf-ctl: no amqpbuf answers in %s; give the directory of its spool with -s, "
+                "and run as its user\n",
+                spool);
+        return CTL_NO_PROXY;
+    }
+    if (result != CURLE_OK) {
+        fprintf(stderr, "amqpbuf-ctl: %s\n", curl_easy_strerror(result));
+        return CTL_REFUSED;
+    }
+    curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &code);
+    return code == 200 ? CTL_FINE : CTL_REFUSED;
+}
+
+enum ctl_exit ctl_ask(const struct ctl *ctl)
+{
+    char path[sizeof((struct sockaddr_un *)0)->sun_path], url[128];
+    if ((size_t)snprintf(path, sizeof path, "%s/control.sock", ctl->spool) >= sizeof path) {
+        fprintf(stderr, "amqpbuf-ctl: %s: too long for a socket's path\n", ctl->spool);
+        return CTL_NO_PROXY;
+    }
+    CURL *curl = curl_easy_init();
+    if (!curl) {
+        fputs("amqpbuf-ctl: out of memory\n", stderr);
+        return CTL_REFUSED;
+    }
+    int len = snprintf(url, sizeof url, "http://amqpbuf/queues/%" PRIu64 "/%s", ctl->queue,
+                       ctl_verb_name(ctl->verb));
+    if (ctl->seq)
+        snprintf(url + len, sizeof url - (size_t)len, "?seq=%" PRIu64, ctl->seq);
+    curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH, path);
+    curl_easy_setopt(curl, CURLOPT_URL, url);
+    curl_easy_setopt(curl, CURLOPT_PROXY, ""); /* whatever the environment says */
+    curl_easy_setopt(curl, CURLOPT_POST, 1L);
+    curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE, 0L);
+    curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_body);
+    curl_easy_setopt(curl, CURLOPT_WRITEDATA, curl);
+    enum ctl_exit status = outcome(curl, curl_easy_perform(curl), ctl->spool);
+    curl_easy_cleanup(curl);
+    return status;
+}
