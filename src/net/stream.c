@@ -161,9 +161,11 @@ uint8_t *stream_input(const struct stream *s, size_t *len)
 void stream_consume(struct stream *s, size_t len)
 {
     ENSURE(len <= (size_t)(s->in_end - s->in_begin));
-    s->in_begin += len;
     s->in_expected = 0;
-    if (s->in && s->in_begin == s->in_end)
+    if (!s->in)
+        return; /* adding even 0 to NULL is undefined */
+    s->in_begin += len;
+    if (s->in_begin == s->in_end)
         drop_input(s);
 }
 
