@@ -4,11 +4,14 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "net/tls.h"
 
 enum {
     READ_MIN_BYTES = 16 * 1024,   /* least room offered to a read */
     LARGE_UNIT_BYTES = 32 * 1024, /* a unit from here on is read into a slab of its own */
     IOV_BATCH = 128,
+    CIPHER_BYTES = 64 * 1024, /* read at once, and encrypted at once */
+    TLS_RECORD_BYTES = 16 * 1024,
 };
 
 /* ---- what all streams share ---- */
@@ -42,6 +45,8 @@ void net_close(struct net *net)
     if (net->write_slab)
         slab_unref(net->write_slab);
     net->read_slab = net->write_slab = NULL;
+    free(net->cipher);
+    net->cipher = NULL;
 }
 
 /* A shared slab with at least `room` bytes left; replaces the one in *slab if it has less. */
@@ -115,41 +120,86 @@ static bool move_input(struct stream *s)
     return true;
 }
 
+/* Room behind the input; false when memory is short. */
+static bool make_room(struct stream *s)
+{
+    if (s->in)
+        return input_can_grow(s) || move_input(s);
+    struct slab *slab = slab_with_room(&s->net->read_slab, READ_MIN_BYTES);
+    if (!slab)
+        return false;
+    s->in = slab_ref(slab);
+    s->in_begin = s->in_end = slab->data + slab->used;
+    return true;
+}
+
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
 {
     (void)suggested;
     struct stream *s = handle->data;
     *buf = uv_buf_init(NULL, 0); /* libuv reports UV_ENOBUFS */
-    if (!s->in) {
-        struct slab *slab = slab_with_room(&s->net->read_slab, READ_MIN_BYTES);
-        if (!slab)
-            return;
-        s->in = slab_ref(slab);
-        s->in_begin = s->in_end = slab->data + slab->used;
-    } else if (!input_can_grow(s) && !move_input(s)) {
-        return;
+    if (s->tls) {
+        if (!s->net->cipher)
+            s->net->cipher = malloc(CIPHER_BYTES);
+        if (s->net->cipher)
+            *buf = uv_buf_init((char *)s->net->cipher, CIPHER_BYTES);
+    } else if (make_room(s)) {
+        *buf = uv_buf_init((char *)s->in_end, (unsigned)room_after_input(s));
     }
-    *buf = uv_buf_init((char *)s->in_end, (unsigned)room_after_input(s));
+}
+
+static void got_input(struct stream *s, size_t n)
+{
+    s->in_end += n;
+    s->in->used = (size_t)(s->in_end - s->in->data);
+}
+
+static void end_reading(struct stream *s, int status)
+{
+    stream_pause(s);
+    s->handler->on_end(s, status);
+}
+
+static void mark_unflushed(struct stream *s);
+
+/* All of it at once, so that nothing decrypted is left behind when the owner pauses the stream. */
+static void decrypt(struct stream *s, const uint8_t *bytes, size_t len)
+{
+    size_t before = s->in ? (size_t)(s->in_end - s->in_begin) : 0;
+    int n = TLS_LATER;
+    tls_feed(s->tls, bytes, len);
+    while (make_room(s) && (n = tls_read(s->tls, s->in_end, room_after_input(s))) > 0)
+        got_input(s, (size_t)n);
+    bool any = s->in && (size_t)(s->in_end - s->in_begin) > before;
+    if (s->in && s->in_begin == s->in_end)
+        drop_input(s);
+    mark_unflushed(s); /* answers of TLS itself, and what has waited for the handshake */
+    if (any)
+        s->handler->on_data(s);
+    if (s->closing || n == TLS_LATER)
+        return;
+    stream_flush(s); /* the alert */
+    if (!s->closing)
+        end_reading(s, n == TLS_ENDED ? 0 : n > 0 ? UV_ENOBUFS : UV_EPROTO);
 }
 
 static void on_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
 {
-    (void)buf;
     struct stream *s = handle->data;
     if (n > 0) {
         s->last_read_ms = uv_now(s->net->loop);
-        s->in_end += n;
-        s->in->used = (size_t)(s->in_end - s->in->data);
+        if (s->tls) {
+            decrypt(s, (const uint8_t *)buf->base, (size_t)n);
+            return;
+        }
+        got_input(s, (size_t)n);
         s->handler->on_data(s);
         return;
     }
     if (s->in && s->in_begin == s->in_end)
         drop_input(s);
-    if (n < 0) {
-        uv_read_stop(handle);
-        s->reading = false;
-        s->handler->on_end(s, n == UV_EOF ? 0 : (int)n);
-    }
+    if (n < 0)
+        end_reading(s, n == UV_EOF ? 0 : (int)n);
 }
 
 uint8_t *stream_input(const struct stream *s, size_t *len)
@@ -289,6 +339,55 @@ static unsigned gather(struct stream *s, uv_buf_t *bufs, size_t *total)
     return n;
 }
 
+/* Up to a record's worth of what is queued, in one piece. */
+static size_t next_record(struct stream *s, uint8_t *scratch, const uint8_t **at)
+{
+    struct out_span *first = out_at(s, 0);
+    *at = first->at;
+    if (first->len >= TLS_RECORD_BYTES || s->out_count == 1)
+        return first->len < TLS_RECORD_BYTES ? first->len : TLS_RECORD_BYTES;
+    size_t len = 0;
+    for (uint32_t i = 0; i < s->out_count && len < TLS_RECORD_BYTES; i++) {
+        struct out_span *span = out_at(s, i);
+        size_t room = TLS_RECORD_BYTES - len, n = span->len < room ? span->len : room;
+        memcpy(scratch + len, span->at, n);
+        len += n;
+    }
+    *at = scratch;
+    return len;
+}
+
+static unsigned encrypt(struct stream *s, uv_buf_t *buf, size_t *total)
+{
+    uint8_t scratch[TLS_RECORD_BYTES];
+    const uint8_t *bytes = tls_output(s->tls, total);
+    while (s->out_count > 0 && *total < CIPHER_BYTES) {
+        const uint8_t *at;
+        size_t len = next_record(s, scratch, &at);
+        int n = tls_write(s->tls, at, len);
+        bytes = tls_output(s->tls, total);
+        if (n <= 0)
+            break; /* the handshake is under way, or reading will tell what is wrong */
+        out_sent(s, (size_t)n);
+    }
+    *buf = uv_buf_init((char *)(uintptr_t)bytes, (unsigned)*total);
+    return *total > 0;
+}
+
+/* The next bytes for the socket; 0 if there are none. */
+static unsigned next_output(struct stream *s, uv_buf_t *bufs, size_t *total)
+{
+    return s->tls ? encrypt(s, bufs, total) : gather(s, bufs, total);
+}
+
+static void socket_took(struct stream *s, size_t n)
+{
+    if (s->tls)
+        tls_sent(s->tls, n);
+    else
+        out_sent(s, n);
+}
+
 static void tell_writable(struct stream *s)
 {
     if (!s->full || s->out_bytes > STREAM_LOW_BYTES || s->closing)
@@ -316,30 +415,52 @@ static void on_written(uv_write_t *write, int status)
         write_failed(s, status);
         return;
     }
-    out_sent(s, (size_t)(uintptr_t)write->data);
+    if (s->tls) {
+        free(s->sending);
+        s->sending = NULL;
+    } else {
+        out_sent(s, (size_t)(uintptr_t)write->data);
+    }
     stream_flush(s);
     tell_writable(s);
+}
+
+/* The socket is full: libuv waits until it takes the rest of this batch. */
+static int write_rest(struct stream *s)
+{
+    uv_buf_t bufs[IOV_BATCH];
+    size_t total;
+    unsigned n = next_output(s, bufs, &total);
+    if (s->tls) { /* OpenSSL may move its buffer meanwhile */
+        s->sending = malloc(total);
+        if (!s->sending)
+            return UV_ENOMEM;
+        memcpy(s->sending, bufs[0].base, total);
+        tls_sent(s->tls, total);
+        bufs[0].base = (char *)s->sending;
+    }
+    s->write.data = (void *)(uintptr_t)total;
+    return uv_write(&s->write, (uv_stream_t *)&s->tcp, bufs, n, on_written);
 }
 
 void stream_flush(struct stream *s)
 {
     uv_buf_t bufs[IOV_BATCH];
-    while (!s->closing && !s->writing && s->out_count > 0) {
+    while (!s->closing && !s->writing) {
         size_t total;
-        unsigned n = gather(s, bufs, &total);
+        unsigned n = next_output(s, bufs, &total);
+        if (n == 0)
+            break;
         int sent = uv_try_write((uv_stream_t *)&s->tcp, bufs, n);
         if (sent < 0 && sent != UV_EAGAIN) {
             write_failed(s, sent);
             return;
         }
         if (sent > 0)
-            out_sent(s, (size_t)sent);
+            socket_took(s, (size_t)sent);
         if (sent >= 0 && (size_t)sent == total)
             continue;
-        /* The socket is full: libuv waits until it takes the rest of this batch. */
-        n = gather(s, bufs, &total);
-        s->write.data = (void *)(uintptr_t)total;
-        int status = uv_write(&s->write, (uv_stream_t *)&s->tcp, bufs, n, on_written);
+        int status = write_rest(s);
         if (status < 0) {
             write_failed(s, status);
             return;
@@ -377,6 +498,10 @@ static void on_connect(uv_connect_t *connect, int status)
     if (status == 0) {
         uv_tcp_nodelay(&s->tcp, 1);
         status = start_reading(s);
+        if (s->tls) {
+            tls_begin(s->tls);
+            mark_unflushed(s);
+        }
     }
     s->last_read_ms = s->last_write_ms = uv_now(s->net->loop);
     s->handler->on_connected(s, status);
@@ -396,13 +521,45 @@ static void on_close(uv_handle_t *handle)
     s->out = NULL;
     s->out_count = s->out_capacity = 0;
     drop_input(s);
+    tls_free(s->tls);
+    s->tls = NULL;
+    free(s->sending);
+    s->sending = NULL;
     s->handler->on_closed(s);
+}
+
+void stream_use_tls(struct stream *s, struct tls_context *context, const char *host)
+{
+    ENSURE(!s->tls);
+    s->tls = tls_new(context, host);
+}
+
+const char *stream_why(const struct stream *s, int status)
+{
+    bool of_tls = s->tls && status == UV_EPROTO && tls_why(s->tls)[0];
+    return of_tls ? tls_why(s->tls) : uv_strerror(status);
+}
+
+/* As far as the socket takes it: nobody waits for a goodbye. */
+static void say_goodbye(struct stream *s)
+{
+    uv_buf_t buf;
+    size_t total;
+    if (s->writing || !uv_is_writable((uv_stream_t *)&s->tcp))
+        return;
+    tls_shutdown(s->tls);
+    buf.base = (char *)(uintptr_t)tls_output(s->tls, &total);
+    buf.len = total;
+    if (total > 0)
+        uv_try_write((uv_stream_t *)&s->tcp, &buf, 1);
 }
 
 void stream_close(struct stream *s)
 {
     if (s->closing)
         return;
+    if (s->tls)
+        say_goodbye(s);
     s->closing = true;
     s->reading = false;
     list_remove(&s->unflushed);

@@ -1,6 +1,6 @@
 #pragma once
 
-/* A byte stream over TCP on the loop thread.
+/* A byte stream over TCP, or over TLS over TCP, on the loop thread.
  *
  * Reading. Bytes land in reference-counted slabs; small reads of all streams share one slab, so
  * that an idle connection holds no buffer. The unread bytes of a stream are contiguous: the owner
@@ -11,6 +11,9 @@
  * together at the end of the loop's iteration. The queue has no limit of its own: above
  * STREAM_HIGH_BYTES stream_is_full says so, the owner stops producing, and on_writable is called
  * when the queue has fallen below STREAM_LOW_BYTES.
+ *
+ * With TLS, what is queued waits for the end of the handshake, and a failure of TLS is an end with
+ * UV_EPROTO, of which stream_why says more.
  *
  * Closing. stream_close may be called at any time after stream_init, any number of times; on_closed
  * is the last callback and comes exactly once. on_end comes at most once, never after
@@ -33,10 +36,13 @@ struct net {
     uv_prepare_t flush_before_poll;
     struct slab *read_slab;  /* where small reads land */
     struct slab *write_slab; /* where copied bytes are gathered */
+    uint8_t *cipher;         /* CIPHER_BYTES for what was read and is not decrypted yet; or NULL */
     struct list unflushed;   /* streams with bytes queued since the last flush */
 };
 
 struct stream;
+struct tls;
+struct tls_context;
 
 struct stream_handler {
     void (*on_connected)(struct stream *, int status); /* uv error or 0; after stream_connect */
@@ -70,6 +76,9 @@ struct stream {
 
     uint64_t last_read_ms, last_write_ms; /* uv_now of the loop */
     bool reading, writing, full, closing;
+
+    struct tls *tls;  /* NULL: plain */
+    uint8_t *sending; /* of TLS: what the socket has not taken yet; free */
 };
 
 void net_init(struct net *, uv_loop_t *);
@@ -83,6 +92,10 @@ int stream_accept(struct stream *, uv_stream_t *listener);
 /* Connects; on_connected follows if it returns 0, and reading starts with success. */
 int stream_connect(struct stream *, const struct sockaddr *);
 void stream_close(struct stream *);
+/* Before anything is read or written: speaks TLS. `host` as for tls_new. */
+void stream_use_tls(struct stream *, struct tls_context *, const char *host);
+/* Why it ended with this status, for a person; valid until the stream is closed. */
+const char *stream_why(const struct stream *, int status);
 
 uint8_t *stream_input(const struct stream *, size_t *len);
 void stream_consume(struct stream *, size_t len);

@@ -403,8 +403,11 @@ static void on_writable(struct stream *stream)
 
 static void on_end(struct stream *stream, int status)
 {
-    client_close(LIST_ENTRY(stream, struct client, stream),
-                 status == 0 ? "end of file" : uv_strerror(status));
+    struct client *c = LIST_ENTRY(stream, struct client, stream);
+    if (status == UV_EPROTO && c->state == CLIENT_HEADER)
+        LOG(LOG_INFO, "tls_failed", LOG_T("peer", c->peer),
+            LOG_T("reason", stream_why(stream, status)));
+    client_close(c, status == 0 ? "end of file" : stream_why(stream, status));
 }
 
 static const struct stream_handler stream_events = {
@@ -434,7 +437,7 @@ static void format_peer(struct client *c)
     snprintf(c->peer, sizeof c->peer, "%s:%u", host, port);
 }
 
-void client_accept(struct proxy *proxy, uv_stream_t *listener)
+void client_accept(struct proxy *proxy, uv_stream_t *listener, struct tls_context *tls)
 {
     struct client *c = calloc(1, sizeof *c);
     ENSURE(c);
@@ -447,6 +450,8 @@ void client_accept(struct proxy *proxy, uv_stream_t *listener)
     list_append(&proxy->clients, &c->node);
     proxy->counters.clients++;
     stream_init(&c->stream, &proxy->net, &stream_events);
+    if (tls)
+        stream_use_tls(&c->stream, tls, NULL);
     int status = stream_accept(&c->stream, listener);
     if (status < 0) {
         client_close(c, uv_strerror(status));

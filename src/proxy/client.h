@@ -10,6 +10,7 @@
 #include "net/stream.h"
 
 struct proxy;
+struct tls_context;
 struct pool;
 struct channel;
 struct upstream;
@@ -62,7 +63,8 @@ struct client {
     bool consumes; /* has what would be lost with its upstream */
 };
 
-void client_accept(struct proxy *, uv_stream_t *listener);
+/* `tls` is NULL for a plain connection. */
+void client_accept(struct proxy *, uv_stream_t *listener, struct tls_context *tls);
 /* Closes a connection on which all is said. */
 void client_close(struct client *, const char *reason);
 /* Sends connection.close and lets the client answer. */

@@ -8,6 +8,7 @@
 #include "base/handles.h"
 #include "base/log.h"
 #include "base/slab.h"
+#include "proxy/certificates.h"
 #include "proxy/channel.h"
 #include "proxy/client.h"
 #include "proxy/drain.h"
@@ -21,7 +22,7 @@
  * is read; what was accepted is confirmed or spooled and answered (SETTLING), clients are told
  * (LEAVING), every handle is closed and the loop ends empty (CLOSING). */
 
-enum { LEAVE_MS = 1000, BACKLOG = 1024 };
+enum { LEAVE_MS = 1000 };
 
 /* ---- each turn of the loop ---- */
 
@@ -181,7 +182,8 @@ static void stop(struct proxy *proxy)
     LOG(LOG_INFO, "stopping", LOG_N("clients", proxy->counters.clients));
     proxy->stage = PROXY_SETTLING;
     proxy->stage_deadline_ms = proxy_now(proxy) + proxy->config->listen.shutdown_timeout_ms;
-    close_handle((uv_handle_t *)&proxy->listener);
+    close_handle((uv_handle_t *)&proxy->plain.tcp);
+    close_handle((uv_handle_t *)&proxy->tls.tcp);
     for (struct list *n = proxy->clients.next; n != &proxy->clients; n = n->next)
         stream_pause(&LIST_ENTRY(n, struct client, node)->stream);
     advance_end(proxy);
@@ -232,45 +234,11 @@ static void on_sighup(uv_signal_t *handle, int signal)
     if (!proxy->spooler && proxy->config->pool.publish_buffer_size > 0)
         LOG(LOG_WARN, "reload_ignored", LOG_T("key", "pool.publish_buffer_size"),
             LOG_T("reason", "the spool was not opened at the start: needs a restart"));
-    LOG(LOG_INFO, "reloaded");
+    if (certificates_load(proxy))
+        LOG(LOG_INFO, "reloaded");
 }
 
 /* ---- the start ---- */
-
-static void on_connection(uv_stream_t *listener, int status)
-{
-    struct proxy *proxy = listener->data;
-    if (status < 0) {
-        LOG(LOG_WARN, "accept_failed", LOG_T("reason", uv_strerror(status)));
-        return;
-    }
-    client_accept(proxy, listener);
-}
-
-static bool listen_on(struct proxy *proxy)
-{
-    const struct config *config = proxy->config;
-    struct sockaddr_storage address;
-    int status =
-        uv_ip4_addr(config->listen.address, config->listen.port, (struct sockaddr_in *)&address);
-    if (status < 0)
-        status = uv_ip6_addr(config->listen.address, config->listen.port,
-                             (struct sockaddr_in6 *)&address);
-    if (status == 0)
-        status = uv_tcp_bind(&proxy->listener, (struct sockaddr *)&address, 0);
-    if (status == 0)
-        status = uv_listen((uv_stream_t *)&proxy->listener, BACKLOG, on_connection);
-    if (status < 0) {
-        LOG(LOG_ERROR, "cannot_listen", LOG_T("address", config->listen.address),
-            LOG_N("port", config->listen.port), LOG_T("reason", uv_strerror(status)));
-        return false;
-    }
-    int len = sizeof address;
-    uv_tcp_getsockname(&proxy->listener, (struct sockaddr *)&address, &len);
-    LOG(LOG_INFO, "listening", LOG_T("address", config->listen.address),
-        LOG_N("port", config->listen.port), LOG_T("version", AMQPBUF_VERSION));
-    return true;
-}
 
 static void found_queue(void *arg, const struct spooler_queue *found)
 {
@@ -335,13 +303,14 @@ static void init_handles(struct proxy *proxy)
 {
     ENSURE(uv_loop_init(&proxy->loop) == 0);
     net_init(&proxy->net, &proxy->loop);
-    ENSURE(uv_tcp_init(&proxy->loop, &proxy->listener) == 0);
+    listener_init(&proxy->plain, proxy, false);
+    listener_init(&proxy->tls, proxy, true);
     ENSURE(uv_timer_init(&proxy->loop, &proxy->tick) == 0);
     ENSURE(uv_prepare_init(&proxy->loop, &proxy->before_poll) == 0);
     ENSURE(uv_signal_init(&proxy->loop, &proxy->sigterm) == 0);
     ENSURE(uv_signal_init(&proxy->loop, &proxy->sigint) == 0);
     ENSURE(uv_signal_init(&proxy->loop, &proxy->sighup) == 0);
-    proxy->listener.data = proxy->tick.data = proxy->before_poll.data = proxy;
+    proxy->tick.data = proxy->before_poll.data = proxy;
     proxy->sigterm.data = proxy->sigint.data = proxy->sighup.data = proxy;
     list_init(&proxy->clients);
     list_init(&proxy->upstreams);
@@ -354,23 +323,11 @@ static void init_handles(struct proxy *proxy)
     srandom((unsigned)(uv_hrtime() ^ (uint64_t)uv_os_getpid()));
 }
 
-/* A key that would be ignored is worse than one that is refused. */
-static bool is_supported(const struct proxy *proxy)
-{
-    const struct config *config = proxy->config;
-    const char *key = config->listen.tls_port ? "listen.tls_port" : NULL;
-    for (unsigned i = 0; i < proxy->target_count && !key; i++)
-        key = proxy->targets[i].tls ? "upstream.url (amqps)" : NULL;
-    if (key)
-        LOG(LOG_ERROR, "not_supported", LOG_T("key", key),
-            LOG_T("reason", "this version of amqpbuf has no TLS"));
-    return !key;
-}
-
 static bool start(struct proxy *proxy)
 {
-    if (!is_supported(proxy) || !open_spool(proxy) ||
-        !proxy->side->open(proxy, &proxy->side_self) || !listen_on(proxy))
+    if (!certificates_load(proxy) || !open_spool(proxy) ||
+        !proxy->side->open(proxy, &proxy->side_self) || !listener_start(&proxy->tls) ||
+        !listener_start(&proxy->plain))
         return false;
     /* Prepare callbacks run in the reverse order of their start: wakes first, then what they have
      * produced is handed to the spooler and written to the sockets. */
@@ -388,6 +345,7 @@ static void deinit(struct proxy *proxy)
     ENSURE(uv_loop_close(&proxy->loop) == 0);
     config_upstreams_free(proxy->targets, proxy->target_count);
     broker_deinit(&proxy->broker);
+    certificates_free(proxy);
     handles_deinit();
     slab_trim();
 }
@@ -400,7 +358,8 @@ int proxy_run(struct config *config, const struct config_sources *sources,
     init_handles(&proxy);
     if (!start(&proxy)) {
         proxy.exit_status = 1;
-        close_handle((uv_handle_t *)&proxy.listener);
+        close_handle((uv_handle_t *)&proxy.plain.tcp);
+        close_handle((uv_handle_t *)&proxy.tls.tcp);
         begin_closing(&proxy);
         advance_end(&proxy);
     }

@@ -12,8 +12,10 @@
 #include "net/stream.h"
 #include "proxy/broker.h"
 #include "proxy/counters.h"
+#include "proxy/listener.h"
 
 struct spooler;
+struct tls_context;
 
 enum proxy_stage {
     PROXY_RUNNING,
@@ -48,7 +50,8 @@ struct proxy {
     const struct proxy_side *side;
     void *side_self;
 
-    uv_tcp_t listener;
+    struct listener plain, tls;
+    struct tls_context *server_tls, *client_tls; /* NULL: not used */
     uv_timer_t tick;
     uv_signal_t sigterm, sigint, sighup;
     uv_prepare_t before_poll;

@@ -125,10 +125,10 @@ void upstream_abort(struct upstream *u, const char *why)
 static void on_stream_end(struct stream *stream, int status)
 {
     struct upstream *u = LIST_ENTRY(stream, struct upstream, stream);
-    if (status == 0)
-        end_with(u, "RabbitMQ closed the connection", 0);
-    else
-        end_with(u, "connection", status);
+    char text[224] = "RabbitMQ closed the connection";
+    if (status != 0)
+        snprintf(text, sizeof text, "connection: %s", stream_why(stream, status));
+    end_with(u, text, 0);
 }
 
 /* ---- the handshake ---- */
@@ -386,6 +386,8 @@ static void connect_address(struct upstream *u)
     u->address_deadline_ms = now + remaining / left;
     if (!u->stream.net)
         stream_init(&u->stream, &u->proxy->net, &stream_events);
+    if (u->target.tls)
+        stream_use_tls(&u->stream, u->proxy->client_tls, u->target.host);
     int status = stream_connect(&u->stream, u->address->ai_addr);
     if (status < 0)
         next_address(u, status);

@@ -25,7 +25,7 @@ static enum ctl_exit list(const struct ctl *ctl)
     ssize_t len = readlink("/proc/self/exe", beside, sizeof beside - sizeof "amqpbuf-inspect");
     char *slash = len > 0 ? memrchr(beside, '/', (size_t)len) : NULL;
     if (slash) {
-        strcpy(slash + 1, "amqpbuf-inspect");
+        memcpy(slash + 1, "amqpbuf-inspect", sizeof "amqpbuf-inspect");
         execv(beside, arguments);
     }
     execvp(arguments[0], arguments);

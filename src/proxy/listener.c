@@ -1,0 +1,57 @@
+#include "proxy/listener.h"
+
+#include "base/assert.h"
+#include "base/log.h"
+#include "proxy/client.h"
+#include "proxy/proxy.h"
+
+enum { BACKLOG = 1024 };
+
+void listener_init(struct listener *l, struct proxy *proxy, bool tls)
+{
+    l->proxy = proxy;
+    l->tls = tls;
+    ENSURE(uv_tcp_init(&proxy->loop, &l->tcp) == 0);
+    l->tcp.data = l;
+}
+
+static void on_connection(uv_stream_t *tcp, int status)
+{
+    struct listener *l = tcp->data;
+    if (status < 0) {
+        LOG(LOG_WARN, "accept_failed", LOG_T("reason", uv_strerror(status)));
+        return;
+    }
+    client_accept(l->proxy, tcp, l->tls ? l->proxy->server_tls : NULL);
+}
+
+static int bind_to(struct listener *l, const char *address, int port)
+{
+    struct sockaddr_storage storage;
+    int status = uv_ip4_addr(address, port, (struct sockaddr_in *)&storage);
+    if (status < 0)
+        status = uv_ip6_addr(address, port, (struct sockaddr_in6 *)&storage);
+    if (status == 0)
+        status = uv_tcp_bind(&l->tcp, (struct sockaddr *)&storage, 0);
+    return status;
+}
+
+bool listener_start(struct listener *l)
+{
+    const struct config *config = l->proxy->config;
+    const char *address = config->listen.address;
+    int port = l->tls ? config->listen.tls_port : config->listen.port;
+    if (port == 0)
+        return true;
+    int status = bind_to(l, address, port);
+    if (status == 0)
+        status = uv_listen((uv_stream_t *)&l->tcp, BACKLOG, on_connection);
+    if (status < 0) {
+        LOG(LOG_ERROR, "cannot_listen", LOG_T("address", address), LOG_N("port", port),
+            LOG_T("reason", uv_strerror(status)));
+        return false;
+    }
+    LOG(LOG_INFO, "listening", LOG_T("address", address), LOG_N("port", port),
+        LOG_T("protocol", l->tls ? "amqps" : "amqp"), LOG_T("version", AMQPBUF_VERSION));
+    return true;
+}

@@ -1,0 +1,21 @@
+#pragma once
+
+/* Where publishers come in: a port for plain AMQP and one for AMQP over TLS. */
+
+#include <stdbool.h>
+
+#include <uv.h>
+
+struct proxy;
+
+struct listener {
+    uv_tcp_t tcp;
+    struct proxy *proxy;
+    bool tls;
+};
+
+/* Prepares the handle; from now on it must be closed with uv_close. */
+void listener_init(struct listener *, struct proxy *, bool tls);
+/* Listens on listen.address and its port; does nothing if that is 0. False, after a line in the
+ * log, if it cannot. */
+bool listener_start(struct listener *);

@@ -1,0 +1,251 @@
+"""TLS on both sides: who is let in, who is trusted, and that it carries all the rest."""
+
+import hashlib
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+
+import pika
+import pytest
+
+from conftest import url_of
+from support import amqp
+from support.certificates import Authority
+from support.ports import free_port, release_port
+from support.proxy import BINARY
+from support.rabbit import Rabbit
+from support.raw import RawClient
+from support.wait import wait_until
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture(scope="module")
+def server(authority):
+    return authority.sign("server")
+
+
+@pytest.fixture(scope="module")
+def shared_rabbit(authority, server):
+    port = free_port()
+    certificate, key = server
+    with Rabbit(listeners__ssl__1=f"127.0.0.1:{port}", ssl_options__cacertfile=authority.certificate,
+                ssl_options__certfile=certificate, ssl_options__keyfile=key) as rabbit:
+        rabbit.tls_port = port
+        yield rabbit
+    release_port(port)
+
+
+@pytest.fixture
+def make_tls_proxy(make_proxy, server):
+    """make_tls_proxy(url, options): (proxy, its port for TLS)."""
+    ports = []
+
+    def make(url, options=None):
+        ports.append(free_port())
+        certificate, key = server
+        return make_proxy(url, {"listen.tls_port": ports[-1], "listen.tls_certificate": certificate,
+                                "listen.tls_private_key": key, **(options or {})}), ports[-1]
+
+    yield make
+    for port in ports:
+        release_port(port)
+
+
+def context_of(authority, own=None):
+    context = ssl.create_default_context(cafile=authority.certificate)
+    if own:
+        context.load_cert_chain(*own)
+    return context
+
+
+def connect(port, context):
+    return pika.BlockingConnection(pika.ConnectionParameters(
+        "127.0.0.1", port, ssl_options=pika.SSLOptions(context, "127.0.0.1"), heartbeat=0,
+        connection_attempts=1, socket_timeout=60, stack_timeout=60,
+        blocked_connection_timeout=60))
+
+
+def test_publisher_over_tls_through_an_outage(rabbit, make_tls_proxy, authority, queue):
+    proxy, port = make_tls_proxy(url_of(rabbit))
+    bodies = [b"small", b"x" * 5_000_000, b"y" * 300_000, b"last"]
+    with connect(port, context_of(authority)) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        for body in bodies[:2]:
+            channel.basic_publish("", queue, body, pika.BasicProperties(delivery_mode=2))
+        rabbit.stop()
+        proxy.wait_event("buffering_started")
+        for body in bodies[2:]:
+            channel.basic_publish("", queue, body, pika.BasicProperties(delivery_mode=2))
+        rabbit.start()
+        assert rabbit.wait_for(queue, len(bodies)) == bodies
+
+
+def test_consumer_over_tls_on_both_sides(rabbit, make_tls_proxy, authority, queue):
+    _, port = make_tls_proxy(f"amqps://127.0.0.1:{rabbit.tls_port}",
+                             {"upstream.tls_ca": authority.certificate})
+    with connect(port, context_of(authority)) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        bodies = [bytes([n]) * 1_000_000 for n in range(20)]
+        for body in bodies:
+            channel.basic_publish("", queue, body, pika.BasicProperties(delivery_mode=2))
+        arrived = []
+        for _, _, body in channel.consume(queue, auto_ack=True, inactivity_timeout=60):
+            arrived.append(body)
+            if len(arrived) == len(bodies):
+                break
+        assert [hashlib.sha256(body).digest() for body in arrived] == \
+            [hashlib.sha256(body).digest() for body in bodies]
+
+
+def test_both_ports_at_once_and_plain_alone_off(broker, make_tls_proxy, authority):
+    proxy, port = make_tls_proxy(broker.url)
+    with RawClient(proxy.port) as plain:
+        plain.close()
+    connect(port, context_of(authority)).close()
+    only, port = make_tls_proxy(broker.url, {"listen.port": 0})
+    connect(port, context_of(authority)).close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", only.port))
+
+
+@pytest.mark.parametrize("name, trouble", [
+    ("other", "mismatch"), ("expired", "expired"), ("unknown", "local issuer|self-signed"),
+])
+def test_upstream_that_cannot_be_trusted(make_proxy, authority, tmp_path, name, trouble):
+    signer = Authority(tmp_path, "unknown") if name == "unknown" else authority
+    certificate, key = {
+        "other": lambda: signer.sign("other", "DNS:elsewhere.example"),
+        "expired": lambda: signer.sign("expired", days=-1),
+        "unknown": lambda: signer.sign("unknown-server"),
+    }[name]()
+    port = free_port()
+    listener = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    listener.load_cert_chain(certificate, key)
+    with socket.create_server(("127.0.0.1", port)) as server_socket:
+        url = f"amqps://guest:guest@127.0.0.1:{port}"
+        proxy = make_proxy(url, {"upstream.tls_ca": authority.certificate})
+        accepted, _ = server_socket.accept()
+        with pytest.raises(ssl.SSLError):
+            listener.wrap_socket(accepted, server_side=True).recv(1)
+        reason = proxy.wait_event("upstream_failed")["reason"]
+        assert "TLS" in reason and any(word in reason for word in trouble.split("|")), reason
+        accepted.close()
+        proxy.options["upstream.tls_verify"] = "no"
+        proxy.crash_and_start()
+        accepted, _ = server_socket.accept()
+        secured = listener.wrap_socket(accepted, server_side=True)
+        assert secured.recv(8) == amqp.PROTOCOL_HEADER  # it speaks to it
+        secured.close()
+    release_port(port)
+
+
+def test_upstream_is_asked_for_by_name(make_proxy, authority, server):
+    """Server name indication, and the name `localhost` against the certificate."""
+    asked = []
+    listener = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    listener.load_cert_chain(*server)
+    listener.sni_callback = lambda _socket, name, _context: asked.append(name)
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)) as server_socket:
+        make_proxy(f"amqps://guest:guest@localhost:{port}",
+                   {"upstream.tls_ca": authority.certificate})
+        accepted, _ = server_socket.accept()
+        secured = listener.wrap_socket(accepted, server_side=True)
+        assert secured.recv(8) == amqp.PROTOCOL_HEADER
+        assert asked == ["localhost"]
+        secured.close()
+    release_port(port)
+
+
+def test_client_certificates(broker, make_tls_proxy, authority, tmp_path):
+    proxy, port = make_tls_proxy(broker.url, {"listen.tls_client_ca": authority.certificate})
+    connect(port, context_of(authority, authority.sign("job"))).close()
+    stranger = Authority(tmp_path, "stranger").sign("somebody")
+    for own in (None, stranger):
+        with pytest.raises(pika.exceptions.AMQPConnectionError):
+            connect(port, context_of(authority, own))
+    proxy.wait_event("tls_failed", 2)
+
+
+def test_plain_client_on_the_tls_port(broker, make_tls_proxy, authority):
+    proxy, port = make_tls_proxy(broker.url)
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as plain:
+        plain.sendall(amqp.PROTOCOL_HEADER)
+        while plain.recv(4096):  # an alert, then the end
+            pass
+    proxy.wait_event("tls_failed")
+    connect(port, context_of(authority)).close()
+
+
+def test_stalled_handshake_meets_its_limit(broker, make_tls_proxy, authority):
+    proxy, port = make_tls_proxy(broker.url, {"listen.handshake_timeout": "500ms"})
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as stalled:
+        stalled.sendall(b"\x16\x03\x01\x02\x00\x01")  # the beginning of a ClientHello
+        assert stalled.recv(1) == b""
+    assert proxy.is_running()
+    connect(port, context_of(authority)).close()
+
+
+def test_renegotiation_and_old_versions_are_refused(broker, make_tls_proxy, authority):
+    _, port = make_tls_proxy(broker.url)
+    asked = subprocess.run(
+        ["openssl", "s_client", "-tls1_2", "-connect", f"127.0.0.1:{port}"], input=b"R\n",
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60, check=False)
+    assert b"RENEGOTIATING" in asked.stdout and b"no renegotiation" in asked.stdout, asked.stdout
+    old = subprocess.run(
+        ["openssl", "s_client", "-tls1_1", "-cipher", "ALL:@SECLEVEL=0",
+         "-connect", f"127.0.0.1:{port}"], stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60, check=False)
+    assert b"alert protocol version" in old.stdout, old.stdout
+    connect(port, context_of(authority)).close()
+
+
+def test_certificates_are_read_again_on_sighup(broker, make_tls_proxy, authority, tmp_path):
+    paths = [tmp_path / "own.pem", tmp_path / "own.key"]
+
+    def install(pair):
+        for source, target in zip(pair, paths):
+            shutil.copy(source, target)
+
+    def serial():
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as plain, \
+                context_of(authority).wrap_socket(plain, server_hostname="localhost") as secured:
+            return secured.getpeercert()["serialNumber"]
+
+    install(authority.sign("first"))
+    proxy, port = make_tls_proxy(broker.url, {"listen.tls_certificate": paths[0],
+                                              "listen.tls_private_key": paths[1]})
+    before = serial()
+    with connect(port, context_of(authority)) as connection:
+        install(authority.sign("second"))
+        os.kill(proxy.pid, signal.SIGHUP)
+        proxy.wait_event("reloaded")
+        wait_until(lambda: serial() != before, "the new certificate is shown")
+        now = serial()
+        paths[1].write_text("no key")
+        os.kill(proxy.pid, signal.SIGHUP)
+        assert str(paths[1]) in proxy.wait_event("tls_unusable")["reason"]
+        assert serial() == now
+        connection.channel()  # and who is connected stays
+
+
+@pytest.mark.parametrize("missing", ["tls_certificate", "tls_private_key"])
+def test_unusable_file_ends_the_start_with_a_clear_line(tmp_path, server, missing):
+    files = {"tls_certificate": server[0], "tls_private_key": server[1]}
+    files[missing] = pathlib.Path("/nowhere.pem")
+    done = subprocess.run(
+        [BINARY, "--set", f"listen.tls_port={free_port()}", "--set", f"spool.path={tmp_path}/spool",
+         *(word for key, path in files.items() for word in ("--set", f"listen.{key}={path}"))],
+        stderr=subprocess.PIPE, timeout=60, check=False)
+    assert done.returncode == 1
+    assert b"tls_unusable" in done.stderr and b"/nowhere.pem" in done.stderr
