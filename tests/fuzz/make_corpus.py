@@ -132,6 +132,7 @@ def session():
     yield "empty-body", b"\x02" + sent(0, amqp.method("basic.publish")) + sent(1, amqp.header(0))
     yield "transaction", (b"\x02" + tx + message + sent(0, amqp.method("tx.commit")) + message
                           + sent(0, amqp.method("tx.rollback")) + close)
+    yield "long-transaction", b"\x02" + tx + message * 4 + sent(0, amqp.method("tx.commit"))
     yield "two-channels", (b"\x02" + sent(0, amqp.method("channel.open"), channel=2) + message
                            + sent(0, amqp.method("basic.publish"), channel=2) + message)
     for name, payload in methods():
