@@ -29,7 +29,7 @@ static void on_first_turn(uv_timer_t *timer)
 {
     struct proxy *proxy = timer->data;
     int len = sizeof address;
-    ENSURE(uv_tcp_getsockname(&proxy->listener, (struct sockaddr *)&address, &len) == 0);
+    ENSURE(uv_tcp_getsockname(&proxy->plain.tcp, (struct sockaddr *)&address, &len) == 0);
     sem_post(&listening);
 }
 
@@ -73,21 +73,31 @@ static void stop(void)
     ENSURE(nftw(folder, unlink_entry, 8, FTW_DEPTH | FTW_PHYS) == 0);
 }
 
-/* A port that refuses as long as this process lives, for nobody listens on it. */
-static uint16_t refusing_port(void)
+/* A port that is taken and refuses, for nobody listens on it, until *fd is closed. */
+static uint16_t refusing_port(int *out)
 {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof at;
     ENSURE(fd >= 0 && bind(fd, (struct sockaddr *)&at, len) == 0);
     ENSURE(getsockname(fd, (struct sockaddr *)&at, &len) == 0);
+    *out = fd;
     return ntohs(at.sin_port);
+}
+
+static uint16_t free_port(void)
+{
+    int fd;
+    uint16_t port = refusing_port(&fd);
+    close(fd);
+    return port;
 }
 
 static void load_config(const char *unverified_logins)
 {
     char url[64], path[128], logins[64];
-    snprintf(url, sizeof url, "upstream.url=amqp://127.0.0.1:%u", refusing_port());
+    int kept; /* as long as this process lives */
+    snprintf(url, sizeof url, "upstream.url=amqp://127.0.0.1:%u", refusing_port(&kept));
     snprintf(path, sizeof path, "spool.path=%s/spool", folder);
     snprintf(logins, sizeof logins, "spool.unverified_logins=%s", unverified_logins);
     const char *const sets[] = {url,
@@ -101,7 +111,7 @@ static void load_config(const char *unverified_logins)
     struct config_sources given = {
         .file = "/dev/null", .sets = sets, .set_count = sizeof sets / sizeof *sets};
     ENSURE(config_load(&config, &given, stderr));
-    config.listen.port = 0; /* a free one: no file may ask for that */
+    config.listen.port = free_port();
 }
 
 void proxy_thread_start(const char *unverified_logins)
