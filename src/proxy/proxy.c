@@ -35,6 +35,16 @@ static void on_before_poll(uv_prepare_t *handle)
         channel_flush_acks(LIST_ENTRY(node, struct channel, ack_node));
 }
 
+/* The spool has room again, which no answer to a job tells. */
+static void look_at_room(struct proxy *proxy)
+{
+    bool has_room = proxy->spooler && spooler_has_room(proxy->spooler);
+    bool again = has_room && !proxy->had_room;
+    proxy->had_room = has_room;
+    for (struct list *n = proxy->pools.next; again && n != &proxy->pools; n = n->next)
+        pool_wake(LIST_ENTRY(n, struct pool, node));
+}
+
 static void tick_all(struct proxy *proxy, uint64_t now)
 {
     struct list *next;
@@ -204,6 +214,7 @@ static void on_tick(uv_timer_t *timer)
     struct proxy *proxy = timer->data;
     uint64_t now = proxy_now(proxy);
     tick_all(proxy, now);
+    look_at_room(proxy);
     if (proxy->stage == PROXY_RUNNING)
         cleanup(proxy, now);
     advance_end(proxy);

@@ -63,7 +63,7 @@ bool queue_has_backlog(const struct queue *queue)
     return queue->waiting + queue->appending > 0;
 }
 
-static uint64_t queue_used(const struct queue *queue)
+uint64_t queue_used(const struct queue *queue)
 {
     return queue->waiting + queue->appending + queue->reserved + queue->retained;
 }

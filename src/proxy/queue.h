@@ -45,6 +45,8 @@ void queue_set_password(struct queue *, const char *password);
 
 /* True while publishes must go behind what waits. */
 bool queue_has_backlog(const struct queue *);
+/* Places taken: by what waits, is on its way, or has begun to arrive. */
+uint64_t queue_used(const struct queue *);
 /* How many more messages find room within pool.publish_buffer_size. */
 uint64_t queue_room(const struct queue *);
 /* True if one more publish finds room within pool.publish_buffer_size. */

@@ -64,20 +64,20 @@ static enum route refuse_offline(struct channel *ch)
     return ROUTE_REFUSED;
 }
 
-static enum route refuse_full(struct channel *ch)
+static enum route refuse_full(struct channel *ch, const char *what)
 {
     struct pool *pool = ch->client->pool;
     const struct config *config = pool->proxy->config;
     if (config->spool.overflow == OVERFLOW_BLOCK) {
-        client_tell_blocked(ch->client, true, "publish buffer full");
+        client_tell_blocked(ch->client, true, what);
         return ROUTE_HELD;
     }
     char text[96];
-    snprintf(text, sizeof text, "RESOURCE_ERROR - publish buffer full (%llu messages)",
-             (unsigned long long)config->pool.publish_buffer_size);
+    snprintf(text, sizeof text, "RESOURCE_ERROR - %s", what);
     pool->proxy->counters.queue_full++;
     LOG(LOG_WARN, "queue_full", LOG_T("user", pool->user), LOG_T("vhost", pool->vhost),
-        LOG_N("messages", config->pool.publish_buffer_size), LOG_T("client", ch->client->peer));
+        LOG_T("reason", what), LOG_N("messages", queue_used(pool->queue)),
+        LOG_T("client", ch->client->peer));
     if (config->spool.overflow == OVERFLOW_DISCONNECT) {
         client_refuse(ch->client, 506, text, AMQP_BASIC_PUBLISH_METHOD);
         return ROUTE_REFUSED;
@@ -108,8 +108,13 @@ enum route router_begin_publish(struct channel *ch, const struct publish *publis
         /* Places taken by what is on its way to RabbitMQ become free by themselves. */
         if (pool->state == POOL_LIVE || queue_holds(queue))
             return ROUTE_HELD;
-        return refuse_full(ch);
+        char what[64];
+        snprintf(what, sizeof what, "publish buffer full (%llu messages)",
+                 (unsigned long long)pool->proxy->config->pool.publish_buffer_size);
+        return refuse_full(ch, what);
     }
+    if (pool->state != POOL_LIVE && !spooler_has_room(pool->proxy->spooler))
+        return refuse_full(ch, "the spool has no room");
     client_tell_blocked(ch->client, false, NULL);
     queue->reserved++;
     ch->reserved = true;

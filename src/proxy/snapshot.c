@@ -69,6 +69,8 @@ static const char *why_not_ready(const struct snapshot *s, const struct proxy *p
         proxy_buffers(proxy) ? spooler_failure(proxy->spooler, proxy_now(proxy)) : NULL;
     if (failure)
         return failure;
+    if (proxy_buffers(proxy) && !spooler_has_room(proxy->spooler))
+        return "the spool has no room";
     for (uint32_t i = 0; i < s->queue_count; i++) {
         const struct snapshot_queue *queue = &s->queues[i];
         bool away = queue->state != SNAPSHOT_LIVE && queue->state != SNAPSHOT_IDLE;

@@ -20,6 +20,12 @@
 static void tell_publisher(struct channel *channel, const struct job *job)
 {
     channel->spooling -= job->append.count;
+    bool rejects = channel->client->proxy->config->spool.overflow == OVERFLOW_REJECT;
+    if (job->status != STATUS_OK && rejects && job->context && !job->append.commit) {
+        channel_nack(channel, job->context, false);
+        channel_settled(channel);
+        return;
+    }
     if (job->status != STATUS_OK) {
         char text[256];
         snprintf(text, sizeof text, "RESOURCE_ERROR - the spool cannot take it: %.200s",

@@ -42,7 +42,9 @@ struct spooler {
     uint64_t sync_interval_ms; /* 0: never by time */
     _Atomic bool shorten_expiration;
     bool unsynced;
-    bool worked; /* since the last rest */
+    bool worked;  /* since the last rest */
+    bool failing; /* the last commit failed */
+    _Atomic bool has_room;
     struct spool_gauges gauges;
     uint64_t failed_ms; /* when the last write failed; 0: it did not */
     char failed_text[256];
@@ -211,6 +213,7 @@ static enum status commit(struct spooler *sp, struct failure *failure)
     enum status status = store_commit(sp->store, failure);
     if (status == STATUS_OK)
         spool_gauges_add_commit(&sp->gauges, uv_hrtime() - started_ns);
+    sp->failing = status != STATUS_OK;
     return status;
 }
 
@@ -388,16 +391,30 @@ static uint64_t wait_ms(const struct spooler *sp)
     return soon ? REST_MS : sp->sync_interval_ms;
 }
 
-/* Nothing has come for a moment: time for what can wait. */
-static void rest(struct spooler *sp)
+static void look_at_room(struct spooler *sp)
 {
-    struct failure failure;
-    if (!sp->worked || !sp->store)
-        return;
-    sp->worked = false;
-    reopen_if_fatal(sp, store_rest(sp->store, &failure));
     if (sp->store)
         spool_gauges_update(&sp->gauges, sp->store);
+    sp->has_room = sp->store && !sp->failing && store_has_room(sp->store);
+}
+
+/* Nothing has come for a moment: time for what can wait. While there is no room, it is looked for
+ * again and again: it may have been made by somebody else. */
+static void rest(struct spooler *sp)
+{
+    struct failure failure = {0};
+    if (!sp->worked)
+        return;
+    enum status status = ensure_store(sp, &failure) ? STATUS_OK : failure.status;
+    if (status == STATUS_OK && sp->failing)
+        status = store_probe(sp->store, &failure);
+    if (status == STATUS_OK) {
+        sp->failing = false;
+        status = store_rest(sp->store, &failure);
+    }
+    reopen_if_fatal(sp, status);
+    look_at_room(sp);
+    sp->worked = !sp->has_room;
 }
 
 static void thread_main(void *arg)
@@ -416,8 +433,7 @@ static void thread_main(void *arg)
             for (struct mail *mail = batch.first; mail; mail = mail->next)
                 if (!is_write((struct job *)mail))
                     run_read(sp, (struct job *)mail);
-            if (sp->store)
-                spool_gauges_update(&sp->gauges, sp->store);
+            look_at_room(sp);
             outbox_post(&sp->outbox, &batch);
         }
         if (sp->sync_interval_ms && uv_hrtime() - last_sync_ns >= sp->sync_interval_ms * 1000000) {
@@ -474,6 +490,11 @@ void spooler_post(struct spooler *sp, struct job *job)
     sp->pending++;
     sp->pending_bytes += job_append_bytes(job);
     mail_append(&sp->outgoing, &job->mail);
+}
+
+bool spooler_has_room(const struct spooler *sp)
+{
+    return sp->has_room;
 }
 
 uint64_t spooler_pending(const struct spooler *sp)
@@ -571,7 +592,8 @@ struct spooler *spooler_open(uv_loop_t *loop, const struct config *config,
         return NULL;
     }
     spool_gauges_init(&sp->gauges);
-    spool_gauges_update(&sp->gauges, sp->store);
+    look_at_room(sp);
+    sp->worked = true;
     inbox_init(&sp->inbox);
     outbox_init(&sp->outbox, loop, on_mail, sp);
     ENSURE(uv_prepare_init(loop, &sp->hand_over) == 0);

@@ -40,6 +40,9 @@ void spooler_close(struct spooler *, void (*on_closed)(void *arg), void *arg);
 void spooler_post(struct spooler *, struct job *);
 /* True while so much waits for the disk that publishers should be held. */
 bool spooler_is_full(const struct spooler *);
+/* False while a message of ordinary size would not find room in the spool, or writing fails: as of
+ * the last batch, and looked at again some times a second. */
+bool spooler_has_room(const struct spooler *);
 /* Jobs posted whose `done` has not run. */
 uint64_t spooler_pending(const struct spooler *);
 /* The spool as of the last batch; the caller frees view->queues. */

@@ -21,6 +21,7 @@
 
 enum {
     RECOUNT_MS = 100,
+    ORDINARY_BYTES = 128 * 1024, /* a message that is not large */
     RESERVE_MIN_BYTES = 1024 * 1024,
     RESERVE_DIVISOR = 64,    /* of max_size */
     RESERVE_DIVISOR_MAX = 4, /* but no more than this share of a small one */
@@ -231,8 +232,12 @@ enum status store_open(struct store **store, const struct store_options *options
     if (status == STATUS_OK)
         status = env_open(&s->env, options->path, options->max_size_bytes,
                           options->sync == STORE_SYNC_LATER ? MDB_NOSYNC : 0, failure);
-    if (status == STATUS_OK)
+    mdb_filehandle_t fd = -1;
+    if (status == STATUS_OK) {
+        mdb_env_get_fd(s->env, &fd);
+        room_init(&s->room, fd, s->max_bytes);
         status = load(s, failure);
+    }
     if (status == STATUS_OK)
         status = home_sync(options->path, failure);
     if (status != STATUS_OK) {
@@ -468,9 +473,39 @@ enum status store_queue_put(struct store *s, const char *user, const char *vhost
     return STATUS_OK;
 }
 
+static enum status give_back(struct store *s, struct failure *failure)
+{
+    MDB_txn *txn;
+    MDB_envinfo info;
+    mdb_env_info(s->env, &info);
+    uint64_t end = (info.me_last_pgno + 1) * s->page_bytes;
+    if (s->is_reader_behind || end < s->used_bytes)
+        return STATUS_OK; /* somebody still reads what is free */
+    int error = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn);
+    if (error)
+        return env_error(failure, error, "looking for disk space to give back");
+    enum status status = room_give_back(&s->room, txn, end - s->used_bytes, failure);
+    mdb_txn_abort(txn);
+    return status;
+}
+
 enum status store_rest(struct store *s, struct failure *failure)
 {
-    return store_recount(s, failure);
+    enum status status = store_recount(s, failure);
+    return status == STATUS_OK ? give_back(s, failure) : status;
+}
+
+enum status store_probe(struct store *s, struct failure *failure)
+{
+    return pass_transaction(s, failure);
+}
+
+bool store_has_room(struct store *s)
+{
+    uint64_t message = s->max_bytes / RESERVE_DIVISOR;
+    if (message > ORDINARY_BYTES)
+        message = ORDINARY_BYTES;
+    return store_fits(s, message) && room_has(&s->room, s->used_bytes + s->held_bytes + message);
 }
 
 void store_usage(struct store *s, uint64_t *used_bytes, uint64_t *max_bytes)

@@ -110,8 +110,12 @@ enum status store_read(struct store *, uint32_t queue, uint64_t after,
                        bool (*visit)(void *arg, const struct store_record *),
                        void (*damaged)(void *arg, uint64_t seq), void *arg, struct failure *);
 
-/* To be called when nothing has been asked for a while: counts what is in use. Not inside a write
- * transaction. */
+/* To be called when nothing has been asked for a while: counts what is in use, gives disk space
+ * back after a large backlog. Not inside a write transaction. */
 enum status store_rest(struct store *, struct failure *);
+/* Commits a transaction that changes nothing: whether writing works. */
+enum status store_probe(struct store *, struct failure *);
+/* True if a message of ordinary size would find room, in the map and on the disk. */
+bool store_has_room(struct store *);
 /* Bytes of the map in use, and its limit; between two rests an estimate on the safe side. */
 void store_usage(struct store *, uint64_t *used_bytes, uint64_t *max_bytes);

@@ -8,6 +8,7 @@
 #include <lmdb.h>
 
 #include "spool/directory.h"
+#include "spool/room.h"
 #include "spool/store.h"
 #include "spool/walk.h"
 
@@ -34,6 +35,7 @@ struct store {
     struct queue_slot *slots;
     uint32_t slot_count;
 
+    struct room room; /* on the disk */
     uint64_t max_bytes;
     uint64_t reserve_bytes; /* appends stop that far below max_bytes */
     uint64_t used_bytes;    /* as last counted, plus what was written since */
@@ -50,6 +52,8 @@ struct store {
 struct queue_slot *store_slot(struct store *, uint32_t id);
 /* Deletes the parts of a body; those that are missing are no error. Returns an LMDB error. */
 int store_delete_parts(struct store *, const struct queue_slot *, uint64_t seq, uint32_t parts);
+/* True if so many more bytes fit into the map, short of the reserve. */
+bool store_fits(const struct store *, uint64_t cost);
 /* Counts used and held bytes, also inside a transaction. */
 enum status store_recount(struct store *, struct failure *);
 /* Keeps the queue's counters as they are, in case the transaction fails; call before changing them.

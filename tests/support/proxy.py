@@ -55,7 +55,8 @@ def parse_line(line):
 class Proxy:
     """`options` are SECTION.KEY: value. Starts at once unless `start` is false."""
 
-    def __init__(self, upstream_url, options=None, start=True):
+    def __init__(self, upstream_url, options=None, start=True, environment=None):
+        self.environment = environment or {}
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="amqpbuf-proxy-"))
         self.spool = self.folder / "spool"
         self.port = free_port()
@@ -90,7 +91,7 @@ class Proxy:
         with open(self.log_path, "ab") as log:
             self._process = spawn([str(BINARY), "-c", str(self.folder / "proxy.ini")],
                                   cwd=self.folder, stdout=log, stderr=log,
-                                  env=dict(os.environ, **_SANITIZERS))
+                                  env=dict(os.environ, **{**_SANITIZERS, **self.environment}))
         self.wait_event("listening")
         return self
 

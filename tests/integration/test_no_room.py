@@ -1,0 +1,169 @@
+"""A disk that is full, fails, or is read-only: publishers are told, what was accepted stays, and
+service goes on by itself once there is room."""
+
+import pytest
+
+from support.disk import Disk
+from support.raw import RawClient
+from support.wait import wait_until
+
+BODY = b"x" * 10000
+
+
+@pytest.fixture
+def disk(tmp_path):
+    return Disk(tmp_path)
+
+
+@pytest.fixture
+def away(broker, make_proxy, disk):
+    """away(options): a proxy that has lost its broker, its spool on that disk."""
+    def make(options=None):
+        proxy = make_proxy(broker.url, options, environment=disk.environment)
+        with RawClient(proxy.port) as client:
+            client.open_channel()
+            client.close()
+        broker.down()
+        proxy.wait_event("buffering_started")
+        return proxy
+    return make
+
+
+def publish_until_refused(proxy):
+    """Bodies that were acked, in order, and the text of the refusal."""
+    acked = []
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        while True:
+            body = b"%d " % len(acked) + BODY
+            client.publish(body, "q")
+            answer = client.read()
+            if answer.name != "basic.ack":
+                assert answer.name == "connection.close", answer
+                assert answer.args["reply_code"] == 506
+                return acked, answer.args["reply_text"]
+            acked.append(body)
+
+
+def goes_on(proxy):
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        client.publish(b"again", "q")
+        return client.read().name == "basic.ack"
+
+
+@pytest.mark.parametrize("fault", ["full", "sync", "readonly"])
+def test_accepted_messages_stay_and_service_resumes(broker, away, disk, fault):
+    proxy = away()
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        for number in range(20):
+            client.publish(b"before %d" % number, "q")
+        client.acked_up_to(20)
+        client.close()
+    disk.become(fault)
+    acked, text = publish_until_refused(proxy)
+    assert "room" in text or "cannot take it" in text
+    assert bool(acked) == (fault == "full")  # what was claimed ahead, and nothing else
+    disk.mend()
+    wait_until(lambda: goes_on(proxy), lambda: proxy.failure("service resumes"))
+    proxy.inspect("verify")
+    proxy.crash_and_start()
+    broker.up()
+    proxy.wait_empty()
+    arrived = list(dict.fromkeys(message.body for message in broker.messages))
+    assert arrived == [b"before %d" % n for n in range(20)] + acked + [b"again"]
+
+
+def test_drain_on_a_full_disk(broker, away, disk):
+    """Deletions need pages too, and have them."""
+    proxy = away()
+    disk.become("full")
+    acked, _ = publish_until_refused(proxy)
+    assert len(acked) > 50
+    broker.up()
+    proxy.wait_empty()
+    assert [message.body for message in broker.messages] == acked
+    assert proxy.events("delete_failed") == []
+
+
+def test_overflow_block_holds_publishers_until_there_is_room(broker, away, disk):
+    proxy = away({"spool.overflow": "block"})
+    disk.become("readonly")
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        client.publish(b"found out", "q")  # accepted before anybody knew: refused
+        client.expect_close(506)
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        client.publish(b"held", "q")
+        blocked = client.expect("connection.blocked", 0)
+        assert "room" in blocked.args["reason"]
+        disk.mend()
+        client.expect("connection.unblocked", 0)
+        client.acked_up_to(1)
+        client.close()
+    assert proxy.bodies() == ["held"]
+
+
+def test_overflow_reject_nacks(broker, away, disk):
+    proxy = away({"spool.overflow": "reject"})
+    disk.become("sync")
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        for number in range(3):
+            client.publish(b"%d" % number, "q")
+            assert client.expect("basic.nack").args["delivery_tag"] == number + 1
+        disk.mend()
+
+        def is_taken():
+            client.publish(b"taken", "q")
+            return client.read().name == "basic.ack"
+        wait_until(is_taken, "it is taken again")
+        client.close()
+    assert proxy.bodies() == ["taken"]
+
+
+def test_live_publishing_does_not_mind(broker, make_proxy, disk):
+    proxy = make_proxy(broker.url, environment=disk.environment)
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        disk.become("readonly")
+        client.publish(b"live", "q")
+        client.acked_up_to(1)
+        client.close()
+    disk.mend()
+    assert [message.body for message in broker.messages] == [b"live"]
+
+
+def test_disk_space_goes_back_after_a_backlog(broker, make_proxy):
+    proxy = make_proxy(broker.url, {"spool.sync": "never"})
+    body, count = b"x" * 1_000_000, 150
+    data = proxy.spool / "data.mdb"
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        broker.down()
+        proxy.wait_event("buffering_started")
+        for tag in range(1, count + 1):
+            client.publish(body, "q")
+            client.acked_up_to_tags({tag})
+        client.close()
+    full = data.stat().st_blocks * 512
+    assert full > count * len(body)
+    broker.up()
+    proxy.wait_empty()
+    wait_until(lambda: data.stat().st_blocks * 512 < full / 5,
+               lambda: f"blocks go back, {data.stat().st_blocks * 512} of {full} are left")
+    broker.down()  # and all of it can be used again
+    proxy.wait_event("buffering_started", 2)
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        for tag in range(1, 31):
+            client.publish(body, "q")
+            client.acked_up_to_tags({tag})
+        client.close()
+    proxy.inspect("verify")
+    proxy.crash_and_start()
+    assert proxy.waiting() == 30
+    broker.up()
+    proxy.wait_empty()

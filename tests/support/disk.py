@@ -1,0 +1,63 @@
+"""A disk under data.mdb that can be filled, broken, and cut off the power (disk.c, preloaded)."""
+
+import os
+import pathlib
+import struct
+
+from .proxy import BINARY
+
+LIBRARY = os.environ.get("AMQPBUF_TEST_DISK", str(BINARY.parent / "disk.so"))
+PAGE = 4096
+
+
+class Disk:
+    def __init__(self, folder, keeps_journal=False):
+        self.fault, self.journal = folder / "fault", folder / "journal"
+        self.mend()
+        self.environment = {
+            "LD_PRELOAD": LIBRARY, "DISK_FAULT": str(self.fault),
+            # The sanitizer has to put up with a library in front of it.
+            "ASAN_OPTIONS": "verify_asan_link_order=0:detect_leaks=1:exitcode=99",
+        }
+        if keeps_journal:
+            self.environment["DISK_JOURNAL"] = str(self.journal)
+
+    def become(self, what):
+        """`full`, `sync` (fails) or `readonly`."""
+        temporary = self.fault.with_suffix(".new")
+        temporary.write_text(what + "\n")
+        temporary.replace(self.fault)
+
+    def mend(self):
+        self.become("fine")
+
+    def written(self):
+        """Length of the journal now: a moment that images can be made for."""
+        return self.journal.stat().st_size
+
+
+def read_journal(path):
+    """[(end of the entry in the file, kind, offset, bytes)]"""
+    data, at, entries = pathlib.Path(path).read_bytes(), 0, []
+    while at < len(data):
+        kind = data[at:at + 1]
+        offset, length = struct.unpack_from("=QQ", data, at + 1)
+        at += 17 + length
+        entries.append((at, kind, offset, data[at - length:at]))
+    return entries
+
+
+def image(entries, upto, keep):
+    """The file as a power cut may leave it once `upto` entries were written: what was synced, and of
+    the rest those pages for which `keep` says so. A page is kept or lost as a whole: half a page is
+    what LMDB's own checks are for, and its two meta pages are written durably."""
+    synced = max((n + 1 for n in range(upto) if entries[n][1] in b"S"), default=0)
+    data = bytearray()
+    for number, (_, kind, offset, content) in enumerate(entries[:upto]):
+        for start in range(0, len(content), PAGE):
+            if number < synced or kind == b"D" or keep():
+                end = offset + start + len(content[start:start + PAGE])
+                if len(data) < end:
+                    data.extend(bytes(end - len(data)))
+                data[offset + start:end] = content[start:start + PAGE]
+    return bytes(data)
