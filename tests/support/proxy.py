@@ -196,6 +196,11 @@ class Proxy:
         status = pathlib.Path(f"/proc/{self.pid}/status").read_text()
         return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) * 1024
 
+    def own_bytes(self):
+        """Resident memory without what is mapped from files, which the kernel takes as it likes."""
+        status = pathlib.Path(f"/proc/{self.pid}/status").read_text()
+        return int(re.search(r"RssAnon:\s+(\d+) kB", status)[1]) * 1024
+
     def inspect(self, *arguments):
         done = subprocess.run([str(INSPECT), "-s", str(self.spool), *arguments],
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
