@@ -51,7 +51,8 @@ struct config {
         uint32_t sync_interval_ms;
         enum config_overflow overflow;
         enum config_logins unverified_logins;
-        char *key_file; /* "" : <path>/credential.key */
+        uint32_t forget_after_ms; /* 0: never */
+        char *key_file;           /* "" : <path>/credential.key */
     } spool;
     struct {
         enum config_confirms confirms;

@@ -99,6 +99,9 @@ const struct config_option config_table[] = {
     {"spool", "unverified_logins", CONFIG_ENUM, RELOAD, "reject", 0, 0, AT(spool.unverified_logins),
      "logins that RabbitMQ has not accepted before, while it is away: reject or accept",
      "reject accept"},
+    {"spool", "forget_after", CONFIG_DURATION, RELOAD, "720h", 0, MONTH, AT(spool.forget_after_ms),
+     "a login that nobody uses for so long, and whose queue is empty, is forgotten; 0: never",
+     NULL},
     {"spool", "key_file", CONFIG_TEXT, RESTART, "", 0, 0, AT(spool.key_file),
      "file with the key that seals stored passwords, made with mode 0600; unset: credential.key in "
      "path",

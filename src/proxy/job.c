@@ -73,6 +73,7 @@ void job_free(struct job *job)
     case JOB_REJECT:
         free(job->reject.text);
         break;
+    case JOB_QUEUE_DROP:
     case JOB_RETRY:
     case JOB_DISCARD:
         break;

@@ -16,6 +16,7 @@
 
 enum job_type {
     JOB_QUEUE_PUT,
+    JOB_QUEUE_DROP,
     JOB_APPEND,
     JOB_DELETE,
     JOB_REJECT,

@@ -323,6 +323,14 @@ static void store_login(struct pool *pool)
     spooler_post(pool->proxy->spooler, job);
 }
 
+void pool_forgotten(struct pool *pool)
+{
+    if (pool->client_count > 0 && pool->login == LOGIN_PROVEN)
+        store_login(pool);
+    else if (list_empty(&pool->upstreams))
+        pool->login = LOGIN_UNKNOWN;
+}
+
 void pool_login_client(struct pool *pool, struct client *client)
 {
     (void)client;

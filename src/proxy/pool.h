@@ -73,6 +73,9 @@ void pool_update(struct pool *);
 /* Lets held clients try again before the loop polls next. */
 void pool_wake(struct pool *);
 void pool_run_wakes(struct proxy *);
+/* The spool has forgotten its login; if somebody has come meanwhile it is stored anew, else the
+ * pool is as one that RabbitMQ has not been asked about. */
+void pool_forgotten(struct pool *);
 /* Once a cleanup interval: closes what was idle for pool.idle_timeout. */
 void pool_cleanup(struct pool *, uint64_t now_ms);
 const struct config_upstream *pool_target(struct pool *);

@@ -79,6 +79,8 @@ static void cleanup(struct proxy *proxy, uint64_t now)
         next = n->next;
         pool_cleanup(LIST_ENTRY(n, struct pool, node), now);
     }
+    for (struct list *n = proxy->queues.next; proxy->spooler && n != &proxy->queues; n = n->next)
+        queue_cleanup(LIST_ENTRY(n, struct queue, node), now);
 }
 
 /* ---- the end ---- */

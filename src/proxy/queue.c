@@ -9,6 +9,7 @@
 #include "proxy/drain.h"
 #include "proxy/pool.h"
 #include "proxy/proxy.h"
+#include "proxy/spooler.h"
 #include "spool/credential.h"
 
 struct queue *queue_find(struct proxy *proxy, const char *user, const char *vhost)
@@ -31,6 +32,7 @@ struct queue *queue_new(struct proxy *proxy, const char *user, const char *vhost
     ENSURE(queue->user && queue->vhost);
     list_init(&queue->pools);
     queue->handle = handles_add(queue);
+    queue->made_ms = proxy_now(proxy);
     list_append(&proxy->queues, &queue->node);
     return queue;
 }
@@ -103,6 +105,53 @@ void queue_drain_if_possible(struct queue *queue)
         if (pool->state == POOL_DRAINING)
             queue->drain = drain_start(queue, pool);
     }
+}
+
+/* ---- forgetting ---- */
+
+static bool is_in_use(const struct queue *queue, uint64_t now_ms)
+{
+    uint64_t after = queue->proxy->config->spool.forget_after_ms;
+    if (queue_used(queue) > 0 || queue->rejected > 0 || queue->drain ||
+        now_ms - queue->made_ms < after)
+        return true;
+    for (struct list *n = queue->pools.next; n != &queue->pools; n = n->next) {
+        const struct pool *pool = LIST_ENTRY(n, struct pool, queue_node);
+        if (pool->client_count > 0 || pool->pinned || now_ms - pool->idle_since_ms < after)
+            return true;
+    }
+    return false;
+}
+
+static void on_dropped(struct job *job)
+{
+    struct queue *queue = handles_get(job->owner);
+    if (!queue)
+        return;
+    queue->dropping = false;
+    if (job->status != STATUS_OK) { /* a message has come meanwhile, or the disk fails */
+        LOG(LOG_INFO, "login_kept", LOG_T("user", queue->user), LOG_T("vhost", queue->vhost),
+            LOG_T("reason", job->error));
+        return;
+    }
+    LOG(LOG_INFO, "login_forgotten", LOG_T("user", queue->user), LOG_T("vhost", queue->vhost));
+    queue->id = 0;
+    if (list_empty(&queue->pools)) {
+        queue_free(queue);
+        return;
+    }
+    for (struct list *n = queue->pools.next; n != &queue->pools; n = n->next)
+        pool_forgotten(LIST_ENTRY(n, struct pool, queue_node));
+}
+
+void queue_cleanup(struct queue *queue, uint64_t now_ms)
+{
+    if (queue->id == 0 || queue->dropping || queue->proxy->config->spool.forget_after_ms == 0 ||
+        is_in_use(queue, now_ms))
+        return;
+    queue->dropping = true;
+    spooler_post(queue->proxy->spooler,
+                 job_new(JOB_QUEUE_DROP, queue->id, on_dropped, queue->handle));
 }
 
 void queue_pause(struct queue *queue, bool paused)

@@ -23,6 +23,8 @@ struct queue {
     char *password; /* the last that RabbitMQ accepted; NULL if none is known */
     uint32_t id;    /* in the store; 0 until it has been put there */
     uint64_t handle;
+    uint64_t made_ms;
+    bool dropping;      /* the spool is being told to forget it */
     uint64_t waiting;   /* records committed and not yet deleted */
     uint64_t appending; /* records on their way to the spool */
     uint64_t reserved;  /* publishes that have begun to arrive */
@@ -58,5 +60,8 @@ bool queue_holds(struct queue *);
 void queue_drain_if_possible(struct queue *);
 /* Pauses the drain, or lets it go on. What is under way is finished first. */
 void queue_pause(struct queue *, bool paused);
+/* Once a cleanup interval: forgets a login that nobody has used for spool.forget_after, if nothing
+ * is left in its queue. */
+void queue_cleanup(struct queue *, uint64_t now_ms);
 /* To be called after any of the counters or the drain changed: pools change their state. */
 void queue_changed(struct queue *);

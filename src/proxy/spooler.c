@@ -159,6 +159,7 @@ static enum status run_write(struct spooler *sp, struct job *job, struct failure
     case JOB_RETRY:
     case JOB_DISCARD:
         return run_rejected(sp, job, failure);
+    case JOB_QUEUE_DROP:
     case JOB_READ:
         break;
     }
@@ -259,7 +260,7 @@ static bool write_together(struct spooler *sp, struct mail_chain *batch)
 
 static bool is_write(const struct job *job)
 {
-    return job->type != JOB_READ;
+    return job->type != JOB_READ && job->type != JOB_QUEUE_DROP;
 }
 
 static void run_writes(struct spooler *sp, struct mail_chain *batch)
@@ -376,6 +377,21 @@ static void run_read(struct spooler *sp, struct job *job)
     reopen_if_fatal(sp, status);
 }
 
+/* What is not part of the batch's transaction. */
+static void run_aside(struct spooler *sp, struct job *job)
+{
+    if (job->type == JOB_READ) {
+        run_read(sp, job);
+        return;
+    }
+    struct failure failure = {0};
+    enum status status = ensure_store(sp, &failure)
+                             ? store_queue_drop(sp->store, job->queue, &failure)
+                             : failure.status;
+    set_result(job, status, &failure);
+    reopen_if_fatal(sp, status);
+}
+
 static void sync_if_due(struct spooler *sp)
 {
     if (!sp->unsynced || !sp->store)
@@ -432,7 +448,7 @@ static void thread_main(void *arg)
             run_writes(sp, &batch);
             for (struct mail *mail = batch.first; mail; mail = mail->next)
                 if (!is_write((struct job *)mail))
-                    run_read(sp, (struct job *)mail);
+                    run_aside(sp, (struct job *)mail);
             look_at_room(sp);
             outbox_post(&sp->outbox, &batch);
         }

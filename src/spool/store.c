@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "spool/big_endian.h"
 #include "spool/directory.h"
 #include "spool/env.h"
 #include "spool/home.h"
@@ -27,6 +28,8 @@ enum {
     RESERVE_DIVISOR_MAX = 4, /* but no more than this share of a small one */
     MARGIN_DIVISOR = 16,     /* of max_size: nearer to it, free pages are counted every time */
 };
+
+#define LAST_DROPPED "last_dropped" /* in `meta` */
 
 /* ---- opening ---- */
 
@@ -119,6 +122,18 @@ static enum status load_lists(struct queue_slot *slot, MDB_txn *txn, struct fail
     return env_error(failure, error, "looking for the end of a queue");
 }
 
+/* Queues that were dropped keep their ids to themselves. */
+static int load_last_dropped(struct store *s, MDB_txn *txn)
+{
+    MDB_val key = {sizeof LAST_DROPPED - 1, LAST_DROPPED}, data;
+    int error = mdb_get(txn, s->meta, &key, &data);
+    if (error == MDB_NOTFOUND)
+        return 0;
+    if (!error && data.mv_size == 4)
+        s->last_dropped = (uint32_t)big_endian_get(data.mv_data, 4);
+    return error;
+}
+
 static enum status load_queues(struct store *s, MDB_txn *txn, struct failure *failure)
 {
     MDB_cursor *cursor;
@@ -207,6 +222,8 @@ static enum status load(struct store *s, struct failure *failure)
     if (error)
         return env_error(failure, error, "starting to read the spool");
     enum status status = open_databases(s, txn, failure);
+    if (status == STATUS_OK)
+        status = env_error(failure, load_last_dropped(s, txn), "reading the highest queue's id");
     if (status == STATUS_OK)
         status = load_queues(s, txn, failure);
     if (status != STATUS_OK) {
@@ -416,7 +433,7 @@ static struct queue_slot *find_by_name(struct store *s, const char *user, const 
 
 static uint32_t next_id(const struct store *s)
 {
-    uint32_t id = 0;
+    uint32_t id = s->last_dropped;
     for (uint32_t i = 0; i < s->slot_count; i++)
         if (s->slots[i].entry.id > id)
             id = s->slots[i].entry.id;
@@ -441,6 +458,60 @@ static enum status make_queue(struct store *s, const char *user, const char *vho
         return status;
     }
     *made = slot;
+    return STATUS_OK;
+}
+
+static bool is_empty(MDB_txn *txn, const struct queue_slot *slot)
+{
+    MDB_stat waiting, rejected;
+    return mdb_stat(txn, slot->waiting, &waiting) == 0 && waiting.ms_entries == 0 &&
+           mdb_stat(txn, slot->rejected, &rejected) == 0 && rejected.ms_entries == 0;
+}
+
+static int drop(struct store *s, MDB_txn *txn, const struct queue_slot *slot, uint32_t highest)
+{
+    uint8_t key_bytes[4], value[4];
+    directory_key(key_bytes, slot->entry.id);
+    directory_key(value, highest);
+    MDB_val key = {sizeof key_bytes, key_bytes}, data = {sizeof value, value};
+    MDB_val name = {sizeof LAST_DROPPED - 1, LAST_DROPPED};
+    int error = mdb_drop(txn, slot->waiting, 1);
+    if (!error)
+        error = mdb_drop(txn, slot->rejected, 1);
+    if (!error)
+        error = mdb_drop(txn, slot->parts, 1);
+    if (!error)
+        error = mdb_del(txn, s->queues, &key, NULL);
+    return error ? error : mdb_put(txn, s->meta, &name, &data, 0);
+}
+
+enum status store_queue_drop(struct store *s, uint32_t id, struct failure *failure)
+{
+    ENSURE(!s->txn);
+    MDB_txn *txn;
+    struct queue_slot *slot = store_slot(s, id);
+    if (!slot)
+        return failure_set(failure, STATUS_NOT_FOUND, "there is no queue %u", id);
+    int error = mdb_txn_begin(s->env, NULL, 0, &txn);
+    if (error)
+        return env_error(failure, error, "starting a transaction");
+    if (!is_empty(txn, slot)) {
+        mdb_txn_abort(txn);
+        return failure_set(failure, STATUS_INVALID, "queue %u is not empty", id);
+    }
+    uint32_t highest = id > s->last_dropped ? id : s->last_dropped;
+    error = drop(s, txn, slot, highest);
+    if (error)
+        mdb_txn_abort(txn);
+    else
+        error = mdb_txn_commit(txn);
+    if (error) { /* its databases are closed by now, and still there */
+        env_error(failure, error, "forgetting a queue");
+        return STATUS_FATAL;
+    }
+    s->last_dropped = highest;
+    directory_entry_clear(&slot->entry);
+    memmove(slot, slot + 1, (size_t)(s->slots + --s->slot_count - slot) * sizeof *slot);
     return STATUS_OK;
 }
 

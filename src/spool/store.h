@@ -82,6 +82,10 @@ enum status store_sync(struct store *, struct failure *);
 enum status store_queue_put(struct store *, const char *user, const char *vhost,
                             const uint8_t *sealed, size_t sealed_len, uint32_t *id,
                             struct failure *);
+/* Forgets a queue in which nothing is left, waiting or rejected, and its login; STATUS_INVALID if
+ * something is. A transaction of its own: not inside a write transaction. Its id is not used again.
+ */
+enum status store_queue_drop(struct store *, uint32_t id, struct failure *);
 /* Appends at the tail; *seq is the number given (from 1, never used twice). */
 enum status store_append(struct store *, uint32_t queue, const struct store_message *,
                          uint64_t *seq, struct failure *);

@@ -34,6 +34,7 @@ struct store {
     int lock_fd;
     struct queue_slot *slots;
     uint32_t slot_count;
+    uint32_t last_dropped; /* highest id of a queue that was dropped */
 
     struct room room; /* on the disk */
     uint64_t max_bytes;

@@ -75,3 +75,38 @@ def test_password_that_is_not_proven_is_refused_in_an_outage(broker, make_proxy)
     proxy.wait_event("drain_finished")
     assert {connection.login[2] for connection in broker.connections if connection.messages} == \
         {"old"}
+
+
+def test_logins_that_nobody_uses_are_forgotten(broker, make_proxy):
+    proxy = make_proxy(broker.url, {"spool.forget_after": "300ms", "pool.cleanup_interval": "50ms",
+                                    "pool.idle_timeout": "100ms"})
+    with RawClient(proxy.port, user="kept") as kept:
+        kept.open_channel(confirms=True)
+        with RawClient(proxy.port, user="gone") as gone:
+            gone.close()
+        with RawClient(proxy.port, user="waits") as waiting:
+            waiting.open_channel(confirms=True)
+            proxy.wait_event("login_forgotten")
+            assert [q["user"] for q in proxy.summary()["queues"]] == ["kept", "waits"]
+            broker.down()
+            proxy.wait_event("buffering_started", 2)
+            waiting.publish(b"x", "q")
+            waiting.acked_up_to(1)
+            waiting.close()
+        with RawClient(proxy.port, user="gone", handshake=False) as gone:  # RabbitMQ is away
+            gone.begin("gone", "guest")
+            gone.tune_ok()
+            gone.send_method(0, "connection.open", vhost="/")
+            assert gone.expect("connection.close").args["reply_code"] == 403
+        kept.publish(b"y", "q")  # a use of it does not end with the queue of another
+        kept.acked_up_to(1)
+        kept.close()
+    proxy.crash_and_start()
+    assert [q["user"] for q in proxy.summary()["queues"]] == ["kept", "waits"]
+    broker.up()
+    proxy.wait_event("login_forgotten", 2)
+    assert proxy.summary()["queues"] == []
+    with RawClient(proxy.port, user="gone") as gone:
+        assert [q["id"] for q in proxy.summary()["queues"]] == [4]  # no id is given twice
+        gone.close()
+    proxy.inspect("verify")
