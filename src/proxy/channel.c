@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/crash_point.h"
 #include "base/handles.h"
 #include "proxy/client.h"
 #include "proxy/pool.h"
@@ -32,6 +33,7 @@ void channel_flush_acks(struct channel *ch)
     wire_send_confirm(&ch->client->stream, ch->number, ch->ack_tag, ch->ack_multiple, false);
     ch->acked = ch->ack_tag;
     ch->ack_tag = 0;
+    CRASH_POINT("after_ack");
 }
 
 void channel_ack(struct channel *ch, uint64_t tag, bool multiple)

@@ -6,6 +6,7 @@
 
 #include "amqp/wire.h"
 #include "base/assert.h"
+#include "base/crash_point.h"
 #include "base/handles.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -275,6 +276,7 @@ static void on_deleted(struct job *job)
                 d->entries[i].state = ENTRY_UNDELETED;
         return;
     }
+    CRASH_POINT("after_delete");
     for (uint32_t i = 0; i < job->delete.count; i++)
         settled(d, job->delete.seqs[i]);
     d->drained += job->delete.count;
@@ -295,6 +297,7 @@ static void on_rejected(struct job *job)
             upstream_abort(d->link.upstream, "a rejected message could not be set aside");
         return;
     }
+    CRASH_POINT("after_reject");
     queue->rejected++;
     counters_add_rejected(&queue->proxy->counters, job->reject.code);
     queue->careful = 0; /* it was the bad one */
@@ -312,6 +315,7 @@ static void delete_entries(struct drain *d, const uint64_t *seqs, uint32_t count
 {
     if (count == 0)
         return;
+    CRASH_POINT("before_delete");
     struct job *job = job_new(JOB_DELETE, d->queue->id, on_deleted, d->handle);
     job->context = d->queue->handle;
     job->delete.seqs = malloc(count * sizeof *seqs);
@@ -326,6 +330,7 @@ static void reject_seq(struct drain *d, uint64_t seq, uint16_t code, const char 
     LOG(LOG_WARN, "message_rejected", LOG_T("user", d->queue->user),
         LOG_T("vhost", d->queue->vhost), LOG_N("seq", seq), LOG_N("code", code),
         LOG_T("reason", text));
+    CRASH_POINT("before_reject");
     struct job *job = job_new(JOB_REJECT, d->queue->id, on_rejected, d->handle);
     job->context = d->queue->handle;
     job->reject.seq = seq;
@@ -438,7 +443,9 @@ static void on_read(struct job *job)
         upstream_abort(d->link.upstream, "the queue cannot be read");
         return;
     }
+    CRASH_POINT("before_replay");
     uint32_t sent = send_batch(d, job);
+    CRASH_POINT("after_replay");
     d->tokens -= d->tokens < sent ? d->tokens : sent;
     d->at_end = job->read.at_end && sent == job->read.count;
     if (d->at_end && job->read.count == 0 && d->entry_count == 0 && d->queue->waiting > 0) {

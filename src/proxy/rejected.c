@@ -6,6 +6,7 @@
 #include "base/handles.h"
 #include "base/log.h"
 #include "proxy/drain.h"
+#include "proxy/pool.h"
 #include "proxy/proxy.h"
 #include "proxy/queue.h"
 #include "proxy/spooler.h"
@@ -69,6 +70,9 @@ static void count(struct queue *queue, const struct job *job)
     if (queue->drain)
         drain_more(queue->drain);
     queue_changed(queue);
+    /* With nothing to carry, there may be no connection to RabbitMQ. */
+    for (struct list *n = queue->pools.next; queue->waiting > 0 && n != &queue->pools; n = n->next)
+        pool_connect(LIST_ENTRY(n, struct pool, queue_node));
 }
 
 static void on_moved(struct job *job)

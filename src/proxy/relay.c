@@ -5,6 +5,7 @@
 
 #include "amqp/wire.h"
 #include "base/assert.h"
+#include "base/crash_point.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "proxy/channel.h"
@@ -336,6 +337,7 @@ static void on_confirm(struct relay *r, const struct frame *frame, bool nack)
 {
     if (frame->payload_len < 13)
         return;
+    CRASH_POINT("before_confirm");
     struct queue *queue = r->pool->queue;
     uint64_t tag = wire_get64(frame->payload + 4);
     if (nack)

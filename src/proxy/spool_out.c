@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/crash_point.h"
 #include "base/handles.h"
 #include "base/log.h"
 #include "proxy/channel.h"
@@ -60,6 +61,7 @@ static void on_rejected(struct job *job)
 
 static void on_appended(struct job *job)
 {
+    CRASH_POINT("before_ack");
     struct channel *channel = handles_get(job->owner);
     struct queue *queue = handles_get(job->append.queue);
     if (queue) {

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/crash_point.h"
 #include "base/memory.h"
 #include "spool/env.h"
 
@@ -110,6 +111,7 @@ static void punch_runs(struct room *r, const struct pages *pages, uint64_t page_
         size_t run = 1;
         while (i + run < pages->count && pages->numbers[i + run] == pages->numbers[i] + run)
             run++;
+        CRASH_POINT("in_give_back");
         if (!punch(r, pages->numbers[i] * page_bytes, run * page_bytes))
             return;
         i += run;

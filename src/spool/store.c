@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "base/crash_point.h"
 #include "spool/big_endian.h"
 #include "spool/directory.h"
 #include "spool/env.h"
@@ -217,6 +218,7 @@ static enum status load(struct store *s, struct failure *failure)
 {
     MDB_txn *txn;
     int dead;
+    CRASH_POINT("before_load");
     mdb_reader_check(s->env, &dead); /* a killed reader must not hold old pages back */
     int error = mdb_txn_begin(s->env, NULL, 0, &txn);
     if (error)
@@ -230,7 +232,9 @@ static enum status load(struct store *s, struct failure *failure)
         mdb_txn_abort(txn);
         return status;
     }
+    CRASH_POINT("before_first_commit");
     error = mdb_txn_commit(txn);
+    CRASH_POINT("after_first_commit");
     return error ? env_error(failure, error, "committing the first transaction")
                  : store_recount(s, failure);
 }
@@ -385,6 +389,14 @@ static int put_entry(struct store *s, const struct directory_entry *entry)
     return error;
 }
 
+static int commit(MDB_txn *txn)
+{
+    CRASH_POINT("before_commit");
+    int error = mdb_txn_commit(txn);
+    CRASH_POINT("after_commit");
+    return error;
+}
+
 enum status store_commit(struct store *s, struct failure *failure)
 {
     ENSURE(s->txn);
@@ -398,7 +410,7 @@ enum status store_commit(struct store *s, struct failure *failure)
     if (error)
         mdb_txn_abort(s->txn);
     else
-        error = mdb_txn_commit(s->txn);
+        error = commit(s->txn);
     s->txn = NULL;
     if (error)
         restore(s);
@@ -501,6 +513,7 @@ enum status store_queue_drop(struct store *s, uint32_t id, struct failure *failu
     }
     uint32_t highest = id > s->last_dropped ? id : s->last_dropped;
     error = drop(s, txn, slot, highest);
+    CRASH_POINT("in_queue_drop");
     if (error)
         mdb_txn_abort(txn);
     else

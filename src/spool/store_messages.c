@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/crash_point.h"
 #include "spool/env.h"
 #include "spool/record.h"
 #include "spool/store_internal.h"
@@ -127,6 +128,7 @@ static enum status put_record(struct store *s, const struct queue_slot *slot, MD
                               size_t body_count, struct failure *failure)
 {
     int error = put_head(s, slot, dbi, seq, r, body, body_count);
+    CRASH_POINT("in_append");
     if (!error && record_is_parted(r->body_size))
         error = put_parts(s, slot, seq, r->body_size, body, body_count);
     return env_error(failure, error, "appending to the spool");
@@ -252,6 +254,7 @@ enum status store_delete(struct store *s, uint32_t queue, uint64_t seq, struct f
         return status;
     count_out(slot, &r);
     int error = delete_head(s, slot, seq);
+    CRASH_POINT("in_delete");
     if (!error && r.parted)
         error = store_delete_parts(s, slot, seq, record_part_count(r.body_size));
     return env_error(failure, error, "deleting a message");
@@ -277,6 +280,7 @@ static enum status move_head(struct store *s, struct queue_slot *slot, uint64_t 
     count_out(slot, found);
     slot->entry.rejected++;
     int error = delete_head(s, slot, seq);
+    CRASH_POINT("in_reject");
     if (!error)
         error = put_head(s, slot, slot->rejected, seq, &r, &body, inline_body > 0);
     return env_error(failure, error, "moving a message");

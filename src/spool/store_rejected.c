@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/crash_point.h"
 #include "spool/env.h"
 #include "spool/record.h"
 #include "spool/store_internal.h"
@@ -140,6 +141,7 @@ enum status store_retry(struct store *s, uint32_t queue, uint64_t after, uint64_
                              (unsigned long long)f.seq);
     if (status == STATUS_OK)
         status = store_append(s, queue, &f.message, &new_seq, failure);
+    CRASH_POINT("in_retry");
     if (status == STATUS_OK)
         status = take_out(s, slot, &f, failure);
     *seq = f.seq;

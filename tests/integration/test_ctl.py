@@ -98,6 +98,15 @@ def test_retry_all(rejecting):
     proxy.inspect("verify")
 
 
+def test_retry_with_nobody_connected(rejecting):
+    proxy, broker, refusing = rejecting
+    refusing.bodies.clear()
+    proxy.restart()  # nothing waits and nobody comes: no connection to RabbitMQ
+    assert ctl(proxy, "retry", 1) == "5 messages\n"
+    proxy.wait_empty()
+    assert broker.messages[-1].body == b"m8"
+
+
 def test_retried_and_refused_again(rejecting):
     proxy, _, _ = rejecting
     assert ctl(proxy, "retry", 1) == "5 messages\n"
