@@ -23,7 +23,7 @@ POINTS = {
     "before_ack": [1, 9], "after_ack": [1, 12], "before_confirm": [1, 3],
     "before_replay": [1, 2], "after_replay": [1, 2], "before_delete": [1, 2],
     "in_delete": [1, 5], "after_delete": [1, 2], "before_reject": [1], "in_reject": [1],
-    "after_reject": [1], "in_retry": [1, 2], "in_give_back": [1, 2], "in_queue_drop": [1],
+    "after_reject": [1], "in_retry": [1, 2], "in_give_back": [1], "in_queue_drop": [1],
 }
 
 

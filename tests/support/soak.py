@@ -103,6 +103,15 @@ class Consumer(threading.Thread):
                     channel.basic_ack(method.delivery_tag)
 
 
+def around(publisher, bodies, number, last):
+    """Where both stand among this publisher's messages, copies included."""
+    name = publisher.name.encode()
+    numbers = [int(body.split(b":")[1].split(b" ")[0]) for body in bodies
+               if body.split(b":")[0] == name]
+    return [(place, numbers[max(0, place - 3):place + 30]) for place, found in enumerate(numbers)
+            if found in (number, last)]
+
+
 class Soak:
     def __init__(self, seconds, seed=None):
         self.seconds = seconds
@@ -232,7 +241,8 @@ class Soak:
                 continue
             # What a consumer gave back with its connection comes again, later.
             assert number > last or publisher.queue == CONSUMED, \
-                self.failure(f"{publisher.name}:{number} came after {last}")
+                self.failure(f"{publisher.name}:{number} came after {last}: "
+                             f"{around(publisher, bodies, number, last)}")
             last = max(last, number)
             seen.add(number)
         missing = sorted(set(range(publisher.safe)) - seen)
