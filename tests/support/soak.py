@@ -198,6 +198,7 @@ class Soak:
         of_broker = [self.broker_stops, self.broker_is_killed, self.application_stops,
                      self.broker_hangs]
         of_proxy = [self.proxy_is_killed, self.proxy_restarts, self.proxy_is_killed_in_an_outage]
+        self.progress()  # RabbitMQ has to have seen the login before it may go away
         begin = time.monotonic()
         while (passed := time.monotonic() - begin) < self.seconds or len(self.events) < 4:
             # In the second half the proxy lives, so that its memory can be compared.
