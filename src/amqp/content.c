@@ -98,10 +98,13 @@ static enum content_result take_header(struct content *content, struct slab *sla
     return content->body_missing == 0 ? CONTENT_COMPLETE : CONTENT_MORE;
 }
 
-/* Moves a small payload to the end of the span before it, whose frame grows by it. */
-static bool gather(struct span *last, const struct slab *slab, const struct frame *frame)
+/* Moves a small payload to the end of the span before it, whose frame grows by it. Only if nothing
+ * lies between them: it would be another channel's frame, or another client's. */
+static bool gather(struct span *last, const struct slab *slab, const struct frame *frame,
+                   const uint8_t *next)
 {
-    if (last->slab != slab || last->len + frame->payload_len > GATHERED_MAX)
+    if (last->slab != slab || frame->payload - FRAME_HEAD_BYTES != next ||
+        last->len + frame->payload_len > GATHERED_MAX)
         return false;
     ENSURE(frame->payload > last->at + last->len);
     memmove(last->at + last->len, frame->payload, frame->payload_len);
@@ -127,9 +130,13 @@ static bool grow_spans(struct message *message)
     return true;
 }
 
-static bool add_body(struct message *message, struct slab *slab, const struct frame *frame)
+static bool add_body(struct content *content, struct slab *slab, const struct frame *frame)
 {
-    if (message->body_count > 0 && gather(&message->body[message->body_count - 1], slab, frame))
+    struct message *message = &content->message;
+    const uint8_t *next = content->next;
+    content->next = frame->payload + frame->payload_len + 1; /* behind the end octet */
+    if (message->body_count > 0 &&
+        gather(&message->body[message->body_count - 1], slab, frame, next))
         return true;
     if (message->body_count == message->body_capacity && !grow_spans(message))
         return false;
@@ -145,7 +152,7 @@ static enum content_result take_body(struct content *content, struct slab *slab,
     if (frame->payload_len > content->body_missing)
         return CONTENT_BODY_TOO_LONG;
     /* A peer may send empty frames without end; nothing is kept of them. */
-    if (frame->payload_len > 0 && !add_body(&content->message, slab, frame))
+    if (frame->payload_len > 0 && !add_body(content, slab, frame))
         return CONTENT_NO_MEMORY;
     content->body_missing -= frame->payload_len;
     return content->body_missing == 0 ? CONTENT_COMPLETE : CONTENT_MORE;

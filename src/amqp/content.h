@@ -40,6 +40,7 @@ struct content {
     enum content_state state;
     struct message message;
     uint64_t body_missing; /* bytes */
+    const uint8_t *next;   /* where the frame behind the last body frame would begin */
 };
 
 enum content_result {

@@ -41,6 +41,8 @@ static void release_upstreams(struct client *c)
     struct upstream *own = c->own;
     c->own = NULL;
     own->owner = NULL;
+    if (own->state == UPSTREAM_OPEN)
+        stream_resume(&own->stream); /* it may have waited for a client that did not read */
     /* What it has published is confirmed first; then the last relay closes the upstream. */
     if (own->state != UPSTREAM_OPEN || own->link_count == 0)
         upstream_close(own);

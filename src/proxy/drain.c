@@ -142,15 +142,18 @@ static void drop_entries(struct drain *d)
     d->entry_count = 0;
 }
 
-static void remove_entry(struct drain *d, uint64_t seq)
+static struct entry *find_entry(struct drain *d, uint64_t seq)
 {
-    for (uint32_t i = 0; i < d->entry_count; i++) {
-        if (d->entries[i].seq != seq)
-            continue;
-        clear_entry(&d->entries[i]);
-        memmove(&d->entries[i], &d->entries[i + 1], (--d->entry_count - i) * sizeof *d->entries);
-        return;
-    }
+    for (uint32_t i = 0; i < d->entry_count; i++)
+        if (d->entries[i].seq == seq)
+            return &d->entries[i];
+    return NULL;
+}
+
+static void remove_entry(struct drain *d, struct entry *entry)
+{
+    clear_entry(entry);
+    memmove(entry, entry + 1, (size_t)(d->entries + --d->entry_count - entry) * sizeof *entry);
 }
 
 static struct entry *add_entry(struct drain *d)
@@ -242,7 +245,9 @@ static void advance(struct drain *d);
 
 static void settled(struct drain *d, uint64_t seq)
 {
-    remove_entry(d, seq);
+    struct entry *entry = find_entry(d, seq);
+    if (entry)
+        remove_entry(d, entry);
     d->queue->waiting--;
     if (d->queue->careful > 0)
         d->queue->careful--;
@@ -271,9 +276,11 @@ static void on_deleted(struct job *job)
         return;
     }
     if (job->status != STATUS_OK) {
-        for (uint32_t i = 0; i < d->entry_count; i++)
-            if (d->entries[i].state == ENTRY_CONFIRMED && !d->entries[i].returned)
-                d->entries[i].state = ENTRY_UNDELETED;
+        for (uint32_t i = 0; i < job->delete.count; i++) {
+            struct entry *entry = find_entry(d, job->delete.seqs[i]);
+            if (entry)
+                entry->state = ENTRY_UNDELETED;
+        }
         return;
     }
     CRASH_POINT("after_delete");
@@ -382,9 +389,14 @@ static void confirm_all(struct drain *d)
     ENSURE(seqs);
     uint32_t count = 0;
     for (uint32_t i = 0; i < d->entry_count; i++) {
-        if (d->entries[i].state == ENTRY_SENT)
-            seqs[count++] = d->entries[i].seq;
-        d->entries[i].state = ENTRY_CONFIRMED;
+        struct entry *entry = &d->entries[i];
+        if (entry->state != ENTRY_SENT)
+            continue;
+        entry->state = ENTRY_CONFIRMED;
+        if (entry->returned)
+            reject_seq(d, entry->seq, entry->returned, entry->why ? entry->why : "returned");
+        else
+            seqs[count++] = entry->seq;
     }
     delete_entries(d, seqs, count);
     free(seqs);
@@ -468,7 +480,8 @@ static void read_more(struct drain *d)
         room = d->tokens;
     /* A read for each single confirm would cost more than it brings. */
     if (d->reading || d->at_end || d->queue->paused || room == 0 ||
-        (room < window / 2 && d->entry_count > 0) || stream_is_full(stream_of(d)))
+        (d->confirms && room < window / 2 && d->entry_count > 0) ||
+        d->queue->proxy->stage != PROXY_RUNNING || stream_is_full(stream_of(d)))
         return;
     struct job *job = job_new(JOB_READ, d->queue->id, on_read, d->handle);
     job->context = d->epoch;
@@ -500,7 +513,7 @@ static void advance(struct drain *d)
         if (d->confirms || d->last_tag == 0)
             close_channel(d);
     } else if (!d->confirms && d->entry_count > 0 &&
-               (d->at_end || d->queue->paused || d->entry_count >= window_of(d))) {
+               (d->at_end || d->barrier || d->queue->paused || d->entry_count >= window_of(d))) {
         close_channel(d); /* close-ok is the only confirm there is */
     }
 }
@@ -578,7 +591,7 @@ static void forget_sent(struct drain *d)
 {
     for (uint32_t i = 0; i < d->entry_count;) {
         if (d->entries[i].state == ENTRY_SENT)
-            remove_entry(d, d->entries[i].seq);
+            remove_entry(d, &d->entries[i]);
         else
             i++;
     }

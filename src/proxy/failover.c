@@ -71,6 +71,13 @@ static void close_bound_clients(struct upstream *u)
     }
 }
 
+/* Sent while buffering was off, which a reload has turned on since: nothing was kept of it. */
+static void refuse_unkept(struct channel *channel)
+{
+    if (channel)
+        client_refuse(channel->client, 320, "CONNECTION_FORCED - upstream lost", 0);
+}
+
 void failover_upstream(struct pool *pool, struct upstream *u)
 {
     if (!proxy_buffers(pool->proxy) || !pool->queue->id) {
@@ -85,7 +92,9 @@ void failover_upstream(struct pool *pool, struct upstream *u)
     count = collect(u, all);
     qsort(all, count, sizeof *all, by_stamp);
     for (size_t i = 0; i < count; i++) {
-        if (all[i].publish)
+        if (all[i].publish && !all[i].publish->message.method.slab)
+            refuse_unkept(all[i].relay->channel);
+        else if (all[i].publish)
             spool_publish(pool, all[i].relay->channel, &all[i].publish->message,
                           all[i].publish->client_tag);
         else

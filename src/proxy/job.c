@@ -29,12 +29,11 @@ void job_add_message(struct job *job, enum record_kind kind, struct message *mes
 {
     struct job_append *append = &job->append.first;
     if (job->append.count++ > 0) {
-        while (append->next)
-            append = append->next;
-        append->next = calloc(1, sizeof *append);
-        ENSURE(append->next);
-        append = append->next;
+        append = calloc(1, sizeof *append);
+        ENSURE(append);
+        job->append.last->next = append;
     }
+    job->append.last = append;
     append->kind = kind;
     append->received_at_us = job_clock_us();
     message_init(&append->message);

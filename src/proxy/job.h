@@ -59,6 +59,7 @@ struct job {
         } put;
         struct {
             struct job_append first; /* a list of more is appended all or nothing */
+            struct job_append *last;
             uint64_t count;
             uint64_t queue;    /* handle of the proxy's queue */
             bool commit;       /* it is a transaction: the client waits for tx.commit-ok */

@@ -46,6 +46,14 @@ static struct upstream *first_usable(struct pool *pool)
     return NULL;
 }
 
+bool pool_is_connected(struct pool *pool)
+{
+    for (struct list *n = pool->upstreams.next; n != &pool->upstreams; n = n->next)
+        if (LIST_ENTRY(n, struct upstream, owner_node)->state == UPSTREAM_OPEN)
+            return true;
+    return false;
+}
+
 static enum pool_state state_now(struct pool *pool)
 {
     if (!first_usable(pool))
@@ -382,6 +390,8 @@ static void on_failed(struct upstream *u, const struct upstream_end *end)
         refuse_secret(pool, u, end);
         return;
     }
+    if (end->refused && pool_is_connected(pool))
+        return; /* one connection more than RabbitMQ allows this user or vhost */
     note_trouble(pool, end->text);
     if (is_new_secret(pool, u))
         decide_secret(pool, true); /* RabbitMQ cannot be asked; the next connection decides */
@@ -582,7 +592,7 @@ void pool_cleanup(struct pool *pool, uint64_t now_ms)
     /* What is not known to the spool is forgotten; what is known is needed in an outage. */
     bool known = pool->login == LOGIN_PROVEN && pool->queue->id;
     if (pool->client_count == 0 && list_empty(&pool->upstreams) && !pool->pinned && !known &&
-        !pool->storing && now_ms - pool->idle_since_ms >= timeout &&
+        !pool->storing && pool->relay_count == 0 && now_ms - pool->idle_since_ms >= timeout &&
         !(queue_has_backlog(pool->queue) && pool->queue->pools.next->next == &pool->queue->pools))
         pool_free(pool);
 }

@@ -48,6 +48,7 @@ struct pool {
     struct list held;      /* clients whose next frame has to wait */
     struct list wake_node; /* in proxy->waking */
     unsigned client_count;
+    unsigned relay_count; /* that name this pool, also of clients that are gone */
     uint64_t idle_since_ms;
 };
 
@@ -68,6 +69,8 @@ void pool_connect(struct pool *);
 void pool_update_secret(struct pool *, const char *secret);
 /* An open shared upstream for a new relay, or NULL; asks for another one when all are busy. */
 struct upstream *pool_pick_upstream(struct pool *);
+/* True if RabbitMQ is there, also if it blocks publishing. */
+bool pool_is_connected(struct pool *);
 /* Works out the state again; tells held clients and the queue when it changed. */
 void pool_update(struct pool *);
 /* Lets held clients try again before the loop polls next. */

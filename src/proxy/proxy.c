@@ -35,13 +35,13 @@ static void on_before_poll(uv_prepare_t *handle)
         channel_flush_acks(LIST_ENTRY(node, struct channel, ack_node));
 }
 
-/* The spool has room again, which no answer to a job tells. */
+/* Who is held because the spool has no room, or because others have filled the way to it, is told
+ * by no answer to a job of its own. */
 static void look_at_room(struct proxy *proxy)
 {
-    bool has_room = proxy->spooler && spooler_has_room(proxy->spooler);
-    bool again = has_room && !proxy->had_room;
-    proxy->had_room = has_room;
-    for (struct list *n = proxy->pools.next; again && n != &proxy->pools; n = n->next)
+    if (!proxy->spooler || !spooler_has_room(proxy->spooler) || spooler_is_full(proxy->spooler))
+        return;
+    for (struct list *n = proxy->pools.next; n != &proxy->pools; n = n->next)
         pool_wake(LIST_ENTRY(n, struct pool, node));
 }
 

@@ -56,7 +56,6 @@ struct proxy {
     uv_signal_t sigterm, sigint, sighup;
     uv_prepare_t before_poll;
     uint64_t cleanup_due_ms;
-    bool had_room; /* in the spool, when that was last looked at */
 
     struct list clients, upstreams, pools, queues;
     struct list waking;  /* pools whose held clients may try again */

@@ -48,6 +48,10 @@ static void on_moved(struct job *job);
 static void go_on(struct sweep *sweep)
 {
     struct queue *queue = handles_get(sweep->queue);
+    if (queue && queue->proxy->stage != PROXY_RUNNING) {
+        end(sweep, STATUS_INVALID, "the proxy is stopping");
+        return;
+    }
     uint64_t max = queue ? places(queue, sweep->type) : 0;
     if (max == 0) {
         end(sweep, queue ? STATUS_FULL : STATUS_NOT_FOUND,

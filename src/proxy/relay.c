@@ -123,6 +123,7 @@ static struct relay *relay_new(struct channel *channel, struct upstream *u, bool
         free(r);
         return NULL;
     }
+    r->pool->relay_count++;
     wire_send_plain(&u->stream, r->link.channel, AMQP_CHANNEL_OPEN_METHOD);
     return r;
 }
@@ -180,6 +181,7 @@ struct relay *relay_bind(struct channel *channel, struct upstream *u, bool share
 void relay_free(struct relay *r)
 {
     ENSURE(!r->link.upstream);
+    r->pool->relay_count--;
     drop_retained(r);
     list_remove(&r->idle_node);
     free(r->ring);
@@ -235,7 +237,11 @@ static void on_lost(struct link *link)
     upstream_detach(link);
     unbind(r);
     relay_free(r);
-    if (channel && channel->state == CHANNEL_CLOSING)
+    if (channel)
+        channel->tx_sent = false; /* RabbitMQ has given it up: it goes on from the copies */
+    if (channel && channel->inside_content)
+        client_refuse(channel->client, 320, "CONNECTION_FORCED - upstream lost", 0);
+    else if (channel && channel->state == CHANNEL_CLOSING)
         channel_closed_upstream(channel);
     else if (channel)
         channel_settled(channel);
@@ -371,6 +377,22 @@ static void finish(struct relay *r)
         upstream_close(u); /* a client's own, and the client is gone */
 }
 
+/* A client that waits for connection.close-ok hears of no exception, and RabbitMQ has thrown away
+ * what followed the bad message. All of it goes to the spool: the drain finds the bad one and
+ * rejects it. */
+static bool save_for_closing(struct relay *r, struct channel *channel)
+{
+    if (channel->client->state != CLIENT_SETTLING || !proxy_buffers(r->pool->proxy) ||
+        !r->pool->queue->id)
+        return false;
+    for (uint32_t i = 0; i < r->ring_count; i++) {
+        struct retained *entry = relay_retained(r, i);
+        if (!entry->settled && entry->message.method.slab)
+            spool_publish(r->pool, channel, &entry->message, 0);
+    }
+    return true;
+}
+
 static void on_exception(struct relay *r, const struct frame *frame)
 {
     struct method_arena arena;
@@ -388,7 +410,7 @@ static void on_exception(struct relay *r, const struct frame *frame)
         LOG(LOG_INFO, "channel_refused", LOG_T("user", r->pool->user),
             LOG_T("vhost", r->pool->vhost), LOG_N("code", m->reply_code), LOG_T("reason", text),
             LOG_N("unconfirmed", r->ring_count));
-        if (channel && channel->state != CHANNEL_CLOSING) {
+        if (channel && channel->state != CHANNEL_CLOSING && !save_for_closing(r, channel)) {
             unbind(r);
             channel_refuse(channel, m->reply_code, text,
                            (amqp_method_number_t)m->class_id << 16 | m->method_id);
@@ -442,6 +464,8 @@ static void pass_content(struct relay *r, struct slab *slab, const struct frame 
         channel->content_left = left > frame->payload_len ? left - frame->payload_len : 0;
     }
     pass_on(r, slab, frame);
+    if (r->channel != channel)
+        return; /* it did not fit, and the client was refused */
     channel->inside_content = channel->content_left > 0;
     if (!channel->inside_content)
         channel_flush_acks(channel);

@@ -297,6 +297,14 @@ static enum route send_live(struct channel *ch, struct slab *slab, const struct 
     return ROUTE_DONE;
 }
 
+/* An alarm stops publishing; who consumes must go on, or it never ends. */
+static bool has_own_way(struct client *client, amqp_method_number_t method, const void *decoded)
+{
+    if (client->own)
+        return client->own_is_open;
+    return pool_is_connected(client->pool) && !is_shareable(method, decoded);
+}
+
 static enum route route_decoded(struct channel *ch, struct slab *slab, const struct frame *frame,
                                 amqp_method_number_t method, void *decoded)
 {
@@ -308,7 +316,7 @@ static enum route route_decoded(struct channel *ch, struct slab *slab, const str
                        method);
         return ROUTE_REFUSED;
     }
-    if (pool->state == POOL_OFFLINE || tx_here) {
+    if (tx_here || (pool->state == POOL_OFFLINE && !has_own_way(ch->client, method, decoded))) {
         if (!spool_is_usable(pool))
             return refuse_offline(ch);
         offline_method(ch, frame->payload, frame->payload_len, method);

@@ -224,10 +224,20 @@ static void write_alone(struct spooler *sp, struct job *job)
     enum status status = begin(sp, &failure);
     if (status == STATUS_OK) {
         status = run_write(sp, job, &failure);
-        if (status == STATUS_OK)
+        bool moved = (job->type == JOB_RETRY || job->type == JOB_DISCARD) &&
+                     job->rejected.count > 0 && !poisons(job, status);
+        if (moved) { /* what stopped it is told, what was moved before that stays */
+            struct failure of_commit = {0};
+            enum status committed = commit(sp, &of_commit);
+            if (committed != STATUS_OK) {
+                status = committed;
+                failure = of_commit;
+            }
+        } else if (status == STATUS_OK) {
             status = commit(sp, &failure);
-        else
+        } else {
             store_abort(sp->store);
+        }
     }
     set_result(job, status, &failure);
     reopen_if_fatal(sp, status);

@@ -2,6 +2,7 @@
 
 import pytest
 
+from support import amqp
 from support.broker import FakeBroker
 from support.raw import RawClient
 from support.wait import wait_until
@@ -239,3 +240,53 @@ def test_starts_without_any_client(broker, make_proxy):
     assert broker.wait_messages(2) == [b"one", b"two"]
     proxy.wait_empty()
     assert broker.connections[-1].login == ("PLAIN", "guest", "guest", "/")
+
+
+def test_without_confirms_large_messages_and_declarations(make_proxy):
+    """What is read at once ends before the window is full: at its bytes, and at a declaration."""
+    with FakeBroker(confirms=False) as broker:
+        proxy = make_proxy(broker.url)
+        learn_login(proxy)
+        broker.down()
+        proxy.wait_event("upstream_lost")
+        bodies = [b"%d " % n + b"x" * 20000 for n in range(100)]
+        with RawClient(proxy.port) as client:
+            client.open_channel(confirms=True)
+            for number, body in enumerate(bodies):
+                if number == 70:
+                    client.acked_up_to(70)
+                    client.call(1, "queue.declare", queue="q", durable=True)
+                client.publish(body, "q")
+            client.acked_up_to_tags(set(range(71, 101)))
+            client.close()
+        broker.up()
+        proxy.wait_event("drain_finished")
+        assert [message.body for message in broker.messages] == bodies
+
+
+def test_without_confirms_a_returned_message_is_rejected(make_proxy):
+    with FakeBroker(confirms=False) as broker:
+        proxy = make_proxy(broker.url)
+        learn_login(proxy)
+        broker.down()
+        proxy.wait_event("upstream_lost")
+        with RawClient(proxy.port) as client:
+            client.open_channel(confirms=True)
+            for body in (b"1", b"2", b"3"):
+                client.publish(body, "q" if body != b"2" else "nowhere", mandatory=True)
+            client.acked_up_to(3)
+            client.close()
+
+        def give_back(connection, frame):
+            if frame.type == amqp.BODY and frame.payload == b"2":
+                message = connection._partial[frame.channel]
+                connection.send_method(frame.channel, "basic.return", reply_code=312,
+                                       reply_text="NO_ROUTE", exchange="", routing_key="nowhere")
+                connection.send(amqp.frame(amqp.HEADER, frame.channel, message.header) +
+                                amqp.frame(amqp.BODY, frame.channel, b"2"))
+            return False
+
+        broker.on_frame = give_back
+        broker.up()
+        proxy.wait_event("drain_finished")
+        assert [record["body"] for record in proxy.dump("--rejected")] == ["2"]

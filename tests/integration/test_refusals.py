@@ -1,9 +1,11 @@
 """What RabbitMQ refuses while live, and what a close waits for, against a scripted broker."""
 
 import select
+import threading
 
 import pytest
 
+from support import amqp
 from support.raw import RawClient
 from support.wait import wait_until
 
@@ -83,3 +85,40 @@ def test_close_waits(broker, make_proxy, waits, ending):
             assert select.select([client.socket], [], [], 0)[0] == []
             connection.send_method(channel, "basic.ack", delivery_tag=1)
         client.expect(f"{ending}-ok", number)
+
+
+def test_exception_after_connection_close(broker, make_proxy):
+    """The client waits for connection.close-ok and hears of nothing else: what RabbitMQ threw away
+    behind the bad message goes out, the bad one is kept as rejected."""
+    proxy = make_proxy(broker.url)
+    closing = threading.Event()
+    bad = [1]
+
+    def refuse(connection, frame):
+        if frame.type != amqp.BODY or frame.payload != b"bad":
+            return False
+        if bad:  # only once all is there: RabbitMQ is slow today
+            bad.clear()
+            assert closing.wait(60)
+        connection.send_method(frame.channel, "channel.close", reply_code=404,
+                               reply_text="NOT_FOUND - scripted", class_id=60, method_id=40)
+        while connection._read().name != "channel.close-ok":
+            pass  # what was sent behind it is thrown away
+        connection._partial.clear()
+        return True
+
+    broker.on_frame = refuse
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        client.publish(b"bad", "q")
+        for number in range(20):
+            client.publish(b"%d" % number, "q")
+        client.send_method(0, "connection.close", reply_code=200, reply_text="bye")
+        with RawClient(proxy.port) as other:  # a round trip: the close was read
+            other.close()
+        closing.set()
+        client.expect("connection.close-ok", 0)
+    wait_until(lambda: len({message.body for message in broker.messages}) == 20,
+               lambda: proxy.failure("the good ones arrive"))
+    assert [message.body for message in broker.messages] == [b"%d" % n for n in range(20)]
+    wait_until(lambda: [r["body"] for r in proxy.dump("--rejected")] == ["bad"], "it is kept")

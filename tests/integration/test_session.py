@@ -120,3 +120,64 @@ def test_heartbeat_of_a_second_holds_while_a_large_message_is_under_way(broker, 
         client.close()
     assert [len(message.body) for message in broker.messages] == [size]
     assert proxy.events("heartbeat_missed") == []
+
+
+def test_transaction_survives_the_loss_of_its_own_connection(broker, make_proxy):
+    """The client's own connection to RabbitMQ is lost in a transaction, the shared one is not."""
+    proxy = make_proxy(broker.url)
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        client.call(1, "tx.select")
+        own = next(connection for connection in broker.connections
+                   if "1:tx.select" in connection.sequence())
+        for number in range(5):
+            client.publish(b"%d" % number, "q")
+        wait_until(lambda: len(own.messages) == 5, "they are with RabbitMQ, uncommitted")
+        given_up = list(own.messages)
+        own.die()
+        proxy.wait_event("upstream_lost")
+        client.publish(b"5", "q")
+        client.call(1, "tx.commit")
+        client.close()
+
+    def arrived():
+        return [message.body for message in broker.messages if message not in given_up]
+    wait_until(lambda: len(arrived()) >= 6, lambda: f"all six, got {arrived()}")
+    assert arrived() == [b"%d" % n for n in range(6)]
+
+
+def test_small_frames_of_two_clients_do_not_mix(broker, make_proxy):
+    """Both land in one buffer; a body in tiny frames is drawn together there."""
+    proxy = make_proxy(broker.url)
+    with RawClient(proxy.port) as one, RawClient(proxy.port) as two:
+        one.open_channel()
+        two.open_channel()
+        first = amqp.publish_frames(1, b"a" * 40, routing_key="q", frame_max=18)
+        other = amqp.publish_frames(1, b"b" * 40, routing_key="q", frame_max=18)
+        step = 18  # a body frame
+        head = len(first) - 4 * step
+        one.send(first[:head])
+        two.send(other[:head])
+        for at in range(head, len(first), step):
+            one.send(first[at:at + step])
+            one.call(2, "channel.open")  # it was read
+            one.call(2, "channel.close", reply_code=200, reply_text="")
+            two.send(other[at:at + step])
+            two.call(2, "channel.open")
+            two.call(2, "channel.close", reply_code=200, reply_text="")
+        one.close()
+        two.close()
+    assert sorted(message.body for message in broker.messages) == [b"a" * 40, b"b" * 40]
+
+
+def test_alarm_lets_consumers_go_on(broker, make_proxy):
+    proxy = make_proxy(broker.url)
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        broker.connections[0].send_method(0, "connection.blocked", reason="low on memory")
+        proxy.wait_event("buffering_started")
+        client.call(1, "basic.consume", queue="q")  # on a connection of its own
+        client.send_method(1, "basic.ack", delivery_tag=1)
+        own = broker.wait_connection(2)
+        wait_until(lambda: "1:basic.ack" in own.sequence(), lambda: f"its ack, {own.sequence()}")
+        client.close()
