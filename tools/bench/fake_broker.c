@@ -15,7 +15,7 @@
 
 #include "frames.h"
 
-enum { BUFFER_BYTES = 1024 * 1024, CHANNELS = 2048 };
+enum { BUFFER_BYTES = 1024 * 1024, CHANNELS = 2048, FDS = 65536 };
 
 struct channel {
     uint64_t body_left, tag, acked;
@@ -31,6 +31,8 @@ struct peer {
     unsigned touched_count;
     uint8_t in[BUFFER_BYTES];
 };
+
+static struct peer *peers[FDS]; /* by descriptor */
 
 static void fail(const char *what)
 {
@@ -196,6 +198,8 @@ static void accept_one(int epoll, int listener)
     int on = 1, fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0)
         return;
+    if (fd >= FDS)
+        fail("too many connections");
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     struct peer *p = calloc(1, sizeof *p);
     if (p)
@@ -203,7 +207,8 @@ static void accept_one(int epoll, int listener)
     if (!p || !p->channels)
         fail("memory");
     p->fd = fd;
-    struct epoll_event event = {.events = EPOLLIN, .data.ptr = p};
+    peers[fd] = p;
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
     if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) < 0)
         fail("epoll_ctl");
 }
@@ -222,17 +227,19 @@ int main(int argc, char *argv[])
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     if (bind(listener, (struct sockaddr *)&name, sizeof name) < 0 || listen(listener, 4096) < 0)
         fail("listen");
-    struct epoll_event event = {.events = EPOLLIN}, events[64];
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = listener}, events[64];
     if (epoll_ctl(epoll, EPOLL_CTL_ADD, listener, &event) < 0)
         fail("epoll_ctl");
     for (;;) {
         int count = epoll_wait(epoll, events, 64, -1);
         for (int i = 0; i < count; i++) {
-            struct peer *p = events[i].data.ptr;
-            if (!p) {
+            int fd = events[i].data.fd;
+            struct peer *p = peers[fd];
+            if (fd == listener) {
                 accept_one(epoll, listener);
             } else if (!serve(p)) {
-                close(p->fd);
+                peers[fd] = NULL;
+                close(fd);
                 free(p->channels);
                 free(p);
             }

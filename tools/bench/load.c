@@ -279,7 +279,7 @@ static double share(double part)
 static void report(double seconds, uint64_t count)
 {
     printf("%.0f", (double)count / seconds);
-    if (latency_count > 0) {
+    if (latencies && latency_count > 0) {
         qsort(latencies, latency_count, sizeof *latencies, by_value);
         printf(" %.0f %.0f %.0f %.0f", share(0.5), share(0.99), share(0.999), share(1));
     }
