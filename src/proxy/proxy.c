@@ -7,6 +7,7 @@
 #include "base/assert.h"
 #include "base/handles.h"
 #include "base/log.h"
+#include "base/service.h"
 #include "base/slab.h"
 #include "proxy/certificates.h"
 #include "proxy/channel.h"
@@ -193,6 +194,7 @@ static void stop(struct proxy *proxy)
 {
     LOG(LOG_INFO, "stopping", LOG_N("clients", proxy->counters.clients));
     proxy->stage = PROXY_SETTLING;
+    service_stopping();
     proxy->stage_deadline_ms = proxy_now(proxy) + proxy->config->listen.shutdown_timeout_ms;
     close_handle((uv_handle_t *)&proxy->plain.tcp);
     close_handle((uv_handle_t *)&proxy->tls.tcp);
@@ -215,6 +217,7 @@ static void on_tick(uv_timer_t *timer)
 {
     struct proxy *proxy = timer->data;
     uint64_t now = proxy_now(proxy);
+    service_alive(now);
     tick_all(proxy, now);
     look_at_room(proxy);
     if (proxy->stage == PROXY_RUNNING)
@@ -230,10 +233,8 @@ static void not_reloadable(void *arg, const char *key)
     LOG(LOG_WARN, "reload_ignored", LOG_T("key", key), LOG_T("reason", "needs a restart"));
 }
 
-static void on_sighup(uv_signal_t *handle, int signal)
+static void reload(struct proxy *proxy)
 {
-    (void)signal;
-    struct proxy *proxy = handle->data;
     struct config next;
     if (!config_load(&next, proxy->sources, stderr)) {
         LOG(LOG_ERROR, "reload_failed", LOG_T("reason", "the configuration has errors"));
@@ -249,6 +250,14 @@ static void on_sighup(uv_signal_t *handle, int signal)
             LOG_T("reason", "the spool was not opened at the start: needs a restart"));
     if (certificates_load(proxy))
         LOG(LOG_INFO, "reloaded");
+}
+
+static void on_sighup(uv_signal_t *handle, int signal)
+{
+    (void)signal;
+    service_reloading();
+    reload(handle->data);
+    service_ready();
 }
 
 /* ---- the start ---- */
@@ -350,6 +359,7 @@ static bool start(struct proxy *proxy)
     uv_signal_start(&proxy->sigint, on_stop_signal, SIGINT);
     uv_signal_start(&proxy->sighup, on_sighup, SIGHUP);
     connect_pools(proxy);
+    service_ready();
     return true;
 }
 
