@@ -347,6 +347,10 @@ static void init_handles(struct proxy *proxy)
 
 static bool start(struct proxy *proxy)
 {
+    /* First: whoever reads "listening" in the log may send one. They are served in the loop. */
+    uv_signal_start(&proxy->sigterm, on_stop_signal, SIGTERM);
+    uv_signal_start(&proxy->sigint, on_stop_signal, SIGINT);
+    uv_signal_start(&proxy->sighup, on_sighup, SIGHUP);
     if (!certificates_load(proxy) || !open_spool(proxy) ||
         !proxy->side->open(proxy, &proxy->side_self) || !listener_start(&proxy->tls) ||
         !listener_start(&proxy->plain))
@@ -355,9 +359,6 @@ static bool start(struct proxy *proxy)
      * produced is handed to the spooler and written to the sockets. */
     uv_prepare_start(&proxy->before_poll, on_before_poll);
     uv_timer_start(&proxy->tick, on_tick, PROXY_TICK_MS, PROXY_TICK_MS);
-    uv_signal_start(&proxy->sigterm, on_stop_signal, SIGTERM);
-    uv_signal_start(&proxy->sigint, on_stop_signal, SIGINT);
-    uv_signal_start(&proxy->sighup, on_sighup, SIGHUP);
     connect_pools(proxy);
     service_ready();
     return true;
