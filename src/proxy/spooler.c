@@ -41,7 +41,6 @@ struct spooler {
     struct credential_key key;
     uint64_t sync_interval_ms; /* 0: never by time */
     _Atomic bool shorten_expiration;
-    bool unsynced;
     bool worked;  /* since the last rest */
     bool failing; /* the last commit failed */
     _Atomic bool has_room;
@@ -284,7 +283,6 @@ static void run_writes(struct spooler *sp, struct mail_chain *batch)
         for (struct mail *mail = batch->first; mail; mail = mail->next)
             if (is_write((struct job *)mail))
                 write_alone(sp, (struct job *)mail);
-    sp->unsynced = sp->options.sync == STORE_SYNC_LATER;
 }
 
 /* ---- the thread: reading ---- */
@@ -402,26 +400,28 @@ static void run_aside(struct spooler *sp, struct job *job)
     reopen_if_fatal(sp, status);
 }
 
-static void sync_if_due(struct spooler *sp)
+static void look_at_room(struct spooler *sp)
 {
-    if (!sp->unsynced || !sp->store)
-        return;
+    if (sp->store)
+        spool_gauges_update(&sp->gauges, sp->store);
+    sp->has_room = sp->store && !sp->failing && store_has_room(sp->store);
+}
+
+/* If it fails nothing more is taken until a probe has succeeded. */
+static void sync_spool(struct spooler *sp)
+{
     struct failure failure = {0};
-    if (store_sync(sp->store, &failure) == STATUS_OK)
-        sp->unsynced = false;
+    if (!sp->store || sp->failing || store_sync(sp->store, &failure) == STATUS_OK)
+        return;
+    LOG(LOG_ERROR, "sync_failed", LOG_T("reason", failure.text));
+    sp->failing = sp->worked = true;
+    look_at_room(sp);
 }
 
 static uint64_t wait_ms(const struct spooler *sp)
 {
     bool soon = sp->worked && (sp->sync_interval_ms == 0 || sp->sync_interval_ms > REST_MS);
     return soon ? REST_MS : sp->sync_interval_ms;
-}
-
-static void look_at_room(struct spooler *sp)
-{
-    if (sp->store)
-        spool_gauges_update(&sp->gauges, sp->store);
-    sp->has_room = sp->store && !sp->failing && store_has_room(sp->store);
 }
 
 /* Nothing has come for a moment: time for what can wait. While there is no room, it is looked for
@@ -463,11 +463,10 @@ static void thread_main(void *arg)
             outbox_post(&sp->outbox, &batch);
         }
         if (sp->sync_interval_ms && uv_hrtime() - last_sync_ns >= sp->sync_interval_ms * 1000000) {
-            sync_if_due(sp);
+            sync_spool(sp);
             last_sync_ns = uv_hrtime();
         }
     }
-    sync_if_due(sp);
 }
 
 /* ---- the loop's side ---- */
@@ -581,13 +580,18 @@ static bool open_store(struct spooler *sp, const struct config *config, struct f
     sp->options = (struct store_options){
         .path = sp->path,
         .max_size_bytes = config->spool.max_size_bytes,
-        .sync = config->spool.sync == CONFIG_SYNC_COMMIT ? STORE_SYNC_COMMIT : STORE_SYNC_LATER,
+        .sync = config->spool.sync == CONFIG_SYNC_COMMIT     ? STORE_SYNC_COMMIT
+                : config->spool.sync == CONFIG_SYNC_INTERVAL ? STORE_SYNC_INTERVAL
+                                                             : STORE_SYNC_NEVER,
     };
     sp->shorten_expiration = config->drain.expiration == EXPIRATION_SHORTEN;
     if (config->spool.sync == CONFIG_SYNC_INTERVAL)
         sp->sync_interval_ms = config->spool.sync_interval_ms;
     if (store_open(&sp->store, &sp->options, failure) != STATUS_OK)
         return false;
+    if (store_was_restored(sp->store))
+        LOG(LOG_WARN, "spool_restored",
+            LOG_T("reason", "the machine went down: what came after the last sync is gone"));
     char key_path[4096];
     if (config->spool.key_file[0])
         snprintf(key_path, sizeof key_path, "%s", config->spool.key_file);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "spool/checkpoint.h"
 #include "spool/directory.h"
 #include "spool/env.h"
 #include "spool/walk.h"
@@ -53,6 +54,12 @@ static bool has_lock_file(const char *path)
 
 enum status reader_open(struct reader **out, const char *path, struct failure *failure)
 {
+    if (checkpoint_is_due(path))
+        return failure_set(failure, STATUS_DAMAGED,
+                           "the machine went down while spool.sync was interval, and the spool is "
+                           "not whole until amqpbuf has started once (if this is a copy of another "
+                           "machine's: remove %s/checkpoint)",
+                           path);
     struct reader *reader = calloc(1, sizeof *reader);
     ENSURE(reader);
     /* A copy without a lock file, or a read-only file system: nobody writes there. */

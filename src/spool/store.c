@@ -196,15 +196,29 @@ static enum status pass_transaction(struct store *s, struct failure *failure)
     return error ? env_error(failure, error, "making room") : store_recount(s, failure);
 }
 
+static bool keeps_checkpoints(const struct store *s)
+{
+    return s->checkpoint.fd >= 0;
+}
+
+/* The checkpoint's own reader holds pages back, too: it moves on. */
+static enum status make_room(struct store *s, struct failure *failure)
+{
+    if (s->is_reader_behind && !keeps_checkpoints(s))
+        return STATUS_OK;
+    enum status status = pass_transaction(s, failure);
+    if (status == STATUS_OK && keeps_checkpoints(s))
+        status = checkpoint_take(&s->checkpoint, s->env, failure);
+    return status == STATUS_OK && keeps_checkpoints(s) ? store_recount(s, failure) : status;
+}
+
 static enum status count_room(struct store *s, struct failure *failure)
 {
     uint64_t near = s->max_bytes - s->reserve_bytes - s->max_bytes / MARGIN_DIVISOR;
     enum status status = STATUS_OK;
     if (s->used_bytes + s->held_bytes > near || now_ms() - s->counted_ms >= RECOUNT_MS)
         status = store_recount(s, failure);
-    if (status == STATUS_OK && s->held_bytes > 0 && !s->is_reader_behind)
-        status = pass_transaction(s, failure);
-    return status;
+    return status == STATUS_OK && s->held_bytes > 0 ? make_room(s, failure) : status;
 }
 
 static uint64_t reserve_of(uint64_t max_bytes)
@@ -239,20 +253,35 @@ static enum status load(struct store *s, struct failure *failure)
                  : store_recount(s, failure);
 }
 
+static enum status open_env(struct store *s, const struct store_options *options,
+                            struct failure *failure)
+{
+    enum status status = checkpoint_restore(s->path, &s->was_restored, failure);
+    if (status == STATUS_OK)
+        status = env_open(&s->env, s->path, options->max_size_bytes,
+                          options->sync == STORE_SYNC_COMMIT ? 0 : MDB_NOSYNC, failure);
+    if (status == STATUS_OK)
+        status = options->sync == STORE_SYNC_INTERVAL
+                     ? checkpoint_begin(&s->checkpoint, s->path, s->env, failure)
+                     : checkpoint_remove(s->path, s->env, failure);
+    return status;
+}
+
 enum status store_open(struct store **store, const struct store_options *options,
                        struct failure *failure)
 {
     struct store *s = calloc(1, sizeof *s);
     ENSURE(s);
-    s->lock_fd = -1;
+    s->lock_fd = s->checkpoint.fd = -1;
+    s->path = strdup(options->path);
+    ENSURE(s->path);
     s->max_bytes = options->max_size_bytes;
     s->reserve_bytes = reserve_of(s->max_bytes);
     enum status status = home_prepare(options->path, failure);
     if (status == STATUS_OK)
         status = home_lock(&s->lock_fd, options->path, failure);
     if (status == STATUS_OK)
-        status = env_open(&s->env, options->path, options->max_size_bytes,
-                          options->sync == STORE_SYNC_LATER ? MDB_NOSYNC : 0, failure);
+        status = open_env(s, options, failure);
     mdb_filehandle_t fd = -1;
     if (status == STATUS_OK) {
         mdb_env_get_fd(s->env, &fd);
@@ -275,11 +304,21 @@ void store_close(struct store *s)
     for (uint32_t i = 0; i < s->slot_count; i++)
         directory_entry_clear(&s->slots[i].entry);
     free(s->slots);
+    if (keeps_checkpoints(s)) {
+        checkpoint_end(&s->checkpoint);
+        checkpoint_remove(s->path, s->env, NULL); /* if it fails: it stays, and is still right */
+    }
     if (s->env)
         mdb_env_close(s->env);
+    free(s->path);
     if (s->lock_fd >= 0)
         close(s->lock_fd);
     free(s);
+}
+
+bool store_was_restored(const struct store *s)
+{
+    return s->was_restored;
 }
 
 enum status store_queues(struct store *s, bool (*visit)(void *arg, const struct store_queue *),
@@ -429,7 +468,8 @@ void store_abort(struct store *s)
 
 enum status store_sync(struct store *s, struct failure *failure)
 {
-    return env_error(failure, mdb_env_sync(s->env, 1), "syncing the spool");
+    ENSURE(!s->txn);
+    return keeps_checkpoints(s) ? checkpoint_take(&s->checkpoint, s->env, failure) : STATUS_OK;
 }
 
 /* ---- queues ---- */
@@ -575,13 +615,16 @@ static enum status give_back(struct store *s, struct failure *failure)
 
 enum status store_rest(struct store *s, struct failure *failure)
 {
-    enum status status = store_recount(s, failure);
+    enum status status = store_sync(s, failure);
+    if (status == STATUS_OK)
+        status = store_recount(s, failure);
     return status == STATUS_OK ? give_back(s, failure) : status;
 }
 
 enum status store_probe(struct store *s, struct failure *failure)
 {
-    return pass_transaction(s, failure);
+    enum status status = pass_transaction(s, failure);
+    return status == STATUS_OK ? store_sync(s, failure) : status;
 }
 
 bool store_has_room(struct store *s)

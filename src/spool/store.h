@@ -22,7 +22,11 @@
 
 struct store;
 
-enum store_sync { STORE_SYNC_COMMIT, STORE_SYNC_LATER }; /* LATER: the owner calls store_sync */
+enum store_sync {
+    STORE_SYNC_COMMIT,
+    STORE_SYNC_INTERVAL, /* the owner calls store_sync; a power cut takes what came since */
+    STORE_SYNC_NEVER,    /* a power cut may take the whole spool */
+};
 
 struct store_options {
     const char *path;        /* directory; made with mode 0700 if missing */
@@ -67,6 +71,8 @@ struct store_queue {
 enum status store_open(struct store **store, const struct store_options *options,
                        struct failure *failure);
 void store_close(struct store *);
+/* True if the machine went down since, and what was not synced then is not there any more. */
+bool store_was_restored(const struct store *);
 
 /* Visits every queue. `visit` returns false to stop. Not inside a write transaction. */
 enum status store_queues(struct store *, bool (*visit)(void *arg, const struct store_queue *),
@@ -75,7 +81,8 @@ enum status store_queues(struct store *, bool (*visit)(void *arg, const struct s
 enum status store_begin(struct store *, struct failure *);
 enum status store_commit(struct store *, struct failure *);
 void store_abort(struct store *);
-/* fdatasync of what was committed, for STORE_SYNC_LATER. */
+/* Makes what was committed the least that a power cut leaves, for STORE_SYNC_INTERVAL. Not inside a
+ * write transaction. */
 enum status store_sync(struct store *, struct failure *);
 
 /* Creates the queue of (user, vhost) or, where it exists, replaces its sealed password. */

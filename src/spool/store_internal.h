@@ -7,6 +7,7 @@
 
 #include <lmdb.h>
 
+#include "spool/checkpoint.h"
 #include "spool/directory.h"
 #include "spool/room.h"
 #include "spool/store.h"
@@ -32,6 +33,9 @@ struct store {
     MDB_txn *txn;
     MDB_dbi meta, queues;
     int lock_fd;
+    char *path;
+    struct checkpoint checkpoint;
+    bool was_restored;
     struct queue_slot *slots;
     uint32_t slot_count;
     uint32_t last_dropped; /* highest id of a queue that was dropped */

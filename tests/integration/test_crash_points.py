@@ -24,6 +24,7 @@ POINTS = {
     "before_replay": [1, 2], "after_replay": [1, 2], "before_delete": [1, 2],
     "in_delete": [1, 5], "after_delete": [1, 2], "before_reject": [1], "in_reject": [1],
     "after_reject": [1], "in_retry": [1, 2], "in_give_back": [1], "in_queue_drop": [1],
+    "in_checkpoint": [1, 2, 6],
 }
 
 
@@ -117,6 +118,8 @@ def test_killed_at(broker, make_proxy, point):
     options = {"spool.forget_after": "0"}
     if "queue_drop" in point:
         options = {"spool.forget_after": "200ms", "pool.cleanup_interval": "50ms"}
+    if "checkpoint" in point:
+        options.update({"spool.sync": "interval", "spool.sync_interval": "5ms"})
     proxy = make_proxy(broker.url, options, start=False)
     course = Course(broker, proxy, point)
     course.run(large="give_back" in point)

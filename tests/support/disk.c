@@ -1,12 +1,13 @@
-/* Preloaded into amqpbuf: a disk under data.mdb that a test can fill, break, and cut the power of.
+/* Preloaded into amqpbuf: a disk under data.mdb that a test can fill, break, and cut the power of;
+ * the spool's `checkpoint` is in its journal too.
  *
  * DISK_FAULT names a file whose first word says what is wrong now: `full` (nothing beyond what was
  * claimed before can be written), `sync` (EIO on fdatasync), `readonly` (EROFS), or nothing.
  *
  * DISK_JOURNAL names a file to which each write and each sync is appended: a letter (W: a write, D:
- * a write that is durable when it returns, S: a sync), offset and length (8 bytes each, host
- * order), and the bytes. What the kernel would still have in its cache at a power cut are the
- * writes behind the last sync. */
+ * a write that is durable when it returns, S: a sync; w and s: the same of `checkpoint`), offset
+ * and length (8 bytes each, host order), and the bytes. What the kernel would still have in its
+ * cache at a power cut are the writes behind the last sync. */
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -23,15 +24,26 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static off_t claimed; /* end of what fallocate has promised */
 static int journal = -1;
 
-static int is_data(int fd)
+static int is_named(int fd, const char *name)
 {
     char link[64], path[4096];
+    size_t name_len = strlen(name);
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t len = readlink(link, path, sizeof path - 1);
-    if (len < 9)
+    if (len < (ssize_t)name_len)
         return 0;
     path[len] = 0;
-    return strcmp(path + len - 9, "/data.mdb") == 0;
+    return strcmp(path + len - (ssize_t)name_len, name) == 0;
+}
+
+static int is_data(int fd)
+{
+    return is_named(fd, "/data.mdb");
+}
+
+static int is_checkpoint(int fd)
+{
+    return is_named(fd, "/checkpoint");
 }
 
 static int is_wrong(const char *what)
@@ -88,6 +100,9 @@ static char kind_of(int fd)
 ssize_t pwrite(int fd, const void *bytes, size_t len, off_t offset)
 {
     REAL(ssize_t, "pwrite", int, const void *, size_t, off_t);
+    struct iovec all = {(void *)(uintptr_t)bytes, len};
+    if (is_checkpoint(fd))
+        note('w', offset, &all, 1);
     if (!is_data(fd))
         return real(fd, bytes, len, offset);
     int error = obstacle(offset, len);
@@ -149,7 +164,8 @@ ssize_t write(int fd, const void *bytes, size_t len)
 int fdatasync(int fd)
 {
     REAL(int, "fdatasync", int);
-    if (!is_data(fd))
+    int of_checkpoint = is_checkpoint(fd);
+    if (!of_checkpoint && !is_data(fd))
         return real(fd);
     if (is_wrong("sync")) {
         errno = EIO;
@@ -157,7 +173,7 @@ int fdatasync(int fd)
     }
     int result = real(fd);
     if (result == 0)
-        note('S', 0, NULL, 0);
+        note(of_checkpoint ? 's' : 'S', 0, NULL, 0);
     return result;
 }
 

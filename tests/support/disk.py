@@ -47,13 +47,16 @@ def read_journal(path):
     return entries
 
 
-def image(entries, upto, keep):
-    """The file as a power cut may leave it once `upto` entries were written: what was synced, and of
-    the rest those pages for which `keep` says so. A page is kept or lost as a whole: half a page is
-    what LMDB's own checks are for, and its two meta pages are written durably."""
-    synced = max((n + 1 for n in range(upto) if entries[n][1] in b"S"), default=0)
+def image(entries, upto, keep, write=b"W", sync=b"S"):
+    """data.mdb (or, with w and s, `checkpoint`) as a power cut may leave it once `upto` entries were
+    written: what was synced, and of the rest those pages for which `keep` says so. A page is kept or
+    lost as a whole: half a page is what LMDB's own checks are for, and its two meta pages are
+    written durably."""
+    synced = max((n + 1 for n in range(upto) if entries[n][1] == sync), default=0)
     data = bytearray()
     for number, (_, kind, offset, content) in enumerate(entries[:upto]):
+        if kind != write and not (kind == b"D" and write == b"W"):
+            continue
         for start in range(0, len(content), PAGE):
             if number < synced or kind == b"D" or keep():
                 end = offset + start + len(content[start:start + PAGE])

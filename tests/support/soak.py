@@ -1,6 +1,7 @@
 """Everything at once: publishers with and without confirms, a consumer, a broker that comes and goes
 in every way, a proxy that is killed; and the account of it at the end."""
 
+import collections
 import os
 import pathlib
 import random
@@ -41,9 +42,9 @@ class Publisher(threading.Thread):
         return f"{self.name}:{number} ".encode() + b"x" * (number * 37 % 3000)
 
     def publish(self, client):
+        self.sent = max(self.sent, self.next + 1)
         client.publish(self.body(self.next), self.queue)
         self.next += 1
-        self.sent = max(self.sent, self.next)
 
 
 class Confirming(Publisher):
@@ -77,12 +78,46 @@ class Job(Publisher):
         self.soak.stopping.wait(PACE_S)
 
 
-class Consumer(threading.Thread):
-    """Consumes through the proxy, with acks of its own."""
+class Ledger:
+    """What has arrived of one publisher's messages: all whole, the first copies in order."""
 
-    def __init__(self, soak):
+    def __init__(self, publisher, in_order):
+        self.publisher, self.in_order = publisher, in_order
+        self.has = bytearray()  # by number
+        self.last, self.copies = -1, 0
+        self.recent = collections.deque(maxlen=300)
+
+    def add(self, body):
+        """What is wrong with it, or None."""
+        name, number = self.publisher.name, int(body.split(b":")[1].split(b" ")[0])
+        self.recent.append(number)
+        if body != self.publisher.body(number):
+            return f"{name}:{number} is not whole"
+        if number >= self.publisher.sent:
+            return f"{name}:{number} was never sent"
+        self.copies += 1
+        self.has.extend(bytes(max(0, number + 1 - len(self.has))))
+        is_first, self.has[number] = not self.has[number], 1
+        last, self.last = self.last, max(self.last, number)
+        if is_first and self.in_order and number < last:
+            return f"{name}:{number} came after {last}: {list(self.recent)}"
+        return None
+
+    def missing(self):
+        return [number for number in range(self.publisher.safe)
+                if number >= len(self.has) or not self.has[number]]
+
+    def duplicates(self):
+        return self.copies - sum(self.has)
+
+
+class Consumer(threading.Thread):
+    """Takes a queue's messages as they come, with acks of its own. What it has not acked when its
+    connection ends comes again."""
+
+    def __init__(self, soak, queue, connect):
         super().__init__(daemon=True)
-        self.soak, self.bodies = soak, []
+        self.soak, self.queue, self.connect = soak, queue, connect
 
     def run(self):
         while not self.soak.stopping.is_set():
@@ -92,24 +127,15 @@ class Consumer(threading.Thread):
                 self.soak.stopping.wait(0.2)
 
     def session(self):
-        with self.soak.proxy.connect() as connection:
+        with self.connect() as connection:
             channel = connection.channel()
             channel.basic_qos(prefetch_count=100)
-            for method, _, body in channel.consume(CONSUMED, inactivity_timeout=0.5):
+            for method, _, body in channel.consume(self.queue, inactivity_timeout=0.5):
                 if self.soak.stopping.is_set():
                     return
                 if method:
-                    self.bodies.append(body)
+                    self.soak.arrived(body)
                     channel.basic_ack(method.delivery_tag)
-
-
-def around(publisher, bodies, number, last):
-    """Where both stand among this publisher's messages, copies included."""
-    name = publisher.name.encode()
-    numbers = [int(body.split(b":")[1].split(b" ")[0]) for body in bodies
-               if body.split(b":")[0] == name]
-    return [(place, numbers[max(0, place - 3):place + 30]) for place, found in enumerate(numbers)
-            if found in (number, last)]
 
 
 class Soak:
@@ -120,6 +146,7 @@ class Soak:
         self.stopping = threading.Event()
         self.events = []  # (when, what): the last are shown with a failure
         self.samples = []  # (bytes of its own, descriptors), since the proxy was last killed
+        self.trouble = None  # with what has arrived
 
     # ---- events ----
 
@@ -162,8 +189,10 @@ class Soak:
 
     def progress(self):
         before = sum(publisher.safe for publisher in self.publishers)
-        wait_until(lambda: sum(p.safe for p in self.publishers) >= before + PROGRESS,
+        wait_until(lambda: self.trouble or
+                   sum(p.safe for p in self.publishers) >= before + PROGRESS,
                    lambda: self.failure("publishers go on"), 120)
+        assert not self.trouble, self.failure(self.trouble)
 
     def failure(self, text):
         events = "\n".join(f"{when:8.1f} {what}" for when, what in self.events[-10:])
@@ -181,14 +210,17 @@ class Soak:
             self.publishers = [Confirming(self, f"confirming{n}", KEPT) for n in range(3)] + \
                 [Job(self, f"job{n}", KEPT) for n in range(3)] + \
                 [Confirming(self, "consumed", CONSUMED)]
-            self.consumer = Consumer(self)
-            for thread in [*self.publishers, self.consumer]:
+            # What a consumer gives back with its connection to the proxy comes again, later.
+            self.ledgers = {p.name: Ledger(p, p.queue == KEPT) for p in self.publishers}
+            threads = [*self.publishers, Consumer(self, CONSUMED, self.proxy.connect),
+                       Consumer(self, KEPT, self.rabbit.connect)]
+            for thread in threads:
                 thread.start()
             try:
                 self.shake()
             finally:
                 self.stopping.set()
-            for thread in [*self.publishers, self.consumer]:
+            for thread in threads:
                 thread.join(120)
                 assert not thread.is_alive(), self.failure("a client hangs")
             wait_until(lambda: self.proxy.waiting() == 0, lambda: self.failure("spool empty"), 600)
@@ -216,38 +248,21 @@ class Soak:
 
     # ---- the account ----
 
+    def arrived(self, body):
+        wrong = self.ledgers[body.split(b":")[0].decode()].add(body)
+        self.trouble = self.trouble or wrong
+
     def account(self):
-        kept = [body for _, _, body in self.rabbit.take(KEPT)]
-        consumed = self.consumer.bodies + [body for _, _, body in self.rabbit.take(CONSUMED)]
-        duplicates = 0
+        for queue in (KEPT, CONSUMED):
+            for _, _, body in self.rabbit.take(queue):
+                self.arrived(body)
+        assert not self.trouble, self.failure(self.trouble)
         for publisher in self.publishers:
-            bodies = consumed if publisher.queue == CONSUMED else kept
-            duplicates += self.balance(publisher, bodies)
+            missing = self.ledgers[publisher.name].missing()
+            assert not missing, self.failure(
+                f"{publisher.name} lost {len(missing)} of {publisher.safe}: {missing[:5]}")
         assert self.proxy.dump("--rejected") == [], self.failure("nothing was bad")
         return {"seed": self.seed, "events": len(self.events),
-                "messages": sum(p.safe for p in self.publishers), "duplicates": duplicates,
+                "messages": sum(p.safe for p in self.publishers),
+                "duplicates": sum(ledger.duplicates() for ledger in self.ledgers.values()),
                 "samples": self.samples}
-
-    def balance(self, publisher, bodies):
-        """Everything that was answered for is there and whole, first copies in order."""
-        seen, last, copies = set(), -1, 0
-        for body in bodies:
-            name, _, rest = body.partition(b":")
-            if name.decode() != publisher.name:
-                continue
-            number = int(rest.split(b" ")[0])
-            assert body == publisher.body(number), self.failure(f"{name} {number} is not whole")
-            copies += 1
-            if number in seen:
-                continue
-            # What a consumer gave back with its connection comes again, later.
-            assert number > last or publisher.queue == CONSUMED, \
-                self.failure(f"{publisher.name}:{number} came after {last}: "
-                             f"{around(publisher, bodies, number, last)}")
-            last = max(last, number)
-            seen.add(number)
-        missing = sorted(set(range(publisher.safe)) - seen)
-        assert not missing, self.failure(
-            f"{publisher.name} lost {len(missing)} of {publisher.safe}: {missing[:5]}")
-        assert seen <= set(range(publisher.sent))
-        return copies - len(seen)
