@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "admin/admin.h"
+#include "base/bus_error.h"
 #include "base/log.h"
 #include "config/config.h"
 #include "options.h"
@@ -21,10 +22,17 @@ static int printed(void)
     return EXIT_CANNOT_RUN;
 }
 
+static void say_bus_error(void)
+{
+    LOG(LOG_ERROR, "spool_unreadable",
+        LOG_T("reason", "data.mdb is shorter than its own tables say, or the disk cannot read it"));
+}
+
 static int run(struct config *config, const struct config_sources *sources)
 {
     signal(SIGPIPE, SIG_IGN); /* a peer that is gone is told by the write */
     log_init(config->log.level, config->log.format);
+    bus_error_explain(say_bus_error, EXIT_CANNOT_RUN);
     return proxy_run(config, sources, &admin_side);
 }
 

@@ -407,12 +407,13 @@ static void confirm_all(struct drain *d)
 static void send_record(struct drain *d, struct slab *slab, const struct job_record *record)
 {
     d->read_after = record->seq;
+    struct entry *entry = add_entry(d);
+    entry->seq = record->seq;
     if (record->frames_len == 0) { /* its header was taken when RabbitMQ's frame_max was larger */
+        entry->state = ENTRY_CONFIRMED;
         reject_seq(d, record->seq, 501, "FRAME_ERROR - content header larger than frame_max");
         return;
     }
-    struct entry *entry = add_entry(d);
-    entry->seq = record->seq;
     entry->tag = record->kind == RECORD_PUBLISH ? ++d->last_tag : 0;
     entry->method_len = record->method_len;
     entry->header_len = record->header_len;
@@ -460,12 +461,6 @@ static void on_read(struct job *job)
     CRASH_POINT("after_replay");
     d->tokens -= d->tokens < sent ? d->tokens : sent;
     d->at_end = job->read.at_end && sent == job->read.count;
-    if (d->at_end && job->read.count == 0 && d->entry_count == 0 && d->queue->waiting > 0) {
-        /* Only records that cannot be read are left: they stay where they are, in nobody's way. */
-        LOG(LOG_ERROR, "records_set_aside", LOG_T("user", d->queue->user),
-            LOG_T("vhost", d->queue->vhost), LOG_N("messages", d->queue->waiting));
-        d->queue->waiting = 0;
-    }
     advance(d);
 }
 
@@ -494,8 +489,21 @@ static void read_more(struct drain *d)
     spooler_post(d->queue->proxy->spooler, job);
 }
 
+/* The end was read and everything that was read is settled: what still counts as waiting cannot be
+ * read. It stays where it is, in nobody's way. */
+static void set_damaged_aside(struct drain *d)
+{
+    if (d->state != DRAIN_RUNNING || d->reading || !d->at_end || d->entry_count > 0 ||
+        d->queue->waiting == 0)
+        return;
+    LOG(LOG_ERROR, "records_set_aside", LOG_T("user", d->queue->user),
+        LOG_T("vhost", d->queue->vhost), LOG_N("messages", d->queue->waiting));
+    d->queue->waiting = 0;
+}
+
 static void advance(struct drain *d)
 {
+    set_damaged_aside(d);
     bool is_over = d->queue->waiting == 0 || d->queue->paused;
     if (d->state == DRAIN_DELETING && d->entry_count == 0) {
         if (is_over)

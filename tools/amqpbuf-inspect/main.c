@@ -1,12 +1,14 @@
 /* amqpbuf-inspect: what waits in the spool of amqpbuf. */
 
 #include <locale.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "arguments.h"
+#include "base/bus_error.h"
 #include "output.h"
 
 static uint64_t now_us(void)
@@ -25,6 +27,12 @@ static bool is_directory(const char *path)
 static bool is_no_spool(enum status status)
 {
     return status == STATUS_NO_SPOOL || status == STATUS_VERSION || status == STATUS_PERMISSION;
+}
+
+static void say_bus_error(void)
+{
+    fflush(stdout);
+    complain("data.mdb is shorter than its own tables say, or the disk cannot read it");
 }
 
 static enum inspect_exit run_with_spool(struct inspect *inspect, command_run run)
@@ -54,6 +62,7 @@ int main(int argc, char *argv[])
     const char *no_color = getenv("NO_COLOR");
     inspect.terminal = isatty(STDOUT_FILENO);
     inspect.colour = inspect.terminal && (!no_color || no_color[0] == '\0');
+    bus_error_explain(say_bus_error, INSPECT_DAMAGE);
     filter_init(&inspect.filter);
     output_init();
     if (arguments_parse(&inspect, &run, argc, argv, &status))

@@ -1,0 +1,89 @@
+"""A spool that is not whole: a clear message, or what is damaged is set aside and the rest goes on."""
+
+import subprocess
+
+import pytest
+
+from support.proxy import BINARY, INSPECT
+from support.raw import RawClient
+from support.spool import MakeSpool
+from support.wait import wait_until
+
+
+@pytest.fixture
+def stopped(broker, make_proxy):
+    """stopped(bodies): a proxy that has these in its spool, and has ended."""
+    def make(bodies):
+        proxy = make_proxy(broker.url)
+        with RawClient(proxy.port) as client:
+            client.open_channel()
+            client.close()
+        broker.down()
+        proxy.wait_event("buffering_started")
+        with RawClient(proxy.port) as client:
+            client.open_channel(confirms=True)
+            for body in bodies:
+                client.publish(body, "q")
+            client.acked_up_to(len(bodies))
+            client.close()
+        proxy.term()
+        return proxy
+    return make
+
+
+def publish(proxy, body):
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        client.publish(body, "q")
+        client.acked_up_to(1)
+        client.close()
+
+
+def inspect(proxy, *arguments):
+    return subprocess.run([INSPECT, "-s", proxy.spool, *arguments], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+
+
+@pytest.mark.parametrize("damaged", [[1], [3], [5], [1, 2, 5], [1, 2, 3, 4, 5]])
+def test_damaged_records_are_set_aside(broker, stopped, damaged):
+    bodies = [b"%d " % n + b"x" * 100 for n in range(1, 6)]
+    proxy = stopped(bodies)
+    spool = MakeSpool(proxy.spool)
+    for seq in damaged:
+        spool.damage(1, seq)
+    spool.close()
+    broker.up()
+    proxy.start()
+    whole = [body for seq, body in enumerate(bodies, 1) if seq not in damaged]
+    wait_until(lambda: [m.body for m in broker.messages] == whole and
+               proxy.events("records_set_aside"),
+               lambda: proxy.failure("the rest is delivered"))
+    publish(proxy, b"live")  # and nothing is in its way
+    assert [m.body for m in broker.messages] == whole + [b"live"]
+    broker.down()
+    proxy.wait_event("buffering_started")
+    publish(proxy, b"later")
+    broker.up()
+    wait_until(lambda: [m.body for m in broker.messages] == whole + [b"live", b"later"],
+               lambda: proxy.failure("a later backlog is delivered too"))
+    proxy.term()
+    done = inspect(proxy, "verify")
+    assert done.returncode == 1
+    for seq in damaged:
+        assert f"queue 1, message {seq}: " in done.stdout
+
+
+@pytest.mark.parametrize("share", [0.9, 0.5, 0.1])
+def test_a_truncated_file(stopped, share):
+    proxy = stopped([b"%d " % n + b"x" * 3000 for n in range(500)])
+    data = proxy.spool / "data.mdb"
+    pages = data.stat().st_size // 4096
+    with open(data, "r+b") as file:
+        file.truncate(int(pages * share) * 4096)
+    done = inspect(proxy, "verify")
+    assert done.returncode == 1, (done.returncode, done.stderr)
+    assert "shorter than" in done.stderr
+    done = subprocess.run([BINARY, "-c", proxy.folder / "proxy.ini"], cwd=proxy.folder, check=False,
+                          stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 1, (done.returncode, done.stderr)
+    assert "event=spool_unreadable" in done.stderr
