@@ -20,8 +20,8 @@ static bool replace(struct tls_context **context, const struct tls_settings *set
 
 static bool wants_upstream_tls(const struct proxy *proxy)
 {
-    for (unsigned i = 0; i < proxy->target_count; i++)
-        if (proxy->targets[i].tls)
+    for (unsigned i = 0; i < proxy->targets.count; i++)
+        if (proxy->targets.list[i].url->tls)
             return true;
     return false;
 }

@@ -599,7 +599,7 @@ static const struct upstream_events own_events = {
 void client_dial_own(struct client *c)
 {
     struct pool *pool = c->pool;
-    c->own = upstream_dial(c->proxy, pool_target(pool), pool->user, pool->password, pool->vhost,
-                           c->properties, c->properties_len, &own_events, c);
+    c->own = upstream_dial(c->proxy, pool->user, pool->password, pool->vhost, c->properties,
+                           c->properties_len, &own_events, c);
     c->own_is_open = false;
 }

@@ -103,16 +103,10 @@ void pool_run_wakes(struct proxy *proxy)
 
 static const struct upstream_events events;
 
-const struct config_upstream *pool_target(struct pool *pool)
-{
-    struct proxy *proxy = pool->proxy;
-    return &proxy->targets[pool->target % proxy->target_count];
-}
-
 static void dial_with(struct pool *pool, const char *password)
 {
-    struct upstream *u = upstream_dial(pool->proxy, pool_target(pool), pool->user, password,
-                                       pool->vhost, NULL, 0, &events, pool);
+    struct upstream *u =
+        upstream_dial(pool->proxy, pool->user, password, pool->vhost, NULL, 0, &events, pool);
     pool->dialing++;
     list_append(&pool->upstreams, &u->owner_node);
 }
@@ -214,6 +208,18 @@ static bool wants_connection(const struct pool *pool)
            (pool->client_count > 0 || pool->pinned || queue_has_backlog(pool->queue));
 }
 
+/* Each of them has its turn before anybody hears that there is none, and before the next wait. */
+static bool dial_next_broker(struct pool *pool)
+{
+    if (++pool->tried < pool->proxy->targets.count && wants_connection(pool) &&
+        list_empty(&pool->upstreams)) {
+        dial(pool);
+        return true;
+    }
+    pool->tried = 0;
+    return false;
+}
+
 static void on_retry(uv_timer_t *timer)
 {
     struct pool *pool = timer->data;
@@ -276,6 +282,11 @@ static void refuse_waiting(struct pool *pool, uint16_t code, const char *text)
         }
         client_refuse(client, code, text, AMQP_CONNECTION_OPEN_METHOD);
     }
+}
+
+static bool may_enter_offline(const struct pool *pool)
+{
+    return pool->login == LOGIN_PROVEN && proxy_buffers(pool->proxy);
 }
 
 /* P6: RabbitMQ cannot be asked. */
@@ -370,6 +381,7 @@ static void on_open(struct upstream *u)
 {
     struct pool *pool = u->owner;
     pool->dialing--;
+    pool->tried = 0;
     pool->unreachable = false;
     pool->trouble[0] = 0;
     if (is_new_secret(pool, u))
@@ -399,8 +411,9 @@ static void on_failed(struct upstream *u, const struct upstream_end *end)
         pool->login = LOGIN_REFUSED;
         refuse_waiting(pool, end->code, end->text);
     } else {
+        if (dial_next_broker(pool) && !may_enter_offline(pool))
+            return;
         pool->unreachable = true;
-        pool->target++;
         if (pool->login == LOGIN_UNKNOWN && !list_empty(&pool->waiting) &&
             pool->proxy->config->spool.unverified_logins == LOGINS_ACCEPT)
             store_login(pool);
@@ -419,7 +432,6 @@ static void on_lost(struct upstream *u, const struct upstream_end *end)
     pool_update(pool);
     if (list_empty(&pool->upstreams)) {
         pool->unreachable = true;
-        pool->target += end->code == 320;
         schedule_retry(pool);
     }
     queue_changed(pool->queue);

@@ -41,7 +41,7 @@ struct pool {
     bool storing;      /* its login is being written to the spool */
     struct list upstreams; /* shared ones */
     unsigned dialing;
-    unsigned target; /* index of the broker to try */
+    unsigned tried; /* brokers, since the last wait */
     uv_timer_t retry;
     uint64_t backoff_ms;
     struct list waiting;   /* clients at connection.open */
@@ -81,4 +81,3 @@ void pool_run_wakes(struct proxy *);
 void pool_forgotten(struct pool *);
 /* Once a cleanup interval: closes what was idle for pool.idle_timeout. */
 void pool_cleanup(struct pool *, uint64_t now_ms);
-const struct config_upstream *pool_target(struct pool *);

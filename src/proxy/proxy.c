@@ -303,15 +303,15 @@ static bool open_spool(struct proxy *proxy)
 
 static void connect_pools(struct proxy *proxy)
 {
-    for (unsigned i = 0; i < proxy->target_count; i++) {
-        const struct config_upstream *target = &proxy->targets[i];
-        if (!target->user)
+    for (unsigned i = 0; i < proxy->targets.count; i++) {
+        const struct config_upstream *url = proxy->targets.list[i].url;
+        if (!url->user)
             continue;
-        const char *vhost = target->vhost ? target->vhost : "/";
-        const char *password = target->password ? target->password : "";
-        struct pool *pool = pool_find(proxy, target->user, password, vhost);
+        const char *vhost = url->vhost ? url->vhost : "/";
+        const char *password = url->password ? url->password : "";
+        struct pool *pool = pool_find(proxy, url->user, password, vhost);
         if (!pool)
-            pool = pool_new(proxy, target->user, password, vhost, LOGIN_UNKNOWN);
+            pool = pool_new(proxy, url->user, password, vhost, LOGIN_UNKNOWN);
         pool->pinned = true;
     }
     for (struct list *n = proxy->pools.next; n != &proxy->pools; n = n->next) {
@@ -341,7 +341,7 @@ static void init_handles(struct proxy *proxy)
     list_init(&proxy->waking);
     list_init(&proxy->acking);
     broker_init(&proxy->broker);
-    proxy->targets = config_upstreams(proxy->config, &proxy->target_count);
+    targets_init(&proxy->targets, proxy->config);
     srandom((unsigned)(uv_hrtime() ^ (uint64_t)uv_os_getpid()));
 }
 
@@ -367,7 +367,7 @@ static bool start(struct proxy *proxy)
 static void deinit(struct proxy *proxy)
 {
     ENSURE(uv_loop_close(&proxy->loop) == 0);
-    config_upstreams_free(proxy->targets, proxy->target_count);
+    targets_deinit(&proxy->targets);
     broker_deinit(&proxy->broker);
     certificates_free(proxy);
     handles_deinit();

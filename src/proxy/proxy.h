@@ -13,6 +13,7 @@
 #include "proxy/broker.h"
 #include "proxy/counters.h"
 #include "proxy/listener.h"
+#include "proxy/targets.h"
 
 struct spooler;
 struct tls_context;
@@ -39,8 +40,7 @@ struct proxy {
     struct net net;
     struct config *config;
     const struct config_sources *sources;
-    struct config_upstream *targets; /* upstream.url taken apart */
-    unsigned target_count;
+    struct targets targets;
     struct spooler *spooler; /* NULL: buffering is off and nothing waits */
     struct broker broker;
     struct counters counters;

@@ -15,7 +15,8 @@
 /* Happy path: resolve, connect, protocol header, start / start-ok, tune / tune-ok, open / open-ok,
  * on_open. Then frames go to the links by channel number until the end.
  *
- * A name's addresses are tried in turn; each has its share of the time that is left.
+ * A name's addresses are tried in turn, until one sends connection.start; each has its share of
+ * the time that is left. An end that is the broker's marks it, and others are tried before it.
  *
  * What can fail: the name, the connection, the time limit, an unreadable frame, RabbitMQ's
  * connection.close at any point. All of it ends in upstream_end, once. */
@@ -78,6 +79,12 @@ static void lose_links(struct upstream *u)
     }
 }
 
+/* Another code than 320, and a refusal, is about this connection; the broker itself is well. */
+static bool target_has_failed(const struct upstream *u, const struct upstream_end *end)
+{
+    return u->state == UPSTREAM_OPEN ? end->code == 0 || end->code == 320 : !end->refused;
+}
+
 static void upstream_end(struct upstream *u, const struct upstream_end *end)
 {
     const struct upstream_events *events = u->events;
@@ -91,10 +98,12 @@ static void upstream_end(struct upstream *u, const struct upstream_end *end)
         report_left(u);
         return;
     }
+    if (target_has_failed(u, end))
+        targets_failed(&u->proxy->targets, u->target);
     LOG(was_open ? LOG_WARN : LOG_INFO, was_open ? "upstream_lost" : "upstream_failed",
-        LOG_N("upstream", u->id), LOG_T("host", u->target.host), LOG_N("port", u->target.port),
-        LOG_T("user", u->user), LOG_T("vhost", u->vhost), LOG_N("code", end->code),
-        LOG_T("reason", end->text));
+        LOG_N("upstream", u->id), LOG_T("host", u->target->url->host),
+        LOG_N("port", u->target->url->port), LOG_T("user", u->user), LOG_T("vhost", u->vhost),
+        LOG_N("code", end->code), LOG_T("reason", end->text));
     u->state = UPSTREAM_CLOSED;
     u->end = *end;
     list_remove(&u->owner_node);
@@ -122,10 +131,23 @@ void upstream_abort(struct upstream *u, const char *why)
     end_with(u, why, 0);
 }
 
+/* False if the one that was tried was the last one. */
+static bool next_address(struct upstream *u)
+{
+    if (!u->address->ai_next)
+        return false;
+    u->address = u->address->ai_next;
+    u->state = UPSTREAM_CONNECTING;
+    stream_close(&u->stream); /* a socket serves one try; on_stream_closed begins the next */
+    return true;
+}
+
 static void on_stream_end(struct stream *stream, int status)
 {
     struct upstream *u = LIST_ENTRY(stream, struct upstream, stream);
     char text[224] = "RabbitMQ closed the connection";
+    if (u->state == UPSTREAM_START && next_address(u))
+        return;
     if (status != 0)
         snprintf(text, sizeof text, "connection: %s", stream_why(stream, status));
     end_with(u, text, 0);
@@ -231,8 +253,9 @@ static void on_open_ok(struct upstream *u)
     u->state = UPSTREAM_OPEN;
     u->idle_since_ms = proxy_now(u->proxy);
     u->proxy->counters.upstreams++;
-    LOG(LOG_INFO, "upstream_connected", LOG_N("upstream", u->id), LOG_T("host", u->target.host),
-        LOG_N("port", u->target.port), LOG_T("user", u->user), LOG_T("vhost", u->vhost));
+    LOG(LOG_INFO, "upstream_connected", LOG_N("upstream", u->id),
+        LOG_T("host", u->target->url->host), LOG_N("port", u->target->url->port),
+        LOG_T("user", u->user), LOG_T("vhost", u->vhost));
     u->events->on_open(u);
 }
 
@@ -337,15 +360,10 @@ static void on_data(struct stream *stream)
 
 /* ---- dialing ---- */
 
-/* The address does not answer; `status` is a uv error. */
-static void next_address(struct upstream *u, int status)
+static void address_failed(struct upstream *u, int status)
 {
-    if (!u->address->ai_next) {
+    if (!next_address(u))
         end_with(u, "connect", status);
-        return;
-    }
-    u->address = u->address->ai_next;
-    stream_close(&u->stream); /* a socket serves one try; on_stream_closed begins the next */
 }
 
 static void on_connected(struct stream *stream, int status)
@@ -354,7 +372,7 @@ static void on_connected(struct stream *stream, int status)
     if (u->state != UPSTREAM_CONNECTING)
         return;
     if (status < 0) {
-        next_address(u, status);
+        address_failed(u, status);
         return;
     }
     u->state = UPSTREAM_START;
@@ -386,11 +404,11 @@ static void connect_address(struct upstream *u)
     u->address_deadline_ms = now + remaining / left;
     if (!u->stream.net)
         stream_init(&u->stream, &u->proxy->net, &stream_events);
-    if (u->target.tls)
-        stream_use_tls(&u->stream, u->proxy->client_tls, u->target.host);
+    if (u->target->url->tls)
+        stream_use_tls(&u->stream, u->proxy->client_tls, u->target->url->host);
     int status = stream_connect(&u->stream, u->address->ai_addr);
     if (status < 0)
-        next_address(u, status);
+        address_failed(u, status);
 }
 
 static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *addresses)
@@ -419,15 +437,15 @@ static char *copy_text(const char *text)
     return copy;
 }
 
-struct upstream *upstream_dial(struct proxy *proxy, const struct config_upstream *target,
-                               const char *user, const char *password, const char *vhost,
-                               const uint8_t *client_properties, size_t client_properties_len,
-                               const struct upstream_events *events, void *owner)
+struct upstream *upstream_dial(struct proxy *proxy, const char *user, const char *password,
+                               const char *vhost, const uint8_t *client_properties,
+                               size_t client_properties_len, const struct upstream_events *events,
+                               void *owner)
 {
     struct upstream *u = calloc(1, sizeof *u);
     ENSURE(u);
     u->proxy = proxy;
-    u->target = *target;
+    u->target = targets_next(&proxy->targets);
     u->events = events;
     u->owner = owner;
     u->id = ++proxy->next_id;
@@ -447,9 +465,10 @@ struct upstream *upstream_dial(struct proxy *proxy, const struct config_upstream
     stream_init(&u->stream, &proxy->net, &stream_events);
     u->resolve.data = u;
     char port[8];
-    snprintf(port, sizeof port, "%u", target->port);
+    snprintf(port, sizeof port, "%u", u->target->url->port);
     struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
-    int status = uv_getaddrinfo(&proxy->loop, &u->resolve, on_resolved, target->host, port, &hints);
+    int status =
+        uv_getaddrinfo(&proxy->loop, &u->resolve, on_resolved, u->target->url->host, port, &hints);
     ENSURE(status == 0); /* fails only for arguments that the configuration has excluded */
     return u;
 }
@@ -491,9 +510,9 @@ void upstream_tick(struct upstream *u, uint64_t now_ms)
     if (u->state != UPSTREAM_OPEN) {
         if (now_ms >= u->deadline_ms)
             end_with(u, "no answer within upstream.connect_timeout", 0);
-        else if (u->state == UPSTREAM_CONNECTING && now_ms >= u->address_deadline_ms &&
-                 u->address->ai_next && !u->stream.closing)
-            next_address(u, UV_ETIMEDOUT);
+        else if ((u->state == UPSTREAM_CONNECTING || u->state == UPSTREAM_START) &&
+                 now_ms >= u->address_deadline_ms && !u->stream.closing)
+            next_address(u);
         return;
     }
     if (u->heartbeat_ms == 0)

@@ -15,10 +15,10 @@
 #include "amqp/frame.h"
 #include "amqp/method.h"
 #include "base/list.h"
-#include "config/config.h"
 #include "net/stream.h"
 
 struct proxy;
+struct target;
 struct upstream;
 struct link;
 
@@ -76,7 +76,7 @@ struct upstream {
     struct list node; /* in proxy->upstreams, and its owner's list */
     struct list owner_node;
 
-    struct config_upstream target; /* strings belong to the proxy's list of brokers */
+    struct target *target; /* one of proxy->targets */
     char *user, *password, *vhost;
     uint8_t *client_properties; /* table sent in start-ok; NULL: the proxy's own */
     size_t client_properties_len;
@@ -97,10 +97,11 @@ struct upstream {
     bool blocked;
 };
 
-struct upstream *upstream_dial(struct proxy *, const struct config_upstream *target,
-                               const char *user, const char *password, const char *vhost,
-                               const uint8_t *client_properties, size_t client_properties_len,
-                               const struct upstream_events *, void *owner);
+/* Dials the broker that is to be tried next. */
+struct upstream *upstream_dial(struct proxy *, const char *user, const char *password,
+                               const char *vhost, const uint8_t *client_properties,
+                               size_t client_properties_len, const struct upstream_events *,
+                               void *owner);
 /* Sends connection.close and frees the upstream when RabbitMQ has answered, or at once if it is
  * not open. Links must be detached. No event comes any more. */
 void upstream_close(struct upstream *);

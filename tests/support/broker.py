@@ -137,6 +137,8 @@ class Connection(threading.Thread):
 
     def _handshake(self):
         broker = self.broker
+        if broker.hangs_up:
+            return False
         preamble = self._stream.take(8)
         if preamble is None:
             raise Lost
@@ -230,20 +232,25 @@ class Connection(threading.Thread):
 class FakeBroker:
     """Listens from the start unless `up` is false. Attributes may be changed at any time.
 
+    `port` is one that somebody else has reserved.
+
     confirms        whether publisher_confirms is among the capabilities it offers
     acks            whether it confirms what it takes
     refuse_login    answers start-ok with connection.close 403
     refused_passwords
                     those that it answers so, and no others
     refuse_vhost    answers connection.open with connection.close 530
+    hangs_up        closes each new connection without a word
     silent_on       names of methods that get no answer
     on_frame        called with (connection, frame); true: the frame is dealt with
     death           (k, "before" | "after"): the next connection that gets to its k-th frame ends
                     before it has looked at it, or once it has answered it; then this is None
     """
 
-    def __init__(self, confirms=True, frame_max=131072, channel_max=2047, heartbeat=0, up=True):
-        self.port = free_port()
+    def __init__(self, confirms=True, frame_max=131072, channel_max=2047, heartbeat=0, up=True,
+                 address="127.0.0.1", port=None):
+        self.address, self.port = address, port or free_port()
+        self._reserved = port is None
         self.server_properties = {
             "product": "scripted", "version": "0",
             "capabilities": dict(CAPABILITIES, publisher_confirms=confirms)}
@@ -251,7 +258,7 @@ class FakeBroker:
             del self.server_properties["capabilities"]["publisher_confirms"]
         self.frame_max, self.channel_max, self.heartbeat = frame_max, channel_max, heartbeat
         self.acks, self.refuse_login, self.refuse_vhost = True, False, False
-        self.refused_passwords = set()
+        self.refused_passwords, self.hangs_up = set(), False
         self.silent_on, self.on_frame, self.death = set(), None, None
         self.lock = threading.Lock()
         self.connections = []
@@ -262,7 +269,7 @@ class FakeBroker:
 
     @property
     def url(self):
-        return f"amqp://127.0.0.1:{self.port}"
+        return f"amqp://{self.address}:{self.port}"
 
     def dies(self, _connection, number, side):
         with self.lock:
@@ -273,7 +280,7 @@ class FakeBroker:
 
     def up(self):
         assert self._listener is None
-        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=64)
+        self._listener = socket.create_server((self.address, self.port), backlog=64)
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
     def down(self):
@@ -319,7 +326,8 @@ class FakeBroker:
         self.down()
         for connection in self.connections:
             connection.join(30)
-        release_port(self.port)
+        if self._reserved:
+            release_port(self.port)
         errors = [connection.error for connection in self.connections if connection.error]
         assert not errors, f"the proxy broke the protocol: {errors}"
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import secrets
 import shutil
 import signal
 import socket
@@ -30,13 +31,20 @@ START_TIMEOUT_S = 120
 class Rabbit:
     """Data and port stay the same from one start to the next."""
 
-    def __init__(self, **settings):
-        """`settings` go into rabbitmq.conf; an underscore pair stands for a dot."""
+    def __init__(self, peer=None, **settings):
+        """`settings` go into rabbitmq.conf; an underscore pair stands for a dot.
+
+        With a `peer`, a running Rabbit that ends later, it can `join` that one's cluster.
+        """
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="amqpbuf-rabbit-"))
-        self.port, self._dist, self._epmd_port = free_port(), free_port(), free_port()
+        self.port, self._dist = free_port(), free_port()
+        self._peer = peer
+        self._epmd_port = peer._epmd_port if peer else free_port()
+        self.node = f"rabbit{self.port}@localhost"
         self._server = self._epmd = None
         self._log = open(self.folder / "output.log", "ab")
         self._write_configuration(settings)
+        self._write_cookie()
 
     def _write_configuration(self, settings):
         lines = {
@@ -59,6 +67,13 @@ class Rabbit:
                             for user in USERS for vhost in VHOSTS],
         }))
 
+    def _write_cookie(self):
+        """Erlang's shared secret: nodes with the same one may talk to each other."""
+        self._cookie = self._peer._cookie if self._peer else secrets.token_hex(16)
+        path = self.folder / ".erlang.cookie"
+        path.write_text(self._cookie)
+        path.chmod(0o400)
+
     def _environment(self):
         return {
             "PATH": os.environ["PATH"],
@@ -66,7 +81,7 @@ class Rabbit:
             "HOME": str(self.folder),
             "ERL_EPMD_PORT": str(self._epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODENAME": f"rabbit{self.port}@localhost",
+            "RABBITMQ_NODENAME": self.node,
             "RABBITMQ_DIST_PORT": str(self._dist),
             "RABBITMQ_MNESIA_BASE": str(self.folder / "mnesia"),
             "RABBITMQ_LOG_BASE": str(self.folder / "log"),
@@ -88,7 +103,7 @@ class Rabbit:
 
     def launch(self):
         """Starts without waiting."""
-        if self._epmd is None:
+        if self._epmd is None and self._peer is None:
             # Started here, not by Erlang: that one would become a daemon which nobody ends.
             self._epmd = spawn(["epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"],
                                stdout=self._log, stderr=self._log)
@@ -138,14 +153,22 @@ class Rabbit:
             self._epmd.wait()
         self._log.close()
         shutil.rmtree(self.folder, ignore_errors=True)
-        for port in (self.port, self._dist, self._epmd_port):
+        for port in (self.port, self._dist):
             release_port(port)
+        if self._peer is None:
+            release_port(self._epmd_port)
 
     def __enter__(self):
         return self.start()
 
     def __exit__(self, *_):
         self.close()
+
+    def join(self):
+        """Becomes a node of its peer's cluster, and forgets what it had."""
+        self.ctl("stop_app")
+        self.ctl("join_cluster", self._peer.node)
+        self.ctl("start_app")
 
     # ---- use ----
 
