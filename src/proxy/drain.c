@@ -9,13 +9,12 @@
 #include "base/crash_point.h"
 #include "base/handles.h"
 #include "base/log.h"
-#include "base/memory.h"
+#include "proxy/in_flight.h"
 #include "proxy/pool.h"
 #include "proxy/proxy.h"
 #include "proxy/queue.h"
 #include "proxy/returned.h"
 #include "proxy/spooler.h"
-#include "proxy/suspect.h"
 #include "proxy/upstream.h"
 #include "proxy/wire_out.h"
 
@@ -48,24 +47,6 @@ enum drain_state {
     DRAIN_DELETING, /* closed; what close-ok has confirmed is being deleted */
 };
 
-enum entry_state {
-    ENTRY_SENT,
-    ENTRY_CONFIRMED,
-    ENTRY_UNDELETED, /* confirmed, but deleting it has failed: tried again with the next tick */
-};
-
-/* One record that was sent and is still in the queue. */
-struct entry {
-    uint64_t seq;
-    uint64_t tag; /* RabbitMQ's delivery tag; 0 for a declaration */
-    enum entry_state state;
-    uint8_t *key; /* of a mandatory publish: its method and header payloads, to know it again */
-    uint32_t method_len, header_len;
-    uint16_t returned; /* reply code of basic.return, 0: none */
-    char *why;         /* its text */
-    struct trace trace;
-};
-
 struct drain {
     struct link link;
     struct queue *queue;
@@ -85,8 +66,7 @@ struct drain {
     uint32_t window; /* grows to drain.window after a rejection */
     uint32_t fine;   /* messages that went well since the window last grew, or the rejection */
 
-    struct entry *entries; /* in sequence order; those confirmed stay until they are deleted */
-    uint32_t entry_count, entry_capacity;
+    struct in_flight sent;
 
     struct returned returned; /* the basic.return that is arriving */
 };
@@ -125,46 +105,6 @@ static void expect_answer(struct drain *d, enum drain_state state)
 {
     d->state = state;
     d->deadline_ms = proxy_now(d->queue->proxy) + ANSWER_TIMEOUT_MS;
-}
-
-/* ---- entries ---- */
-
-static void clear_entry(struct entry *entry)
-{
-    free(entry->key);
-    free(entry->why);
-}
-
-static void drop_entries(struct drain *d)
-{
-    for (uint32_t i = 0; i < d->entry_count; i++)
-        clear_entry(&d->entries[i]);
-    d->entry_count = 0;
-}
-
-static struct entry *find_entry(struct drain *d, uint64_t seq)
-{
-    for (uint32_t i = 0; i < d->entry_count; i++)
-        if (d->entries[i].seq == seq)
-            return &d->entries[i];
-    return NULL;
-}
-
-static void remove_entry(struct drain *d, struct entry *entry)
-{
-    clear_entry(entry);
-    memmove(entry, entry + 1, (size_t)(d->entries + --d->entry_count - entry) * sizeof *entry);
-}
-
-static struct entry *add_entry(struct drain *d)
-{
-    if (d->entry_count == d->entry_capacity) {
-        d->entry_capacity = d->entry_capacity ? d->entry_capacity * 2 : 64;
-        d->entries = memory_grow(d->entries, d->entry_capacity, sizeof *d->entries);
-    }
-    struct entry *entry = &d->entries[d->entry_count++];
-    *entry = (struct entry){0};
-    return entry;
 }
 
 /* ---- the channel's life ---- */
@@ -213,8 +153,7 @@ static void drain_free(struct drain *d)
 {
     d->queue->drain = NULL;
     handles_remove(d->handle);
-    drop_entries(d);
-    free(d->entries);
+    in_flight_clear(&d->sent);
     free(d);
 }
 
@@ -243,14 +182,12 @@ static void finish(struct drain *d)
 
 static void advance(struct drain *d);
 
-static void settled(struct drain *d, uint64_t seq)
+static void settled(struct drain *d, const uint64_t *seqs, uint32_t count)
 {
-    struct entry *entry = find_entry(d, seq);
-    if (entry)
-        remove_entry(d, entry);
-    d->queue->waiting--;
-    if (d->queue->careful > 0)
-        d->queue->careful--;
+    struct queue *queue = d->queue;
+    in_flight_remove(&d->sent, seqs, count);
+    queue->waiting -= count;
+    queue->careful -= count < queue->careful ? count : queue->careful;
 }
 
 static void count_drained(struct queue *queue, uint32_t count)
@@ -277,15 +214,14 @@ static void on_deleted(struct job *job)
     }
     if (job->status != STATUS_OK) {
         for (uint32_t i = 0; i < job->delete.count; i++) {
-            struct entry *entry = find_entry(d, job->delete.seqs[i]);
+            struct sent *entry = in_flight_find(&d->sent, job->delete.seqs[i]);
             if (entry)
-                entry->state = ENTRY_UNDELETED;
+                entry->state = SENT_UNDELETED;
         }
         return;
     }
     CRASH_POINT("after_delete");
-    for (uint32_t i = 0; i < job->delete.count; i++)
-        settled(d, job->delete.seqs[i]);
+    settled(d, job->delete.seqs, job->delete.count);
     d->drained += job->delete.count;
     widen(d, job->delete.count);
     count_drained(queue, job->delete.count);
@@ -314,7 +250,7 @@ static void on_rejected(struct job *job)
         return;
     }
     d->rejected++;
-    settled(d, job->reject.seq);
+    settled(d, &job->reject.seq, 1);
     advance(d);
 }
 
@@ -347,22 +283,39 @@ static void reject_seq(struct drain *d, uint64_t seq, uint16_t code, const char 
     spooler_post(d->queue->proxy->spooler, job);
 }
 
-/* Entries that match have been taken by RabbitMQ (or refused, if they were returned or nacked). */
-static void confirm(struct drain *d, uint64_t tag, bool multiple, bool nack)
+/* What RabbitMQ has said of publishes. */
+struct verdict {
+    uint64_t tag;
+    bool multiple, nack;
+    bool all; /* and of declarations: the channel is closed, without confirms */
+};
+
+static bool concerns(const struct verdict *verdict, const struct sent *entry)
 {
-    uint64_t *seqs = malloc((d->entry_count + 1) * sizeof *seqs);
+    if (entry->state != SENT_UNCONFIRMED)
+        return false;
+    if (verdict->all || entry->tag == 0)
+        return verdict->all;
+    return verdict->multiple ? entry->tag <= verdict->tag || verdict->tag == 0
+                             : entry->tag == verdict->tag;
+}
+
+/* Those that it concerns have been taken by RabbitMQ, or refused, if they were returned or nacked.
+ */
+static void confirm(struct drain *d, const struct verdict *verdict)
+{
+    uint64_t *seqs = malloc((d->sent.count + 1) * sizeof *seqs);
     ENSURE(seqs);
     uint32_t count = 0;
-    for (uint32_t i = 0; i < d->entry_count; i++) {
-        struct entry *entry = &d->entries[i];
-        bool match = multiple ? entry->tag <= tag || tag == 0 : entry->tag == tag;
-        if (entry->tag == 0 || entry->state != ENTRY_SENT || !match)
+    for (uint32_t i = 0; i < d->sent.count; i++) {
+        struct sent *entry = &d->sent.all[i];
+        if (!concerns(verdict, entry))
             continue;
-        entry->state = ENTRY_CONFIRMED;
-        if (nack)
+        entry->state = SENT_CONFIRMED;
+        if (verdict->nack)
             reject_seq(d, entry->seq, 0, "nacked by RabbitMQ");
         else if (entry->returned)
-            reject_seq(d, entry->seq, entry->returned, entry->why ? entry->why : "returned");
+            reject_seq(d, entry->seq, entry->returned, entry->why);
         else
             seqs[count++] = entry->seq;
     }
@@ -373,33 +326,14 @@ static void confirm(struct drain *d, uint64_t tag, bool multiple, bool nack)
 /* RabbitMQ answers the methods of a channel in order: a reply is of the oldest declaration. */
 static void confirm_declaration(struct drain *d)
 {
-    for (uint32_t i = 0; i < d->entry_count; i++) {
-        struct entry *entry = &d->entries[i];
-        if (entry->tag == 0 && entry->state == ENTRY_SENT) {
-            entry->state = ENTRY_CONFIRMED;
+    for (uint32_t i = 0; i < d->sent.count; i++) {
+        struct sent *entry = &d->sent.all[i];
+        if (entry->tag == 0 && entry->state == SENT_UNCONFIRMED) {
+            entry->state = SENT_CONFIRMED;
             delete_entries(d, &entry->seq, 1);
             return;
         }
     }
-}
-
-static void confirm_all(struct drain *d)
-{
-    uint64_t *seqs = malloc((d->entry_count + 1) * sizeof *seqs);
-    ENSURE(seqs);
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < d->entry_count; i++) {
-        struct entry *entry = &d->entries[i];
-        if (entry->state != ENTRY_SENT)
-            continue;
-        entry->state = ENTRY_CONFIRMED;
-        if (entry->returned)
-            reject_seq(d, entry->seq, entry->returned, entry->why ? entry->why : "returned");
-        else
-            seqs[count++] = entry->seq;
-    }
-    delete_entries(d, seqs, count);
-    free(seqs);
 }
 
 /* ---- sending ---- */
@@ -407,23 +341,15 @@ static void confirm_all(struct drain *d)
 static void send_record(struct drain *d, struct slab *slab, const struct job_record *record)
 {
     d->read_after = record->seq;
-    struct entry *entry = add_entry(d);
-    entry->seq = record->seq;
-    if (record->frames_len == 0) { /* its header was taken when RabbitMQ's frame_max was larger */
-        entry->state = ENTRY_CONFIRMED;
-        reject_seq(d, record->seq, 501, "FRAME_ERROR - content header larger than frame_max");
+    bool is_publish = record->kind == RECORD_PUBLISH, fits = record->frames_len > 0;
+    struct sent *entry = in_flight_add(&d->sent, record, is_publish && fits ? ++d->last_tag : 0);
+    if (fits) {
+        stream_write_span(stream_of(d), slab, record->frames, record->frames_len);
         return;
     }
-    entry->tag = record->kind == RECORD_PUBLISH ? ++d->last_tag : 0;
-    entry->method_len = record->method_len;
-    entry->header_len = record->header_len;
-    if (record->kind == RECORD_PUBLISH) {
-        const uint8_t *method = record->frames + FRAME_HEAD_BYTES;
-        const uint8_t *header = method + record->method_len + FRAME_OVERHEAD_BYTES;
-        entry->key = returned_key(method, record->method_len, record->header_len);
-        trace_publish(&entry->trace, method, record->method_len, header, record->header_len);
-    }
-    stream_write_span(stream_of(d), slab, record->frames, record->frames_len);
+    /* Its header was taken when RabbitMQ's frame_max was larger. */
+    entry->state = SENT_CONFIRMED;
+    reject_seq(d, record->seq, 501, "FRAME_ERROR - content header larger than frame_max");
 }
 
 /* A declaration that RabbitMQ refuses closes the channel, and the confirms of what went before it
@@ -434,7 +360,7 @@ static uint32_t send_batch(struct drain *d, const struct job *job)
         const struct job_record *record = &job->read.records[i];
         d->barrier =
             d->barrier || record->kind == RECORD_DECLARE || record->seq == d->queue->suspect;
-        if (d->barrier && d->entry_count > 0)
+        if (d->barrier && d->sent.count > 0)
             return i;
         send_record(d, job->read.slab, record);
     }
@@ -466,16 +392,16 @@ static void on_read(struct job *job)
 
 static void read_more(struct drain *d)
 {
-    if (d->barrier && d->entry_count > 0)
+    if (d->barrier && d->sent.count > 0)
         return;
     d->barrier = false;
     uint32_t window = window_of(d);
-    uint32_t room = d->entry_count < window ? window - d->entry_count : 0;
+    uint32_t room = d->sent.count < window ? window - d->sent.count : 0;
     if (d->queue->proxy->config->drain.rate > 0 && room > d->tokens)
         room = d->tokens;
     /* A read for each single confirm would cost more than it brings. */
     if (d->reading || d->at_end || d->queue->paused || room == 0 ||
-        (d->confirms && room < window / 2 && d->entry_count > 0) ||
+        (d->confirms && room < window / 2 && d->sent.count > 0) ||
         d->queue->proxy->stage != PROXY_RUNNING || stream_is_full(stream_of(d)))
         return;
     struct job *job = job_new(JOB_READ, d->queue->id, on_read, d->handle);
@@ -493,7 +419,7 @@ static void read_more(struct drain *d)
  * read. It stays where it is, in nobody's way. */
 static void set_damaged_aside(struct drain *d)
 {
-    if (d->state != DRAIN_RUNNING || d->reading || !d->at_end || d->entry_count > 0 ||
+    if (d->state != DRAIN_RUNNING || d->reading || !d->at_end || d->sent.count > 0 ||
         d->queue->waiting == 0)
         return;
     LOG(LOG_ERROR, "records_set_aside", LOG_T("user", d->queue->user),
@@ -505,7 +431,7 @@ static void advance(struct drain *d)
 {
     set_damaged_aside(d);
     bool is_over = d->queue->waiting == 0 || d->queue->paused;
-    if (d->state == DRAIN_DELETING && d->entry_count == 0) {
+    if (d->state == DRAIN_DELETING && d->sent.count == 0) {
         if (is_over)
             finish(d);
         else
@@ -517,11 +443,11 @@ static void advance(struct drain *d)
     read_more(d);
     if (d->reading)
         return;
-    if (is_over && d->entry_count == 0) {
+    if (is_over && d->sent.count == 0) {
         if (d->confirms || d->last_tag == 0)
             close_channel(d);
-    } else if (!d->confirms && d->entry_count > 0 &&
-               (d->at_end || d->barrier || d->queue->paused || d->entry_count >= window_of(d))) {
+    } else if (!d->confirms && d->sent.count > 0 &&
+               (d->at_end || d->barrier || d->queue->paused || d->sent.count >= window_of(d))) {
         close_channel(d); /* close-ok is the only confirm there is */
     }
 }
@@ -534,11 +460,11 @@ void drain_more(struct drain *d)
 
 static void delete_again(struct drain *d)
 {
-    for (uint32_t i = 0; i < d->entry_count; i++) {
-        struct entry *entry = &d->entries[i];
-        if (entry->state != ENTRY_UNDELETED)
+    for (uint32_t i = 0; i < d->sent.count; i++) {
+        struct sent *entry = &d->sent.all[i];
+        if (entry->state != SENT_UNDELETED)
             continue;
-        entry->state = ENTRY_CONFIRMED;
+        entry->state = SENT_CONFIRMED;
         delete_entries(d, &entry->seq, 1);
     }
 }
@@ -561,47 +487,24 @@ void drain_tick(struct drain *d, uint64_t now_ms)
 
 /* ---- what RabbitMQ says ---- */
 
-static struct entry *find_suspect(struct drain *d, const char *text)
-{
-    struct accusation accusation = accusation_read(text);
-    for (uint32_t i = 0; i < d->entry_count; i++)
-        if (d->entries[i].state == ENTRY_SENT && d->entries[i].tag > 0 &&
-            accusation_fits(&accusation, &d->entries[i].trace))
-            return &d->entries[i];
-    return NULL;
-}
-
 /* The channel is closed over one of what was sent: the first that is not confirmed, if it was
  * alone, else one that has to be found. */
 static void on_refused(struct drain *d, uint16_t code, const char *text)
 {
-    uint32_t sent = 0;
-    struct entry *first = NULL;
-    for (uint32_t i = 0; i < d->entry_count; i++)
-        if (d->entries[i].state == ENTRY_SENT && sent++ == 0)
-            first = &d->entries[i];
+    uint32_t count;
+    struct sent *first = in_flight_first_unconfirmed(&d->sent, &count);
     if (!first)
         return;
-    struct entry *suspect = sent > 1 ? find_suspect(d, text) : NULL;
-    if (sent == 1) {
+    struct sent *suspect = count > 1 ? in_flight_accused(&d->sent, text) : NULL;
+    d->read_after = first->seq - 1;
+    if (count == 1) {
         narrow(d);
         reject_seq(d, first->seq, code, text);
     } else if (suspect && suspect->seq != d->queue->suspect) {
         d->queue->suspect = suspect->seq;
     } else {
-        d->queue->careful = sent;
-        d->queue->careful_window = sent > CAREFUL_WINDOW ? CAREFUL_WINDOW : 1;
-    }
-    d->read_after = first->seq - 1;
-}
-
-static void forget_sent(struct drain *d)
-{
-    for (uint32_t i = 0; i < d->entry_count;) {
-        if (d->entries[i].state == ENTRY_SENT)
-            remove_entry(d, &d->entries[i]);
-        else
-            i++;
+        d->queue->careful = count;
+        d->queue->careful_window = count > CAREFUL_WINDOW ? CAREFUL_WINDOW : 1;
     }
 }
 
@@ -626,7 +529,7 @@ static void on_exception(struct drain *d, const struct frame *frame)
         return;
     }
     on_refused(d, code, text);
-    forget_sent(d);
+    in_flight_forget_unconfirmed(&d->sent);
     open_channel(d);
 }
 
@@ -634,25 +537,9 @@ static void on_close_ok(struct drain *d)
 {
     d->deadline_ms = 0;
     if (!d->confirms)
-        confirm_all(d);
+        confirm(d, &(struct verdict){.all = true});
     d->state = DRAIN_DELETING;
     advance(d);
-}
-
-/* The oldest message of that kind stands for the one that was returned. */
-static void on_return_header(struct drain *d, const struct frame *header)
-{
-    for (uint32_t i = 0; i < d->entry_count; i++) {
-        struct entry *entry = &d->entries[i];
-        if (entry->state != ENTRY_SENT || !entry->key || entry->returned ||
-            !returned_is(&d->returned, entry->key, entry->method_len, entry->header_len, header))
-            continue;
-        entry->returned = d->returned.code;
-        entry->why = strdup(d->returned.text);
-        ENSURE(entry->why);
-        break;
-    }
-    d->returned.active = false;
 }
 
 static void on_method(struct drain *d, const struct frame *frame)
@@ -674,8 +561,9 @@ static void on_method(struct drain *d, const struct frame *frame)
     case AMQP_BASIC_ACK_METHOD:
     case AMQP_BASIC_NACK_METHOD:
         if (frame->payload_len >= 13)
-            confirm(d, wire_get64(frame->payload + 4), frame->payload[12] & 1,
-                    method == AMQP_BASIC_NACK_METHOD);
+            confirm(d, &(struct verdict){.tag = wire_get64(frame->payload + 4),
+                                         .multiple = frame->payload[12] & 1,
+                                         .nack = method == AMQP_BASIC_NACK_METHOD});
         return;
     case AMQP_BASIC_RETURN_METHOD:
         returned_begin(&d->returned, frame);
@@ -703,10 +591,12 @@ static void on_frame(struct link *link, struct slab *slab, const struct frame *f
 {
     (void)slab;
     struct drain *d = LIST_ENTRY(link, struct drain, link);
-    if (frame->type == FRAME_METHOD)
+    if (frame->type == FRAME_METHOD) {
         on_method(d, frame);
-    else if (frame->type == FRAME_HEADER && d->returned.active)
-        on_return_header(d, frame);
+    } else if (frame->type == FRAME_HEADER && d->returned.active) {
+        in_flight_note_return(&d->sent, &d->returned, frame);
+        d->returned.active = false;
+    }
 }
 
 /* RabbitMQ names the method that it closed the connection for, or none (a bad content frame). */

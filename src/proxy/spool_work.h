@@ -1,0 +1,36 @@
+#pragma once
+
+/* What the spooler's thread does with its store: jobs that write, in one transaction, and jobs that
+ * read. A store that reports STATUS_FATAL is closed, and opened again before the next job. */
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "net/mailbox.h"
+#include "proxy/job.h"
+#include "proxy/spool_gauges.h"
+#include "spool/credential.h"
+#include "spool/store.h"
+
+struct spool_work {
+    struct store *store; /* NULL: has to be opened again */
+    struct store_options options;
+    char *path; /* of the options */
+    struct credential_key key;
+    _Atomic bool shorten_expiration;
+    bool failing; /* the last commit or sync failed */
+    struct spool_gauges gauges;
+};
+
+bool job_writes(const struct job *);
+
+/* True if the store is open, or could be opened again. */
+bool spool_work_open(struct spool_work *, struct failure *);
+void spool_work_close_if_fatal(struct spool_work *, enum status);
+/* The job's status, and in words what went wrong. */
+void spool_work_result(struct job *, enum status, const struct failure *);
+
+/* Does all jobs of the batch that write, and gives each its result. */
+void spool_write(struct spool_work *, struct mail_chain *batch);
+/* Does a JOB_READ: the records as frames, ready to be sent. */
+void spool_read(struct spool_work *, struct job *);
