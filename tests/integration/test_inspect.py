@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import pty
+import re
 import select
 import signal
 import struct
@@ -708,7 +709,7 @@ def test_progress_on_a_terminal_for_long_work(many):
                              stderr=side)
     os.close(side)
     seen, deadline = b"", time.monotonic() + 60
-    while b"of 100000 messages" not in seen and time.monotonic() < deadline:
+    while b" left" not in seen and time.monotonic() < deadline:
         # The pipe is emptied a little at a time, for the work to outlast the second of silence.
         if select.select([main], [], [], 0.05)[0]:
             seen += os.read(main, 4096)
@@ -717,8 +718,94 @@ def test_progress_on_a_terminal_for_long_work(many):
     child.stdout.close()
     child.wait()
     os.close(main)
-    assert b"Dumped " in seen and b" of 100000 messages" in seen
+    assert re.search(rb"Dumped \d+ of 100000 messages, (\d+[hms] ?)+ left", seen)
 
 
 def test_no_progress_where_standard_error_is_no_terminal(many):
     assert inspect(many, "dump").stderr == b""
+
+
+# ---- --follow ----
+
+class Following:
+    """A command that goes on; what it has written so far."""
+
+    def __init__(self, spool, *arguments):
+        self.child = subprocess.Popen([INSPECT, "-s", spool.path, *arguments], text=True,
+                                      stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def lines(self, count):
+        return [self.child.stdout.readline().rstrip("\n") for _ in range(count)]
+
+    def interrupt(self):
+        self.child.send_signal(signal.SIGINT)
+        _, err = self.child.communicate(timeout=60)
+        assert self.child.returncode == -signal.SIGINT and err == ""
+
+
+@pytest.mark.parametrize("command", [["list", "--json"], ["dump"]])
+def test_follow_shows_what_comes_in_every_queue(spool, command):
+    spool.queue()
+    spool.publish(1, AT, count=2)
+    following = Following(spool, *command, "--follow")
+    assert [json.loads(line)["seq"] for line in following.lines(2)] == [1, 2]
+    spool.delete(1, 1)
+    spool.publish(1, AT, count=300)
+    assert [json.loads(line)["seq"] for line in following.lines(300)] == list(range(3, 303))
+    spool.queue("shop", "eu")
+    spool.publish(2, AT)
+    last, = following.lines(1)
+    assert (json.loads(last)["queue"], json.loads(last)["seq"]) == (2, 1)
+    following.interrupt()
+
+
+def test_follow_ends_with_the_limit_and_keeps_to_the_filter(spool):
+    spool.queue()
+    following = Following(spool, "list", "--json", "-f", "--exchange", "wanted", "--limit", "2")
+    spool.publish(1, AT, exchange="wanted")
+    assert len(following.lines(1)) == 1
+    spool.publish(1, AT, exchange="other", count=5)
+    spool.publish(1, AT, exchange="wanted", count=5)
+    out, err = following.child.communicate(timeout=60)
+    assert [json.loads(line)["seq"] for line in out.splitlines()] == [7]
+    assert following.child.returncode == 0 and err == ""
+
+
+def test_follow_ends_when_nobody_listens(spool):
+    spool.queue()
+    spool.publish(1, AT)
+    following = Following(spool, "dump", "-f")
+    following.lines(1)
+    following.child.stdout.close()
+    assert following.child.wait(60) == 0
+
+
+def test_follow_shows_the_summary_after_each_change(spool):
+    spool.queue()
+    following = Following(spool, "--json", "-f")
+    assert json.loads(following.lines(1)[0])["queues"][0]["messages"] == 0
+    spool.publish(1, AT, count=3)
+    assert json.loads(following.lines(1)[0])["queues"][0]["messages"] == 3
+    following.interrupt()
+    plain = Following(spool, "-f")
+    first = plain.lines(3)
+    assert first[0] == "" and first[1].startswith("queue\tuser") and "\t3\t" in first[2]
+    plain.interrupt()
+
+
+def test_follow_at_a_terminal_shows_the_summary_in_one_place(orders):
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.execv(INSPECT, [INSPECT, "-s", orders.path, "--follow"])
+    seen = b""
+    while seen.count(b"\033[H\033[2J") < 3:
+        seen += os.read(fd, 65536)
+    os.kill(pid, signal.SIGINT)
+    os.close(fd)
+    os.waitpid(pid, 0)
+    assert b"Spool: " in seen and b"guest" in seen
+
+
+def test_follow_has_no_end_to_wait_at_for_what_was_refused(orders):
+    assert "--follow" in complaint(orders, "list", "--rejected", "--follow", status=2)
+    assert "verify takes no --follow" in complaint(orders, "verify", "-f", status=2)

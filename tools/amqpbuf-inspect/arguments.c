@@ -9,13 +9,15 @@
 static const char help[] =
     "Shows what waits in the spool of amqpbuf. It only reads, also beside a running amqpbuf.\n"
     "\n"
-    "  amqpbuf-inspect [-s DIR] [summary] [--json]          queues, sizes and ages\n"
-    "  amqpbuf-inspect [-s DIR] list [FILTER...] [--json]   one line a message\n"
-    "  amqpbuf-inspect [-s DIR] dump [FILTER...]            all of each, one JSON object a line\n"
+    "  amqpbuf-inspect [-s DIR] [summary] [-f] [--json]     queues, sizes and ages\n"
+    "  amqpbuf-inspect [-s DIR] list [-f] [FILTER...] [--json]\n"
+    "                                                       one line a message\n"
+    "  amqpbuf-inspect [-s DIR] dump [-f] [FILTER...]       all of each, one JSON object a line\n"
     "  amqpbuf-inspect [-s DIR] show QUEUE SEQ [--body]     one message, or its raw body alone\n"
     "  amqpbuf-inspect [-s DIR] verify                      check every record\n"
     "\n"
     "  -s, --spool DIR     the spool (./spool)\n"
+    "  -f, --follow        go on with what changes, until Ctrl-C\n"
     "  -h, --help          this text\n"
     "  -V, --version\n"
     "\n"
@@ -39,6 +41,7 @@ static const struct option long_options[] = {
     {"spool", required_argument, NULL, 's'},
     {"help", no_argument, NULL, 'h'},
     {"version", no_argument, NULL, 'V'},
+    {"follow", no_argument, NULL, 'f'},
     {"json", no_argument, NULL, OPTION_JSON},
     {"body", no_argument, NULL, OPTION_BODY},
     {"queue", required_argument, NULL, FILTER_QUEUE},
@@ -57,12 +60,14 @@ static const struct option long_options[] = {
 static const struct command {
     const char *name;
     command_run run;
-    bool takes_filter, takes_json, takes_body;
+    bool takes_filter, takes_json, takes_body, takes_follow;
     int operands;
 } commands[] = {
-    {"summary", summary_run, false, true, false, 0}, {"list", list_run, true, true, false, 0},
-    {"dump", dump_run, true, true, false, 0},        {"show", show_run, false, true, true, 2},
-    {"verify", verify_run, false, false, false, 0},
+    {"summary", summary_run, false, true, false, true, 0},
+    {"list", list_run, true, true, false, true, 0},
+    {"dump", dump_run, true, true, false, true, 0},
+    {"show", show_run, false, true, true, false, 2},
+    {"verify", verify_run, false, false, false, false, 0},
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof commands[0], WORDS_MAX = 3 };
 
@@ -155,6 +160,9 @@ static bool take_option(struct inspect *inspect, struct words *words, int option
     case 's':
         inspect->spool = optarg;
         return true;
+    case 'f':
+        inspect->follow = true;
+        return true;
     case OPTION_JSON:
         inspect->json = true;
         return true;
@@ -187,6 +195,10 @@ static bool fits(const struct command *command, const struct inspect *inspect,
         complain("%s takes no --%s", command->name, words->filter_option);
     else if (inspect->json && !command->takes_json)
         complain("%s takes no --json", command->name);
+    else if (inspect->follow && !command->takes_follow)
+        complain("%s takes no --follow", command->name);
+    else if (inspect->follow && inspect->filter.rejected)
+        complain("--follow shows what comes to wait; what is refused has no end to wait at");
     else if (inspect->body_only && !command->takes_body)
         complain("%s takes no --body", command->name);
     else if (inspect->body_only && inspect->json)
@@ -231,7 +243,7 @@ bool arguments_parse(struct inspect *inspect, command_run *run, int argc, char *
         int index = 0, position = optind;
         /* "-": words come in their place, before or after options, whatever POSIXLY_CORRECT says.
          * ":": a missing value is told from an unknown option. */
-        int option = getopt_long(argc, argv, "-:s:hV", long_options, &index);
+        int option = getopt_long(argc, argv, "-:s:fhV", long_options, &index);
         if (option == -1)
             break;
         if (!take_option(inspect, &words, option, index, argv, position, status))

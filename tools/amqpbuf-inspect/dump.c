@@ -17,6 +17,6 @@ static bool print_line(struct walk *walk, void *arg, const struct item *item)
 
 enum inspect_exit dump_run(struct inspect *inspect)
 {
-    uint64_t dumped;
-    return select_run(inspect, "Dumped", READER_BODIES, print_line, NULL, &dumped);
+    struct selection selection = {.verb = "Dumped", .flags = READER_BODIES, .visit = print_line};
+    return select_run(inspect, &selection);
 }

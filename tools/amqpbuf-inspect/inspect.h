@@ -20,6 +20,7 @@ struct inspect {
     struct filter filter;
     bool json;
     bool body_only;
+    bool follow; /* go on with what changes, until a signal or the reader's end */
     uint32_t show_queue;
     uint64_t show_seq;
     uint64_t now_us; /* microseconds since 1970 UTC */
@@ -27,6 +28,9 @@ struct inspect {
     bool colour;     /* and may be coloured */
     struct reader *reader;
 };
+
+/* Ages are told as of now. */
+void inspect_look_at_clock(struct inspect *);
 
 typedef enum inspect_exit (*command_run)(struct inspect *);
 

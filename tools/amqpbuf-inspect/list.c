@@ -84,6 +84,11 @@ static bool add_row(struct walk *walk, void *arg, const struct item *item)
     return true;
 }
 
+static void show_rows(void *arg)
+{
+    table_flush(arg);
+}
+
 static enum inspect_exit list_table(struct inspect *inspect)
 {
     unsigned columns = sizeof plain_columns / sizeof plain_columns[0];
@@ -91,10 +96,11 @@ static enum inspect_exit list_table(struct inspect *inspect)
     table_begin(&table, inspect->terminal ? person_columns : plain_columns,
                 inspect->filter.rejected ? columns : columns - 1, inspect->terminal,
                 inspect->colour);
-    uint64_t shown;
-    enum inspect_exit status = select_run(inspect, "Listed", 0, add_row, &table, &shown);
+    struct selection selection = {
+        .verb = "Listed", .visit = add_row, .pause = show_rows, .arg = &table};
+    enum inspect_exit status = select_run(inspect, &selection);
     table_end(&table);
-    if (inspect->terminal && shown == 0 && status == INSPECT_FINE)
+    if (inspect->terminal && selection.visited == 0 && !inspect->follow && status == INSPECT_FINE)
         output_text("No messages.\n");
     return status;
 }
@@ -112,8 +118,6 @@ static bool print_line(struct walk *walk, void *arg, const struct item *item)
 
 enum inspect_exit list_run(struct inspect *inspect)
 {
-    uint64_t shown;
-    if (inspect->json)
-        return select_run(inspect, "Listed", 0, print_line, NULL, &shown);
-    return list_table(inspect);
+    struct selection selection = {.verb = "Listed", .visit = print_line};
+    return inspect->json ? select_run(inspect, &selection) : list_table(inspect);
 }

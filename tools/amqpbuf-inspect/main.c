@@ -4,19 +4,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "arguments.h"
 #include "base/bus_error.h"
 #include "output.h"
-
-static uint64_t now_us(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-}
 
 static bool is_directory(const char *path)
 {
@@ -55,7 +47,8 @@ static enum inspect_exit run_with_spool(struct inspect *inspect, command_run run
 
 int main(int argc, char *argv[])
 {
-    struct inspect inspect = {.spool = "./spool", .now_us = now_us()};
+    struct inspect inspect = {.spool = "./spool"};
+    inspect_look_at_clock(&inspect);
     command_run run;
     enum inspect_exit status;
     setlocale(LC_CTYPE, "C.UTF-8"); /* AMQP's text is UTF-8 whatever the terminal's locale says */

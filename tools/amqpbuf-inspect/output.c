@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -11,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "moment.h"
 #include "text.h"
 
 static volatile sig_atomic_t caught;
@@ -21,7 +23,7 @@ static struct {
     bool shares_terminal; /* with standard output */
     const char *verb;     /* NULL: no progress is wanted */
     uint64_t total, done;
-    double next_s;
+    double begun_s, next_s;
 } progress;
 
 static void on_signal(int number)
@@ -46,6 +48,19 @@ void output_init(void)
 bool output_stopped(void)
 {
     return caught != 0 || write_error != 0;
+}
+
+bool output_pause(int ms)
+{
+    struct pollfd out = {.fd = STDOUT_FILENO};
+    progress_clear();
+    errno = 0;
+    if (fflush(stdout) != 0 && write_error == 0)
+        write_error = errno;
+    /* A pipe whose reader has gone away says so without being written to. */
+    if (!output_stopped() && poll(&out, 1, ms) > 0 && out.revents & (POLLERR | POLLHUP))
+        write_error = EPIPE;
+    return !output_stopped();
 }
 
 bool output_bytes(const void *bytes, size_t len)
@@ -124,7 +139,17 @@ void progress_begin(const char *verb, uint64_t total, bool wanted)
     progress.shares_terminal = isatty(STDOUT_FILENO);
     progress.total = total;
     progress.done = 0;
-    progress.next_s = clock_s() + 1;
+    progress.begun_s = clock_s();
+    progress.next_s = progress.begun_s + 1;
+}
+
+/* At the speed so far: "1m 20s". */
+static const char *time_left(double now_s)
+{
+    static char text[MOMENT_TEXT_BYTES];
+    double left = (double)(progress.total - progress.done) / (double)progress.done;
+    moment_age(0, (uint64_t)((now_s - progress.begun_s) * left * 1e6), text);
+    return text;
 }
 
 void progress_step(void)
@@ -138,8 +163,8 @@ void progress_step(void)
     progress.next_s = now_s + 0.25;
     progress.shown = true;
     if (progress.total >= progress.done)
-        fprintf(stderr, "\r\033[K%s %" PRIu64 " of %" PRIu64 " messages", progress.verb,
-                progress.done, progress.total);
+        fprintf(stderr, "\r\033[K%s %" PRIu64 " of %" PRIu64 " messages, %s left", progress.verb,
+                progress.done, progress.total, time_left(now_s));
     else
         fprintf(stderr, "\r\033[K%s %" PRIu64 " messages", progress.verb, progress.done);
 }

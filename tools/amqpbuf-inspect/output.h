@@ -21,6 +21,8 @@ bool output_format(const char *format, ...) __attribute__((format(printf, 1, 2))
 
 /* True if there is no point in going on. */
 bool output_stopped(void);
+/* Flushes, and waits so many milliseconds, or until there is no point in going on: then false. */
+bool output_pause(int ms);
 
 /* Flushes. Returns `status`, or INSPECT_DAMAGE after saying why if something could not be written;
  * a reader that went away is no error. Ends the process if a signal asked for it, so that the

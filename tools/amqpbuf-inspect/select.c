@@ -1,8 +1,34 @@
 #include "select.h"
 
 #include <inttypes.h>
+#include <stdlib.h>
 
+#include "base/assert.h"
 #include "output.h"
+
+enum { FOLLOW_MS = 500 };
+
+/* How far each queue was gone through. */
+struct mark {
+    uint32_t queue;
+    uint64_t reached;
+};
+
+struct marks {
+    struct mark *all;
+    size_t count;
+};
+
+static struct mark *mark_of(struct marks *marks, uint32_t queue, uint64_t after)
+{
+    for (size_t i = 0; i < marks->count; i++)
+        if (marks->all[i].queue == queue)
+            return &marks->all[i];
+    marks->all = reallocarray(marks->all, marks->count + 1, sizeof *marks->all);
+    ENSURE(marks->all);
+    marks->all[marks->count] = (struct mark){queue, after};
+    return &marks->all[marks->count++];
+}
 
 static uint64_t expected(const struct queue_list *list, bool rejected)
 {
@@ -12,15 +38,48 @@ static uint64_t expected(const struct queue_list *list, bool rejected)
     return total;
 }
 
-enum inspect_exit select_run(struct inspect *inspect, const char *verb, unsigned flags,
-                             bool (*visit)(struct walk *, void *arg, const struct item *),
-                             void *arg, uint64_t *visited)
+static bool walk_all(struct walk *walk, const struct queue_list *list, struct marks *marks)
+{
+    bool readable = true;
+    for (size_t i = 0; i < list->count && !walk->ended && !output_stopped(); i++) {
+        const struct queue *queue = &list->queues[i];
+        struct mark *mark = mark_of(marks, queue->seen.id, walk->filter->after);
+        readable = walk_queue(walk, queue, walk->filter->rejected, mark->reached) && readable;
+        mark->reached = walk->reached;
+    }
+    return readable;
+}
+
+/* What has come since, again and again. */
+static bool follow(struct walk *walk, const struct selection *selection, struct marks *marks)
+{
+    bool readable = true;
+    while (readable && !walk->ended) {
+        struct queue_list list;
+        if (selection->pause)
+            selection->pause(selection->arg);
+        if (!output_pause(FOLLOW_MS))
+            break;
+        inspect_look_at_clock(walk->inspect);
+        readable = queues_read(walk->inspect, walk->filter, &list);
+        if (readable)
+            readable = walk_all(walk, &list, marks);
+        queues_free(&list);
+    }
+    return readable;
+}
+
+enum inspect_exit select_run(struct inspect *inspect, struct selection *selection)
 {
     const struct filter *filter = &inspect->filter;
-    struct walk walk = {
-        .inspect = inspect, .filter = filter, .flags = flags, .visit = visit, .arg = arg};
+    struct walk walk = {.inspect = inspect,
+                        .filter = filter,
+                        .flags = selection->flags,
+                        .visit = selection->visit,
+                        .arg = selection->arg,
+                        .ended = filter->limit == 0};
+    struct marks marks = {0};
     struct queue_list list;
-    *visited = 0;
     if (!queues_read(inspect, filter, &list))
         return INSPECT_DAMAGE;
     bool found = list.count > 0 || !filter->has_queue;
@@ -28,10 +87,13 @@ enum inspect_exit select_run(struct inspect *inspect, const char *verb, unsigned
         complain("there is no queue %" PRIu32 "%s", filter->queue,
                  filter->user || filter->vhost ? " of this user and vhost" : "");
     /* At a terminal the messages themselves are the progress. */
-    progress_begin(verb, expected(&list, filter->rejected), !inspect->terminal);
-    bool readable = walk_records(&walk, &list);
+    progress_begin(selection->verb, expected(&list, filter->rejected), !inspect->terminal);
+    bool readable = walk_all(&walk, &list, &marks);
     progress_clear();
     queues_free(&list);
-    *visited = walk.visited;
+    if (found && readable && inspect->follow)
+        readable = follow(&walk, selection, &marks);
+    free(marks.all);
+    selection->visited = walk.visited;
     return found && readable && walk.damage == 0 ? INSPECT_FINE : INSPECT_DAMAGE;
 }

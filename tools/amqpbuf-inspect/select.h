@@ -1,10 +1,17 @@
 #pragma once
 
 /* What list and dump share: visit what the filter of the command line lets through, with progress,
- * and turn the outcome into an exit status. */
+ * and with --follow what comes after it; and turn the outcome into an exit status. */
 
 #include "walk.h"
 
-enum inspect_exit select_run(struct inspect *, const char *verb, unsigned flags,
-                             bool (*visit)(struct walk *, void *arg, const struct item *),
-                             void *arg, uint64_t *visited);
+struct selection {
+    const char *verb; /* "Listed" */
+    unsigned flags;   /* of reader_records */
+    bool (*visit)(struct walk *, void *arg, const struct item *);
+    void (*pause)(void *arg); /* before it waits for more; NULL: nothing to do */
+    void *arg;
+    uint64_t visited; /* how many there were */
+};
+
+enum inspect_exit select_run(struct inspect *, struct selection *);

@@ -62,9 +62,9 @@ static bool show_from(struct inspect *inspect, const struct queue *queue, struct
                         .visit = show,
                         .damaged = on_damaged,
                         .arg = showing};
-    bool readable = walk_queue(&walk, queue, false);
+    bool readable = walk_queue(&walk, queue, false, walk.filter->after);
     if (readable && !showing->found && !showing->damaged)
-        readable = walk_queue(&walk, queue, true);
+        readable = walk_queue(&walk, queue, true, walk.filter->after);
     return readable;
 }
 

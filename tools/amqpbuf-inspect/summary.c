@@ -8,6 +8,8 @@
 #include "output.h"
 #include "text.h"
 
+enum { FOLLOW_MS = 1000 };
+
 static json_t *time_or_null(uint64_t at_us)
 {
     return at_us != 0 ? json_moment(at_us) : json_null();
@@ -121,24 +123,68 @@ static void print_plain(const struct queue_list *list)
     table_end(&table);
 }
 
-enum inspect_exit summary_run(struct inspect *inspect)
+static void print(const struct inspect *inspect, const struct queue_list *list)
 {
-    struct queue_list list;
     uint64_t used, max;
-    if (!queues_read(inspect, &inspect->filter, &list))
-        return INSPECT_DAMAGE;
     reader_usage(inspect->reader, &used, &max);
-    if (inspect->json)
-        print_json(&list, used, max);
-    else if (!inspect->terminal)
-        print_plain(&list);
-    else {
-        if (list.count > 0)
-            print_person(inspect, &list);
+    if (inspect->json) {
+        print_json(list, used, max);
+    } else if (!inspect->terminal) {
+        print_plain(list);
+    } else {
+        if (list->count > 0)
+            print_person(inspect, list);
         else
             output_text("No queues: nothing has been buffered here yet.\n");
         print_usage(used, max);
     }
+}
+
+static bool is_same(const struct queue_list *a, const struct queue_list *b)
+{
+    if (a->count != b->count)
+        return false;
+    for (size_t i = 0; i < a->count; i++) {
+        const struct reader_queue *x = &a->queues[i].seen, *y = &b->queues[i].seen;
+        if (x->id != y->id || x->next_seq != y->next_seq || x->messages != y->messages ||
+            x->first_seq != y->first_seq || x->rejected != y->rejected)
+            return false;
+    }
+    return true;
+}
+
+/* At a terminal in one place, ages too; elsewhere after each change. */
+static void print_again(struct inspect *inspect, const struct queue_list *before,
+                        const struct queue_list *list)
+{
+    bool in_place = inspect->terminal && !inspect->json;
+    if (!in_place && is_same(before, list))
+        return;
+    inspect_look_at_clock(inspect);
+    if (in_place)
+        output_text("\033[H\033[2J");
+    else if (!inspect->json)
+        output_text("\n");
+    print(inspect, list);
+}
+
+enum inspect_exit summary_run(struct inspect *inspect)
+{
+    struct queue_list list, before;
+    if (!queues_read(inspect, &inspect->filter, &list))
+        return INSPECT_DAMAGE;
+    if (inspect->follow)
+        print_again(inspect, &(struct queue_list){.count = SIZE_MAX}, &list);
+    else
+        print(inspect, &list);
+    bool readable = true;
+    while (inspect->follow && readable && output_pause(FOLLOW_MS)) {
+        before = list;
+        readable = queues_read(inspect, &inspect->filter, &list);
+        if (readable)
+            print_again(inspect, &before, &list);
+        queues_free(&before);
+    }
     queues_free(&list);
-    return INSPECT_FINE;
+    return readable ? INSPECT_FINE : INSPECT_DAMAGE;
 }

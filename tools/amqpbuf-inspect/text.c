@@ -186,6 +186,11 @@ void table_number(struct table *table, uint64_t number)
     table_text(table, text);
 }
 
+void table_flush(struct table *table)
+{
+    put_batch(table);
+}
+
 void table_end(struct table *table)
 {
     ENSURE(table->cell_count == 0);

@@ -47,4 +47,6 @@ void table_begin(struct table *, const struct table_column *columns, unsigned co
 void table_bytes(struct table *, const void *bytes, size_t len); /* escaped */
 void table_text(struct table *, const char *text);               /* as it stands */
 void table_number(struct table *, uint64_t number);
+/* Shows the rows that are held back. */
+void table_flush(struct table *);
 void table_end(struct table *);

@@ -97,7 +97,7 @@ static bool check_list(struct verifying *verifying, const struct queue *queue, b
     verifying->rejected = rejected;
     verifying->tally = tally;
     verifying->last_seq = 0;
-    return walk_queue(&walk, queue, rejected);
+    return walk_queue(&walk, queue, rejected, 0);
 }
 
 static void print_queue(const struct queue *queue, const struct checked *checked)

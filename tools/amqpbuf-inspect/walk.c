@@ -3,9 +3,17 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/assert.h"
 #include "output.h"
+
+void inspect_look_at_clock(struct inspect *inspect)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    inspect->now_us = (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
 
 struct collecting {
     const struct filter *filter;
@@ -69,6 +77,7 @@ static void on_damaged(void *arg, uint32_t queue, uint64_t seq, const char *what
 {
     struct walking *walking = arg;
     progress_step();
+    walking->walk->reached = seq;
     walk_damage(walking->walk, queue, seq, what);
 }
 
@@ -78,6 +87,7 @@ static bool on_record(void *arg, const struct reader_record *record)
     struct walk *walk = walking->walk;
     struct routing routing;
     progress_step();
+    walk->reached = record->seq;
     if (!routing_decode(&routing, record, &walking->arena)) {
         walk_damage(walk, record->queue, record->seq, "its method cannot be read");
         return !output_stopped();
@@ -91,25 +101,17 @@ static bool on_record(void *arg, const struct reader_record *record)
     return !walk->ended;
 }
 
-bool walk_queue(struct walk *walk, const struct queue *queue, bool rejected)
+bool walk_queue(struct walk *walk, const struct queue *queue, bool rejected, uint64_t after)
 {
     struct failure failure = {0};
     struct walking walking = {.walk = walk, .queue = queue};
+    walk->reached = after;
     method_arena_init(&walking.arena);
     unsigned flags = walk->flags | (rejected ? READER_REJECTED : 0);
-    enum status status = reader_records(walk->inspect->reader, queue->seen.id, walk->filter->after,
-                                        flags, on_record, on_damaged, &walking, &failure);
+    enum status status = reader_records(walk->inspect->reader, queue->seen.id, after, flags,
+                                        on_record, on_damaged, &walking, &failure);
     method_arena_deinit(&walking.arena);
     if (status != STATUS_OK)
         complain("queue %" PRIu32 ": %s", queue->seen.id, failure.text);
     return status == STATUS_OK;
-}
-
-bool walk_records(struct walk *walk, const struct queue_list *list)
-{
-    bool readable = true;
-    walk->ended = walk->filter->limit == 0;
-    for (size_t i = 0; i < list->count && !walk->ended && !output_stopped(); i++)
-        readable = walk_queue(walk, &list->queues[i], walk->filter->rejected) && readable;
-    return readable;
 }

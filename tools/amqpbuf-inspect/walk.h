@@ -40,13 +40,13 @@ struct walk {
     void (*damaged)(void *arg, uint32_t queue, uint64_t seq, const char *what);
     void *arg;
     uint64_t visited, damage; /* counted by the walk */
+    uint64_t reached;         /* the last sequence number of the queue that was gone through */
     bool ended;               /* visit said so, the limit is reached, or nobody listens */
 };
 
-/* Visits every record that the filter lets through, queue by queue. False if the spool could not
- * be read to the end, which was said on standard error. */
-bool walk_records(struct walk *, const struct queue_list *);
-/* The same for one queue and its waiting or rejected messages. */
-bool walk_queue(struct walk *, const struct queue *, bool rejected);
+/* Visits every waiting or rejected record of a queue that the filter lets through, with a sequence
+ * number above `after`. False if the spool could not be read to the end, which was said on standard
+ * error. */
+bool walk_queue(struct walk *, const struct queue *, bool rejected, uint64_t after);
 
 void walk_damage(struct walk *, uint32_t queue, uint64_t seq, const char *what);
