@@ -1,10 +1,17 @@
 /* Publishers for the benchmark, on one thread.
  *
- * usage: load stream   PORT CONNECTIONS SIZE MESSAGES          flat out; ends with channel.close-ok
- *        load confirms PORT CONNECTIONS SIZE MESSAGES WINDOW   WINDOW unconfirmed on each
- * connection load paced    PORT SIZE MESSAGES RATE                 one connection, RATE messages a
- * second load sessions PORT AT_A_TIME SESSIONS                 connect, channel, publish 1, close
- *        load idle     PORT CONNECTIONS                        a channel each, until input ends
+ * usage: load stream PORT CONNECTIONS SIZE MESSAGES
+ *            flat out; ends with channel.close-ok
+ *        load confirms PORT CONNECTIONS SIZE MESSAGES WINDOW
+ *            WINDOW unconfirmed on each connection
+ *        load paced PORT SIZE MESSAGES RATE
+ *            one connection, RATE messages a second
+ *        load sessions PORT AT_A_TIME SESSIONS
+ *            connect, channel, publish 1, close
+ *        load idle PORT CONNECTIONS
+ *            a channel each, until input ends
+ *
+ * BENCH_LOGIN in the environment is "USER PASSWORD VHOST" (guest guest /).
  *
  * Prints one line: messages or sessions a second, and for confirms p50, p99, p99.9 and the longest
  * time from publish to ack in microseconds. */
@@ -36,6 +43,9 @@ struct client {
     uint8_t in[IN_BYTES];
 };
 
+static struct {
+    char user[32], password[32], vhost[32];
+} login = {"guest", "guest", "/"};
 static enum mode mode;
 static unsigned short port;
 static size_t size;
@@ -183,15 +193,37 @@ static void ended(struct client *c)
         dial(c);
 }
 
+/* PLAIN (RFC 4616): NUL, user, NUL, password. */
+static void send_login(struct client *c)
+{
+    uint8_t args[256] = {0}, *at = put_bytes(args + 4, "\5PLAIN", 6);
+    size_t user_len = strlen(login.user), password_len = strlen(login.password);
+    at = put(at, 2 + user_len + password_len, 4);
+    at = put(at, 0, 1);
+    at = put_bytes(at, login.user, user_len);
+    at = put(at, 0, 1);
+    at = put_bytes(at, login.password, password_len);
+    at = put_bytes(at, "\5en_US", 6);
+    say(c, 0, METHOD_START_OK, args, (size_t)(at - args));
+}
+
+static void send_open(struct client *c)
+{
+    uint8_t args[64] = {0};
+    size_t len = strlen(login.vhost);
+    put_bytes(put(args, len, 1), login.vhost, len);
+    say(c, 0, METHOD_OPEN, args, len + 3);
+}
+
 static void take_method(struct client *c, const uint8_t *args, uint32_t method)
 {
     switch (method) {
     case METHOD_START:
-        say(c, 0, METHOD_START_OK, "\0\0\0\0\5PLAIN\0\0\0\x0c\0guest\0guest\5en_US", 32);
+        send_login(c);
         break;
     case METHOD_TUNE:
         say(c, 0, METHOD_TUNE_OK, "\x07\xff\0\2\0\0\0\0", 8);
-        say(c, 0, METHOD_OPEN, "\1/\0\0", 4);
+        send_open(c);
         break;
     case METHOD_OPEN_OK:
         say(c, 1, METHOD_CHANNEL_OPEN, "\0", 1);
@@ -329,6 +361,11 @@ static uint64_t argument(char *argv[], int argc, int index)
 
 int main(int argc, char *argv[])
 {
+    const char *wanted = getenv("BENCH_LOGIN");
+    if (wanted && sscanf(wanted, "%31s %31s %31s", login.user, login.password, login.vhost) != 3) {
+        fputs("load: BENCH_LOGIN is \"USER PASSWORD VHOST\"\n", stderr);
+        return 2;
+    }
     static const char *const names[] = {"stream", "confirms", "paced", "sessions", "idle"};
     while (mode <= IDLE && (argc < 2 || strcmp(argv[1], names[mode]) != 0))
         mode++;
