@@ -153,12 +153,12 @@ static bool is_same(const struct queue_list *a, const struct queue_list *b)
     return true;
 }
 
-/* At a terminal in one place, ages too; elsewhere after each change. */
+/* At a terminal in one place, ages too; elsewhere after each change. `before` is NULL at first. */
 static void print_again(struct inspect *inspect, const struct queue_list *before,
                         const struct queue_list *list)
 {
     bool in_place = inspect->terminal && !inspect->json;
-    if (!in_place && is_same(before, list))
+    if (!in_place && before && is_same(before, list))
         return;
     inspect_look_at_clock(inspect);
     if (in_place)
@@ -174,7 +174,7 @@ enum inspect_exit summary_run(struct inspect *inspect)
     if (!queues_read(inspect, &inspect->filter, &list))
         return INSPECT_DAMAGE;
     if (inspect->follow)
-        print_again(inspect, &(struct queue_list){.count = SIZE_MAX}, &list);
+        print_again(inspect, NULL, &list);
     else
         print(inspect, &list);
     bool readable = true;
