@@ -27,8 +27,11 @@ struct tls {
 
 static bool explain(char *why, size_t size, const char *doing, const char *file)
 {
-    unsigned long code = ERR_peek_last_error();
-    const char *reason = code ? ERR_reason_error_string(code) : NULL;
+    /* The first one is the cause; what follows says only which part of the library gave up. */
+    unsigned long code = ERR_peek_error();
+    const char *reason = ERR_SYSTEM_ERROR(code) ? strerror(ERR_GET_REASON(code))
+                         : code                 ? ERR_reason_error_string(code)
+                                                : NULL;
     snprintf(why, size, "%s %s: %s", doing, file, reason ? reason : "it cannot be used");
     ERR_clear_error();
     return false;

@@ -31,13 +31,21 @@ static enum status make_key(struct credential_key *key, const char *path, struct
     return failure_set(failure, STATUS_IO, "cannot write %s: %s", path, strerror(error));
 }
 
+/* As PostgreSQL has it for its keys: nobody else, or, for a file of root's, no more than a group
+ * that may read; so do systemd's credentials and Kubernetes' secrets look. */
+static bool others_may_read(const struct stat *st)
+{
+    bool is_roots = st->st_uid == 0 && geteuid() != 0;
+    return st->st_mode & (is_roots ? 037 : 077);
+}
+
 static enum status read_key(int fd, struct credential_key *key, const char *path,
                             struct failure *failure)
 {
     struct stat st;
     if (fstat(fd, &st) != 0)
         return failure_set(failure, STATUS_IO, "%s: %s", path, strerror(errno));
-    if (st.st_mode & 077)
+    if (others_may_read(&st))
         return failure_set(failure, STATUS_PERMISSION,
                            "%s can be read by others; mend it with: chmod 600 %s", path, path);
     uint8_t extra;
@@ -54,6 +62,10 @@ enum status credential_key_load(struct credential_key *key, const char *path,
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0 && errno == ENOENT)
         return make_key(key, path, failure);
+    if (fd < 0 && errno == EACCES)
+        return failure_set(failure, STATUS_PERMISSION,
+                           "%s may not be read; mend it with: chown %u:%u %s", path, geteuid(),
+                           getegid(), path);
     if (fd < 0)
         return failure_set(failure, STATUS_IO, "cannot read %s: %s", path, strerror(errno));
     enum status status = read_key(fd, key, path, failure);

@@ -17,7 +17,8 @@ struct credential_key {
 };
 
 /* Reads the key, making it with mode 0600 from the system's random source if the file is missing.
- * STATUS_PERMISSION, with the chmod that mends it, if others may read it. */
+ * STATUS_PERMISSION, with the chmod that mends it, if others may read it; its group may if the file
+ * is root's and the reader is not. */
 enum status credential_key_load(struct credential_key *, const char *path, struct failure *);
 
 /* `sealed` takes password_len + CREDENTIAL_OVERHEAD_BYTES bytes. */

@@ -22,6 +22,10 @@ enum status home_prepare(const char *path, struct failure *failure)
         return failure_set(failure, STATUS_IO, "%s: %s", path, strerror(errno));
     if (!S_ISDIR(st.st_mode))
         return failure_set(failure, STATUS_INVALID, "%s is not a directory", path);
+    if (st.st_uid != geteuid() && geteuid() != 0)
+        return failure_set(failure, STATUS_PERMISSION,
+                           "%s belongs to another user; mend it with: chown -R %u:%u %s", path,
+                           geteuid(), getegid(), path);
     if (st.st_mode & 077)
         return failure_set(failure, STATUS_PERMISSION,
                            "%s is open to others; mend it with: chmod 700 %s", path, path);

@@ -4,7 +4,8 @@
 
 #include "amqpbuf/status.h"
 
-/* Makes it with mode 0700 if it is missing; refuses one that others may enter. */
+/* Makes it with mode 0700 if it is missing; refuses one that others may enter, or of another user,
+ * and says what mends it. */
 enum status home_prepare(const char *path, struct failure *);
 /* Takes DIR/lock for this process: STATUS_IN_USE if another has it. Closing *fd gives it back; it
  * is -1 if the file could not be opened. */
