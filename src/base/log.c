@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -215,4 +216,57 @@ void log_write(enum log_level level, const char *event, const struct log_field *
     while (write(STDERR_FILENO, line.text, line.len) < 0 && errno == EINTR)
         ;
     errno = saved_errno;
+}
+
+/* ---- what comes often ---- */
+
+enum { LIMIT_MS = 1000 };
+
+static pthread_mutex_t limits_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct log_limit *limits;
+
+static uint64_t now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static void begin_second(struct log_limit *limit, uint64_t now)
+{
+    if (limit->suppressed > 0)
+        LOG(LOG_WARN, "log_suppressed", LOG_T("of", limit->event),
+            LOG_N("lines", limit->suppressed));
+    limit->since_ms = now;
+    limit->lines = limit->suppressed = 0;
+}
+
+bool log_allowed(struct log_limit *limit, const char *event)
+{
+    uint64_t now = now_ms();
+    pthread_mutex_lock(&limits_lock);
+    if (!limit->event) {
+        limit->event = event;
+        limit->next = limits;
+        limits = limit;
+    }
+    if (now - limit->since_ms >= LIMIT_MS)
+        begin_second(limit, now);
+    bool allowed = limit->lines < LOG_OFTEN_LINES;
+    if (allowed)
+        limit->lines++;
+    else
+        limit->suppressed++;
+    pthread_mutex_unlock(&limits_lock);
+    return allowed;
+}
+
+void log_tell_suppressed(void)
+{
+    uint64_t now = now_ms();
+    pthread_mutex_lock(&limits_lock);
+    for (struct log_limit *limit = limits; limit; limit = limit->next)
+        if (limit->suppressed > 0 && now - limit->since_ms >= LIMIT_MS)
+            begin_second(limit, now);
+    pthread_mutex_unlock(&limits_lock);
 }

@@ -13,6 +13,7 @@
  * go in. Any thread may log. */
 
 #include <stdbool.h>
+#include <stdint.h>
 
 enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
 enum log_format { LOG_LOGFMT, LOG_JSON };
@@ -41,4 +42,27 @@ void log_write(enum log_level level, const char *event, const struct log_field *
             const struct log_field log_fields_[] = {__VA_ARGS__};                                  \
             log_write(level, event, log_fields_, sizeof log_fields_ / sizeof log_fields_[0]);      \
         }                                                                                          \
+    } while (0)
+
+/* What a client, or a queue full of bad messages, can cause again and again: at most this many
+ * lines a second for each place in the code. The others are counted, and told as one line:
+ * log_suppressed, with `of` and `lines`. */
+enum { LOG_OFTEN_LINES = 10 };
+
+struct log_limit {
+    const char *event;
+    uint64_t since_ms;
+    unsigned lines, suppressed;
+    struct log_limit *next; /* of all that were ever used */
+};
+
+bool log_allowed(struct log_limit *, const char *event);
+/* Tells what was suppressed, once the second is over; to be called now and then. */
+void log_tell_suppressed(void);
+
+#define LOG_OFTEN(level, name, ...)                                                                \
+    do {                                                                                           \
+        static struct log_limit log_limit_;                                                        \
+        if (log_enabled(level) && log_allowed(&log_limit_, name))                                  \
+            LOG(level, name, __VA_ARGS__);                                                         \
     } while (0)

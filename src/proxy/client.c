@@ -93,8 +93,8 @@ void client_refuse(struct client *c, uint16_t code, const char *text, amqp_metho
 {
     if (c->state >= CLIENT_REFUSED)
         return;
-    LOG(LOG_INFO, "client_refused", LOG_N("client", c->id), LOG_T("peer", c->peer),
-        LOG_T("user", c->user), LOG_N("code", code), LOG_T("reason", text));
+    LOG_OFTEN(LOG_INFO, "client_refused", LOG_N("client", c->id), LOG_T("peer", c->peer),
+              LOG_T("user", c->user), LOG_N("code", code), LOG_T("reason", text));
     for (uint32_t i = 0; i < c->channels_capacity; i++)
         if (c->channels[i])
             channel_flush_acks(c->channels[i]);
@@ -407,8 +407,8 @@ static void on_end(struct stream *stream, int status)
 {
     struct client *c = LIST_ENTRY(stream, struct client, stream);
     if (status == UV_EPROTO && c->state == CLIENT_HEADER)
-        LOG(LOG_INFO, "tls_failed", LOG_T("peer", c->peer),
-            LOG_T("reason", stream_why(stream, status)));
+        LOG_OFTEN(LOG_INFO, "tls_failed", LOG_T("peer", c->peer),
+                  LOG_T("reason", stream_why(stream, status)));
     client_close(c, status == 0 ? "end of file" : stream_why(stream, status));
 }
 
@@ -461,8 +461,8 @@ void client_accept(struct proxy *proxy, uv_stream_t *listener, struct tls_contex
     }
     format_peer(c);
     if (proxy->counters.clients > proxy->config->listen.max_connections) {
-        LOG(LOG_WARN, "connection_refused", LOG_T("peer", c->peer),
-            LOG_T("reason", "listen.max_connections reached"));
+        LOG_OFTEN(LOG_WARN, "connection_refused", LOG_T("peer", c->peer),
+                  LOG_T("reason", "listen.max_connections reached"));
         client_close(c, "listen.max_connections reached");
     }
 }
@@ -519,7 +519,7 @@ void client_tick(struct client *c, uint64_t now_ms)
         wire_send_heartbeat(&c->stream);
     /* 4.2.7. Any byte counts, and silence that we cause by not reading does not. */
     if (c->stream.reading && now_ms - c->stream.last_read_ms > 2 * c->heartbeat_ms) {
-        LOG(LOG_INFO, "heartbeat_missed", LOG_N("client", c->id), LOG_T("peer", c->peer));
+        LOG_OFTEN(LOG_INFO, "heartbeat_missed", LOG_N("client", c->id), LOG_T("peer", c->peer));
         client_close(c, "missed heartbeats");
     }
 }

@@ -270,9 +270,9 @@ static void delete_entries(struct drain *d, const uint64_t *seqs, uint32_t count
 
 static void reject_seq(struct drain *d, uint64_t seq, uint16_t code, const char *text)
 {
-    LOG(LOG_WARN, "message_rejected", LOG_T("user", d->queue->user),
-        LOG_T("vhost", d->queue->vhost), LOG_N("seq", seq), LOG_N("code", code),
-        LOG_T("reason", text));
+    LOG_OFTEN(LOG_WARN, "message_rejected", LOG_T("user", d->queue->user),
+              LOG_T("vhost", d->queue->vhost), LOG_N("seq", seq), LOG_N("code", code),
+              LOG_T("reason", text));
     CRASH_POINT("before_reject");
     struct job *job = job_new(JOB_REJECT, d->queue->id, on_rejected, d->handle);
     job->context = d->queue->handle;

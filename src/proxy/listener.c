@@ -19,7 +19,7 @@ static void on_connection(uv_stream_t *tcp, int status)
 {
     struct listener *l = tcp->data;
     if (status < 0) {
-        LOG(LOG_WARN, "accept_failed", LOG_T("reason", uv_strerror(status)));
+        LOG_OFTEN(LOG_WARN, "accept_failed", LOG_T("reason", uv_strerror(status)));
         return;
     }
     client_accept(l->proxy, tcp, l->tls ? l->proxy->server_tls : NULL);

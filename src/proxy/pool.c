@@ -186,8 +186,8 @@ static void adopt_secret(struct pool *pool, const struct upstream *u)
 static void refuse_secret(struct pool *pool, const struct upstream *u,
                           const struct upstream_end *end)
 {
-    LOG(LOG_WARN, "secret_refused", LOG_T("user", pool->user), LOG_T("vhost", pool->vhost),
-        LOG_N("code", end->code), LOG_T("reason", end->text));
+    LOG_OFTEN(LOG_WARN, "secret_refused", LOG_T("user", pool->user), LOG_T("vhost", pool->vhost),
+              LOG_N("code", end->code), LOG_T("reason", end->text));
     if (is_new_secret(pool, u)) {
         wipe(&pool->secret);
         decide_secret(pool, false);
@@ -277,8 +277,9 @@ static void refuse_waiting(struct pool *pool, uint16_t code, const char *text)
         leave_waiting(client);
         if (code == 403 || code == 530) {
             pool->proxy->counters.login_refused++;
-            LOG(LOG_WARN, "login_refused", LOG_T("user", pool->user), LOG_T("vhost", pool->vhost),
-                LOG_T("client", client->peer), LOG_N("code", code), LOG_T("reason", text));
+            LOG_OFTEN(LOG_WARN, "login_refused", LOG_T("user", pool->user),
+                      LOG_T("vhost", pool->vhost), LOG_T("client", client->peer),
+                      LOG_N("code", code), LOG_T("reason", text));
         }
         client_refuse(client, code, text, AMQP_CONNECTION_OPEN_METHOD);
     }

@@ -218,6 +218,7 @@ static void on_tick(uv_timer_t *timer)
     struct proxy *proxy = timer->data;
     uint64_t now = proxy_now(proxy);
     service_alive(now);
+    log_tell_suppressed();
     tick_all(proxy, now);
     look_at_room(proxy);
     if (proxy->stage == PROXY_RUNNING)

@@ -347,8 +347,8 @@ static void on_confirm(struct relay *r, const struct frame *frame, bool nack)
     struct queue *queue = r->pool->queue;
     uint64_t tag = wire_get64(frame->payload + 4);
     if (nack)
-        LOG(LOG_WARN, "publish_nacked", LOG_T("user", r->pool->user),
-            LOG_T("vhost", r->pool->vhost), LOG_N("tag", tag));
+        LOG_OFTEN(LOG_WARN, "publish_nacked", LOG_T("user", r->pool->user),
+                  LOG_T("vhost", r->pool->vhost), LOG_N("tag", tag));
     confirm(r, tag, frame->payload[12] & 1, nack);
     pool_wake(r->pool);
     if (queue->retained == 0 && queue_has_backlog(queue))
@@ -407,9 +407,9 @@ static void on_exception(struct relay *r, const struct frame *frame)
         size_t len = m->reply_text.len < sizeof text ? m->reply_text.len : sizeof text - 1;
         memcpy(text, m->reply_text.bytes, len);
         text[len] = 0;
-        LOG(LOG_INFO, "channel_refused", LOG_T("user", r->pool->user),
-            LOG_T("vhost", r->pool->vhost), LOG_N("code", m->reply_code), LOG_T("reason", text),
-            LOG_N("unconfirmed", r->ring_count));
+        LOG_OFTEN(LOG_INFO, "channel_refused", LOG_T("user", r->pool->user),
+                  LOG_T("vhost", r->pool->vhost), LOG_N("code", m->reply_code),
+                  LOG_T("reason", text), LOG_N("unconfirmed", r->ring_count));
         if (channel && channel->state != CHANNEL_CLOSING && !save_for_closing(r, channel)) {
             unbind(r);
             channel_refuse(channel, m->reply_code, text,

@@ -75,9 +75,9 @@ static enum route refuse_full(struct channel *ch, const char *what)
     char text[96];
     snprintf(text, sizeof text, "RESOURCE_ERROR - %s", what);
     pool->proxy->counters.queue_full++;
-    LOG(LOG_WARN, "queue_full", LOG_T("user", pool->user), LOG_T("vhost", pool->vhost),
-        LOG_T("reason", what), LOG_N("messages", queue_used(pool->queue)),
-        LOG_T("client", ch->client->peer));
+    LOG_OFTEN(LOG_WARN, "queue_full", LOG_T("user", pool->user), LOG_T("vhost", pool->vhost),
+              LOG_T("reason", what), LOG_N("messages", queue_used(pool->queue)),
+              LOG_T("client", ch->client->peer));
     if (config->spool.overflow == OVERFLOW_DISCONNECT) {
         client_refuse(ch->client, 506, text, AMQP_BASIC_PUBLISH_METHOD);
         return ROUTE_REFUSED;

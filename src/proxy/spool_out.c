@@ -41,6 +41,23 @@ static void tell_publisher(struct channel *channel, const struct job *job)
     channel_settled(channel);
 }
 
+static void log_failed(const struct queue *queue, const struct job *job)
+{
+    LOG_OFTEN(LOG_ERROR, "spool_failed", LOG_T("user", queue->user), LOG_T("vhost", queue->vhost),
+              LOG_N("messages", job->append.count), LOG_T("reason", job->error));
+}
+
+static void log_rejected(const struct queue *queue, const struct job *job)
+{
+    if (job->status != STATUS_OK)
+        log_failed(queue, job);
+    else
+        LOG_OFTEN(LOG_WARN, "message_rejected", LOG_T("user", queue->user),
+                  LOG_T("vhost", queue->vhost), LOG_N("seq", job->append.last_seq),
+                  LOG_N("code", job->append.rejection.code),
+                  LOG_T("reason", job->append.rejection_text));
+}
+
 static void on_rejected(struct job *job)
 {
     struct channel *channel = handles_get(job->owner);
@@ -50,11 +67,7 @@ static void on_rejected(struct job *job)
         counters_add_rejected(&queue->proxy->counters, job->append.rejection.code);
     }
     if (queue)
-        LOG(job->status == STATUS_OK ? LOG_WARN : LOG_ERROR,
-            job->status == STATUS_OK ? "message_rejected" : "spool_failed",
-            LOG_T("user", queue->user), LOG_T("vhost", queue->vhost),
-            LOG_N("seq", job->append.last_seq), LOG_N("code", job->append.rejection.code),
-            LOG_T("reason", job->status == STATUS_OK ? job->append.rejection_text : job->error));
+        log_rejected(queue, job);
     if (channel)
         tell_publisher(channel, job);
 }
@@ -70,8 +83,7 @@ static void on_appended(struct job *job)
             queue->waiting += job->append.count;
             queue->proxy->counters.spooled += job->append.count;
         } else {
-            LOG(LOG_ERROR, "spool_failed", LOG_T("user", queue->user), LOG_T("vhost", queue->vhost),
-                LOG_N("messages", job->append.count), LOG_T("reason", job->error));
+            log_failed(queue, job);
         }
     }
     if (channel)

@@ -88,7 +88,7 @@ static bool visit_record(void *arg, const struct store_record *record)
 static void on_damaged(void *arg, uint64_t seq)
 {
     struct read_state *state = arg;
-    LOG(LOG_ERROR, "record_damaged", LOG_N("queue", state->job->queue), LOG_N("seq", seq));
+    LOG_OFTEN(LOG_ERROR, "record_damaged", LOG_N("queue", state->job->queue), LOG_N("seq", seq));
 }
 
 void spool_read(struct spool_work *w, struct job *job)

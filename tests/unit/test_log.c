@@ -233,6 +233,36 @@ static void test_a_full_line(void **state)
     }
 }
 
+/* Every line is either there or counted, and a second has no more than its share. */
+static void test_what_comes_often(void **state)
+{
+    (void)state;
+    enum { LINES = 100 };
+    int written = 0, suppressed = 0, seconds = 1;
+    log_init(LOG_INFO, LOG_LOGFMT);
+    for (int i = 0; written + suppressed < LINES; i++) {
+        assert_true(i < 100 * LINES);
+        if (i < LINES)
+            LOG_OFTEN(LOG_INFO, "flood", LOG_N("i", i));
+        else
+            usleep(100000);
+        log_tell_suppressed();
+        for (const char *text = next_write(); text[0]; text = next_write()) {
+            int lines;
+            const char *told = strstr(text, " event=log_suppressed of=flood lines=");
+            if (told && sscanf(told, " event=log_suppressed of=flood lines=%d", &lines) == 1) {
+                suppressed += lines;
+                seconds++;
+            } else {
+                assert_non_null(strstr(text, " event=flood i="));
+                written++;
+            }
+        }
+    }
+    assert_int_equal(written + suppressed, LINES);
+    assert_in_range(written, 1, seconds * LOG_OFTEN_LINES);
+}
+
 static void test_errno_is_kept(void **state)
 {
     (void)state;
@@ -258,6 +288,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_json, redirect, restore),
         cmocka_unit_test_setup_teardown(test_a_long_value_is_cut, redirect, restore),
         cmocka_unit_test_setup_teardown(test_a_full_line, redirect, restore),
+        cmocka_unit_test_setup_teardown(test_what_comes_often, redirect, restore),
         cmocka_unit_test_setup_teardown(test_errno_is_kept, redirect, restore),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
