@@ -384,6 +384,11 @@ static void on_read(struct job *job)
     }
     CRASH_POINT("before_replay");
     uint32_t sent = send_batch(d, job);
+    if (sent > 0)
+        LOG(LOG_DEBUG, "drain_sent", LOG_N("queue", job->queue),
+            LOG_N("upstream", d->link.upstream->id), LOG_N("messages", sent),
+            LOG_N("first", job->read.records[0].seq),
+            LOG_N("last", job->read.records[sent - 1].seq));
     CRASH_POINT("after_replay");
     d->tokens -= d->tokens < sent ? d->tokens : sent;
     d->at_end = job->read.at_end && sent == job->read.count;

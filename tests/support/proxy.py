@@ -129,6 +129,13 @@ class Proxy:
         self.kill9()
         self.start()
 
+    def reload(self):
+        """Takes over `options` as they are now."""
+        before = len(self.events("reloaded"))
+        self._write_configuration()
+        self._process.send_signal(signal.SIGHUP)
+        self.wait_event("reloaded", before + 1)
+
     def close(self):
         """Ends it, and fails on whatever it had to report about itself."""
         try:

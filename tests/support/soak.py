@@ -87,10 +87,10 @@ class Ledger:
         self.last, self.copies = -1, 0
         self.recent = collections.deque(maxlen=300)
 
-    def add(self, body):
+    def add(self, body, redelivered):
         """What is wrong with it, or None."""
         name, number = self.publisher.name, int(body.split(b":")[1].split(b" ")[0])
-        self.recent.append(number)
+        self.recent.append(f"{number}{'r' * redelivered}")
         if body != self.publisher.body(number):
             return f"{name}:{number} is not whole"
         if number >= self.publisher.sent:
@@ -100,7 +100,7 @@ class Ledger:
         is_first, self.has[number] = not self.has[number], 1
         last, self.last = self.last, max(self.last, number)
         if is_first and self.in_order and number < last:
-            return f"{name}:{number} came after {last}: {list(self.recent)}"
+            return f"{name}:{number} came after {last}: {' '.join(self.recent)}"
         return None
 
     def missing(self):
@@ -134,7 +134,7 @@ class Consumer(threading.Thread):
                 if self.soak.stopping.is_set():
                     return
                 if method:
-                    self.soak.arrived(body)
+                    self.soak.arrived(body, method.redelivered)
                     channel.basic_ack(method.delivery_tag)
 
 
@@ -248,14 +248,14 @@ class Soak:
 
     # ---- the account ----
 
-    def arrived(self, body):
-        wrong = self.ledgers[body.split(b":")[0].decode()].add(body)
+    def arrived(self, body, redelivered):
+        wrong = self.ledgers[body.split(b":")[0].decode()].add(body, redelivered)
         self.trouble = self.trouble or wrong
 
     def account(self):
         for queue in (KEPT, CONSUMED):
-            for _, _, body in self.rabbit.take(queue):
-                self.arrived(body)
+            for method, _, body in self.rabbit.take(queue):
+                self.arrived(body, method.redelivered)
         assert not self.trouble, self.failure(self.trouble)
         for publisher in self.publishers:
             missing = self.ledgers[publisher.name].missing()

@@ -1,0 +1,91 @@
+"""What docs/operations.md tells an operator to do, done."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from support.raw import RawClient
+from support.wait import wait_until
+
+BODIES = [b"one", b"two", b"three"]
+
+
+@pytest.fixture
+def proxy(broker, make_proxy):
+    """An outage, and three messages that wait."""
+    proxy = make_proxy(broker.url)
+    RawClient(proxy.port).close()
+    broker.down()
+    proxy.wait_event("upstream_lost")
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        for body in BODIES:
+            client.publish(body, "q")
+        client.acked_up_to(len(BODIES))
+        client.close()
+    return proxy
+
+
+def delivered(broker):
+    return [message.body for message in broker.messages]
+
+
+def test_backup_beside_a_running_proxy_is_served_elsewhere(broker, proxy, make_proxy):
+    elsewhere = make_proxy(broker.url, start=False)
+    elsewhere.spool.mkdir(0o700)
+    subprocess.run(["mdb_copy", proxy.spool, elsewhere.spool], check=True)
+    shutil.copy2(proxy.spool / "credential.key", elsewhere.spool)
+    proxy.kill9()
+    elsewhere.start()
+    assert elsewhere.bodies() == [body.decode() for body in BODIES]
+    broker.up()
+    elsewhere.wait_event("drain_finished")
+    assert delivered(broker) == BODIES
+
+
+def test_moved_spool_goes_out_with_no_publisher(broker, proxy, make_proxy):
+    elsewhere = make_proxy(broker.url, start=False)
+    elsewhere.spool.mkdir(0o700)
+    proxy.term()
+    for name in ("data.mdb", "credential.key"):
+        shutil.move(proxy.spool / name, elsewhere.spool)
+    broker.up()
+    elsewhere.start()
+    elsewhere.wait_event("drain_finished")
+    assert delivered(broker) == BODIES
+
+
+def test_lost_key_costs_nothing_but_a_login(broker, proxy):
+    proxy.term()
+    (proxy.spool / "credential.key").unlink()
+    broker.up()
+    proxy.start()
+    proxy.wait_event("login_unreadable")
+    assert proxy.waiting() == len(BODIES) and delivered(broker) == []
+    RawClient(proxy.port).close()
+    proxy.wait_event("drain_finished")
+    assert delivered(broker) == BODIES
+
+
+def test_full_queue_gets_room_by_a_reload(broker, make_proxy):
+    proxy = make_proxy(broker.url, {"pool.publish_buffer_size": 2})
+    RawClient(proxy.port).close()
+    broker.down()
+    proxy.wait_event("upstream_lost")
+    refused = RawClient(proxy.port)
+    refused.open_channel(confirms=True)
+    for body in BODIES[:2]:
+        refused.publish(body, "q")
+    refused.acked_up_to(2)
+    refused.publish(BODIES[2], "q")
+    refused.expect_close(506)
+    proxy.options["pool.publish_buffer_size"] = 3
+    proxy.reload()
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        client.publish(BODIES[2], "q")
+        client.acked_up_to(1)
+        client.close()
+    broker.up()
+    wait_until(lambda: delivered(broker) == BODIES, lambda: proxy.failure("all three are there"))
