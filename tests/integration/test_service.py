@@ -40,3 +40,36 @@ def test_ready_alive_reloading_and_stopping(broker, make_proxy, manager):
     hear(manager, "READY=1")
     proxy.term()
     hear(manager, "STOPPING=1")
+
+
+def unanswered(broker, make_proxy, timeout):
+    """RabbitMQ has five publishes and confirms none: SIGTERM has something to wait for."""
+    proxy = make_proxy(broker.url, {"listen.shutdown_timeout": timeout})
+    broker.acks = False
+    client = RawClient(proxy.port)
+    client.open_channel(confirms=True)
+    for number in range(5):
+        client.publish(b"%d" % number, "q")
+    broker.wait_messages(5)
+    return proxy, client
+
+
+def test_sigterm_waits_no_longer_than_its_timeout(broker, make_proxy):
+    """What nobody has confirmed by then is in the spool, and answered from there."""
+    proxy, client = unanswered(broker, make_proxy, "200ms")
+    os.kill(proxy.pid, signal.SIGTERM)
+    client.acked_up_to(5)
+    client.expect_close(320)
+    proxy.wait_end()
+    assert proxy.bodies() == ["0", "1", "2", "3", "4"]
+    proxy.start()
+
+
+def test_second_sigterm_is_at_once(broker, make_proxy):
+    proxy, _ = unanswered(broker, make_proxy, "24h")
+    os.kill(proxy.pid, signal.SIGTERM)
+    proxy.wait_event("stopping")
+    assert proxy.is_running()
+    os.kill(proxy.pid, signal.SIGTERM)
+    proxy.wait_end()
+    proxy.start()

@@ -112,6 +112,10 @@ class Proxy:
         """SIGTERM; it must end in order and with status 0."""
         assert self.is_running(), self.failure("amqpbuf had ended by itself")
         self._process.send_signal(signal.SIGTERM)
+        self.wait_end(timeout)
+
+    def wait_end(self, timeout=60):
+        """It has been told to end, and does, with status 0."""
         try:
             status = self._process.wait(timeout)
         except subprocess.TimeoutExpired:
