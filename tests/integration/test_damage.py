@@ -5,6 +5,7 @@ import subprocess
 import pytest
 
 from support.proxy import BINARY, INSPECT
+from support.outage import spool
 from support.raw import RawClient
 from support.spool import MakeSpool
 from support.wait import wait_until
@@ -15,17 +16,7 @@ def stopped(broker, make_proxy):
     """stopped(bodies): a proxy that has these in its spool, and has ended."""
     def make(bodies):
         proxy = make_proxy(broker.url)
-        with RawClient(proxy.port) as client:
-            client.open_channel()
-            client.close()
-        broker.down()
-        proxy.wait_event("buffering_started")
-        with RawClient(proxy.port) as client:
-            client.open_channel(confirms=True)
-            for body in bodies:
-                client.publish(body, "q")
-            client.acked_up_to(len(bodies))
-            client.close()
+        spool(broker, proxy, bodies)
         proxy.term()
         return proxy
     return make

@@ -4,6 +4,7 @@ import pytest
 
 from support import amqp
 from support.broker import FakeBroker
+from support.outage import spool
 from support.raw import RawClient
 from support.wait import wait_until
 
@@ -15,15 +16,7 @@ def learn_login(proxy):
 
 def spool_messages(broker, proxy, *bodies):
     """Leaves the broker down and the bodies in the spool."""
-    learn_login(proxy)
-    broker.down()
-    proxy.wait_event("upstream_lost")
-    with RawClient(proxy.port) as client:
-        client.open_channel(confirms=True)
-        for body in bodies:
-            client.publish(body, "q")
-        client.acked_up_to(len(bodies))
-        client.close()
+    spool(broker, proxy, bodies)
     assert proxy.bodies() == [body.decode() for body in bodies]
 
 

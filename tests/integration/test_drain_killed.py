@@ -4,23 +4,11 @@ out all the same, in order, and again only if its confirm had not arrived."""
 import pytest
 
 from support.broker import FakeBroker
+from support.outage import spool
 from support.raw import RawClient
 from support.wait import wait_until
 
 BODIES = [b"one", b"two"]
-
-
-def fill_spool(broker, proxy):
-    """Leaves the broker down and BODIES in the spool."""
-    RawClient(proxy.port).close()
-    broker.down()
-    proxy.wait_event("upstream_lost")
-    with RawClient(proxy.port) as client:
-        client.open_channel(confirms=True)
-        for body in BODIES:
-            client.publish(body, "q")
-        client.acked_up_to(len(BODIES))
-        client.close()
 
 
 def taken(broker):
@@ -40,7 +28,7 @@ def test_kill_the_proxy_at_each_frame(make_proxy, confirms, number):
     """open, (select,) method, header, body, method, header, body, close."""
     with FakeBroker(confirms=confirms) as broker:
         proxy = make_proxy(broker.url)
-        fill_spool(broker, proxy)
+        spool(broker, proxy, BODIES)
         go_deaf_at(broker, number)
         broker.up()
         connection = broker.wait_connection(2)
@@ -62,7 +50,7 @@ def test_kill_the_proxy_at_each_frame(make_proxy, confirms, number):
 
 def test_deleted_after_its_confirm_stays_deleted(broker, make_proxy):
     proxy = make_proxy(broker.url)
-    fill_spool(broker, proxy)
+    spool(broker, proxy, BODIES)
     broker.acks = False
     broker.up()
     broker.wait_messages(2)
@@ -78,7 +66,7 @@ def test_deleted_after_its_confirm_stays_deleted(broker, make_proxy):
 
 def test_nothing_is_sent_again_after_the_drain(broker, make_proxy):
     proxy = make_proxy(broker.url)
-    fill_spool(broker, proxy)
+    spool(broker, proxy, BODIES)
     broker.up()
     proxy.wait_event("drain_finished")
     proxy.crash_and_start()
@@ -95,7 +83,7 @@ def test_nothing_is_sent_again_after_the_drain(broker, make_proxy):
 def test_broker_without_confirms_dies(make_proxy, number, side):
     with FakeBroker(confirms=False) as broker:
         proxy = make_proxy(broker.url)
-        fill_spool(broker, proxy)
+        spool(broker, proxy, BODIES)
         broker.death = (number, side)
         broker.up()
         wait_until(lambda: broker.death is None, "the broker has died")
@@ -106,7 +94,7 @@ def test_broker_without_confirms_dies(make_proxy, number, side):
 
 def test_rejected_survive_a_kill(broker, make_proxy):
     proxy = make_proxy(broker.url)
-    fill_spool(broker, proxy)
+    spool(broker, proxy, BODIES)
 
     def refuse(connection, frame):
         if frame.payload != b"one":

@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+from support.outage import spool
 from support.raw import RawClient
 from support.wait import wait_until
 
@@ -15,15 +16,7 @@ BODIES = [b"one", b"two", b"three"]
 def proxy(broker, make_proxy):
     """An outage, and three messages that wait."""
     proxy = make_proxy(broker.url)
-    RawClient(proxy.port).close()
-    broker.down()
-    proxy.wait_event("upstream_lost")
-    with RawClient(proxy.port) as client:
-        client.open_channel(confirms=True)
-        for body in BODIES:
-            client.publish(body, "q")
-        client.acked_up_to(len(BODIES))
-        client.close()
+    spool(broker, proxy, BODIES)
     return proxy
 
 
