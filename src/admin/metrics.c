@@ -167,6 +167,11 @@ char *metrics_text(const struct snapshot *snapshot, size_t *len)
     head(out, "amqpbuf_build_info", "gauge", "1, with the version that runs.");
     fputs("amqpbuf_build_info{version=\"" AMQPBUF_VERSION "\"} 1\n", out);
     put_counters(out, &snapshot->counters);
+    plain(out, "amqpbuf_message_memory_bytes", "gauge",
+          "Memory of messages on their way, and of what clients have left unfinished.",
+          snapshot->memory_bytes);
+    plain(out, "amqpbuf_message_memory_max_bytes", "gauge", "The limit to that, listen.max_memory.",
+          snapshot->memory_max);
     put_queues(out, snapshot);
     plain(out, "amqpbuf_spool_used_bytes", "gauge", "Bytes of the spool in use.",
           snapshot->spool.used_bytes);

@@ -11,9 +11,12 @@ enum {
     CLASS_BASIC = 60,
     HEADER_FIXED_BYTES = 14, /* class, weight, body size, property flags */
     FLAGS_UNUSED = 3,
-    /* Every peer takes a frame of this size, so small body frames may grow to it. */
+    /* Every peer takes a frame of this size, so small pieces of a body may grow to it. */
     GATHERED_MAX = FRAME_MIN_SIZE - FRAME_OVERHEAD_BYTES,
     SPANS_FIRST = 8,
+    /* A piece of a body that is smaller than that is copied: the slab that it was read into is
+     * larger by far, and the message may stay unfinished for long. */
+    SMALL_PIECE_BYTES = 32 * 1024,
 };
 
 /* Fields by their width, from the highest flag down: content-type, content-encoding, headers,
@@ -63,11 +66,20 @@ void content_init(struct content *content)
 {
     content->state = CONTENT_IDLE;
     content->body_missing = 0;
+    content->gathering = NULL;
     message_init(&content->message);
+}
+
+static void end_gathering(struct content *content)
+{
+    if (content->gathering)
+        slab_unref(content->gathering);
+    content->gathering = NULL;
 }
 
 void content_deinit(struct content *content)
 {
+    end_gathering(content);
     message_clear(&content->message);
     content->state = CONTENT_IDLE;
 }
@@ -98,21 +110,6 @@ static enum content_result take_header(struct content *content, struct slab *sla
     return content->body_missing == 0 ? CONTENT_COMPLETE : CONTENT_MORE;
 }
 
-/* Moves a small payload to the end of the span before it, whose frame grows by it. Only if nothing
- * lies between them: it would be another channel's frame, or another client's. */
-static bool gather(struct span *last, const struct slab *slab, const struct frame *frame,
-                   const uint8_t *next)
-{
-    if (last->slab != slab || frame->payload - FRAME_HEAD_BYTES != next ||
-        last->len + frame->payload_len > GATHERED_MAX)
-        return false;
-    ENSURE(frame->payload > last->at + last->len);
-    memmove(last->at + last->len, frame->payload, frame->payload_len);
-    last->len += frame->payload_len;
-    frame_wrap(last->at - FRAME_HEAD_BYTES, FRAME_BODY, frame->channel, (uint32_t)last->len);
-    return true;
-}
-
 static bool grow_spans(struct message *message)
 {
     if (message->body_capacity > UINT32_MAX / 2)
@@ -130,18 +127,58 @@ static bool grow_spans(struct message *message)
     return true;
 }
 
-static bool add_body(struct content *content, struct slab *slab, const struct frame *frame)
+static struct span *add_span(struct message *message, struct slab *slab, uint8_t *at, size_t len)
+{
+    if (message->body_count == message->body_capacity && !grow_spans(message))
+        return NULL;
+    ENSURE(message->body);
+    struct span *span = &message->body[message->body_count++];
+    *span = span_of(slab, at, len);
+    return span;
+}
+
+/* Room for `len` bytes in the slab of the content's own: as much as the rest of the body may need,
+ * up to an ordinary slab. */
+static bool has_room(struct content *content, size_t len)
+{
+    struct slab *slab = content->gathering;
+    if (slab && slab->capacity - slab->used >= len)
+        return true;
+    uint64_t capacity = content->body_missing + content->body_missing / 64 + FRAME_OVERHEAD_BYTES;
+    slab = slab_new(capacity < SLAB_BYTES ? (size_t)capacity : SLAB_BYTES);
+    if (!slab)
+        return false;
+    if (content->gathering)
+        slab_unref(content->gathering);
+    content->gathering = slab;
+    return true;
+}
+
+/* Copies a small payload behind the one before it, as one frame up to GATHERED_MAX. */
+static bool gather(struct content *content, const struct frame *frame)
 {
     struct message *message = &content->message;
-    const uint8_t *next = content->next;
-    content->next = frame->payload + frame->payload_len + 1; /* behind the end octet */
-    if (message->body_count > 0 &&
-        gather(&message->body[message->body_count - 1], slab, frame, next))
-        return true;
-    if (message->body_count == message->body_capacity && !grow_spans(message))
+    if (!has_room(content, frame->payload_len + FRAME_OVERHEAD_BYTES))
         return false;
-    message->body[message->body_count++] = span_of(slab, frame->payload, frame->payload_len);
+    struct slab *slab = content->gathering;
+    struct span *span = message->body_count ? &message->body[message->body_count - 1] : NULL;
+    if (!span || span->slab != slab || span->len + frame->payload_len > GATHERED_MAX)
+        span = add_span(message, slab, slab->data + slab->used + FRAME_HEAD_BYTES, 0);
+    if (!span)
+        return false;
+    memcpy(span->at + span->len, frame->payload, frame->payload_len); /* over its end octet */
+    span->len += frame->payload_len;
+    uint8_t *whole = span->at - FRAME_HEAD_BYTES;
+    size_t size = frame_wrap(whole, FRAME_BODY, frame->channel, (uint32_t)span->len);
+    slab->used = (size_t)(whole - slab->data) + size;
     return true;
+}
+
+static bool add_body(struct content *content, struct slab *slab, const struct frame *frame)
+{
+    if (frame->payload_len < SMALL_PIECE_BYTES && frame->payload_len < content->message.body_size)
+        return gather(content, frame);
+    return add_span(&content->message, slab, frame->payload, frame->payload_len) != NULL;
 }
 
 static enum content_result take_body(struct content *content, struct slab *slab,
@@ -169,6 +206,7 @@ enum content_result content_feed(struct content *content, struct slab *slab,
     if (result == CONTENT_MORE)
         return result;
     content->state = CONTENT_IDLE;
+    end_gathering(content);
     if (result != CONTENT_COMPLETE)
         message_clear(&content->message);
     return result;

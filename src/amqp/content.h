@@ -39,8 +39,8 @@ enum content_state { CONTENT_IDLE, CONTENT_HEADER, CONTENT_BODY };
 struct content {
     enum content_state state;
     struct message message;
-    uint64_t body_missing; /* bytes */
-    const uint8_t *next;   /* where the frame behind the last body frame would begin */
+    uint64_t body_missing;  /* bytes */
+    struct slab *gathering; /* its own, for small body frames; NULL: none */
 };
 
 enum content_result {
@@ -59,9 +59,9 @@ void content_deinit(struct content *);
 /* Starts a message with its method frame. Only in CONTENT_IDLE. */
 void content_begin(struct content *, struct slab *, const struct frame *);
 /* Takes a header or body frame. On an error the content is back in CONTENT_IDLE. A message of body
- * size 0 is complete with its header. A body in very small frames is drawn together where it lies,
- * so that a peer cannot make the proxy keep a span for every byte: the bytes of a frame that was
- * taken belong to the content, and may move. */
+ * size 0 is complete with its header. Small frames of a body of several are copied together, so
+ * that a peer cannot make the proxy keep a span for every byte, nor for each of them a slab in
+ * which others' bytes were read as well. */
 enum content_result content_feed(struct content *, struct slab *, const struct frame *,
                                  uint64_t max_body_size);
 
@@ -71,6 +71,9 @@ enum content_result content_feed(struct content *, struct slab *, const struct f
  * CONTENT_MORE if all is well, and then *body_size is set; else CONTENT_WRONG_CLASS or
  * CONTENT_MALFORMED. */
 enum content_result header_check(const uint8_t *payload, size_t len, uint64_t *body_size);
+
+/* The message's part in the slabs that hold its spans. */
+size_t message_held_bytes(const struct message *);
 
 /* Frames a message for the wire: calls `emit` for each run of bytes in order, adjacent frames as
  * one run. Method, header and body frames are rewritten in place to `channel` where they fit

@@ -66,6 +66,14 @@ size_t message_bytes(const struct message *message)
     return message->method.len + message->header.len + message->body_size;
 }
 
+size_t message_held_bytes(const struct message *message)
+{
+    size_t held = slab_share(message->method.slab) + slab_share(message->header.slab);
+    for (uint32_t i = 0; i < message->body_count; i++)
+        held += slab_share(message->body[i].slab);
+    return held;
+}
+
 size_t message_body_iov(const struct message *message, struct iovec *out, size_t capacity)
 {
     for (uint32_t i = 0; i < message->body_count && i < capacity; i++)

@@ -1,37 +1,42 @@
 #include "base/slab.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 
 enum { RECYCLED_MAX = 64 }; /* at most 16 MiB kept for the next burst */
 
 static struct slab *recycled;
 static unsigned recycled_count;
+static atomic_size_t live_bytes;
+
+static struct slab *begin(struct slab *slab, size_t capacity)
+{
+    *slab = (struct slab){.refs = 1, .capacity = capacity};
+    atomic_fetch_add_explicit(&live_bytes, capacity, memory_order_relaxed);
+    return slab;
+}
+
+struct slab *slab_new_on_thread(size_t capacity)
+{
+    if (capacity > SIZE_MAX - sizeof(struct slab))
+        return NULL;
+    struct slab *slab = malloc(sizeof *slab + capacity);
+    return slab ? begin(slab, capacity) : NULL;
+}
 
 struct slab *slab_new(size_t capacity)
 {
-    if (capacity < SLAB_BYTES)
-        capacity = SLAB_BYTES;
-    struct slab *slab = NULL;
-    if (capacity == SLAB_BYTES && recycled) {
-        slab = recycled;
-        recycled = slab->next_free;
-        recycled_count--;
-    } else {
-        if (capacity > SIZE_MAX - sizeof *slab)
-            return NULL;
-        slab = malloc(sizeof *slab + capacity);
-        if (!slab)
-            return NULL;
-    }
-    slab->refs = 1;
-    slab->capacity = capacity;
-    slab->used = 0;
-    slab->next_free = NULL;
-    return slab;
+    if (capacity != SLAB_BYTES || !recycled)
+        return slab_new_on_thread(capacity);
+    struct slab *slab = recycled;
+    recycled = slab->next_free;
+    recycled_count--;
+    return begin(slab, capacity);
 }
 
 void slab_free(struct slab *slab)
 {
+    atomic_fetch_sub_explicit(&live_bytes, slab->capacity, memory_order_relaxed);
     if (slab->capacity == SLAB_BYTES && recycled_count < RECYCLED_MAX) {
         slab->next_free = recycled;
         recycled = slab;
@@ -39,6 +44,11 @@ void slab_free(struct slab *slab)
         return;
     }
     free(slab);
+}
+
+size_t slab_live_bytes(void)
+{
+    return atomic_load_explicit(&live_bytes, memory_order_relaxed);
 }
 
 void slab_trim(void)

@@ -2,10 +2,10 @@
 
 /* Reference-counted byte slabs, and spans into them.
  *
- * What is read from a socket lands in a slab and is never moved: a message is spans that hold the
- * slab until RabbitMQ has confirmed it or the spool has committed it. Counting is not atomic: the
- * loop thread alone takes and drops references; other threads may read bytes while the loop
- * thread holds a reference for them. */
+ * What is read from a socket lands in a slab: a message is spans that hold the slab until RabbitMQ
+ * has confirmed it or the spool has committed it. Counting is not atomic: the loop thread alone
+ * takes and drops references; other threads may read bytes while the loop thread holds a reference
+ * for them. */
 
 #include <stddef.h>
 #include <stdint.h>
@@ -22,8 +22,12 @@ struct slab {
     uint8_t data[];
 };
 
-/* A slab of at least `capacity` bytes with one reference, or NULL when memory is short. */
+/* A slab of `capacity` bytes with one reference, or NULL when memory is short. */
 struct slab *slab_new(size_t capacity);
+/* The same, on any thread; to be dropped by the loop thread. */
+struct slab *slab_new_on_thread(size_t capacity);
+/* Bytes of all slabs that somebody holds. */
+size_t slab_live_bytes(void);
 void slab_free(struct slab *); /* only for slab_unref */
 
 /* Gives recycled slabs back to the C library (at exit, so that leak checkers see none). */
@@ -40,6 +44,12 @@ static inline void slab_unref(struct slab *slab)
     ENSURE(slab->refs > 0);
     if (--slab->refs == 0)
         slab_free(slab);
+}
+
+/* The part of a slab that one reference stands for: the parts of all references are the slab. */
+static inline size_t slab_share(const struct slab *slab)
+{
+    return slab ? slab->capacity / slab->refs : 0;
 }
 
 /* A run of bytes in a slab. It owns one reference to the slab unless slab is NULL. */

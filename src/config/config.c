@@ -260,6 +260,19 @@ static void check_listen(struct loader *loader)
          "is the same port as listen.port");
 }
 
+/* A message is refused that takes more than half of the memory (proxy/memory_limit.h). */
+static void check_memory(struct loader *loader)
+{
+    const struct config *config = loader->config;
+    bool memory_is_set =
+        loader->places[index_of(config_option_find("listen", "max_memory"))] != NULL;
+    must(loader,
+         config->listen.max_memory_bytes / 2 >= config->spool.max_message_size_bytes ||
+             broken(loader, "listen", "max_memory") || broken(loader, "spool", "max_message_size"),
+         memory_is_set ? "listen" : "spool", memory_is_set ? "max_memory" : "max_message_size",
+         "listen.max_memory is less than twice spool.max_message_size");
+}
+
 static void check_upstream(struct loader *loader)
 {
     const struct config *config = loader->config;
@@ -289,6 +302,7 @@ bool config_load(struct config *config, const struct config_sources *sources, FI
     for (unsigned i = 0; i < sources->set_count; i++)
         load_set(&loader, sources->sets[i]);
     check_listen(&loader);
+    check_memory(&loader);
     check_upstream(&loader);
     for (unsigned i = 0; i < config_table_count; i++)
         free(loader.places[i]);

@@ -24,6 +24,7 @@ struct config {
         uint16_t port, tls_port;
         char *tls_certificate, *tls_private_key, *tls_client_ca;
         uint32_t max_connections;
+        uint64_t max_memory_bytes;
         uint32_t handshake_timeout_ms;
         uint32_t heartbeat_ms;
         uint32_t shutdown_timeout_ms; /* how long a SIGTERM waits for what was accepted */

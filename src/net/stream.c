@@ -55,7 +55,7 @@ static struct slab *slab_with_room(struct slab **slab, size_t room)
     if (*slab && (*slab)->refs == 1)
         (*slab)->used = 0; /* nobody else looks at it any more */
     if (!*slab || (*slab)->capacity - (*slab)->used < room) {
-        struct slab *fresh = slab_new(room);
+        struct slab *fresh = slab_new(room > SLAB_BYTES ? room : SLAB_BYTES);
         if (!fresh)
             return NULL;
         if (*slab)
@@ -200,6 +200,14 @@ static void on_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
         drop_input(s);
     if (n < 0)
         end_reading(s, n == UV_EOF ? 0 : (int)n);
+}
+
+size_t stream_held_bytes(const struct stream *s)
+{
+    size_t held = slab_share(s->in);
+    for (uint32_t i = 0; i < s->out_count; i++)
+        held += slab_share(s->out[(s->out_first + i) & (s->out_capacity - 1)].slab);
+    return held;
 }
 
 uint8_t *stream_input(const struct stream *s, size_t *len)

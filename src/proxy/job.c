@@ -85,6 +85,15 @@ void job_free(struct job *job)
     free(job);
 }
 
+size_t job_held_bytes(const struct job *job)
+{
+    size_t bytes = 0;
+    if (job->type == JOB_APPEND && job->append.count > 0)
+        for (const struct job_append *a = &job->append.first; a; a = a->next)
+            bytes += message_held_bytes(&a->message);
+    return bytes;
+}
+
 uint64_t job_append_bytes(const struct job *job)
 {
     uint64_t bytes = 0;

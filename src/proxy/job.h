@@ -102,5 +102,7 @@ void job_free(struct job *);
 void job_add_message(struct job *, enum record_kind, struct message *);
 /* Bytes of the messages that it appends. */
 uint64_t job_append_bytes(const struct job *);
+/* Its messages' part in the slabs that hold them. */
+size_t job_held_bytes(const struct job *);
 /* Now, in microseconds since 1970 UTC. */
 uint64_t job_clock_us(void);

@@ -13,6 +13,7 @@
 #include "proxy/channel.h"
 #include "proxy/client.h"
 #include "proxy/drain.h"
+#include "proxy/memory_limit.h"
 #include "proxy/pool.h"
 #include "proxy/queue.h"
 #include "proxy/relay.h"
@@ -30,6 +31,7 @@ enum { LEAVE_MS = 1000 };
 static void on_before_poll(uv_prepare_t *handle)
 {
     struct proxy *proxy = handle->data;
+    memory_limit_look(proxy);
     pool_run_wakes(proxy);
     struct list *node;
     while ((node = list_first(&proxy->acking)) != NULL)

@@ -58,10 +58,11 @@ struct proxy {
     uint64_t cleanup_due_ms;
 
     struct list clients, upstreams, pools, queues;
-    struct list waking;  /* pools whose held clients may try again */
-    struct list acking;  /* channels with confirms to send */
-    uint64_t next_id;    /* of clients and upstreams, for the log */
-    uint64_t next_stamp; /* order of what was sent upstream */
+    bool memory_is_short; /* memory_limit.h */
+    struct list waking;   /* pools whose held clients may try again */
+    struct list acking;   /* channels with confirms to send */
+    uint64_t next_id;     /* of clients and upstreams, for the log */
+    uint64_t next_stamp;  /* order of what was sent upstream */
 };
 
 enum { PROXY_TICK_MS = 250 };

@@ -8,7 +8,7 @@
 
 struct slab *rewrite_encode(amqp_method_number_t method, const void *decoded, struct frame *frame)
 {
-    struct slab *slab = slab_new(0);
+    struct slab *slab = slab_new(SLAB_BYTES);
     ENSURE(slab);
     size_t size = method_encode(slab->data, slab->capacity, 0, method, decoded);
     ENSURE(size > 0);

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "proxy/channel.h"
 #include "proxy/client.h"
+#include "proxy/memory_limit.h"
 #include "proxy/offline.h"
 #include "proxy/pool.h"
 #include "proxy/proxy.h"
@@ -99,6 +100,8 @@ enum route router_begin_publish(struct channel *ch, const struct publish *publis
                       AMQP_BASIC_PUBLISH_METHOD);
         return ROUTE_REFUSED;
     }
+    if (memory_limit_reached(pool->proxy))
+        return ROUTE_HELD;
     if (!spool_is_usable(pool)) {
         if (pool->state == POOL_OFFLINE)
             return refuse_offline(ch);

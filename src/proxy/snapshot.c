@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "base/assert.h"
+#include "base/slab.h"
 #include "proxy/pool.h"
 #include "proxy/proxy.h"
 #include "proxy/queue.h"
@@ -85,7 +86,9 @@ static const char *why_not_ready(const struct snapshot *s, const struct proxy *p
 void snapshot_take(struct snapshot *s, struct proxy *proxy)
 {
     *s = (struct snapshot){.counters = proxy->counters,
-                           .queue_max = proxy->config->pool.publish_buffer_size};
+                           .queue_max = proxy->config->pool.publish_buffer_size,
+                           .memory_bytes = slab_live_bytes(),
+                           .memory_max = proxy->config->listen.max_memory_bytes};
     if (proxy->spooler)
         spooler_view(proxy->spooler, &s->spool);
     for (struct list *n = proxy->queues.next; n != &proxy->queues; n = n->next)

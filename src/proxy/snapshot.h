@@ -34,8 +34,9 @@ struct snapshot {
     struct spool_view spool; /* all zeros without a spool */
     struct snapshot_queue *queues;
     uint32_t queue_count;
-    uint64_t queue_max;    /* pool.publish_buffer_size */
-    const char *not_ready; /* why publishes cannot be accepted; NULL: they can */
+    uint64_t queue_max;                /* pool.publish_buffer_size */
+    uint64_t memory_bytes, memory_max; /* of messages on their way */
+    const char *not_ready;             /* why publishes cannot be accepted; NULL: they can */
 };
 
 /* The texts are the proxy's own: valid until control returns to the loop. */

@@ -54,13 +54,11 @@ static bool visit_record(void *arg, const struct store_record *record)
         state->capacity = size;
     }
     if (!job->read.slab) {
-        struct slab *slab = malloc(sizeof *slab + state->capacity);
-        if (!slab) {
+        job->read.slab = slab_new_on_thread(state->capacity);
+        if (!job->read.slab) {
             state->stopped = true;
             return false;
         }
-        *slab = (struct slab){.refs = 1, .capacity = state->capacity};
-        job->read.slab = slab;
     }
     uint8_t *at = job->read.slab->data + state->used;
     struct job_record *out = &job->read.records[job->read.count++];

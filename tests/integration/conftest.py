@@ -9,6 +9,8 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from support.broker import FakeBroker  # noqa: E402
+from support.http import Admin  # noqa: E402
+from support.ports import free_port, release_port  # noqa: E402
 from support.proxy import Proxy  # noqa: E402
 from support.rabbit import Rabbit  # noqa: E402
 
@@ -61,6 +63,21 @@ def make_proxy(request):
             proxy.discard()
         else:
             proxy.close()
+
+
+@pytest.fixture
+def make_watched(make_proxy):
+    """make_watched(url, options): (proxy, its admin port)."""
+    ports = []
+
+    def make(url, options=None, **kwargs):
+        ports.append(free_port())
+        options = {"admin.port": ports[-1], **(options or {})}
+        return make_proxy(url, options, **kwargs), Admin(ports[-1])
+
+    yield make
+    for port in ports:
+        release_port(port)
 
 
 def url_of(rabbit):

@@ -268,7 +268,7 @@ struct wire {
 
 static void wire_init(struct wire *w)
 {
-    w->slab = slab_new(0);
+    w->slab = slab_new(SLAB_BYTES);
     content_init(&w->content);
 }
 
@@ -399,6 +399,7 @@ static void tiny_frames_are_gathered(void **state)
     }
     const struct message *message = &w.content.message;
     assert_int_equal(message->body_count, 5); /* 4 of 4088 bytes and the rest */
+    assert_int_equal(w.slab->refs, 3);        /* the test's, of the method and of the header */
     unsigned at = 0;
     for (uint32_t i = 0; i < message->body_count; i++) {
         /* Each is a whole frame again. */

@@ -38,7 +38,7 @@ static void test_capacity(void **state)
 {
     (void)state;
     struct slab *small = slab_new(1), *large = slab_new(SLAB_BYTES + 1);
-    assert_int_equal(small->capacity, SLAB_BYTES);
+    assert_int_equal(small->capacity, 1);
     assert_int_equal(large->capacity, SLAB_BYTES + 1);
     assert_int_equal(small->refs, 1);
     assert_int_equal(small->used, 0);
@@ -103,6 +103,28 @@ static void test_slab_misuse(void **state)
     assert_aborts(unref_twice);
 }
 
+static void test_live_bytes(void **state)
+{
+    (void)state;
+    assert_int_equal(slab_live_bytes(), 0);
+    struct slab *small = slab_new(100), *ordinary = slab_new(SLAB_BYTES);
+    struct slab *of_thread = slab_new_on_thread(7);
+    assert_int_equal(slab_live_bytes(), SLAB_BYTES + 107);
+    slab_ref(ordinary);
+    assert_int_equal(slab_share(ordinary), SLAB_BYTES / 2);
+    slab_unref(ordinary);
+    slab_unref(ordinary);
+    slab_unref(of_thread);
+    assert_int_equal(slab_live_bytes(), 100); /* what is only kept for the next burst is not live */
+    ordinary = slab_new(SLAB_BYTES);
+    assert_int_equal(slab_live_bytes(), SLAB_BYTES + 100);
+    slab_unref(ordinary);
+    slab_unref(small);
+    assert_int_equal(slab_live_bytes(), 0);
+    assert_int_equal(slab_share(NULL), 0);
+    slab_trim();
+}
+
 /* An ordinary slab is used again, as new; a larger one is not kept. */
 static void test_recycling(void **state)
 {
@@ -112,11 +134,11 @@ static void test_recycling(void **state)
     slab_ref(first);
     slab_unref(first);
     slab_unref(first);
-    struct slab *again = slab_new(100);
+    struct slab *again = slab_new(SLAB_BYTES);
     assert_ptr_equal(again, first);
     assert_int_equal(again->refs, 1);
     assert_int_equal(again->used, 0);
-    struct slab *other = slab_new(100);
+    struct slab *other = slab_new(SLAB_BYTES);
     assert_ptr_not_equal(other, again);
     slab_unref(other);
     slab_unref(again);
@@ -242,11 +264,11 @@ static void test_list(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_capacity),     cmocka_unit_test(test_references),
-        cmocka_unit_test(test_span_limits),  cmocka_unit_test(test_slab_misuse),
-        cmocka_unit_test(test_recycling),    cmocka_unit_test(test_handles),
-        cmocka_unit_test(test_many_handles), cmocka_unit_test(test_handles_misuse),
-        cmocka_unit_test(test_list),
+        cmocka_unit_test(test_capacity),       cmocka_unit_test(test_references),
+        cmocka_unit_test(test_span_limits),    cmocka_unit_test(test_slab_misuse),
+        cmocka_unit_test(test_live_bytes),     cmocka_unit_test(test_recycling),
+        cmocka_unit_test(test_handles),        cmocka_unit_test(test_many_handles),
+        cmocka_unit_test(test_handles_misuse), cmocka_unit_test(test_list),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,97 @@
+#include "proxy/memory_limit.h"
+
+#include <stdlib.h>
+
+#include "base/assert.h"
+#include "base/log.h"
+#include "base/slab.h"
+#include "proxy/channel.h"
+#include "proxy/client.h"
+#include "proxy/job.h"
+#include "proxy/pool.h"
+#include "proxy/proxy.h"
+
+struct holder {
+    struct client *client;
+    size_t bytes;
+};
+
+static uint64_t limit_of(const struct proxy *proxy)
+{
+    return proxy->config->listen.max_memory_bytes;
+}
+
+bool memory_limit_reached(struct proxy *proxy)
+{
+    if (!proxy->memory_is_short && slab_live_bytes() >= limit_of(proxy)) {
+        proxy->memory_is_short = true;
+        LOG_OFTEN(LOG_WARN, "memory_short", LOG_N("bytes", slab_live_bytes()),
+                  LOG_N("clients", proxy->counters.clients));
+    }
+    return proxy->memory_is_short;
+}
+
+static size_t unfinished_bytes(const struct client *client)
+{
+    size_t bytes = stream_held_bytes(&client->stream);
+    for (uint32_t i = 0; i < client->channels_capacity; i++) {
+        const struct channel *ch = client->channels[i];
+        if (!ch)
+            continue;
+        bytes += slab_share(ch->content.gathering) + message_held_bytes(&ch->content.message);
+        if (ch->tx)
+            bytes += job_held_bytes(ch->tx);
+    }
+    return bytes;
+}
+
+static int most_first(const void *a, const void *b)
+{
+    size_t left = ((const struct holder *)a)->bytes, right = ((const struct holder *)b)->bytes;
+    return (left < right) - (left > right);
+}
+
+static void refuse(struct client *client)
+{
+    if (client->state < CLIENT_OPEN || client->state >= CLIENT_REFUSED)
+        client_close(client, "listen.max_memory reached");
+    else
+        client_refuse(client, 506,
+                      "RESOURCE_ERROR - listen.max_memory reached, and this connection keeps most "
+                      "of it unfinished",
+                      0);
+}
+
+static void refuse_who_hold_most(struct proxy *proxy)
+{
+    struct holder *holders = calloc(proxy->counters.clients + 1, sizeof *holders);
+    ENSURE(holders);
+    size_t count = 0, bytes = 0;
+    for (struct list *n = proxy->clients.next; n != &proxy->clients; n = n->next) {
+        struct client *client = LIST_ENTRY(n, struct client, node);
+        if (client->state == CLIENT_CLOSED)
+            continue;
+        holders[count] = (struct holder){client, unfinished_bytes(client)};
+        bytes += holders[count++].bytes;
+    }
+    if (bytes > limit_of(proxy) / 2)
+        qsort(holders, count, sizeof *holders, most_first);
+    for (size_t i = 0; i < count && bytes > limit_of(proxy) / 2; i++) {
+        bytes -= holders[i].bytes;
+        refuse(holders[i].client);
+    }
+    free(holders);
+}
+
+void memory_limit_look(struct proxy *proxy)
+{
+    if (!memory_limit_reached(proxy))
+        return;
+    if (slab_live_bytes() >= limit_of(proxy))
+        refuse_who_hold_most(proxy);
+    if (slab_live_bytes() > limit_of(proxy) - limit_of(proxy) / 8)
+        return;
+    proxy->memory_is_short = false;
+    for (struct list *n = proxy->pools.next; n != &proxy->pools; n = n->next)
+        pool_wake(LIST_ENTRY(n, struct pool, node));
+}

@@ -1,0 +1,156 @@
+"""listen.max_memory: messages on their way, and what clients leave unfinished, have a bound; who waits
+for RabbitMQ waits without an error, and who keeps too much is refused."""
+
+import struct
+import threading
+
+import pytest
+
+from support import amqp
+from support.raw import RawClient
+from support.wait import wait_until
+
+MIB = 1024 * 1024
+LIMIT = 64 * MIB
+LARGEST = 16 * MIB
+OPTIONS = {"listen.max_memory": "64MiB", "spool.max_message_size": "16MiB"}
+# At the limit one more read of every client may be under way, and what was begun may be finished.
+MOST = LIMIT * 3 // 2
+OTHERS = 64 * MIB  # of the process: what a build with sanitizers adds
+PIECE = amqp.frame(amqp.BODY, 1, bytes(131072 - 8))
+
+
+class Meter(threading.Thread):
+    """Looks at the gauge and at the process again and again; keeps the most that it saw."""
+
+    def __init__(self, proxy, admin):
+        super().__init__(daemon=True)
+        self.proxy, self.admin = proxy, admin
+        self.most = self.most_resident = 0
+        self.begin = proxy.own_bytes()
+        self.ended = threading.Event()
+
+    def look(self):
+        self.most = max(self.most, self.admin.metrics()["amqpbuf_message_memory_bytes"])
+        self.most_resident = max(self.most_resident, self.proxy.own_bytes() - self.begin)
+
+    def run(self):
+        while not self.ended.is_set():
+            self.look()
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, kind, *_):
+        self.ended.set()
+        self.join()
+        if kind is None:
+            assert LIMIT // 2 <= self.most <= MOST, self.proxy.failure(f"{self.most} bytes at most")
+            assert self.most_resident <= MOST + OTHERS, f"{self.most_resident} bytes resident"
+
+
+def begin_message(client, channel=1, size=LARGEST):
+    client.send(amqp.method_frame(channel, "basic.publish", routing_key="q")
+                + amqp.frame(amqp.HEADER, channel, amqp.header(size)))
+
+
+def all_but_the_end(client):
+    for _ in range(LARGEST // len(PIECE) - 1):
+        client.send(PIECE)
+
+
+def refused(client):
+    """What the client was told, or None if it was told nothing."""
+    client.socket.settimeout(0.001)
+    try:
+        frame = client.read()
+    except TimeoutError:
+        return None
+    except ConnectionError:
+        return "cut off"
+    return frame.args["reply_code"] if frame else "ended"
+
+
+def test_bodies_that_never_end(broker, make_watched):
+    proxy, admin = make_watched(broker.url, OPTIONS)
+    witness = RawClient(proxy.port)
+    witness.open_channel(confirms=True)
+    clients = []
+    with Meter(proxy, admin):
+        for number in range(1, 21):
+            client = RawClient(proxy.port)
+            client.open_channel()
+            begin_message(client)
+            try:
+                all_but_the_end(client)
+            except ConnectionError:
+                pass
+            clients.append(client)
+            witness.publish(b"witness", "q")
+            witness.acked_up_to_tags({number})
+    answers = [refused(client) for client in clients]
+    assert set(answers) <= {506, None, "cut off"}
+    assert answers.count(506) >= 10  # half of the limit has room for two
+    assert answers.count(None) >= 1
+    assert proxy.events("memory_short")
+    for client in clients:
+        client.socket.close()
+    wait_until(lambda: admin.metrics()["amqpbuf_message_memory_bytes"] < MIB, "all is given back")
+
+
+def test_transaction_that_never_ends(broker, make_watched):
+    """In an outage, where the proxy alone has it."""
+    proxy, admin = make_watched(broker.url, OPTIONS)
+    witness = RawClient(proxy.port)
+    witness.open_channel(confirms=True)
+    witness.publish(b"live", "q")
+    witness.acked_up_to_tags({1})
+    broker.down()
+    proxy.wait_event("buffering_started")
+    hoarder = RawClient(proxy.port)
+    hoarder.open_channel()
+    hoarder.call(1, "tx.select")
+    with Meter(proxy, admin):
+        with pytest.raises((ConnectionError, AssertionError)):
+            for number in range(2, 102):
+                hoarder.publish(bytes(MIB), "q")
+                witness.publish(b"witness", "q")
+                witness.acked_up_to_tags({number})
+                assert refused(hoarder) is None
+    assert [found["code"] for found in proxy.events("client_refused")] == ["506"]
+    witness.publish(b"end", "q")
+    witness.acked_up_to_tags({number + 1})
+    assert proxy.waiting() == number  # of the witness, and none of a transaction without an end
+
+
+def test_publishers_wait_for_a_slow_rabbitmq(broker, make_watched):
+    """What was taken is RabbitMQ's to answer for: nobody is refused, and all of it arrives."""
+    broker.acks = False
+    proxy, admin = make_watched(broker.url, OPTIONS)
+    clients = [RawClient(proxy.port) for _ in range(4)]
+
+    def publish(client, number):
+        client.open_channel()
+        for turn in range(30):
+            client.publish(struct.pack(">II", number, turn) + bytes(MIB), "q")
+        client.call(1, "channel.close", reply_code=200, reply_text="", class_id=0, method_id=0)
+
+    with Meter(proxy, admin):
+        threads = [threading.Thread(target=publish, args=(client, number), daemon=True)
+                   for number, client in enumerate(clients)]
+        for thread in threads:
+            thread.start()
+        proxy.wait_event("memory_short")
+        broker.acks = True
+        for connection in broker.connections:
+            for channel, tag in list(connection.last_tags.items()):
+                connection.send_method(channel, "basic.ack", delivery_tag=tag, multiple=True)
+        for thread in threads:
+            thread.join(120)
+            assert not thread.is_alive(), proxy.failure("a publisher hangs")
+    assert not proxy.events("client_refused")
+    for number in range(4):
+        turns = [struct.unpack(">II", message.body[:8])[1] for message in broker.messages
+                 if struct.unpack(">II", message.body[:8])[0] == number]
+        assert turns == list(range(30))
