@@ -162,10 +162,12 @@ static void on_connection(void *arg, struct MHD_Connection *connection, void **c
         guest->connection = connection;
         guest->deadline_ms = door->limit_ms ? proxy_now(door->proxy) + door->limit_ms : UINT64_MAX;
         list_append(&door->guests, &guest->node);
+        door->guest_count++;
         *context = guest;
     } else {
         struct guest *guest = *context;
         list_remove(&guest->node);
+        door->guest_count--;
         free(guest);
     }
 }
@@ -211,7 +213,11 @@ static void run(struct door *door)
     uint64_t now = proxy_now(door->proxy);
     cut_off_slow(door, now);
     door->has_answer = false;
+    bool was_full = door->guest_count >= CONNECTIONS_MAX;
     MHD_run(door->daemon);
+    /* While full it does not listen, and it begins to again with its next run, not at once. */
+    if (was_full && door->guest_count < CONNECTIONS_MAX)
+        MHD_run(door->daemon);
     schedule(door, now);
 }
 

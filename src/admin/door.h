@@ -20,7 +20,8 @@ struct door {
     struct MHD_Daemon *daemon;
     uv_poll_t poll;
     uv_timer_t timer;
-    struct list guests;   /* connections, the longest here first */
+    struct list guests; /* connections, the longest here first */
+    unsigned guest_count;
     struct list requests; /* commands that are under way */
     void (*on_closed)(struct door *);
     bool has_answer; /* of a command: the server has to run once more */

@@ -8,8 +8,6 @@ import subprocess
 
 import pytest
 
-from support.http import Admin
-from support.ports import free_port, release_port
 from support.proxy import BINARY
 from support.raw import RawClient
 from support.wait import wait_until
@@ -17,23 +15,9 @@ from support.wait import wait_until
 OF_GUEST = '{user="guest",vhost="/"}'
 NAMES = """client_connections upstream_connections messages_forwarded_total messages_spooled_total
     messages_drained_total messages_rejected_total queue_messages queue_bytes queue_rejected_messages
-    queue_oldest_age_seconds queue_state queue_full_total spool_used_bytes spool_max_bytes
+    queue_oldest_age_seconds queue_state queue_full_total message_memory_bytes
+    message_memory_max_bytes spool_used_bytes spool_max_bytes
     spool_commit_seconds login_refused_total build_info""".split()
-
-
-@pytest.fixture
-def make_watched(make_proxy):
-    """make_watched(url, options): (proxy, its admin port)."""
-    ports = []
-
-    def make(url, options=None, **kwargs):
-        ports.append(free_port())
-        options = {"admin.port": ports[-1], **(options or {})}
-        return make_proxy(url, options, **kwargs), Admin(ports[-1])
-
-    yield make
-    for port in ports:
-        release_port(port)
 
 
 def wait_state(admin, state):
@@ -199,6 +183,18 @@ def test_slow_and_many_askers_do_not_keep_the_port(broker, make_watched):
     wait_until(lambda: answers(admin), "it answers again once the idle ones are cut off")
     for connection in idle:
         connection.close()
+
+
+def test_crowd_that_leaves_at_once_opens_the_port_again(broker, make_watched):
+    """The server learns of all of them in one turn, and nothing else happens after that."""
+    proxy, admin = make_watched(broker.url)
+    begin = proxy.descriptors()
+    crowd = [socket.create_connection(("127.0.0.1", admin.port)) for _ in range(70)]
+    wait_until(lambda: proxy.descriptors() == begin + 64, "the server has as many as it takes")
+    with proxy.suspended():
+        for connection in crowd:
+            connection.close()
+    assert admin.get("/healthz")
 
 
 def answers(admin):

@@ -1,5 +1,6 @@
 """amqpbuf with a folder and a port of its own."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -133,6 +134,13 @@ class Proxy:
         self.kill9()
         self.start()
 
+    @contextlib.contextmanager
+    def suspended(self):
+        """SIGSTOP and, behind the block, SIGCONT."""
+        self._process.send_signal(signal.SIGSTOP)
+        yield
+        self._process.send_signal(signal.SIGCONT)
+
     def reload(self):
         """Takes over `options` as they are now."""
         before = len(self.events("reloaded"))
@@ -206,6 +214,9 @@ class Proxy:
     def resident_bytes(self):
         status = pathlib.Path(f"/proc/{self.pid}/status").read_text()
         return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) * 1024
+
+    def descriptors(self):
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     def own_bytes(self):
         """Resident memory without what is mapped from files, which the kernel takes as it likes."""
