@@ -2,9 +2,9 @@
 in every way, a proxy that is killed; and the account of it at the end."""
 
 import collections
-import os
-import pathlib
 import random
+import shutil
+import tempfile
 import threading
 import time
 
@@ -147,6 +147,7 @@ class Soak:
         self.events = []  # (when, what): the last are shown with a failure
         self.samples = []  # (bytes of its own, descriptors), since the proxy was last killed
         self.trouble = None  # with what has arrived
+        self.recent = collections.deque(maxlen=20000)  # what has arrived, of all publishers
 
     # ---- events ----
 
@@ -196,7 +197,16 @@ class Soak:
 
     def failure(self, text):
         events = "\n".join(f"{when:8.1f} {what}" for when, what in self.events[-10:])
-        return self.proxy.failure(f"seed {self.seed}: {text}\n--- last events ---\n{events}")
+        kept = self.keep_evidence()
+        return self.proxy.failure(f"seed {self.seed}: {text}\n--- last events ---\n{events}\n"
+                                  f"--- kept in {kept}: the whole log, and what has arrived ---")
+
+    def keep_evidence(self):
+        folder = tempfile.mkdtemp(prefix=f"amqpbuf-soak-{self.seed}-")
+        shutil.copy(self.proxy.log_path, folder)
+        with open(f"{folder}/arrived.txt", "w", encoding="utf-8") as out:
+            out.writelines(f"{when:.6f} {what}\n" for when, what in list(self.recent))
+        return folder
 
     # ---- the course ----
 
@@ -204,7 +214,7 @@ class Soak:
         with Rabbit() as self.rabbit, \
                 Proxy(f"amqp://127.0.0.1:{self.rabbit.port}",
                       {"pool.publish_buffer_size": 1000000, "upstream.heartbeat": "2s",
-                       "log.level": "info"}) as self.proxy:
+                       "log.level": "debug"}) as self.proxy:
             for queue in (KEPT, CONSUMED):
                 self.rabbit.declare(queue)
             self.publishers = [Confirming(self, f"confirming{n}", KEPT) for n in range(3)] + \
@@ -241,14 +251,12 @@ class Soak:
             self.proxy.inspect("verify")
             if what in of_proxy:
                 self.samples.clear()
-            self.samples.append((self.proxy.own_bytes(), self.descriptors()))
-
-    def descriptors(self):
-        return len(os.listdir(pathlib.Path(f"/proc/{self.proxy.pid}/fd")))
+            self.samples.append((self.proxy.own_bytes(), self.proxy.descriptors()))
 
     # ---- the account ----
 
     def arrived(self, body, redelivered):
+        self.recent.append((time.time(), f"{body.split(b' ')[0].decode()}{' again' * redelivered}"))
         wrong = self.ledgers[body.split(b":")[0].decode()].add(body, redelivered)
         self.trouble = self.trouble or wrong
 
