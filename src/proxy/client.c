@@ -439,7 +439,8 @@ static void format_peer(struct client *c)
     snprintf(c->peer, sizeof c->peer, "%s:%u", host, port);
 }
 
-void client_accept(struct proxy *proxy, uv_stream_t *listener, struct tls_context *tls)
+void client_accept(struct proxy *proxy, uv_stream_t *listener, struct tls_context *tls,
+                   const char *obstacle)
 {
     struct client *c = calloc(1, sizeof *c);
     ENSURE(c);
@@ -460,10 +461,10 @@ void client_accept(struct proxy *proxy, uv_stream_t *listener, struct tls_contex
         return;
     }
     format_peer(c);
-    if (proxy->counters.clients > proxy->config->listen.max_connections) {
+    if (obstacle) {
         LOG_OFTEN(LOG_WARN, "connection_refused", LOG_T("peer", c->peer),
-                  LOG_T("reason", "listen.max_connections reached"));
-        client_close(c, "listen.max_connections reached");
+                  LOG_T("reason", obstacle));
+        client_close(c, obstacle);
     }
 }
 

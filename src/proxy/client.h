@@ -63,8 +63,9 @@ struct client {
     bool consumes; /* has what would be lost with its upstream */
 };
 
-/* `tls` is NULL for a plain connection. */
-void client_accept(struct proxy *, uv_stream_t *listener, struct tls_context *tls);
+/* `tls` is NULL for a plain connection; `obstacle` says why it has to go at once, NULL if not. */
+void client_accept(struct proxy *, uv_stream_t *listener, struct tls_context *tls,
+                   const char *obstacle);
 /* Closes a connection on which all is said. */
 void client_close(struct client *, const char *reason);
 /* Sends connection.close and lets the client answer. */

@@ -1,11 +1,17 @@
 #include "proxy/listener.h"
 
+#include <sys/resource.h>
+
 #include "base/assert.h"
 #include "base/log.h"
 #include "proxy/client.h"
 #include "proxy/proxy.h"
 
-enum { BACKLOG = 1024 };
+enum {
+    BACKLOG = 1024,
+    /* Clients leave these to RabbitMQ's connections, the spool, the admin port and the log. */
+    DESCRIPTORS_KEPT = 64,
+};
 
 void listener_init(struct listener *l, struct proxy *proxy, bool tls)
 {
@@ -15,6 +21,27 @@ void listener_init(struct listener *l, struct proxy *proxy, bool tls)
     l->tcp.data = l;
 }
 
+void listener_raise_descriptors(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit); /* refused: the limit is what it was */
+}
+
+/* Why there is no room for one more client, or NULL. */
+static const char *obstacle(const struct proxy *proxy)
+{
+    if (proxy->counters.clients >= proxy->config->listen.max_connections)
+        return "listen.max_connections reached";
+    struct rlimit limit;
+    uint64_t used = proxy->counters.clients + proxy->counters.upstreams;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && used + DESCRIPTORS_KEPT >= limit.rlim_cur)
+        return "limit of file descriptors reached";
+    return NULL;
+}
+
 static void on_connection(uv_stream_t *tcp, int status)
 {
     struct listener *l = tcp->data;
@@ -22,7 +49,7 @@ static void on_connection(uv_stream_t *tcp, int status)
         LOG_OFTEN(LOG_WARN, "accept_failed", LOG_T("reason", uv_strerror(status)));
         return;
     }
-    client_accept(l->proxy, tcp, l->tls ? l->proxy->server_tls : NULL);
+    client_accept(l->proxy, tcp, l->tls ? l->proxy->server_tls : NULL, obstacle(l->proxy));
 }
 
 static int bind_to(struct listener *l, const char *address, int port)

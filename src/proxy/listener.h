@@ -14,6 +14,8 @@ struct listener {
     bool tls;
 };
 
+/* Takes as many file descriptors as the process may have. */
+void listener_raise_descriptors(void);
 /* Prepares the handle; from now on it must be closed with uv_close. */
 void listener_init(struct listener *, struct proxy *, bool tls);
 /* Listens on listen.address and its port; does nothing if that is 0. False, after a line in the

@@ -354,6 +354,7 @@ static bool start(struct proxy *proxy)
     uv_signal_start(&proxy->sigterm, on_stop_signal, SIGTERM);
     uv_signal_start(&proxy->sigint, on_stop_signal, SIGINT);
     uv_signal_start(&proxy->sighup, on_sighup, SIGHUP);
+    listener_raise_descriptors();
     if (!certificates_load(proxy) || !open_spool(proxy) ||
         !proxy->side->open(proxy, &proxy->side_self) || !listener_start(&proxy->tls) ||
         !listener_start(&proxy->plain))

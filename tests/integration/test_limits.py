@@ -1,6 +1,8 @@
 """Every limit gives a clear AMQP error, or the end of the connection, and hurts nobody else."""
 
 import datetime
+import resource
+import socket
 import struct
 
 import pytest
@@ -35,6 +37,14 @@ def test_slow_handshake_is_cut_off(broker, make_proxy, how_far):
     RawClient(proxy.port).close()
 
 
+def comes_in(proxy):
+    try:
+        RawClient(proxy.port).close()
+    except (AssertionError, OSError):
+        return False
+    return True
+
+
 def test_max_connections(broker, make_proxy):
     proxy = make_proxy(broker.url, {"listen.max_connections": 2})
     first, second = RawClient(proxy.port), RawClient(proxy.port)
@@ -45,15 +55,31 @@ def test_max_connections(broker, make_proxy):
     first.acked_up_to(1)
     second.close()
 
-    def comes_in():
-        try:
-            RawClient(proxy.port).close()
-        except (AssertionError, OSError):
-            return False
-        return True
-
-    wait_until(comes_in, "a place is free again")
+    wait_until(lambda: comes_in(proxy), "a place is free again")
     first.close()
+
+
+def test_file_descriptors(broker, make_proxy):
+    """Clients cannot take those that the spool and RabbitMQ's connections need."""
+    proxy = make_proxy(broker.url)
+    resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE, (120, 120))
+    witness = RawClient(proxy.port)
+    witness.open_channel(confirms=True)
+    crowd = [socket.create_connection(("127.0.0.1", proxy.port)) for _ in range(200)]
+    proxy.wait_event("connection_refused")
+    assert proxy.descriptors() < 120
+    witness.publish(b"live", "q")
+    witness.acked_up_to_tags({1})
+    broker.down()
+    proxy.wait_event("buffering_started")
+    witness.publish(b"offline", "q")
+    witness.acked_up_to_tags({2})
+    broker.up()
+    broker.wait_messages(2)
+    assert not proxy.events("accept_failed")
+    for connection in crowd:
+        connection.close()
+    wait_until(lambda: comes_in(proxy), "there are descriptors again")
 
 
 @pytest.mark.parametrize("offline", [False, True])
