@@ -44,6 +44,16 @@ def test_password_changed_before_the_drain(broker, make_proxy, restart):
         {"new"}
 
 
+def is_refused(proxy, user, password):
+    with RawClient(proxy.port, user, password, handshake=False) as client:
+        client.begin(user, password)
+        client.tune_ok()
+        client.send_method(0, "connection.open", vhost="/")
+        answer = client.read()
+        assert answer.name == "connection.open-ok" or answer.args["reply_code"] == 403
+        return answer.name == "connection.close"
+
+
 def test_each_queue_goes_out_under_its_own_user(broker, make_proxy):
     proxy = make_proxy(broker.url)
     prove(proxy, ("shop", "a"), ("audit", "b"))
@@ -75,6 +85,33 @@ def test_password_that_is_not_proven_is_refused_in_an_outage(broker, make_proxy)
     proxy.wait_event("drain_finished")
     assert {connection.login[2] for connection in broker.connections if connection.messages} == \
         {"old"}
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("good, bad", [("old", "new"), ("new", "old")])
+def test_accepted_but_not_proven(broker, make_proxy, good, bad, restart):
+    """Both passwords open the door; RabbitMQ says which of them carries what was published."""
+    proxy = make_proxy(broker.url, {"spool.unverified_logins": "accept"})
+    prove(proxy, ("shop", "old"))
+    broker.down()
+    proxy.wait_event("upstream_lost")
+    spool(proxy, broker, "shop", "old", b"one")
+    spool(proxy, broker, "shop", "new", b"two")
+    spool(proxy, broker, "shop", "old", b"three")
+    if restart:
+        proxy.crash_and_start()
+    broker.refused_passwords = {bad}
+    broker.up()
+    if restart and good == "new":  # of the two the proven one is kept: the queue waits
+        wait_until(lambda: any(event["code"] == "403" for event in proxy.events("upstream_failed")),
+                   lambda: proxy.failure("the old password is refused"))
+        assert proxy.bodies() == ["one", "two", "three"]
+        prove(proxy, ("shop", "new"))
+    proxy.wait_event("drain_finished")
+    assert [message.body for message in broker.messages] == [b"one", b"two", b"three"]
+    assert {connection.login[2] for connection in broker.connections if connection.messages} == \
+        {good}
+    wait_until(lambda: is_refused(proxy, "shop", bad), "RabbitMQ is asked again, and refuses it")
 
 
 def test_logins_that_nobody_uses_are_forgotten(broker, make_proxy):
