@@ -1,6 +1,7 @@
 #include "base/slab.h"
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 
 enum { RECYCLED_MAX = 64 }; /* at most 16 MiB kept for the next burst */
@@ -8,6 +9,21 @@ enum { RECYCLED_MAX = 64 }; /* at most 16 MiB kept for the next burst */
 static struct slab *recycled;
 static unsigned recycled_count;
 static atomic_size_t live_bytes;
+
+#ifdef AMQPBUF_CRASH_POINTS
+/* AMQPBUF_TEST_MEMORY_MAX is how many bytes the system seems to have. */
+static bool system_has(size_t bytes)
+{
+    const char *most = getenv("AMQPBUF_TEST_MEMORY_MAX");
+    return !most || slab_live_bytes() + bytes <= strtoull(most, NULL, 10);
+}
+#else
+static bool system_has(size_t bytes)
+{
+    (void)bytes;
+    return true;
+}
+#endif
 
 static struct slab *begin(struct slab *slab, size_t capacity)
 {
@@ -18,7 +34,7 @@ static struct slab *begin(struct slab *slab, size_t capacity)
 
 struct slab *slab_new_on_thread(size_t capacity)
 {
-    if (capacity > SIZE_MAX - sizeof(struct slab))
+    if (capacity > SIZE_MAX - sizeof(struct slab) || !system_has(capacity))
         return NULL;
     struct slab *slab = malloc(sizeof *slab + capacity);
     return slab ? begin(slab, capacity) : NULL;

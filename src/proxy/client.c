@@ -409,6 +409,8 @@ static void on_end(struct stream *stream, int status)
     if (status == UV_EPROTO && c->state == CLIENT_HEADER)
         LOG_OFTEN(LOG_INFO, "tls_failed", LOG_T("peer", c->peer),
                   LOG_T("reason", stream_why(stream, status)));
+    if (status == UV_ENOBUFS || status == UV_ENOMEM)
+        LOG_OFTEN(LOG_WARN, "out_of_memory", LOG_N("client", c->id), LOG_T("peer", c->peer));
     client_close(c, status == 0 ? "end of file" : stream_why(stream, status));
 }
 

@@ -124,6 +124,43 @@ def test_transaction_that_never_ends(broker, make_watched):
     assert proxy.waiting() == number  # of the witness, and none of a transaction without an end
 
 
+@pytest.mark.parametrize("offline", [False, True], ids=["live", "offline"])
+def test_system_has_no_more(broker, make_proxy, offline):
+    """A limit that the system sets below listen.max_memory (ulimit -v): who asks for more loses its
+    connection, the others go on, and all is well when they have gone."""
+    proxy = make_proxy(broker.url, environment={"AMQPBUF_TEST_MEMORY_MAX": str(40 * MIB)})
+    witness = RawClient(proxy.port)
+    witness.open_channel(confirms=True)
+    witness.publish(b"witness", "q")
+    witness.acked_up_to_tags({1})
+    if offline:
+        broker.down()
+        proxy.wait_event("buffering_started")
+    clients = []
+    for number in range(2, 8):
+        client = RawClient(proxy.port)
+        client.open_channel()
+        begin_message(client)
+        try:
+            all_but_the_end(client)
+        except ConnectionError:
+            pass
+        clients.append(client)
+        witness.publish(b"witness", "q")
+        witness.acked_up_to_tags({number})
+    proxy.wait_event("out_of_memory")
+    assert [refused(client) for client in clients].count(None) <= 2
+    for client in clients:
+        client.socket.close()
+    for number in range(8, 28):
+        witness.publish(bytes(10 * MIB), "q")
+        witness.acked_up_to_tags({number})
+    if offline:
+        assert proxy.waiting() == 26
+        broker.up()
+        broker.wait_messages(27)
+
+
 def test_publishers_wait_for_a_slow_rabbitmq(broker, make_watched):
     """What was taken is RabbitMQ's to answer for: nobody is refused, and all of it arrives."""
     broker.acks = False
