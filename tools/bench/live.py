@@ -1,5 +1,6 @@
 """Live, into a broker that keeps nothing."""
 
+import resource
 import subprocess
 import tempfile
 import time
@@ -8,6 +9,9 @@ import pathlib
 from support.ports import free_port
 
 from ways import BUILD, Way, load, start_amqpbuf, start_broker, start_haproxy
+
+
+FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[1] - 100
 
 
 class Live:
@@ -62,15 +66,22 @@ class Live:
 
     def memory(self):
         """One run: a second one would find the memory of the first."""
-        grown = {}
-        for way in self.between:
-            before = way.resident_kib()
-            idle = subprocess.Popen([str(BUILD / "bench_load"), "idle", str(way.port), "5000"],
-                                    stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-            idle.stdout.readline()
-            grown[way.name] = [(way.resident_kib() - before) / 5000]
-            idle.stdin.close()
-            idle.wait()
-            time.sleep(1)  # the other side notices
-        self.results.add("an idle connection with a channel, of 5,000", "KiB resident", grown,
-                         "HAProxy")
+        for connections in (1000, 10_000):
+            grown, whole = {}, {}
+            for way in self.between:
+                if way.files_each * connections > FILES:
+                    continue
+                before = way.resident_kib()
+                idle = subprocess.Popen(
+                    [str(BUILD / "bench_load"), "idle", str(way.port), str(connections)],
+                    stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+                idle.stdout.readline()
+                whole[way.name] = [way.resident_kib() / 1024]
+                grown[way.name] = [(way.resident_kib() - before) / connections]
+                idle.stdin.close()
+                idle.wait()
+                time.sleep(1)  # the other side notices
+            title = f"an idle connection with a channel, of {connections:,}"
+            self.results.add(title, "KiB resident", grown, "HAProxy")
+            self.results.add(f"{connections:,} of them", "MiB resident of the process", whole,
+                             "HAProxy")

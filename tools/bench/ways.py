@@ -28,6 +28,7 @@ class Way:
 
     def __init__(self, name, port, process=None):
         self.name, self.port, self.process = name, port, process
+        self.files_each = 1  # descriptors for each client
         wait_until(lambda: accepts(port), f"{name} accepts")
 
     def cpu_seconds(self):
@@ -77,7 +78,9 @@ listen amqp
 """)
     process = spawn([shutil.which("haproxy") or "/usr/sbin/haproxy", "-db", "-f",
                      str(folder / "haproxy.cfg")], stderr=subprocess.DEVNULL)
-    return Way("HAProxy", port, process)
+    way = Way("HAProxy", port, process)
+    way.files_each = 2
+    return way
 
 
 def start_broker(port):
