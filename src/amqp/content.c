@@ -87,7 +87,7 @@ void content_deinit(struct content *content)
 void content_begin(struct content *content, struct slab *slab, const struct frame *frame)
 {
     ENSURE(content->state == CONTENT_IDLE && frame->type == FRAME_METHOD);
-    message_clear(&content->message);
+    ENSURE(!content->message.method.slab);
     content->message.method = span_of(slab, frame->payload, frame->payload_len);
     content->state = CONTENT_HEADER;
 }

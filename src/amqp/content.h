@@ -56,7 +56,7 @@ enum content_result {
 
 void content_init(struct content *);
 void content_deinit(struct content *);
-/* Starts a message with its method frame. Only in CONTENT_IDLE. */
+/* Starts a message with its method frame. Only in CONTENT_IDLE, with the last message moved out. */
 void content_begin(struct content *, struct slab *, const struct frame *);
 /* Takes a header or body frame. On an error the content is back in CONTENT_IDLE. A message of body
  * size 0 is complete with its header. Small frames of a body of several are copied together, so
