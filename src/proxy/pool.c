@@ -416,8 +416,7 @@ static void on_failed(struct upstream *u, const struct upstream_end *end)
             return;
         pool->unreachable = true;
         /* A queue needs a login to go out with; one that is proven is not given up for it. */
-        if (pool->login == LOGIN_UNKNOWN && !list_empty(&pool->waiting) &&
-            !pool->queue->password &&
+        if (pool->login == LOGIN_UNKNOWN && !list_empty(&pool->waiting) && !pool->queue->password &&
             pool->proxy->config->spool.unverified_logins == LOGINS_ACCEPT)
             store_login(pool);
         if (!pool->storing)

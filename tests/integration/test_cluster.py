@@ -81,7 +81,6 @@ def come_back(node, how):
         node.ctl("start_app")
     else:
         node.start()
-        node.ctl("await_startup")  # it accepts before it can be asked
     for vhost in ("/", "shop"):
         wait_until(lambda: has_copies(node, vhost), "the node has a copy of every queue", 120)
 

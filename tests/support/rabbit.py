@@ -109,6 +109,7 @@ class Rabbit:
                                stdout=self._log, stderr=self._log)
             wait_until(lambda: _connects(self._epmd_port), "epmd accepts")
         assert not self.is_running()
+        self._is_started = False
         self._server = spawn([str(SCRIPTS / "rabbitmq-server")], env=self._environment(),
                              cwd=self.folder, stdout=self._log, stderr=self._log)
 
@@ -173,6 +174,9 @@ class Rabbit:
     # ---- use ----
 
     def ctl(self, *arguments):
+        if not self._is_started:
+            self._is_started = True  # it accepts connections before it can be asked
+            self.ctl("await_startup")
         done = subprocess.run([str(SCRIPTS / "rabbitmqctl"), "-q", *arguments],
                               env=self._environment(), cwd=self.folder, timeout=START_TIMEOUT_S,
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
