@@ -55,7 +55,6 @@ static void retain(struct relay *r, struct message *message, uint64_t client_tag
         for (uint32_t i = 0; i < r->ring_count; i++) {
             struct retained *old = relay_retained(r, i);
             ring[i] = *old;
-            message_init(&ring[i].message);
             message_move(&ring[i].message, &old->message);
         }
         free(r->ring);
@@ -65,12 +64,12 @@ static void retain(struct relay *r, struct message *message, uint64_t client_tag
     }
     r->ring_count++;
     struct retained *entry = relay_retained(r, r->ring_count - 1);
-    *entry = (struct retained){.stamp = ++r->pool->proxy->next_stamp, .client_tag = client_tag};
-    message_init(&entry->message);
-    if (proxy_buffers(r->pool->proxy))
-        message_move(&entry->message, message);
-    else
+    entry->stamp = ++r->pool->proxy->next_stamp;
+    entry->client_tag = client_tag;
+    entry->settled = false;
+    if (!proxy_buffers(r->pool->proxy))
         message_clear(message);
+    message_move(&entry->message, message);
     r->link.upstream->unconfirmed++;
     r->pool->queue->retained++;
 }
