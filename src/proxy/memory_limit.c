@@ -87,8 +87,7 @@ void memory_limit_look(struct proxy *proxy)
 {
     if (!memory_limit_reached(proxy))
         return;
-    if (slab_live_bytes() >= limit_of(proxy))
-        refuse_who_hold_most(proxy);
+    refuse_who_hold_most(proxy); /* also just below it: nobody else may be left to end the wait */
     if (slab_live_bytes() > limit_of(proxy) - limit_of(proxy) / 8)
         return;
     proxy->memory_is_short = false;
