@@ -533,6 +533,9 @@ static void on_exception(struct drain *d, const struct frame *frame)
         upstream_abort(d->link.upstream, "RabbitMQ refused the drain's channel.open");
         return;
     }
+    LOG_OFTEN(LOG_INFO, "drain_refused", LOG_T("user", d->queue->user),
+              LOG_T("vhost", d->queue->vhost), LOG_N("code", code), LOG_T("reason", text),
+              LOG_N("sent", d->sent.count));
     on_refused(d, code, text);
     in_flight_forget_unconfirmed(&d->sent);
     open_channel(d);

@@ -66,6 +66,8 @@ def rejecting(broker, make_proxy):
     broker.up()
     proxy.wait_event("drain_finished")
     assert len(proxy.dump("--rejected")) == 5
+    assert {refusal["reason"] for refusal in proxy.events("drain_refused")} == \
+        {"NOT_FOUND - scripted"}
     return proxy, broker, refusing
 
 
