@@ -44,7 +44,7 @@ enum drain_state {
     DRAIN_SELECTING,
     DRAIN_RUNNING,
     DRAIN_CLOSING,
-    DRAIN_DELETING, /* closed; what close-ok has confirmed is being deleted */
+    DRAIN_DELETING, /* closed; what RabbitMQ has taken is being deleted */
 };
 
 struct drain {
@@ -457,6 +457,13 @@ static void advance(struct drain *d)
     }
 }
 
+static void wait_for_deletes(struct drain *d)
+{
+    d->deadline_ms = 0;
+    d->state = DRAIN_DELETING;
+    advance(d);
+}
+
 void drain_more(struct drain *d)
 {
     d->at_end = false;
@@ -538,16 +545,14 @@ static void on_exception(struct drain *d, const struct frame *frame)
               LOG_N("sent", d->sent.count));
     on_refused(d, code, text);
     in_flight_forget_unconfirmed(&d->sent);
-    open_channel(d);
+    wait_for_deletes(d); /* or what is read again would be sent again */
 }
 
 static void on_close_ok(struct drain *d)
 {
-    d->deadline_ms = 0;
     if (!d->confirms)
         confirm(d, &(struct verdict){.all = true});
-    d->state = DRAIN_DELETING;
-    advance(d);
+    wait_for_deletes(d);
 }
 
 static void on_method(struct drain *d, const struct frame *frame)

@@ -60,6 +60,23 @@ def all_but_the_end(client):
         client.send(PIECE)
 
 
+def bodies_without_an_end(proxy, witness, tags):
+    """A client with an unfinished message for each of these tags of the witness, which goes on."""
+    clients = []
+    for tag in tags:
+        client = RawClient(proxy.port)
+        client.open_channel()
+        begin_message(client)
+        try:
+            all_but_the_end(client)
+        except ConnectionError:
+            pass
+        clients.append(client)
+        witness.publish(b"witness", "q")
+        witness.acked_up_to_tags({tag})
+    return clients
+
+
 def refused(client):
     """What the client was told, or None if it was told nothing."""
     client.socket.settimeout(0.001)
@@ -76,19 +93,8 @@ def test_bodies_that_never_end(broker, make_watched):
     proxy, admin = make_watched(broker.url, OPTIONS)
     witness = RawClient(proxy.port)
     witness.open_channel(confirms=True)
-    clients = []
     with Meter(proxy, admin):
-        for number in range(1, 21):
-            client = RawClient(proxy.port)
-            client.open_channel()
-            begin_message(client)
-            try:
-                all_but_the_end(client)
-            except ConnectionError:
-                pass
-            clients.append(client)
-            witness.publish(b"witness", "q")
-            witness.acked_up_to_tags({number})
+        clients = bodies_without_an_end(proxy, witness, range(1, 21))
     answers = [refused(client) for client in clients]
     assert set(answers) <= {506, None, "cut off"}
     assert answers.count(506) >= 10  # half of the limit has room for two
@@ -136,18 +142,7 @@ def test_system_has_no_more(broker, make_proxy, offline):
     if offline:
         broker.down()
         proxy.wait_event("buffering_started")
-    clients = []
-    for number in range(2, 8):
-        client = RawClient(proxy.port)
-        client.open_channel()
-        begin_message(client)
-        try:
-            all_but_the_end(client)
-        except ConnectionError:
-            pass
-        clients.append(client)
-        witness.publish(b"witness", "q")
-        witness.acked_up_to_tags({number})
+    clients = bodies_without_an_end(proxy, witness, range(2, 8))
     proxy.wait_event("out_of_memory")
     assert [refused(client) for client in clients].count(None) <= 2
     for client in clients:

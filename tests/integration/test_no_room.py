@@ -90,6 +90,33 @@ def test_drain_on_a_full_disk(broker, away, disk):
     assert proxy.events("delete_failed") == []
 
 
+def test_confirmed_and_not_deleted_is_not_sent_again(broker, away, disk):
+    """One of many is confirmed and cannot be deleted; then RabbitMQ closes the channel over one of
+    the others. What goes out again are those alone, and what waits is counted right."""
+    proxy = away()
+    bodies = [b"%d" % number for number in range(20)]
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        for body in bodies:
+            client.publish(body, "q")
+        client.acked_up_to(len(bodies))
+        client.close()
+    broker.acks = False
+    broker.up()
+    broker.wait_messages(len(bodies))
+    drain = broker.connections[-1]
+    disk.become("sync")
+    drain.send_method(1, "basic.ack", delivery_tag=3)
+    proxy.wait_event("delete_failed")
+    broker.acks = True
+    disk.mend()
+    drain.send_method(1, "channel.close", reply_code=541, reply_text="INTERNAL_ERROR - scripted")
+    proxy.wait_event("drain_finished")
+    again = bodies[:2] + bodies[3:]
+    assert broker.wait_messages(2 * len(bodies) - 1) == bodies + again
+    assert proxy.waiting() == 0 and proxy.dump("--rejected") == []
+
+
 def test_overflow_block_holds_publishers_until_there_is_room(broker, away, disk):
     proxy = away({"spool.overflow": "block"})
     disk.become("readonly")

@@ -123,11 +123,13 @@ class Consumer(threading.Thread):
         while not self.soak.stopping.is_set():
             try:
                 self.session()
-            except BROKEN:
+            except BROKEN as why:
+                self.soak.note(f"the consumer of {self.queue} has lost its connection: {why!r}")
                 self.soak.stopping.wait(0.2)
 
     def session(self):
         with self.connect() as connection:
+            self.soak.note(f"the consumer of {self.queue} has connected")
             channel = connection.channel()
             channel.basic_qos(prefetch_count=100)
             for method, _, body in channel.consume(self.queue, inactivity_timeout=0.5):
@@ -199,11 +201,12 @@ class Soak:
         events = "\n".join(f"{when:8.1f} {what}" for when, what in self.events[-10:])
         kept = self.keep_evidence()
         return self.proxy.failure(f"seed {self.seed}: {text}\n--- last events ---\n{events}\n"
-                                  f"--- kept in {kept}: the whole log, and what has arrived ---")
+                                  f"--- kept in {kept}: the logs, and what has arrived ---")
 
     def keep_evidence(self):
         folder = tempfile.mkdtemp(prefix=f"amqpbuf-soak-{self.seed}-")
         shutil.copy(self.proxy.log_path, folder)
+        shutil.copytree(self.rabbit.folder / "log", f"{folder}/rabbitmq")
         with open(f"{folder}/arrived.txt", "w", encoding="utf-8") as out:
             out.writelines(f"{when:.6f} {what}\n" for when, what in list(self.recent))
         return folder
@@ -246,6 +249,7 @@ class Soak:
             # In the second half the proxy lives, so that its memory can be compared.
             what = self.chance.choice(of_broker + of_proxy * (passed < self.seconds / 2))
             self.events.append((passed, what.__name__))
+            self.note(what.__name__)
             what()
             self.progress()
             self.proxy.inspect("verify")
@@ -255,8 +259,11 @@ class Soak:
 
     # ---- the account ----
 
+    def note(self, what):
+        self.recent.append((time.time(), what))
+
     def arrived(self, body, redelivered):
-        self.recent.append((time.time(), f"{body.split(b' ')[0].decode()}{' again' * redelivered}"))
+        self.note(f"{body.split(b' ')[0].decode()}{' again' * redelivered}")
         wrong = self.ledgers[body.split(b":")[0].decode()].add(body, redelivered)
         self.trouble = self.trouble or wrong
 
