@@ -208,7 +208,8 @@ void relay_close(struct relay *r)
  * answered what was sent on it. */
 static void settle_orphan(struct relay *r)
 {
-    if (!relay_is_settled(r) || r->closing)
+    bool idle = !list_empty(&r->idle_node); /* a confirm too many has come */
+    if (!relay_is_settled(r) || r->closing || idle)
         return;
     struct upstream *u = r->link.upstream;
     if (r->shared && r->confirming && u->link_count <= IDLE_RELAYS_MAX) {

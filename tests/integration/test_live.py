@@ -390,3 +390,23 @@ def test_second_proxy_on_the_same_spool_is_refused(proxy):
                           stdin=subprocess.DEVNULL, capture_output=True, check=False)
     assert done.returncode == 1
     assert b"in use by another amqpbuf" in done.stderr
+
+
+def test_broker_that_confirms_twice(broker, make_proxy):
+    """A confirm too many for an upstream channel that nobody uses: two clients that come after it
+    do not get that channel both."""
+    proxy = make_proxy(broker.url)
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        client.publish(b"first", "q")
+        client.acked_up_to(1)
+        client.close()
+    broker.open_connections()[0].send_method(1, "basic.ack", delivery_tag=1)
+    with RawClient(proxy.port) as one, RawClient(proxy.port) as two:
+        for client in (one, two):
+            client.open_channel(confirms=True)
+            client.publish(b"after", "q")
+            client.acked_up_to(1)
+        assert [message.channel for message in broker.messages] == [1, 1, 2]
+        one.close()
+        two.close()
