@@ -91,15 +91,17 @@ static bool input_can_grow(const struct stream *s)
     return s->in_end == s->in->data + s->in->used;
 }
 
-/* Moves the beginning of a unit to where the rest of it has room. */
+/* Moves the input to where the rest of a unit has room: its beginning, or, if the owner has left
+ * them there, whole units and what follows them. */
 static bool move_input(struct stream *s)
 {
     size_t have = (size_t)(s->in_end - s->in_begin);
+    size_t need = s->in_expected > have ? s->in_expected : have + READ_MIN_BYTES;
     struct slab *to;
     uint8_t *at;
-    if (s->in_expected > LARGE_UNIT_BYTES) {
+    if (need > LARGE_UNIT_BYTES) {
         /* Room for a second unit saves moving its beginning again. */
-        to = slab_new(s->in_expected <= SLAB_BYTES ? SLAB_BYTES : s->in_expected);
+        to = slab_new(need > SLAB_BYTES ? need : SLAB_BYTES);
         if (!to)
             return false;
         at = to->data;

@@ -1,5 +1,6 @@
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -22,6 +23,7 @@ struct peer {
     struct stream stream;
     int fd; /* our end */
     size_t unit;
+    bool idle; /* takes nothing */
     struct span *units;
     size_t count;
 };
@@ -33,7 +35,7 @@ static struct peer peers[STREAMS];
 static void on_data(struct stream *stream)
 {
     struct peer *peer = LIST_ENTRY(stream, struct peer, stream);
-    for (;;) {
+    while (!peer->idle) {
         size_t len;
         uint8_t *data = stream_input(stream, &len);
         if (len < peer->unit) {
@@ -161,6 +163,26 @@ static void test_beginning_left_behind_in_an_old_slab(void **state)
     close_peer(&peers[1]);
 }
 
+/* Many small units that the owner has not taken yet lie before the bytes of another stream, and
+ * more of them than the shared slab has room for. */
+static void test_units_that_were_not_taken_have_to_move(void **state)
+{
+    (void)state;
+    enum { KIB = 1024 };
+    open_peer(&peers[0], KIB);
+    open_peer(&peers[1], KIB);
+    peers[0].idle = true;
+    send_all(&peers[0], 'a', 100 * KIB);
+    send_all(&peers[1], 'b', 80 * KIB);
+    send_all(&peers[0], 'a', KIB);
+    peers[0].idle = false;
+    send_all(&peers[0], 'a', KIB);
+    check_units(&peers[0], 'a', 102);
+    check_units(&peers[1], 'b', 80);
+    close_peer(&peers[0]);
+    close_peer(&peers[1]);
+}
+
 static void test_idle_stream_holds_no_slab(void **state)
 {
     (void)state;
@@ -177,6 +199,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_beginnings_between_the_bytes_of_others, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_beginning_left_behind_in_an_old_slab, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_units_that_were_not_taken_have_to_move, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_idle_stream_holds_no_slab, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
