@@ -65,7 +65,7 @@ class Connection(threading.Thread):
         self.is_open = False
         self.error = None
         self.last_tags = {}
-        self._partial = {}
+        self._partial, self._closing = {}, set()
         self._stream = amqp.FrameStream(sock)
         self._write_lock = threading.Lock()
 
@@ -90,6 +90,14 @@ class Connection(threading.Thread):
 
     def send_method(self, channel, name, **args):
         self.send(amqp.method_frame(channel, name, **args))
+
+    def close_channel(self, channel, code, text):
+        """As RabbitMQ does it: what comes on it until the close-ok is thrown away."""
+        self._closing.add(channel)
+        self._partial.pop(channel, None)
+        self.last_tags.pop(channel, None)
+        self.send_method(channel, "channel.close", reply_code=code, reply_text=text,
+                         class_id=60, method_id=40)
 
     def die(self):
         """Goes away like a killed process whose machine is still there: with a reset."""
@@ -183,6 +191,10 @@ class Connection(threading.Thread):
                 return
 
     def _take(self, frame):
+        if frame.channel in self._closing:
+            if frame.name == "channel.close-ok":
+                self._closing.discard(frame.channel)
+            return
         if self.broker.on_frame and self.broker.on_frame(self, frame):
             return
         if frame.type == amqp.METHOD:
@@ -225,8 +237,10 @@ class Connection(threading.Thread):
         if message.channel in self.last_tags:
             self.last_tags[message.channel] += 1
             message.tag = self.last_tags[message.channel]
-            if self.broker.acks:
-                self.send_method(message.channel, "basic.ack", delivery_tag=message.tag)
+        if self.broker.on_message:
+            self.broker.on_message(self, message)
+        elif self.broker.acks and message.tag:
+            self.send_method(message.channel, "basic.ack", delivery_tag=message.tag)
 
 
 class FakeBroker:
@@ -243,6 +257,7 @@ class FakeBroker:
     hangs_up        closes each new connection without a word
     silent_on       names of methods that get no answer
     on_frame        called with (connection, frame); true: the frame is dealt with
+    on_message      called with (connection, message) instead of confirming it
     death           (k, "before" | "after"): the next connection that gets to its k-th frame ends
                     before it has looked at it, or once it has answered it; then this is None
     """
@@ -259,7 +274,8 @@ class FakeBroker:
         self.frame_max, self.channel_max, self.heartbeat = frame_max, channel_max, heartbeat
         self.acks, self.refuse_login, self.refuse_vhost = True, False, False
         self.refused_passwords, self.hangs_up = set(), False
-        self.silent_on, self.on_frame, self.death = set(), None, None
+        self.silent_on, self.death = set(), None
+        self.on_frame = self.on_message = None
         self.lock = threading.Lock()
         self.connections = []
         self.messages = []  # of all connections, in the order of arrival

@@ -17,13 +17,14 @@ from .wait import wait_until
 
 KEPT, CONSUMED = "soak.kept", "soak.consumed"
 IN_FLIGHT_MAX, JOB_MESSAGES = 20, 5
-PACE_S = 0.05  # between two batches: it is about ends and beginnings, not about speed
 PROGRESS = 300  # messages between two events
 BROKEN = (OSError, AssertionError, pika.exceptions.AMQPError)  # a connection that has ended
 
 
 class Publisher(threading.Thread):
     """Numbers its messages; what is not acked when the connection ends is published again."""
+
+    pace = 0.05  # seconds between two batches: it is about ends and beginnings, not about speed
 
     def __init__(self, soak, name, queue):
         super().__init__(daemon=True)
@@ -59,7 +60,7 @@ class Confirming(Publisher):
                 open_tags = set(range(self.safe - first + 1, self.next - first + 1))
                 client.acked_up_to_tags(open_tags)
                 self.safe = self.next
-                self.soak.stopping.wait(PACE_S)
+                self.soak.stopping.wait(self.pace)
             client.close()
 
 
@@ -75,7 +76,7 @@ class Job(Publisher):
             client.call(1, "channel.close", reply_code=200, reply_text="bye")
             client.close()
         self.safe = self.next
-        self.soak.stopping.wait(PACE_S)
+        self.soak.stopping.wait(self.pace)
 
 
 class Ledger:
