@@ -86,15 +86,19 @@ class StormBroker(FakeBroker):
             connection.die()
 
     def close_orderly(self):
-        for connection in self.open_connections():
+        told = self.open_connections()
+        for connection in told:
             try:
                 connection.send_method(0, "connection.close", reply_code=320, class_id=0,
                                        method_id=0, reply_text="CONNECTION_FORCED - scripted")
             except Lost:
                 pass
-        wait_until(lambda: not any(c.is_open and c.sequence()[-1:] != ["0:connection.close-ok"]
-                                   for c in self.connections), "connections are closed")
-        self.cut()
+        wait_until(lambda: not any(connection.is_open and
+                                   connection.frames[-1:] and
+                                   connection.frames[-1].name != "connection.close-ok"
+                                   for connection in told), "connections are closed")
+        for connection in told:
+            connection.die()
 
     def crash(self):
         """As kill -9: whatever came behind the last that is certain to stay, from any place on."""
