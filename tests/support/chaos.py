@@ -2,13 +2,18 @@
 proxy lives and breaks no rule itself, and what waits goes out once the broker behaves."""
 
 import collections
+import pathlib
 import random
+import ssl
 import struct
+import tempfile
 import threading
 import time
 
 from . import amqp
 from .broker import FakeBroker, Lost
+from .certificates import Authority
+from .ports import free_port, release_port
 from .proxy import Proxy
 from .raw import TIMEOUT_S, RawClient
 from .wait import wait_until
@@ -140,7 +145,7 @@ class UnrulyClient(threading.Thread):
                 self.chaos.ends["cut off"] += 1
 
     def session(self):
-        client = RawClient(self.chaos.proxy.port)
+        client = self.chaos.connect(self.chance.random() < 0.3)
         try:
             kinds = self.open_channels(client)
             for _ in range(self.chance.randint(1, 30)):
@@ -243,14 +248,34 @@ class Chaos:
                 self.broker.confirm_all()
             assert not self.hung, self.failure(f"a client hangs for {TIMEOUT_S} s")
 
+    def connect(self, with_tls):
+        if with_tls:
+            return RawClient(self.tls_port, tls=self.context)
+        return RawClient(self.proxy.port)
+
     def is_drained(self):
         self.broker.confirm_all()
         return self.proxy.waiting() == 0
 
+    def tls_options(self, folder):
+        authority = Authority(pathlib.Path(folder))
+        certificate, key = authority.sign("server")
+        self.context = ssl.create_default_context(cafile=authority.certificate)
+        return {"listen.tls_port": self.tls_port, "listen.tls_certificate": certificate,
+                "listen.tls_private_key": key}
+
     def run(self):
+        self.tls_port = free_port()
+        try:
+            with tempfile.TemporaryDirectory(prefix="amqpbuf-ca-") as folder:
+                return self.run_with({**FIXED, **self.options, **self.tls_options(folder)})
+        finally:
+            release_port(self.tls_port)
+
+    def run_with(self, options):
         with UnrulyBroker(self.chance) as self.broker, \
-                Proxy(self.broker.url, {**FIXED, **self.options}) as self.proxy:
-            RawClient(self.proxy.port).close()
+                Proxy(self.broker.url, options) as self.proxy:
+            self.connect(with_tls=False).close()
             clients = [UnrulyClient(self) for _ in range(CLIENTS)]
             for client in clients:
                 client.start()

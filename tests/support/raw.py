@@ -12,13 +12,16 @@ class RawClient:
     """Does the handshake like a library would; after that the test decides on every byte."""
 
     def __init__(self, port, user="guest", password="guest", vhost="/", mechanism="PLAIN",
-                 frame_max=0, channel_max=0, heartbeat=0, handshake=True, receive_buffer=None):
+                 frame_max=0, channel_max=0, heartbeat=0, handshake=True, receive_buffer=None,
+                 tls=None):
         self.socket = socket.socket()
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(TIMEOUT_S)
         self.socket.connect(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls:
+            self.socket = tls.wrap_socket(self.socket, server_hostname="127.0.0.1")
         self.stream = amqp.FrameStream(self.socket)
         self.server_properties, self.tune = {}, {}
         self.frame_max = 131072
