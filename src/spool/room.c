@@ -59,8 +59,18 @@ bool room_has(struct room *r, uint64_t used_bytes)
 
 struct pages {
     size_t *numbers;
-    size_t count;
+    size_t count, capacity;
 };
+
+static void add_pages(struct pages *pages, const size_t *numbers, size_t count)
+{
+    if (pages->capacity - pages->count < count) {
+        pages->capacity = 2 * pages->capacity + count;
+        pages->numbers = memory_grow(pages->numbers, pages->capacity, sizeof *pages->numbers);
+    }
+    memcpy(pages->numbers + pages->count, numbers, count * sizeof *numbers);
+    pages->count += count;
+}
 
 /* The free database: under each transaction's id a list of the pages that it freed, their number in
  * front (see env_count_pages). Those of the last one belong to the state before it, which a power
@@ -78,12 +88,8 @@ static int collect(MDB_txn *txn, struct pages *pages)
         size_t freed_by, count;
         memcpy(&freed_by, key.mv_data, sizeof freed_by);
         memcpy(&count, data.mv_data, sizeof count);
-        if (freed_by >= last)
-            continue;
-        pages->numbers = memory_grow(pages->numbers, pages->count + count, sizeof(size_t));
-        memcpy(pages->numbers + pages->count, (const size_t *)data.mv_data + 1,
-               count * sizeof(size_t));
-        pages->count += count;
+        if (freed_by < last)
+            add_pages(pages, (const size_t *)data.mv_data + 1, count);
     }
     mdb_cursor_close(cursor);
     return error == MDB_NOTFOUND ? 0 : error;

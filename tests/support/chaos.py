@@ -73,6 +73,7 @@ class UnrulyBroker(FakeBroker):
     def _message(self, connection, message):
         channel, tag = message.channel, message.tag
         self.messages.clear()
+        connection.frames.clear()
         if self.happens(0.02):
             self._close_channel(connection, channel)
             return
@@ -284,9 +285,11 @@ class Chaos:
             finally:
                 self.stopping.set()
                 self.broker.behaves = True
+            self.broker.cut()  # what it has never answered is over
             for client in clients:
                 wait_until(lambda c=client: self.broker.confirm_all() or not c.is_alive(),
                            lambda: self.failure("a client hangs"), 2 * TIMEOUT_S)
+            assert not self.hung, self.failure(f"a client has hung for {TIMEOUT_S} s")
             wait_until(self.is_drained, lambda: self.failure("all goes out"), DRAIN_TIMEOUT_S)
             self.proxy.inspect("verify")
             return {"seed": self.seed, **self.ends}
