@@ -64,8 +64,8 @@ struct pages {
 
 static void add_pages(struct pages *pages, const size_t *numbers, size_t count)
 {
-    if (pages->capacity - pages->count < count) {
-        pages->capacity = 2 * pages->capacity + count;
+    if (!pages->numbers || pages->capacity - pages->count < count) {
+        pages->capacity = 2 * pages->capacity + count + 1;
         pages->numbers = memory_grow(pages->numbers, pages->capacity, sizeof *pages->numbers);
     }
     memcpy(pages->numbers + pages->count, numbers, count * sizeof *numbers);

@@ -4,6 +4,7 @@ service goes on by itself once there is room."""
 import pytest
 
 from support.disk import Disk
+from support.outage import spool
 from support.raw import RawClient
 from support.wait import wait_until
 
@@ -90,17 +91,12 @@ def test_drain_on_a_full_disk(broker, away, disk):
     assert proxy.events("delete_failed") == []
 
 
-def test_confirmed_and_not_deleted_is_not_sent_again(broker, away, disk):
+def test_confirmed_and_not_deleted_is_not_sent_again(broker, make_proxy, disk):
     """One of many is confirmed and cannot be deleted; then RabbitMQ closes the channel over one of
     the others. What goes out again are those alone, and what waits is counted right."""
-    proxy = away()
+    proxy = make_proxy(broker.url, environment=disk.environment)
     bodies = [b"%d" % number for number in range(20)]
-    with RawClient(proxy.port) as client:
-        client.open_channel(confirms=True)
-        for body in bodies:
-            client.publish(body, "q")
-        client.acked_up_to(len(bodies))
-        client.close()
+    spool(broker, proxy, bodies)
     broker.acks = False
     broker.up()
     broker.wait_messages(len(bodies))

@@ -5,6 +5,7 @@ import dataclasses
 import socket
 import struct
 import threading
+import time
 
 from . import amqp
 from .ports import free_port, release_port
@@ -324,6 +325,20 @@ class FakeBroker:
 
     def open_connections(self):
         return [connection for connection in self.connections if connection.is_open]
+
+    def everywhere(self, name, **args):
+        """Sends a method of channel 0 on every connection."""
+        for connection in self.open_connections():
+            try:
+                connection.send_method(0, name, **args)
+            except Lost:
+                pass
+
+    def blocked_for(self, seconds):
+        """An alarm, and its end."""
+        self.everywhere("connection.blocked", reason="scripted")
+        time.sleep(seconds)
+        self.everywhere("connection.unblocked")
 
     def wait_connection(self, number=1):
         """The number-th connection ever, once it is open or already over again."""

@@ -117,16 +117,6 @@ class UnrulyBroker(FakeBroker):
         self.connections[:] = [c for c in self.connections if c.is_alive()]
         self.up()
 
-    def block(self, seconds):
-        for name, args in (("connection.blocked", {"reason": "scripted"}),
-                           ("connection.unblocked", {})):
-            for connection in self.open_connections():
-                try:
-                    connection.send_method(0, name, **args)
-                except Lost:
-                    pass
-            time.sleep(seconds)
-
 
 class UnrulyClient(threading.Thread):
     """One short session after the other. What it waits for comes, or its connection ends."""
@@ -236,7 +226,7 @@ class Chaos:
             elif pick < 0.5:
                 self.broker.cut()
             elif pick < 0.6:
-                self.broker.block(0.1)
+                self.broker.blocked_for(0.1)
             elif pick < 0.65:
                 self.proxy.reload()
             elif pick < 0.7:

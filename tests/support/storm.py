@@ -87,12 +87,8 @@ class StormBroker(FakeBroker):
 
     def close_orderly(self):
         told = self.open_connections()
-        for connection in told:
-            try:
-                connection.send_method(0, "connection.close", reply_code=320, class_id=0,
-                                       method_id=0, reply_text="CONNECTION_FORCED - scripted")
-            except Lost:
-                pass
+        self.everywhere("connection.close", reply_code=320, class_id=0, method_id=0,
+                        reply_text="CONNECTION_FORCED - scripted")
         wait_until(lambda: not any(connection.is_open and
                                    connection.frames[-1:] and
                                    connection.frames[-1].name != "connection.close-ok"
@@ -127,14 +123,7 @@ class StormBroker(FakeBroker):
         self.reads.set()
 
     def block(self):
-        for name, args in (("connection.blocked", {"reason": "scripted"}),
-                           ("connection.unblocked", {})):
-            for connection in self.open_connections():
-                try:
-                    connection.send_method(0, name, **args)
-                except Lost:
-                    pass
-            time.sleep(0.02)
+        self.blocked_for(0.02)
 
     def settled(self):
         """Takes out what cannot be lost any more, up to the first that can."""
