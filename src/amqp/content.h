@@ -89,7 +89,7 @@ bool message_frame(struct message *, uint16_t channel, uint32_t frame_max, messa
 size_t message_framed_size(size_t method_len, size_t header_len, uint64_t body_size,
                            uint32_t frame_max);
 /* Frames payloads that stand elsewhere (read back from the spool) into `out`, which
- * must hold message_framed_size bytes. Returns the bytes written, 0 if the header does not fit
- * frame_max. */
+ * must hold message_framed_size bytes. Returns the bytes written, 0 if method or header do not
+ * fit frame_max. */
 size_t message_write(uint8_t *out, uint16_t channel, uint32_t frame_max, const struct iovec *method,
                      const struct iovec *header, const struct iovec *body, size_t body_count);

@@ -228,8 +228,7 @@ size_t message_write(uint8_t *out, uint16_t channel, uint32_t frame_max, const s
                      const struct iovec *header, const struct iovec *body, size_t body_count)
 {
     size_t piece_max = payload_max(frame_max);
-    ENSURE(method->iov_len <= piece_max);
-    if (header->iov_len > piece_max)
+    if (method->iov_len > piece_max || header->iov_len > piece_max)
         return 0;
     uint8_t *at = out;
     at += write_whole(at, FRAME_METHOD, channel, method);

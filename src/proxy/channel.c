@@ -246,7 +246,11 @@ static bool begin_publish(struct channel *ch, struct slab *slab, const struct fr
     case ROUTE_DONE:
         break;
     }
-    rewrite_publish(ch, &publish, &full, &made);
+    if (!rewrite_publish(ch, &publish, &full, &made)) {
+        client_refuse(ch->client, 506, "RESOURCE_ERROR - out of memory for this message",
+                      AMQP_BASIC_PUBLISH_METHOD);
+        return true;
+    }
     content_begin(&ch->content, made ? made : slab, &full);
     if (made)
         slab_unref(made);

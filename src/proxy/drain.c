@@ -347,9 +347,11 @@ static void send_record(struct drain *d, struct slab *slab, const struct job_rec
         stream_write_span(stream_of(d), slab, record->frames, record->frames_len);
         return;
     }
-    /* Its header was taken when RabbitMQ's frame_max was larger. */
+    /* It was taken when RabbitMQ's frame_max was larger. */
     entry->state = SENT_CONFIRMED;
-    reject_seq(d, record->seq, 501, "FRAME_ERROR - content header larger than frame_max");
+    reject_seq(d, record->seq, 501,
+               is_publish ? "FRAME_ERROR - content header larger than frame_max"
+                          : "FRAME_ERROR - method larger than frame_max");
 }
 
 /* A declaration that RabbitMQ refuses closes the channel, and the confirms of what went before it

@@ -39,7 +39,7 @@ struct job_record {
     enum record_kind kind;
     uint64_t received_at_us;
     uint8_t *frames;
-    size_t frames_len;               /* 0: its header does not fit frame_max */
+    size_t frames_len;               /* 0: it does not fit frame_max */
     uint32_t method_len, header_len; /* bytes of the payloads, the method's first */
     uint64_t body_size;
 };

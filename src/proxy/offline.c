@@ -24,9 +24,13 @@ static bool keep(struct channel *ch, amqp_method_number_t method, const void *de
         channel_refuse(ch, 506, "RESOURCE_ERROR - publish buffer full", method);
         return false;
     }
-    struct frame frame;
+    struct frame frame = {0};
     struct slab *slab = rewrite_encode(method, decoded, &frame);
-    spool_declare(pool, ch, frame.payload, frame.payload_len);
+    if (!slab) {
+        client_refuse(ch->client, 506, "RESOURCE_ERROR - out of memory for this method", method);
+        return false;
+    }
+    spool_declare(pool, ch, slab, &frame);
     slab_unref(slab);
     return true;
 }

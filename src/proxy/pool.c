@@ -161,6 +161,17 @@ static bool is_new_secret(const struct pool *pool, const struct upstream *u)
     return pool->secret && strcmp(u->password, pool->secret) == 0;
 }
 
+/* A secret that is longer than a frame of this connection cannot be told on it: it keeps the one
+ * that it was opened with. */
+static void tell_secret(struct upstream *u, const amqp_connection_update_secret_t *update)
+{
+    if (!wire_send_within(&u->stream, u->frame_max, 0, AMQP_CONNECTION_UPDATE_SECRET_METHOD,
+                          update))
+        LOG_OFTEN(LOG_WARN, "secret_too_long", LOG_N("upstream", u->id), LOG_T("user", u->user),
+                  LOG_T("vhost", u->vhost), LOG_N("bytes", update->new_secret.len),
+                  LOG_N("frame_max", u->frame_max));
+}
+
 /* RabbitMQ has accepted it. The pool's other connections were opened with a secret that may run
  * out (a token), and so were those that clients have to themselves: they are told too. */
 static void adopt_secret(struct pool *pool, const struct upstream *u)
@@ -172,12 +183,12 @@ static void adopt_secret(struct pool *pool, const struct upstream *u)
     for (struct list *n = pool->upstreams.next; n != &pool->upstreams; n = n->next) {
         struct upstream *other = LIST_ENTRY(n, struct upstream, owner_node);
         if (other != u && other->state == UPSTREAM_OPEN)
-            wire_send(&other->stream, 0, AMQP_CONNECTION_UPDATE_SECRET_METHOD, &update);
+            tell_secret(other, &update);
     }
     for (struct list *n = pool->proxy->clients.next; n != &pool->proxy->clients; n = n->next) {
         const struct client *client = LIST_ENTRY(n, struct client, node);
         if (client->pool == pool && client->own_is_open)
-            wire_send(&client->own->stream, 0, AMQP_CONNECTION_UPDATE_SECRET_METHOD, &update);
+            tell_secret(client->own, &update);
     }
     decide_secret(pool, true);
 }

@@ -3,15 +3,23 @@
 #include <string.h>
 
 #include "amqp/wire.h"
-#include "base/assert.h"
 #include "proxy/channel.h"
+#include "proxy/client.h"
+
+enum { FIRST_BYTES = 1024, MOST_BYTES = 1024 * 1024 * 1024 };
 
 struct slab *rewrite_encode(amqp_method_number_t method, const void *decoded, struct frame *frame)
 {
-    struct slab *slab = slab_new(SLAB_BYTES);
-    ENSURE(slab);
-    size_t size = method_encode(slab->data, slab->capacity, 0, method, decoded);
-    ENSURE(size > 0);
+    struct slab *slab = NULL;
+    size_t size = 0;
+    for (size_t capacity = FIRST_BYTES; size == 0; capacity *= 2) {
+        if (slab)
+            slab_unref(slab);
+        slab = capacity <= MOST_BYTES ? slab_new(capacity) : NULL;
+        if (!slab)
+            return NULL;
+        size = method_encode(slab->data, slab->capacity, frame->channel, method, decoded);
+    }
     frame->type = FRAME_METHOD;
     frame->payload = slab->data + FRAME_HEAD_BYTES;
     frame->payload_len = (uint32_t)(size - FRAME_OVERHEAD_BYTES);
@@ -74,20 +82,23 @@ bool rewrite_queue_name(struct channel *ch, amqp_method_number_t method, void *d
     if (key && key->len == 0) /* rabbit_channel: both empty mean the queue's name twice */
         *key = *queue;
     *made = rewrite_encode(method, decoded, frame);
-    return true;
+    if (!*made)
+        client_refuse(ch->client, 506, "RESOURCE_ERROR - out of memory for this method", method);
+    return *made;
 }
 
-void rewrite_publish(const struct channel *ch, const struct publish *publish, struct frame *frame,
+bool rewrite_publish(const struct channel *ch, const struct publish *publish, struct frame *frame,
                      struct slab **made)
 {
     if (publish->exchange_len > 0 || publish->routing_key_len > 0 || !ch->last_queue)
-        return;
+        return true;
     amqp_basic_publish_t m = {
         .exchange = amqp_empty_bytes,
         .routing_key = bytes_of(ch->last_queue),
         .mandatory = publish->mandatory,
     };
     *made = rewrite_encode(AMQP_BASIC_PUBLISH_METHOD, &m, frame);
+    return *made;
 }
 
 bool rewrite_expects_reply(amqp_method_number_t method, const void *decoded)

@@ -12,15 +12,17 @@
 struct channel;
 
 /* Fills in an empty queue name. If it had to, *frame lies in *made, which gets one reference.
- * False if there is no last queue: the channel was refused (404), as RabbitMQ does. */
+ * False if there is no last queue: the channel was refused (404), as RabbitMQ does; or if memory is
+ * short: the client was (506). */
 bool rewrite_queue_name(struct channel *, amqp_method_number_t, void *decoded, struct frame *frame,
                         struct slab **made);
 /* The same for a publish to the default exchange with an empty routing key; without a last queue it
- * stays as it is, and RabbitMQ finds no queue for it. */
-void rewrite_publish(const struct channel *, const struct publish *, struct frame *frame,
+ * stays as it is, and RabbitMQ finds no queue for it. False if memory is short. */
+bool rewrite_publish(const struct channel *, const struct publish *, struct frame *frame,
                      struct slab **made);
 /* True if RabbitMQ answers this method. Asked of a nowait queue.declare, the channel's last queue
  * is noted by the caller. */
 bool rewrite_expects_reply(amqp_method_number_t, const void *decoded);
-/* Encodes a method into a slab of its own. */
+/* Encodes a method, whose fields were decoded from one, into a slab of its own and of its size; the
+ * frame keeps its channel. NULL if memory is short. */
 struct slab *rewrite_encode(amqp_method_number_t, const void *decoded, struct frame *frame);

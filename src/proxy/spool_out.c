@@ -143,15 +143,12 @@ void spool_reject(struct pool *pool, struct channel *channel, struct message *me
     spooler_post(pool->proxy->spooler, job);
 }
 
-void spool_declare(struct pool *pool, struct channel *channel, const uint8_t *payload, size_t len)
+void spool_declare(struct pool *pool, struct channel *channel, struct slab *slab,
+                   const struct frame *frame)
 {
-    struct slab *slab = slab_new(len);
-    ENSURE(slab);
-    memcpy(slab->data, payload, len);
     struct message message;
     message_init(&message);
-    message.method = span_of(slab, slab->data, len);
-    slab_unref(slab);
+    message.method = span_of(slab, frame->payload, frame->payload_len);
     struct job *job = new_append(pool, channel);
     job_add_message(job, RECORD_DECLARE, &message);
     post(pool, channel, job);

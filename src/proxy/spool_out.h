@@ -17,8 +17,9 @@ void spool_publish(struct pool *, struct channel *channel, struct message *, uin
  * `channel` may be NULL; if not, its close waits for the commit. */
 void spool_reject(struct pool *, struct channel *channel, struct message *, uint16_t code,
                   const char *text);
-/* A declaration's method payload, kept in its place; copied. */
-void spool_declare(struct pool *, struct channel *channel, const uint8_t *payload, size_t len);
+/* A declaration, kept in its place: a method frame that lies in `slab`. */
+void spool_declare(struct pool *, struct channel *channel, struct slab *slab,
+                   const struct frame *frame);
 /* A job that collects the messages of a transaction, with job_add_message. */
 struct job *spool_begin_transaction(struct pool *, struct channel *);
 /* Appends them all or nothing: tx.commit-ok follows the commit. */

@@ -71,7 +71,9 @@ static bool visit_record(void *arg, const struct store_record *record)
         .header_len = (uint32_t)header.iov_len,
         .body_size = record->body_size,
     };
-    if (record->kind == RECORD_DECLARE) {
+    if (record->kind == RECORD_DECLARE && size > frame_max) {
+        out->frames_len = 0;
+    } else if (record->kind == RECORD_DECLARE) {
         memcpy(at + FRAME_HEAD_BYTES, record->method.iov_base, record->method.iov_len);
         out->frames_len = frame_wrap(at, FRAME_METHOD, job->read.channel, out->method_len);
     } else {

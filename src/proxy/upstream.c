@@ -231,6 +231,10 @@ static void on_start(struct upstream *u, const struct frame *frame,
 static void on_tune(struct upstream *u, const amqp_connection_tune_t *m)
 {
     uint16_t limit = u->proxy->config->pool.max_channels;
+    if (m->frame_max != 0 && m->frame_max < FRAME_MIN_SIZE) {
+        end_with(u, "RabbitMQ's frame_max is below 4096, which no client may use", 0);
+        return;
+    }
     u->frame_max = m->frame_max ? m->frame_max : DEFAULT_FRAME_MAX;
     u->channel_max = m->channel_max && m->channel_max < limit ? m->channel_max : limit;
     uint32_t heartbeat_s = (u->proxy->config->upstream.heartbeat_ms + 999) / 1000;

@@ -1,5 +1,6 @@
 #include "proxy/wire_out.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "amqp/frame.h"
@@ -10,8 +11,28 @@ void wire_send(struct stream *s, uint16_t channel, amqp_method_number_t method, 
 {
     uint8_t frame[FRAME_MIN_SIZE];
     size_t size = method_encode(frame, sizeof frame, channel, method, fields);
-    ENSURE(size > 0); /* what the proxy sends of itself is small */
+    ENSURE(size > 0); /* short strings and numbers, of which none fills a frame */
     stream_write_copy(s, frame, size);
+}
+
+bool wire_send_within(struct stream *s, uint32_t frame_max, uint16_t channel,
+                      amqp_method_number_t method, const void *fields)
+{
+    size_t size = 0;
+    for (size_t capacity = FRAME_MIN_SIZE;; capacity *= 2) {
+        bool last = capacity >= frame_max;
+        uint8_t *frame = malloc(last ? frame_max : capacity);
+        if (!frame)
+            return false;
+        size = method_encode(frame, last ? frame_max : capacity, channel, method, fields);
+        if (size > 0)
+            stream_write_copy(s, frame, size);
+        explicit_bzero(frame, last ? frame_max : capacity); /* it may hold a password */
+        free(frame);
+        if (size > 0 || last)
+            break;
+    }
+    return size > 0;
 }
 
 void wire_send_plain(struct stream *s, uint16_t channel, amqp_method_number_t method)

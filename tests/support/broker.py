@@ -179,6 +179,8 @@ class Connection(threading.Thread):
             if frame.type == amqp.HEARTBEAT:
                 self.heartbeats += 1
                 continue
+            limit = self.tuned["frame_max"]
+            assert limit == 0 or len(frame.payload) + 8 <= limit, f"a frame above {limit}: {frame}"
             number = len(self.frames) + 1
             if self.broker.dies(self, number, "before"):
                 self.die()
