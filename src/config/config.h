@@ -43,6 +43,7 @@ struct config {
         uint32_t idle_timeout_ms, cleanup_interval_ms;
         uint64_t publish_buffer_size; /* messages; 0: buffering is off */
         bool close_waits;
+        uint32_t confirm_timeout_ms; /* then RabbitMQ's answer is not waited for any more */
     } pool;
     struct {
         char *path;

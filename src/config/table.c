@@ -82,6 +82,10 @@ const struct config_option config_table[] = {
      "most messages that one queue holds while RabbitMQ is away; 0 turns buffering off", NULL},
     {"pool", "close_waits", CONFIG_BOOL, RELOAD, "yes", 0, 1, AT(pool.close_waits),
      "a close is answered only when all that was published before it is safe", NULL},
+    {"pool", "confirm_timeout", CONFIG_DURATION, RELOAD, "30s", 10, 24 * HOUR,
+     AT(pool.confirm_timeout_ms),
+     "an answer that RabbitMQ owes for so long no longer holds up what does not depend on it",
+     NULL},
 
     {"spool", "path", CONFIG_TEXT, RESTART, "./spool", 1, 0, AT(spool.path),
      "directory of the spool, made with mode 0700", NULL},

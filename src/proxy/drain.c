@@ -34,7 +34,6 @@
  * - basic.return or basic.nack: that message is rejected, the drain goes on. */
 
 enum {
-    ANSWER_TIMEOUT_MS = 5000,
     BATCH_BYTES = 1024 * 1024,
     CAREFUL_WINDOW = 16, /* the root of the usual window: two small steps find one of 256 */
 };
@@ -104,7 +103,7 @@ static void narrow(struct drain *d)
 static void expect_answer(struct drain *d, enum drain_state state)
 {
     d->state = state;
-    d->deadline_ms = proxy_now(d->queue->proxy) + ANSWER_TIMEOUT_MS;
+    d->deadline_ms = proxy_now(d->queue->proxy) + d->queue->proxy->config->pool.confirm_timeout_ms;
 }
 
 /* ---- the channel's life ---- */
@@ -486,7 +485,8 @@ static void delete_again(struct drain *d)
 void drain_tick(struct drain *d, uint64_t now_ms)
 {
     if (d->deadline_ms && now_ms >= d->deadline_ms) {
-        upstream_abort(d->link.upstream, "no answer to the drain's channel within 5 s");
+        upstream_abort(d->link.upstream,
+                       "no answer to the drain's channel within pool.confirm_timeout");
         return; /* and the drain is gone */
     }
     delete_again(d);

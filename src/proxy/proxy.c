@@ -251,6 +251,8 @@ static void reload(struct proxy *proxy)
     if (!proxy->spooler && proxy->config->pool.publish_buffer_size > 0)
         LOG(LOG_WARN, "reload_ignored", LOG_T("key", "pool.publish_buffer_size"),
             LOG_T("reason", "the spool was not opened at the start: needs a restart"));
+    for (struct list *n = proxy->queues.next; n != &proxy->queues; n = n->next)
+        queue_reconfigured(LIST_ENTRY(n, struct queue, node));
     if (certificates_load(proxy))
         LOG(LOG_INFO, "reloaded");
 }

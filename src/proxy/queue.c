@@ -166,6 +166,13 @@ void queue_pause(struct queue *queue, bool paused)
     queue_changed(queue);
 }
 
+void queue_reconfigured(struct queue *queue)
+{
+    if (queue->drain)
+        drain_more(queue->drain);
+    queue_changed(queue);
+}
+
 void queue_changed(struct queue *queue)
 {
     for (struct list *n = queue->pools.next; n != &queue->pools; n = n->next) {

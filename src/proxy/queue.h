@@ -63,5 +63,7 @@ void queue_pause(struct queue *, bool paused);
 /* Once a cleanup interval: forgets a login that nobody has used for spool.forget_after, if nothing
  * is left in its queue. */
 void queue_cleanup(struct queue *, uint64_t now_ms);
+/* After a reload: who waits for room, or for drain.rate, looks again. */
+void queue_reconfigured(struct queue *);
 /* To be called after any of the counters or the drain changed: pools change their state. */
 void queue_changed(struct queue *);

@@ -6,6 +6,7 @@
 #include <uv.h>
 
 #include "base/assert.h"
+#include "base/log.h"
 #include "spool/credential.h"
 
 /* A write that fails poisons LMDB's transaction: the batch is aborted and every job tried again in
@@ -69,7 +70,11 @@ static enum status run_delete(struct spool_work *w, struct job *job, struct fail
 {
     for (uint32_t i = 0; i < job->delete.count; i++) {
         enum status status = store_delete(w->store, job->queue, job->delete.seqs[i], failure);
-        if (status != STATUS_OK && status != STATUS_NOT_FOUND)
+        /* One that was damaged since it was read stays where it is, like all damaged ones. */
+        if (status == STATUS_INVALID)
+            LOG_OFTEN(LOG_ERROR, "record_damaged", LOG_N("queue", job->queue),
+                      LOG_N("seq", job->delete.seqs[i]));
+        else if (status != STATUS_OK && status != STATUS_NOT_FOUND)
             return status;
     }
     return STATUS_OK;

@@ -168,11 +168,11 @@ def test_refused_channel_open(broker, make_proxy, refusal):
 
 
 def test_silent_channel_open(broker, make_proxy):
-    proxy = make_proxy(broker.url)
+    proxy = make_proxy(broker.url, {"pool.confirm_timeout": "200ms"})
     spool_messages(broker, proxy, b"one")
     broker.silent_on = {"channel.open"}
     broker.up()
-    broker.wait_connection(3)  # given up after 5 s, tried again
+    broker.wait_connection(3)  # given up, tried again
     assert proxy.bodies() == ["one"]
     broker.silent_on = set()
     proxy.wait_event("drain_finished")

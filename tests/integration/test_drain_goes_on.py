@@ -1,0 +1,95 @@
+"""What must not stop a drain for good: a limit that is lifted, a slow answer, a record that breaks."""
+
+import pathlib
+
+from support.outage import spool
+from support.raw import RawClient
+from support.wait import wait_until
+
+
+def test_a_rate_that_a_reload_lifts(broker, make_proxy):
+    """Nobody publishes, and no confirm is due: the reload alone sets it going again."""
+    proxy = make_proxy(broker.url, {"drain.rate": 1})
+    bodies = [b"%d" % n for n in range(200)]
+    spool(broker, proxy, bodies)
+    broker.up()
+    broker.wait_messages(1)
+    proxy.options["drain.rate"] = 0
+    proxy.reload()
+    proxy.wait_event("drain_finished")
+    assert broker.wait_messages(200) == bodies
+    assert proxy.waiting() == 0
+
+
+def test_room_that_a_reload_makes(broker, make_proxy):
+    """A publisher that is blocked at a full queue goes on when the queue may hold more."""
+    proxy = make_proxy(broker.url, {"pool.publish_buffer_size": 2, "spool.overflow": "block"})
+    spool(broker, proxy, [b"1"])
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        client.publish(b"2", "q")
+        client.acked_up_to(1)
+        client.publish(b"3", "q")
+        client.expect("connection.blocked")
+        proxy.options["pool.publish_buffer_size"] = 3
+        proxy.reload()
+        client.expect("connection.unblocked")
+        client.acked_up_to_tags({2})
+        client.close()
+    assert proxy.bodies() == ["1", "2", "3"]
+
+
+def test_a_slow_answer(broker, make_proxy):
+    """Each answer is awaited for pool.confirm_timeout, whatever the shorter waits elsewhere."""
+    proxy = make_proxy(broker.url, {"pool.confirm_timeout": "100ms"})
+    spool(broker, proxy, [b"one"])
+    broker.silent_on = {"channel.open"}
+    broker.up()
+    for name in ("channel.open", "confirm.select"):
+        broker.silent_on = {name}
+        lost = len(proxy.events("upstream_lost"))
+        wait_until(lambda: len(proxy.events("upstream_lost")) > lost + 1,
+                   lambda: proxy.failure(f"{name} is given up"))
+        assert "pool.confirm_timeout" in proxy.events("upstream_lost")[-1]["reason"]
+    proxy.options["pool.confirm_timeout"] = "1h"
+    proxy.reload()
+    held = wait_until(lambda: [c for c in broker.open_connections()
+                               if c.sequence()[-1:] == ["1:confirm.select"]],
+                      lambda: proxy.failure("the drain's channel is asked for confirms"))[0]
+    broker.silent_on = set()
+    held.last_tags[1] = 0
+    held.send_method(1, "confirm.select-ok")
+    proxy.wait_event("drain_finished")
+    assert [message.body for message in held.messages] == [b"one"]
+
+
+def flip(path, text):
+    """Changes each place where the text stands, under a process that has the file mapped."""
+    with open(path, "r+b") as file:
+        data = file.read()
+        at = data.find(text)
+        assert at >= 0
+        while at >= 0:
+            file.seek(at)
+            file.write(bytes([text[0] ^ 1]))
+            at = data.find(text, at + 1)
+
+
+def test_a_record_that_breaks_while_it_is_under_way(broker, make_proxy):
+    proxy = make_proxy(broker.url)
+    bodies = [b"first " + b"x" * 50, b"breaks " + b"y" * 50, b"third " + b"z" * 50]
+    spool(broker, proxy, bodies)
+    broker.acks = False
+    broker.up()
+    assert broker.wait_messages(3) == bodies
+    flip(pathlib.Path(proxy.spool) / "data.mdb", b"breaks ")
+    broker.open_connections()[0].send_method(1, "basic.ack", delivery_tag=3, multiple=True)
+    assert proxy.wait_event("drain_finished")["messages"] == "0"
+    assert [event["seq"] for event in proxy.events("record_damaged")] == ["2"]
+    broker.acks = True
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        client.publish(b"live", "q")
+        client.acked_up_to(1)
+        client.close()
+    assert broker.wait_messages(4) == bodies + [b"live"]
