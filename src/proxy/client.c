@@ -545,8 +545,9 @@ static void own_failed(struct upstream *u, const struct upstream_end *end)
         return;
     c->own = NULL;
     c->own_is_open = false;
-    client_refuse(c, end->refused ? end->code : 320,
-                  end->refused ? end->text : "CONNECTION_FORCED - upstream unavailable", 0);
+    bool refused = end->refusal != REFUSAL_NONE;
+    client_refuse(c, refused ? end->code : 320,
+                  refused ? end->text : "CONNECTION_FORCED - upstream unavailable", 0);
 }
 
 static void own_lost(struct upstream *u, const struct upstream_end *end)

@@ -24,7 +24,7 @@
  * (P6 decides about them; tried again with back-off), or is lost later (what it had not confirmed
  * goes to the spool, then the same back-off). */
 
-enum { REFUSED_RETRY_MS = 60000 };
+enum { REFUSED_RETRY_MS = 60000, MORE_WAIT_MIN_MS = 1000, MORE_WAIT_MAX_MS = 60000 };
 
 static const char *const state_names[] = {"offline", "draining", "live"};
 
@@ -389,11 +389,21 @@ static void note_trouble(struct pool *pool, const char *text)
     snprintf(pool->trouble, sizeof pool->trouble, "%.*s", (int)sizeof pool->trouble - 1, text);
 }
 
+/* RabbitMQ may allow no more of them (a limit): doubling, as after an outage. */
+static void put_off_more(struct pool *pool)
+{
+    pool->more_wait_ms = pool->more_wait_ms == 0                 ? MORE_WAIT_MIN_MS
+                         : pool->more_wait_ms < MORE_WAIT_MAX_MS ? pool->more_wait_ms * 2
+                                                                 : MORE_WAIT_MAX_MS;
+    pool->more_after_ms = proxy_now(pool->proxy) + pool->more_wait_ms;
+}
+
 static void on_open(struct upstream *u)
 {
     struct pool *pool = u->owner;
     pool->dialing--;
     pool->tried = 0;
+    pool->more_wait_ms = 0;
     pool->unreachable = false;
     pool->trouble[0] = 0;
     if (is_new_secret(pool, u))
@@ -410,20 +420,27 @@ static void on_failed(struct upstream *u, const struct upstream_end *end)
 {
     struct pool *pool = u->owner;
     pool->dialing--;
-    if (end->refused && strcmp(u->password, pool->password) != 0) {
+    if (end->refusal == REFUSAL_LOGIN && strcmp(u->password, pool->password) != 0) {
         refuse_secret(pool, u, end);
         return;
     }
-    if (end->refused && pool_is_connected(pool))
-        return; /* one connection more than RabbitMQ allows this user or vhost */
+    if (pool_is_connected(pool)) {
+        put_off_more(pool); /* it was one more than there are, and none is missing */
+        return;
+    }
     note_trouble(pool, end->text);
     if (is_new_secret(pool, u))
         decide_secret(pool, true); /* RabbitMQ cannot be asked; the next connection decides */
-    if (end->refused) {
+    if (end->refusal == REFUSAL_LOGIN) {
+        if (pool->login != LOGIN_REFUSED && list_empty(&pool->waiting))
+            LOG(LOG_WARN, "login_refused", LOG_T("user", pool->user), LOG_T("vhost", pool->vhost),
+                LOG_N("code", end->code), LOG_T("reason", end->text));
         pool->login = LOGIN_REFUSED;
         refuse_waiting(pool, end->code, end->text);
     } else {
-        if (dial_next_broker(pool) && !may_enter_offline(pool))
+        if (end->refusal == REFUSAL_LIMIT && pool->login == LOGIN_UNKNOWN)
+            refuse_waiting(pool, end->code, end->text); /* RabbitMQ's words say more than ours */
+        if (end->refusal == REFUSAL_NONE && dial_next_broker(pool) && !may_enter_offline(pool))
             return;
         pool->unreachable = true;
         /* A queue needs a login to go out with; one that is proven is not given up for it. */
@@ -509,7 +526,7 @@ struct upstream *pool_pick_upstream(struct pool *pool)
     }
     bool busy = !best || best->unconfirmed >= config->drain.window / 2;
     if (busy && !dialing && (!best || count < config->pool.upstreams) &&
-        pool->proxy->stage == PROXY_RUNNING)
+        proxy_now(pool->proxy) >= pool->more_after_ms && pool->proxy->stage == PROXY_RUNNING)
         dial(pool);
     return best;
 }

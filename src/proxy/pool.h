@@ -44,9 +44,10 @@ struct pool {
     unsigned tried; /* brokers, since the last wait */
     uv_timer_t retry;
     uint64_t backoff_ms;
-    struct list waiting;   /* clients at connection.open */
-    struct list held;      /* clients whose next frame has to wait */
-    struct list wake_node; /* in proxy->waking */
+    uint64_t more_after_ms, more_wait_ms; /* one upstream more than it has: not before, and why */
+    struct list waiting;                  /* clients at connection.open */
+    struct list held;                     /* clients whose next frame has to wait */
+    struct list wake_node;                /* in proxy->waking */
     unsigned client_count;
     unsigned relay_count; /* that name this pool, also of clients that are gone */
     uint64_t idle_since_ms;

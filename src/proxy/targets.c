@@ -1,8 +1,12 @@
 #include "proxy/targets.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/assert.h"
+
+enum { NEWS_MS = 60000 };
 
 void targets_init(struct targets *targets, const struct config *config)
 {
@@ -32,4 +36,19 @@ struct target *targets_next(const struct targets *targets)
 void targets_failed(struct targets *targets, struct target *target)
 {
     target->failure = ++targets->failures;
+}
+
+bool targets_is_news(struct target *target, const char *why, uint64_t now_ms)
+{
+    bool same = strncmp(target->told, why, sizeof target->told - 1) == 0;
+    if (target->told[0] && same && now_ms - target->told_ms < NEWS_MS)
+        return false;
+    snprintf(target->told, sizeof target->told, "%s", why);
+    target->told_ms = now_ms;
+    return true;
+}
+
+void targets_answered(struct target *target)
+{
+    target->told[0] = 0;
 }

@@ -3,6 +3,7 @@
 /* The brokers of upstream.url, and which one to try next. All pools share what one connection has
  * found out about a broker, so that all of them move over. */
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "config/config.h"
@@ -10,6 +11,8 @@
 struct target {
     const struct config_upstream *url;
     uint64_t failure; /* number of its last failure, counted over all brokers; 0: none */
+    char told[256];   /* what the log has last said of it; empty: nothing since it was well */
+    uint64_t told_ms;
 };
 
 struct targets {
@@ -26,3 +29,8 @@ void targets_deinit(struct targets *);
 struct target *targets_next(const struct targets *);
 /* It could not be reached, or has gone: it is tried last. */
 void targets_failed(struct targets *, struct target *);
+/* True if the log has not said this of it within the last minute: while RabbitMQ is away every
+ * login tries it again and again. */
+bool targets_is_news(struct target *, const char *why, uint64_t now_ms);
+/* It has answered: the next failure is news. */
+void targets_answered(struct target *);

@@ -82,7 +82,29 @@ static void lose_links(struct upstream *u)
 /* Another code than 320, and a refusal, is about this connection; the broker itself is well. */
 static bool target_has_failed(const struct upstream *u, const struct upstream_end *end)
 {
-    return u->state == UPSTREAM_OPEN ? end->code == 0 || end->code == 320 : !end->refused;
+    return u->state == UPSTREAM_OPEN ? end->code == 0 || end->code == 320
+                                     : end->refusal == REFUSAL_NONE;
+}
+
+static void log_as(enum log_level level, const char *event, const struct upstream *u,
+                   const struct upstream_end *end)
+{
+    LOG(level, event, LOG_N("upstream", u->id), LOG_T("host", u->target->url->host),
+        LOG_N("port", u->target->url->port), LOG_T("user", u->user), LOG_T("vhost", u->vhost),
+        LOG_N("code", end->code), LOG_T("reason", end->text));
+}
+
+/* A login that RabbitMQ refuses is told where that is decided (login_refused); what is left here is
+ * for who looks closely. */
+static void log_end(struct upstream *u, const struct upstream_end *end, bool was_open)
+{
+    if (was_open)
+        log_as(LOG_WARN, "upstream_lost", u, end);
+    else if (end->refusal != REFUSAL_LOGIN &&
+             targets_is_news(u->target, end->text, proxy_now(u->proxy)))
+        log_as(LOG_WARN, "upstream_failed", u, end);
+    else
+        log_as(LOG_DEBUG, "upstream_failed", u, end);
 }
 
 static void upstream_end(struct upstream *u, const struct upstream_end *end)
@@ -100,10 +122,7 @@ static void upstream_end(struct upstream *u, const struct upstream_end *end)
     }
     if (target_has_failed(u, end))
         targets_failed(&u->proxy->targets, u->target);
-    LOG(was_open ? LOG_WARN : LOG_INFO, was_open ? "upstream_lost" : "upstream_failed",
-        LOG_N("upstream", u->id), LOG_T("host", u->target->url->host),
-        LOG_N("port", u->target->url->port), LOG_T("user", u->user), LOG_T("vhost", u->vhost),
-        LOG_N("code", end->code), LOG_T("reason", end->text));
+    log_end(u, end, was_open);
     u->state = UPSTREAM_CLOSED;
     u->end = *end;
     list_remove(&u->owner_node);
@@ -225,6 +244,7 @@ static void on_start(struct upstream *u, const struct frame *frame,
     memcpy(u->server_properties, table, u->server_properties_len);
     u->offers_confirms = capability_find(&m->server_properties, "publisher_confirms");
     u->state = UPSTREAM_TUNE;
+    targets_answered(u->target);
     send_start_ok(u);
 }
 
@@ -263,16 +283,25 @@ static void on_open_ok(struct upstream *u)
     u->events->on_open(u);
 }
 
+/* Before open-ok 403 is the login, 530 the vhost; but a limit of connections that is reached (of
+ * the vhost, the user, the node) is a 530 too, told by its text alone (rabbit_reader). */
+static enum upstream_refusal refusal_of(uint16_t code, const char *text)
+{
+    if (code != 403 && code != 530)
+        return REFUSAL_NONE;
+    return code == 530 && strstr(text, " limit (") ? REFUSAL_LIMIT : REFUSAL_LOGIN;
+}
+
 static void on_peer_close(struct upstream *u, const amqp_connection_close_t *m)
 {
     struct upstream_end end = {
         .code = m->reply_code,
         .cause = (amqp_method_number_t)m->class_id << 16 | m->method_id,
-        /* Before open-ok: 403 is the login, 530 the vhost (rabbit_reader). */
-        .refused = u->state != UPSTREAM_OPEN && (m->reply_code == 403 || m->reply_code == 530),
     };
     snprintf(end.text, sizeof end.text, "%.*s", (int)m->reply_text.len,
              (const char *)m->reply_text.bytes);
+    if (u->state != UPSTREAM_OPEN)
+        end.refusal = refusal_of(end.code, end.text);
     wire_send_plain(&u->stream, 0, AMQP_CONNECTION_CLOSE_OK_METHOD);
     stream_flush(&u->stream);
     upstream_end(u, &end);

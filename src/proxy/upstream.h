@@ -35,10 +35,17 @@ struct link {
     const struct link_handler *handler;
 };
 
+/* What RabbitMQ has said of a login before the upstream was open. */
+enum upstream_refusal {
+    REFUSAL_NONE,  /* nothing: it was not there, or has gone */
+    REFUSAL_LOGIN, /* the login or the vhost is not welcome */
+    REFUSAL_LIMIT, /* welcome, but not now: a limit of connections is reached */
+};
+
 /* Why an upstream could not be opened, or was lost. */
 struct upstream_end {
-    bool refused;  /* RabbitMQ refused the login or the vhost: code and text are its words */
-    uint16_t code; /* of RabbitMQ's connection.close; 0 if there was none */
+    enum upstream_refusal refusal; /* if there is one, code and text are RabbitMQ's words */
+    uint16_t code;                 /* of RabbitMQ's connection.close; 0 if there was none */
     amqp_method_number_t cause;
     char text[256];
 };

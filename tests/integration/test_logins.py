@@ -44,14 +44,23 @@ def test_password_changed_before_the_drain(broker, make_proxy, restart):
         {"new"}
 
 
-def is_refused(proxy, user, password):
+def refusal(proxy, user, password, vhost="/"):
+    """Code and text of the connection.close that a login gets; None if it is let in."""
     with RawClient(proxy.port, user, password, handshake=False) as client:
         client.begin(user, password)
         client.tune_ok()
-        client.send_method(0, "connection.open", vhost="/")
+        client.send_method(0, "connection.open", vhost=vhost)
         answer = client.read()
-        assert answer.name == "connection.open-ok" or answer.args["reply_code"] == 403
-        return answer.name == "connection.close"
+        if answer.name == "connection.open-ok":
+            return None
+        assert answer.name == "connection.close", answer
+        return answer.args["reply_code"], answer.args["reply_text"]
+
+
+def is_refused(proxy, user, password):
+    refused = refusal(proxy, user, password)
+    assert refused is None or refused[0] == 403
+    return refused is not None
 
 
 def test_each_queue_goes_out_under_its_own_user(broker, make_proxy):
@@ -147,3 +156,60 @@ def test_logins_that_nobody_uses_are_forgotten(broker, make_proxy):
         assert [q["id"] for q in proxy.summary()["queues"]] == [4]  # no id is given twice
         gone.close()
     proxy.inspect("verify")
+
+
+LIMITS = [
+    "NOT_ALLOWED - access to vhost '/' refused for user 'shop': connection limit (2) is reached",
+    "NOT_ALLOWED - connection refused for user 'shop': user connection limit (1) is reached",
+]
+
+
+@pytest.mark.parametrize("text", LIMITS)
+def test_limit_of_connections_is_no_wrong_login(broker, make_proxy, text):
+    """RabbitMQ is back, and others were quicker: for who is known that is the outage going on, and
+    it is over soon after there is room. Who is not known hears RabbitMQ's own words."""
+    proxy = make_proxy(broker.url)
+    with RawClient(proxy.port, "shop", "good") as connected:
+        connected.open_channel(confirms=True)
+        broker.down()
+        proxy.wait_event("upstream_lost")
+        broker.refuse_vhost = text
+        broker.up()
+        wait_until(lambda: any(event["code"] == "530" for event in proxy.events("upstream_failed")),
+                   lambda: proxy.failure("RabbitMQ has no room"))
+        connected.publish(b"connected", "q")
+        connected.acked_up_to(1)
+        spool(proxy, broker, "shop", "good", b"new")
+        assert refusal(proxy, "stranger", "x") == (530, text)
+        broker.refuse_vhost = False
+        proxy.wait_event("drain_finished", timeout=10)
+        assert [message.body for message in broker.messages] == [b"connected", b"new"]
+        connected.close()
+
+
+def test_more_connections_are_not_asked_for_again_and_again(broker, make_proxy):
+    """A pool that is busy wants one more; RabbitMQ allows none. Every job used to ask again."""
+    proxy = make_proxy(broker.url)
+    taken = []
+
+    def confirm_the_jobs(connection, message):
+        taken.append(message)
+        if message.body == b"job":
+            connection.send_method(message.channel, "basic.ack", delivery_tag=message.tag)
+
+    broker.on_message = confirm_the_jobs
+    with RawClient(proxy.port) as busy:
+        busy.open_channel()
+        broker.refuse_vhost = LIMITS[0]
+        for _ in range(140):
+            busy.publish(b"unconfirmed", "q")
+        wait_until(lambda: len(taken) == 140, "one connection is busy")
+        for _ in range(30):
+            with RawClient(proxy.port) as job:
+                job.open_channel()
+                job.publish(b"job", "q")
+                job.call(1, "channel.close", reply_code=200)
+                job.close()
+        assert len(taken) == 170
+        assert 1 <= len(proxy.events("upstream_failed")) <= 3
+        assert not proxy.events("buffering_started")

@@ -167,8 +167,9 @@ class Connection(threading.Thread):
         vhost = self._expect("connection.open")["vhost"]
         self.login = (start_ok["mechanism"], user.decode(), password.decode(), vhost)
         if broker.refuse_vhost:
-            self.send_method(0, "connection.close", reply_code=530,
-                             reply_text="NOT_ALLOWED - scripted", class_id=10, method_id=40)
+            text = broker.refuse_vhost
+            self.send_method(0, "connection.close", reply_code=530, class_id=10, method_id=40,
+                             reply_text="NOT_ALLOWED - scripted" if text is True else text)
             return False
         self.send_method(0, "connection.open-ok")
         return True
@@ -256,7 +257,7 @@ class FakeBroker:
     refuse_login    answers start-ok with connection.close 403
     refused_passwords
                     those that it answers so, and no others
-    refuse_vhost    answers connection.open with connection.close 530
+    refuse_vhost    answers connection.open with connection.close 530; a text is what it says
     hangs_up        closes each new connection without a word
     silent_on       names of methods that get no answer
     on_frame        called with (connection, frame); true: the frame is dealt with
