@@ -485,7 +485,7 @@ static void on_blocked(struct upstream *u)
     note_trouble(pool, u->blocked ? "RabbitMQ has raised an alarm and blocks publishing" : "");
     if (!proxy_buffers(pool->proxy)) {
         pass_on_blocked(pool, u->blocked);
-    } else if (u->blocked && u->unconfirmed > 0) {
+    } else if (u->blocked && u->window.under_way > 0) {
         upstream_abort(u, "blocked by an alarm of RabbitMQ");
         return;
     }
@@ -521,10 +521,10 @@ struct upstream *pool_pick_upstream(struct pool *pool)
         if (u->state != UPSTREAM_OPEN || pool_is_blocked(pool, u))
             continue;
         bool has_channel = u->link_count < u->channel_max || !list_empty(&u->idle_relays);
-        if (has_channel && (!best || u->unconfirmed < best->unconfirmed))
+        if (has_channel && (!best || u->window.under_way < best->window.under_way))
             best = u;
     }
-    bool busy = !best || best->unconfirmed >= config->drain.window / 2;
+    bool busy = !best || best->window.under_way >= config->drain.window / 2;
     if (busy && !dialing && (!best || count < config->pool.upstreams) &&
         proxy_now(pool->proxy) >= pool->more_after_ms && pool->proxy->stage == PROXY_RUNNING)
         dial(pool);

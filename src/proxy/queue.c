@@ -96,8 +96,9 @@ bool queue_holds(struct queue *queue)
 
 void queue_drain_if_possible(struct queue *queue)
 {
-    /* What was sent live and is not confirmed yet goes before the backlog (P2). */
-    if (queue->drain || queue->paused || queue->waiting == 0 || queue->retained > 0 ||
+    /* What others have sent live and is not confirmed yet holds nothing up: a channel's own later
+     * publishes wait for it in the router (P2). */
+    if (queue->drain || queue->paused || queue->waiting == 0 ||
         queue->proxy->stage != PROXY_RUNNING)
         return;
     for (struct list *n = queue->pools.next; n != &queue->pools && !queue->drain; n = n->next) {

@@ -67,10 +67,11 @@ static void retain(struct relay *r, struct message *message, uint64_t client_tag
     entry->stamp = ++r->pool->proxy->next_stamp;
     entry->client_tag = client_tag;
     entry->settled = false;
+    entry->destination = destination_of(message->method.at, message->method.len);
     if (!proxy_buffers(r->pool->proxy))
         message_clear(message);
     message_move(&entry->message, message);
-    r->link.upstream->unconfirmed++;
+    window_take(&r->link.upstream->window, entry->destination);
     r->pool->queue->retained++;
 }
 
@@ -80,7 +81,7 @@ static void forget(struct relay *r, struct retained *entry)
     if (entry->settled)
         return;
     if (r->link.upstream)
-        r->link.upstream->unconfirmed--;
+        window_give_back(&r->link.upstream->window, entry->destination);
     r->pool->queue->retained--;
 }
 
@@ -344,15 +345,12 @@ static void on_confirm(struct relay *r, const struct frame *frame, bool nack)
     if (frame->payload_len < 13)
         return;
     CRASH_POINT("before_confirm");
-    struct queue *queue = r->pool->queue;
     uint64_t tag = wire_get64(frame->payload + 4);
     if (nack)
         LOG_OFTEN(LOG_WARN, "publish_nacked", LOG_T("user", r->pool->user),
                   LOG_T("vhost", r->pool->vhost), LOG_N("tag", tag));
     confirm(r, tag, frame->payload[12] & 1, nack);
     pool_wake(r->pool);
-    if (queue->retained == 0 && queue_has_backlog(queue))
-        queue_changed(queue);
     if (r->channel)
         channel_settled(r->channel);
     else

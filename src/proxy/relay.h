@@ -20,7 +20,8 @@ struct pool;
 struct retained {
     uint64_t stamp;      /* order among all publishes and methods of the proxy */
     uint64_t client_tag; /* 0: the client did not ask for confirms */
-    bool settled;        /* confirmed ahead of an older one */
+    uint64_t destination;
+    bool settled; /* confirmed ahead of an older one */
     struct message message;
 };
 

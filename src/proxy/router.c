@@ -44,11 +44,12 @@ static struct relay *relay_for(struct channel *ch)
     return u ? relay_bind(ch, u, true) : NULL;
 }
 
-static bool is_full(const struct channel *ch, const struct relay *r)
+static bool is_full(const struct relay *r, uint64_t destination)
 {
     const struct upstream *u = r->link.upstream;
     return stream_is_full(&u->stream) ||
-           (r->confirming && u->unconfirmed >= ch->client->proxy->config->drain.window);
+           (r->confirming &&
+            !window_has_room(&u->window, destination, u->proxy->config->drain.window));
 }
 
 /* ---- publishes ---- */
@@ -140,7 +141,7 @@ static enum route publish_live(struct channel *ch)
 {
     struct message *message = &ch->content.message;
     struct relay *r = relay_for(ch);
-    if (!r || is_full(ch, r))
+    if (!r || is_full(r, destination_of(message->method.at, message->method.len)))
         return ROUTE_HELD;
     uint32_t frame_max = r->link.upstream->frame_max;
     if (message->header.len + FRAME_OVERHEAD_BYTES > frame_max) {

@@ -36,6 +36,7 @@ static void maybe_free(struct upstream *u)
     free(u->password);
     free(u->client_properties);
     free(u->server_properties);
+    window_clear(&u->window);
     free(u->links);
     free(u);
 }

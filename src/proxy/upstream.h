@@ -16,6 +16,7 @@
 #include "amqp/method.h"
 #include "base/list.h"
 #include "net/stream.h"
+#include "proxy/window.h"
 
 struct proxy;
 struct target;
@@ -97,7 +98,7 @@ struct upstream {
     uint64_t heartbeat_ms;
     uint64_t deadline_ms; /* of the handshake or of leaving */
     uint64_t idle_since_ms;
-    uint32_t unconfirmed; /* publishes sent on its links and not yet confirmed */
+    struct window window; /* publishes sent by relays and not yet confirmed */
     struct list idle_relays;
     struct upstream_end end; /* why, once it is closed */
     bool offers_confirms;

@@ -121,6 +121,7 @@ static void test_defaults(void **state)
     assert_int_equal(c->pool.cleanup_interval_ms, 30000);
     assert_int_equal(c->pool.publish_buffer_size, 0);
     assert_true(c->pool.close_waits);
+    assert_int_equal(c->pool.confirm_timeout_ms, 30000);
     assert_string_equal(c->spool.path, "./spool");
     assert_int_equal(c->spool.max_size_bytes, 10ull << 30);
     assert_int_equal(c->spool.max_message_size_bytes, 128 << 20);
