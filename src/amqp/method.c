@@ -189,15 +189,20 @@ static void skip_field(struct cursor *c, char field, bool utf8)
     }
 }
 
-bool method_check(const uint8_t *payload, size_t len)
+static bool check(const uint8_t *payload, size_t len, bool strict)
 {
     const struct method_shape *shape = shape_find(method_number(payload, len));
     if (!shape)
         return false;
     struct cursor c = {.at = payload + NUMBER_BYTES, .end = payload + len};
     for (const char *field = shape->fields; *field; field++)
-        skip_field(&c, *field, !(shape->flags & CARRIES_CONTENT));
+        skip_field(&c, *field, strict && !(shape->flags & CARRIES_CONTENT));
     return !c.failed && c.at == c.end;
+}
+
+bool method_check(const uint8_t *payload, size_t len)
+{
+    return check(payload, len, true);
 }
 
 void method_arena_init(struct method_arena *arena)
@@ -241,13 +246,12 @@ static void *update_secret_decode(struct method_arena *arena, const uint8_t *pay
     return fields;
 }
 
-bool method_decode(struct method_arena *arena, const uint8_t *payload, size_t len,
+/* For a payload that was checked: librabbitmq accepts bytes left over, and follows nested tables as
+ * deep as they go. */
+static bool decode(struct method_arena *arena, const uint8_t *payload, size_t len,
                    amqp_method_number_t *number, void **decoded)
 {
     arena_reset(arena);
-    /* librabbitmq accepts bytes left over, and follows nested tables as deep as they go. */
-    if (!method_check(payload, len))
-        return false;
     *number = method_number(payload, len);
     switch (*number) {
     case AMQP_CONNECTION_UPDATE_SECRET_METHOD:
@@ -261,6 +265,18 @@ bool method_decode(struct method_arena *arena, const uint8_t *payload, size_t le
                                   bytes_at(payload + NUMBER_BYTES, len - NUMBER_BYTES),
                                   decoded) == AMQP_STATUS_OK;
     }
+}
+
+bool method_decode(struct method_arena *arena, const uint8_t *payload, size_t len,
+                   amqp_method_number_t *number, void **decoded)
+{
+    return check(payload, len, true) && decode(arena, payload, len, number, decoded);
+}
+
+bool method_decode_reply(struct method_arena *arena, const uint8_t *payload, size_t len,
+                         amqp_method_number_t *number, void **decoded)
+{
+    return check(payload, len, false) && decode(arena, payload, len, number, decoded);
 }
 
 /* Bytes written, negative if they do not fit. */

@@ -41,10 +41,15 @@ typedef struct amqp_connection_update_secret_ok_t_ {
  * that are passed on as they came. */
 bool method_check(const uint8_t *payload, size_t len);
 
-/* Decodes a method payload. *decoded points into the arena and into `payload`, until the next
- * decode with this arena. False if method_check refuses it (502), or memory is short. */
+/* Decodes a client's method payload. *decoded points into the arena and into `payload`, until the
+ * next decode with this arena. False if method_check refuses it (502), or memory is short. */
 bool method_decode(struct method_arena *, const uint8_t *payload, size_t len,
                    amqp_method_number_t *number, void **decoded);
+
+/* The same for what RabbitMQ sends. Its short strings may hold any bytes: it quotes names that it
+ * was given, and cuts a text at 255 bytes, in the middle of a character too. */
+bool method_decode_reply(struct method_arena *, const uint8_t *payload, size_t len,
+                         amqp_method_number_t *number, void **decoded);
 
 /* Encodes a whole method frame into out[0..capacity). Returns its size, 0 if it does not fit. */
 size_t method_encode(uint8_t *out, size_t capacity, uint16_t channel, amqp_method_number_t,

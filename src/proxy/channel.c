@@ -28,35 +28,30 @@ static void schedule_acks(struct channel *ch)
 void channel_flush_acks(struct channel *ch)
 {
     list_remove(&ch->ack_node);
-    if (ch->ack_tag == 0 || ch->inside_content)
+    if (ch->inside_content)
         return; /* a method must not stand between a method and its content */
-    wire_send_confirm(&ch->client->stream, ch->number, ch->ack_tag, ch->ack_multiple, false);
-    ch->acked = ch->ack_tag;
-    ch->ack_tag = 0;
-    CRASH_POINT("after_ack");
-}
-
-void channel_ack(struct channel *ch, uint64_t tag, bool multiple)
-{
-    if (ch->state == CHANNEL_REFUSED)
-        return;
-    if (!multiple) { /* out of order: alone */
-        channel_flush_acks(ch);
-        wire_send_confirm(&ch->client->stream, ch->number, tag, false, false);
-        return;
+    struct ledger_answer answer;
+    while (ledger_take(&ch->ledger, &answer)) {
+        wire_send_confirm(&ch->client->stream, ch->number, answer.tag, answer.multiple,
+                          answer.nack);
+        CRASH_POINT("after_ack");
     }
-    ch->ack_multiple = tag != ch->acked + 1;
-    ch->ack_tag = tag;
-    schedule_acks(ch);
 }
 
-void channel_nack(struct channel *ch, uint64_t tag, bool multiple)
+static void decide(struct channel *ch, uint64_t tag, bool safe)
 {
-    if (ch->state == CHANNEL_REFUSED)
-        return;
-    channel_flush_acks(ch);
-    ch->acked = tag;
-    wire_send_confirm(&ch->client->stream, ch->number, tag, multiple, true);
+    if (ch->state != CHANNEL_REFUSED && ledger_decide(&ch->ledger, tag, safe))
+        schedule_acks(ch);
+}
+
+void channel_ack(struct channel *ch, uint64_t tag)
+{
+    decide(ch, tag, true);
+}
+
+void channel_nack(struct channel *ch, uint64_t tag)
+{
+    decide(ch, tag, false);
 }
 
 /* ---- closing ---- */
@@ -103,7 +98,7 @@ static void let_go(struct channel *ch)
     if (ch->relay)
         relay_release(ch->relay);
     list_remove(&ch->ack_node);
-    ch->ack_tag = 0;
+    ledger_deinit(&ch->ledger);
 }
 
 void channel_free(struct channel *ch)
@@ -116,7 +111,8 @@ void channel_free(struct channel *ch)
     free(ch);
 }
 
-void channel_refuse(struct channel *ch, uint16_t code, const char *text, amqp_method_number_t cause)
+void channel_refuse_bytes(struct channel *ch, uint16_t code, amqp_bytes_t text,
+                          amqp_method_number_t cause)
 {
     if (ch->state == CHANNEL_REFUSED)
         return;
@@ -128,8 +124,13 @@ void channel_refuse(struct channel *ch, uint16_t code, const char *text, amqp_me
         client_settled(client);
         return;
     }
-    wire_send_close(&ch->client->stream, ch->number, code, text, cause);
+    wire_send_close_bytes(&ch->client->stream, ch->number, code, text, cause);
     ch->state = CHANNEL_REFUSED;
+}
+
+void channel_refuse(struct channel *ch, uint16_t code, const char *text, amqp_method_number_t cause)
+{
+    channel_refuse_bytes(ch, code, bytes_of(text), cause);
 }
 
 uint64_t channel_unsafe(const struct channel *ch)

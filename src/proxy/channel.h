@@ -8,6 +8,7 @@
 #include "amqp/content.h"
 #include "amqp/method.h"
 #include "base/list.h"
+#include "proxy/ledger.h"
 
 struct client;
 struct job;
@@ -29,7 +30,6 @@ struct channel {
     bool reserved;   /* a place in the queue is kept for the publish that is arriving */
     bool confirming; /* the client asked for confirms */
     bool transactional;
-    uint64_t publishes;   /* delivery tag of the last publish, from confirm.select on */
     uint64_t spooling;    /* appends of its own under way */
     struct relay *relay;  /* NULL: not bound */
     struct job *tx;       /* publishes of the open transaction, not committed; NULL: none */
@@ -40,9 +40,7 @@ struct channel {
     bool has_qos;
     amqp_basic_qos_t qos;
 
-    uint64_t acked;   /* highest tag answered in order */
-    uint64_t ack_tag; /* highest tag to be acked with the next flush; 0: none */
-    bool ack_multiple;
+    struct ledger ledger;  /* confirms that the client is owed, from confirm.select on */
     struct list ack_node;  /* in proxy->acking */
     bool inside_content;   /* between a method to the client and the end of its content */
     uint64_t content_left; /* bytes of body */
@@ -57,12 +55,15 @@ bool channel_retry(struct channel *);
 uint64_t channel_unsafe(const struct channel *);
 /* One or more of its publishes have become safe. */
 void channel_settled(struct channel *);
-/* Confirms publishes to the client, all up to tag if multiple; sent before the loop polls. */
-void channel_ack(struct channel *, uint64_t tag, bool multiple);
-void channel_nack(struct channel *, uint64_t tag, bool multiple);
+/* Confirms one publish to the client, or says that it was not taken; sent before the loop polls. */
+void channel_ack(struct channel *, uint64_t tag);
+void channel_nack(struct channel *, uint64_t tag);
 void channel_flush_acks(struct channel *);
 /* channel.close with an error; the channel discards until the client's close-ok. */
 void channel_refuse(struct channel *, uint16_t code, const char *text, amqp_method_number_t cause);
+/* The same in RabbitMQ's words, whatever bytes they hold. */
+void channel_refuse_bytes(struct channel *, uint16_t code, amqp_bytes_t text,
+                          amqp_method_number_t cause);
 /* RabbitMQ answered the channel.close that the client had sent. */
 void channel_closed_upstream(struct channel *);
 /* Ends the open transaction: it was committed elsewhere, or is given up. */

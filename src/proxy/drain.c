@@ -530,7 +530,7 @@ static void on_exception(struct drain *d, const struct frame *frame)
     void *decoded;
     uint16_t code = 0;
     char text[256] = "";
-    if (method_decode(&arena, frame->payload, frame->payload_len, &method, &decoded)) {
+    if (method_decode_reply(&arena, frame->payload, frame->payload_len, &method, &decoded)) {
         const amqp_channel_close_t *m = decoded;
         code = m->reply_code;
         snprintf(text, sizeof text, "%.*s", (int)m->reply_text.len,

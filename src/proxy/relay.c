@@ -1,5 +1,6 @@
 #include "proxy/relay.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -272,8 +273,6 @@ bool relay_publish(struct relay *r, struct message *message, uint64_t client_tag
     if (r->transactional && r->channel->tx)
         job_add_message(r->channel->tx, RECORD_PUBLISH, message);
     message_clear(message);
-    if (client_tag) /* a broker without confirms: there is nothing to wait for */
-        channel_ack(r->channel, client_tag, true);
     return true;
 }
 
@@ -298,6 +297,16 @@ static void keep_refused(struct relay *r, struct retained *entry)
         spool_reject(r->pool, r->channel, &entry->message, 0, "nacked by RabbitMQ");
 }
 
+static void tell_confirmed(struct relay *r, const struct retained *entry, bool nack)
+{
+    if (!r->channel || !entry->client_tag)
+        return;
+    if (nack)
+        channel_nack(r->channel, entry->client_tag);
+    else
+        channel_ack(r->channel, entry->client_tag);
+}
+
 /* Confirms of publishes. Tags count the publishes of this upstream channel, whoever made them;
  * the client's own tag stands in the retained entry. */
 static void confirm(struct relay *r, uint64_t tag, bool multiple, bool nack)
@@ -315,20 +324,15 @@ static void confirm(struct relay *r, uint64_t tag, bool multiple, bool nack)
             keep_refused(r, entry);
         forget(r, entry);
         entry->settled = true;
-        if (r->channel && entry->client_tag)
-            nack ? channel_nack(r->channel, entry->client_tag, false)
-                 : channel_ack(r->channel, entry->client_tag, false);
+        tell_confirmed(r, entry, nack);
         return;
     }
-    uint64_t last = 0, count = 0;
     while (r->ring_count > 0) {
         struct retained *entry = relay_retained(r, 0);
         if (oldest > tag && !entry->settled)
             break;
-        if (!entry->settled && entry->client_tag) {
-            last = entry->client_tag;
-            count++;
-        }
+        if (!entry->settled)
+            tell_confirmed(r, entry, nack);
         if (nack)
             keep_refused(r, entry);
         forget(r, entry);
@@ -336,8 +340,6 @@ static void confirm(struct relay *r, uint64_t tag, bool multiple, bool nack)
         r->ring_count--;
         oldest++;
     }
-    if (r->channel && last)
-        nack ? channel_nack(r->channel, last, count > 1) : channel_ack(r->channel, last, true);
 }
 
 static void on_confirm(struct relay *r, const struct frame *frame, bool nack)
@@ -391,29 +393,36 @@ static bool save_for_closing(struct relay *r, struct channel *channel)
     return true;
 }
 
+static void refuse_channel(struct relay *r, const amqp_channel_close_t *m)
+{
+    struct channel *channel = r->channel;
+    if (!channel || channel->state == CHANNEL_CLOSING || save_for_closing(r, channel))
+        return;
+    unbind(r);
+    channel_refuse_bytes(channel, m->reply_code, m->reply_text,
+                         (amqp_method_number_t)m->class_id << 16 | m->method_id);
+}
+
 static void on_exception(struct relay *r, const struct frame *frame)
 {
     struct method_arena arena;
     method_arena_init(&arena);
     amqp_method_number_t method;
     void *decoded;
-    struct channel *channel = r->channel;
+    amqp_channel_close_t unreadable = {
+        .reply_code = 541,
+        .reply_text = bytes_of("INTERNAL_ERROR - RabbitMQ's reason cannot be read"),
+    };
     wire_send_plain(stream_of(r), r->link.channel, AMQP_CHANNEL_CLOSE_OK_METHOD);
-    if (method_decode(&arena, frame->payload, frame->payload_len, &method, &decoded)) {
-        const amqp_channel_close_t *m = decoded;
-        char text[256];
-        size_t len = m->reply_text.len < sizeof text ? m->reply_text.len : sizeof text - 1;
-        memcpy(text, m->reply_text.bytes, len);
-        text[len] = 0;
-        LOG_OFTEN(LOG_INFO, "channel_refused", LOG_T("user", r->pool->user),
-                  LOG_T("vhost", r->pool->vhost), LOG_N("code", m->reply_code),
-                  LOG_T("reason", text), LOG_N("unconfirmed", r->ring_count));
-        if (channel && channel->state != CHANNEL_CLOSING && !save_for_closing(r, channel)) {
-            unbind(r);
-            channel_refuse(channel, m->reply_code, text,
-                           (amqp_method_number_t)m->class_id << 16 | m->method_id);
-        }
-    }
+    bool readable =
+        method_decode_reply(&arena, frame->payload, frame->payload_len, &method, &decoded);
+    const amqp_channel_close_t *m = readable ? decoded : &unreadable;
+    char text[256];
+    snprintf(text, sizeof text, "%.*s", (int)m->reply_text.len, (const char *)m->reply_text.bytes);
+    LOG_OFTEN(LOG_INFO, "channel_refused", LOG_T("user", r->pool->user),
+              LOG_T("vhost", r->pool->vhost), LOG_N("code", m->reply_code), LOG_T("reason", text),
+              LOG_N("unconfirmed", r->ring_count));
+    refuse_channel(r, m);
     method_arena_deinit(&arena);
     finish(r);
 }

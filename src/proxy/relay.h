@@ -56,7 +56,8 @@ void relay_release(struct relay *);
 /* Sends channel.close; channel_closed_upstream follows. */
 void relay_close(struct relay *);
 /* Sends a complete publish; takes the message over. In a transaction the proxy keeps it in
- * channel->tx. False, with nothing sent and nothing taken, when memory is short. */
+ * channel->tx. False, with nothing sent and nothing taken, when memory is short. With a tag the
+ * upstream must offer confirms: nothing else proves a single publish. */
 bool relay_publish(struct relay *, struct message *, uint64_t client_tag);
 /* Sends a method; `reply` says that an answer is awaited. */
 void relay_method(struct relay *, struct slab *, const struct frame *, amqp_method_number_t,

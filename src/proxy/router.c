@@ -127,7 +127,7 @@ enum route router_begin_publish(struct channel *ch, const struct publish *publis
 
 static uint64_t take_tag(struct channel *ch)
 {
-    return ch->confirming ? ++ch->publishes : 0;
+    return ch->confirming ? ledger_add(&ch->ledger) : 0;
 }
 
 static void end_reservation(struct channel *ch)
@@ -137,12 +137,35 @@ static void end_reservation(struct channel *ch)
     ch->reserved = false;
 }
 
+static enum route publish_spooled(struct channel *ch)
+{
+    struct pool *pool = ch->client->pool;
+    if (spooler_is_full(pool->proxy->spooler))
+        return ROUTE_HELD;
+    end_reservation(ch);
+    spool_publish(pool, ch, &ch->content.message, take_tag(ch));
+    return ROUTE_DONE;
+}
+
+/* A client that wants confirms, and a broker that gives none: the spool's commit is one, and the
+ * drain proves the rest with its close. */
+static enum route publish_unconfirmed(struct channel *ch)
+{
+    if (spool_is_usable(ch->client->pool))
+        return publish_spooled(ch);
+    client_refuse(ch->client, 540, "NOT_IMPLEMENTED - the broker offers no publisher confirms",
+                  AMQP_CONFIRM_SELECT_METHOD);
+    return ROUTE_REFUSED;
+}
+
 static enum route publish_live(struct channel *ch)
 {
     struct message *message = &ch->content.message;
     struct relay *r = relay_for(ch);
     if (!r || is_full(r, destination_of(message->method.at, message->method.len)))
         return ROUTE_HELD;
+    if (ch->confirming && !r->link.upstream->offers_confirms)
+        return publish_unconfirmed(ch);
     uint32_t frame_max = r->link.upstream->frame_max;
     if (message->header.len + FRAME_OVERHEAD_BYTES > frame_max) {
         client_refuse(ch->client, 501,
@@ -150,7 +173,7 @@ static enum route publish_live(struct channel *ch)
                       AMQP_BASIC_PUBLISH_METHOD);
         return ROUTE_REFUSED;
     }
-    if (!relay_publish(r, message, ch->confirming ? ch->publishes + 1 : 0)) {
+    if (!relay_publish(r, message, ch->confirming ? ledger_next_tag(&ch->ledger) : 0)) {
         client_refuse(ch->client, 506, "RESOURCE_ERROR - out of memory for this message",
                       AMQP_BASIC_PUBLISH_METHOD);
         return ROUTE_REFUSED;
@@ -206,7 +229,7 @@ enum route router_publish(struct channel *ch)
     if (ch->rejecting) {
         ch->rejecting = false;
         message_clear(&ch->content.message);
-        channel_nack(ch, take_tag(ch), false);
+        channel_nack(ch, take_tag(ch));
         return ROUTE_DONE;
     }
     if (ch->transactional)
@@ -219,11 +242,7 @@ enum route router_publish(struct channel *ch)
         return ROUTE_HELD; /* a moment later the pool is live */
     if (ch->relay && ch->relay->ring_count > 0)
         return ROUTE_HELD; /* older publishes are still on their way (P2) */
-    if (spooler_is_full(pool->proxy->spooler))
-        return ROUTE_HELD;
-    end_reservation(ch);
-    spool_publish(pool, ch, &ch->content.message, take_tag(ch));
-    return ROUTE_DONE;
+    return publish_spooled(ch);
 }
 
 /* ---- other methods ---- */

@@ -23,7 +23,7 @@ static void tell_publisher(struct channel *channel, const struct job *job)
     channel->spooling -= job->append.count;
     bool rejects = channel->client->proxy->config->spool.overflow == OVERFLOW_REJECT;
     if (job->status != STATUS_OK && rejects && job->context && !job->append.commit) {
-        channel_nack(channel, job->context, false);
+        channel_nack(channel, job->context);
         channel_settled(channel);
         return;
     }
@@ -37,7 +37,7 @@ static void tell_publisher(struct channel *channel, const struct job *job)
     if (job->append.commit)
         channel_send(channel, AMQP_TX_COMMIT_OK_METHOD, &(amqp_tx_commit_ok_t){0});
     else if (job->context)
-        channel_ack(channel, job->context, true);
+        channel_ack(channel, job->context);
     channel_settled(channel);
 }
 

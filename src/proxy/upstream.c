@@ -347,7 +347,7 @@ static void connection_frame(struct upstream *u, const struct frame *frame)
     amqp_method_number_t method;
     void *decoded;
     if (frame->type != FRAME_METHOD ||
-        !method_decode(&arena, frame->payload, frame->payload_len, &method, &decoded))
+        !method_decode_reply(&arena, frame->payload, frame->payload_len, &method, &decoded))
         end_with(u, "unreadable frame on channel 0", 0);
     else
         dispatch(u, frame, method, decoded);

@@ -58,19 +58,24 @@ void wire_send_heartbeat(struct stream *s)
     stream_write_copy(s, frame, sizeof frame);
 }
 
-void wire_send_close(struct stream *s, uint16_t channel, uint16_t code, const char *text,
-                     amqp_method_number_t cause)
+void wire_send_close_bytes(struct stream *s, uint16_t channel, uint16_t code, amqp_bytes_t text,
+                           amqp_method_number_t cause)
 {
-    char shortened[256]; /* a short string holds 255 bytes */
-    strncpy(shortened, text, sizeof shortened - 1);
-    shortened[sizeof shortened - 1] = 0;
+    if (text.len > UINT8_MAX)
+        text.len = UINT8_MAX; /* a short string holds no more */
     /* Both methods have the same fields in the same order. */
     amqp_connection_close_t close = {
         .reply_code = code,
-        .reply_text = bytes_of(shortened),
+        .reply_text = text,
         .class_id = (uint16_t)(cause >> 16),
         .method_id = (uint16_t)cause,
     };
     wire_send(s, channel, channel == 0 ? AMQP_CONNECTION_CLOSE_METHOD : AMQP_CHANNEL_CLOSE_METHOD,
               &close);
+}
+
+void wire_send_close(struct stream *s, uint16_t channel, uint16_t code, const char *text,
+                     amqp_method_number_t cause)
+{
+    wire_send_close_bytes(s, channel, code, bytes_of(text), cause);
 }

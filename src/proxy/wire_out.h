@@ -18,5 +18,7 @@ void wire_send_plain(struct stream *, uint16_t channel, amqp_method_number_t);
 void wire_send_confirm(struct stream *, uint16_t channel, uint64_t tag, bool multiple, bool nack);
 void wire_send_heartbeat(struct stream *);
 /* connection.close or channel.close with `code` and `text`, naming the method that caused it. */
+void wire_send_close_bytes(struct stream *, uint16_t channel, uint16_t code, amqp_bytes_t text,
+                           amqp_method_number_t cause);
 void wire_send_close(struct stream *, uint16_t channel, uint16_t code, const char *text,
                      amqp_method_number_t cause);

@@ -105,7 +105,8 @@ class Frame:
 
 
 def short_string(text):
-    data = text.encode() if isinstance(text, str) else text
+    """Bytes that are no UTF-8 are written and read as Python's surrogate escapes."""
+    data = text.encode(errors="surrogateescape") if isinstance(text, str) else text
     return struct.pack(">B", len(data)) + data
 
 
@@ -205,7 +206,7 @@ class Reader:
         return struct.unpack(">" + kind, self.take(struct.calcsize(">" + kind)))[0]
 
     def short_string(self):
-        return self.take(self.number("B")).decode()
+        return self.take(self.number("B")).decode(errors="surrogateescape")
 
     def table(self):
         inner, fields = Reader(self.take(self.number("L"))), {}

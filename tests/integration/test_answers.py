@@ -1,0 +1,234 @@
+"""Whatever is acked, nacked or answered is true: nothing is confirmed that is not safe, and nobody who
+is owed an answer waits for ever."""
+
+import itertools
+import struct
+
+import pytest
+
+from support import amqp
+from support.broker import FakeBroker
+from support.raw import RawClient
+from support.wait import wait_until
+
+
+def arrived(broker, count):
+    """The broker has taken `count` messages; the connection they came on, and their channel."""
+    wait_until(lambda: len(broker.messages) >= count,
+               lambda: f"{count} messages, got {len(broker.messages)}")
+    return broker.connections[-1], broker.messages[-1].channel
+
+
+def answers(client, count):
+    """What the client is told of the tags 1 to count: {tag: "ack" or "nack"}. An answer for several
+    speaks for those that were not answered before."""
+    told = {}
+    while len(told) < count:
+        frame = client.read()
+        assert frame is not None and frame.name in ("basic.ack", "basic.nack"), frame
+        tag = frame.args["delivery_tag"]
+        assert 1 <= tag <= count
+        for each in range(1, tag + 1) if frame.args["multiple"] else [tag]:
+            if not frame.args["multiple"]:
+                assert each not in told, f"{each} twice"
+            told.setdefault(each, frame.name.removeprefix("basic."))
+    return told
+
+
+# ---- acks of RabbitMQ in any order ----
+
+CONFIRMS = [("ack", 1), ("nack", 2), ("ack", 3), ("nack", 4)]
+
+
+def test_each_publish_hears_its_own_answer(broker, one_proxy):
+    broker.acks = False
+    for round_, order in enumerate(itertools.permutations(CONFIRMS)):
+        with RawClient(one_proxy.port) as client:
+            client.open_channel(confirms=True)
+            for tag in range(1, 5):
+                client.publish(b"%d" % tag, "q")
+            connection, channel = arrived(broker, 4 * (round_ + 1))
+            first = broker.messages[-1].tag - 4  # the upstream's channel serves one after another
+            for kind, tag in order:
+                connection.send_method(channel, f"basic.{kind}", delivery_tag=first + tag)
+            assert answers(client, 4) == {tag: kind for kind, tag in CONFIRMS}, order
+            client.close()
+
+
+@pytest.fixture
+def one_proxy(broker, make_proxy):
+    return make_proxy(broker.url)
+
+
+@pytest.mark.parametrize("kind", ["ack", "nack"])
+def test_a_refused_one_hides_no_open_one(broker, one_proxy, kind):
+    """2 is refused first, then all that are left are decided with one frame."""
+    broker.acks = False
+    with RawClient(one_proxy.port) as client:
+        client.open_channel(confirms=True)
+        for tag in range(1, 5):
+            client.publish(b"%d" % tag, "q")
+        connection, channel = arrived(broker, 4)
+        connection.send_method(channel, "basic.nack", delivery_tag=2)
+        connection.send_method(channel, f"basic.{kind}", delivery_tag=4, multiple=True)
+        assert answers(client, 4) == {1: kind, 2: "nack", 3: kind, 4: kind}
+        client.close()
+
+
+def test_what_moves_to_the_spool_is_acked_beside_what_was_refused(broker, one_proxy):
+    """1 and 3 are open when RabbitMQ goes away: their acks are the spool's."""
+    broker.acks = False
+    with RawClient(one_proxy.port) as client:
+        client.open_channel(confirms=True)
+        for tag in range(1, 5):
+            client.publish(b"%d" % tag, "q")
+        connection, channel = arrived(broker, 4)
+        connection.send_method(channel, "basic.nack", delivery_tag=2)
+        connection.send_method(channel, "basic.ack", delivery_tag=4)
+        assert answers_of(client, {2, 4}) == {2: "nack", 4: "ack"}
+        broker.down()
+        assert answers_of(client, {1, 3}) == {1: "ack", 3: "ack"}
+        assert one_proxy.bodies() == ["1", "3"]
+        client.close()
+
+
+def answers_of(client, tags):
+    """Until each of these is answered alone, or all of them with one for several."""
+    told = {}
+    while set(told) != tags:
+        frame = client.read()
+        tag, kind = frame.args["delivery_tag"], frame.name.removeprefix("basic.")
+        for each in [t for t in tags if t <= tag] if frame.args["multiple"] else [tag]:
+            assert each in tags
+            told[each] = kind
+    return told
+
+
+# ---- texts of RabbitMQ ----
+
+TEXTS = {
+    "latin-1": b"PRECONDITION_FAILED - invalid expiration '\xff'",
+    "cut": ("NOT_FOUND - no exchange '" + "ж" * 127).encode()[:254] + b"\xd0",
+    "nul": b"NOT_FOUND - no exchange 'a\0b' in vhost '/'",
+    "surrogate": b"NOT_FOUND - no exchange '\xed\xa0\x80'",
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+@pytest.mark.parametrize("confirms", [True, False], ids=["confirms", "plain"])
+def test_an_exception_is_heard_whatever_its_text_holds(broker, one_proxy, confirms, text):
+    broker.acks = False
+    with RawClient(one_proxy.port) as client:
+        client.open_channel(confirms=confirms)
+        for body in (b"bad", b"behind it", b"and more"):
+            client.publish(body, "q")
+        connection, channel = arrived(broker, 3)
+        connection.close_channel(channel, 406, text)
+        close = client.expect("channel.close", 1).args
+        assert close["reply_code"] == 406
+        assert close["reply_text"].encode(errors="surrogateescape") == text
+        client.send_method(1, "channel.close-ok")
+        broker.acks = True
+        client.open_channel(confirms=True)
+        client.publish(b"later", "q")
+        client.acked_up_to(1)  # and nothing that was lost
+        client.close()
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_an_exception_that_crosses_the_close_is_not_answered_ok(broker, one_proxy, text):
+    """It is heard as RabbitMQ says it, or nothing is lost: what was thrown away is sent again."""
+    broker.acks = False
+    with RawClient(one_proxy.port) as client:
+        client.open_channel()
+        for body in (b"bad", b"behind it"):
+            client.publish(body, "q")
+        connection, channel = arrived(broker, 2)
+        client.send_method(0, "connection.close", reply_code=200)
+        with RawClient(one_proxy.port) as other:  # a round trip: the close was read
+            other.close()
+        broker.acks = True
+        connection.close_channel(channel, 406, text)
+        client.expect("connection.close-ok", 0)
+        wait_until(lambda: len(broker.messages) == 4, "both are sent again")
+
+
+def test_an_exception_that_cannot_be_read(broker, one_proxy):
+    broker.acks = False
+    with RawClient(one_proxy.port) as client:
+        client.open_channel(confirms=True)
+        client.publish(b"lost", "q")
+        connection, channel = arrived(broker, 1)
+        connection._closing.add(channel)
+        connection.send(amqp.frame(amqp.METHOD, channel, struct.pack(">HHHB", 20, 40, 406, 200)))
+        assert client.expect("channel.close", 1).args["reply_code"] == 541
+        client.send_method(1, "channel.close-ok")
+        client.close()
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_a_drain_rejects_whatever_the_text_holds(broker, one_proxy, text):
+    with RawClient(one_proxy.port) as client:
+        client.open_channel()
+        broker.down()
+        one_proxy.wait_event("buffering_started")
+        client.publish(b"bad", "q")
+        client.publish(b"good", "q")
+        client.close()
+
+    def refuse(connection, message):
+        if message.body == b"bad":
+            connection.close_channel(message.channel, 406, text)
+        else:
+            connection.send_method(message.channel, "basic.ack", delivery_tag=message.tag)
+
+    broker.on_message = refuse
+    broker.up()
+    one_proxy.wait_event("drain_finished")
+    assert broker.messages[-1].body == b"good"
+    [record] = one_proxy.dump("--rejected")
+    assert (record["body"], record["rejected"]["code"]) == ("bad", 406)
+
+
+def test_a_vhost_is_refused_whatever_the_text_holds(broker, make_proxy):
+    """530 is the client's answer, not a RabbitMQ that cannot be reached."""
+    broker.refuse_vhost = TEXTS["cut"]
+    proxy = make_proxy(broker.url)
+    client = RawClient(proxy.port, handshake=False)
+    client.begin("guest", "guest")
+    client.tune_ok()
+    client.send_method(0, "connection.open", vhost="a" + "ж" * 127)
+    text = client.expect_close(530)
+    assert text.encode(errors="surrogateescape") == TEXTS["cut"]
+
+
+# ---- brokers without confirms ----
+
+
+def test_no_confirm_is_made_up_where_the_broker_gives_none(make_proxy):
+    """Each ack is the commit of the spool, which the drain then brings to the broker."""
+    with FakeBroker(confirms=False) as broker:
+        proxy = make_proxy(broker.url)
+        broker.silent_on = {"channel.close"}  # which is what proves a drain
+        with RawClient(proxy.port) as client:
+            client.open_channel(confirms=True)
+            client.publish(b"one", "q")
+            client.acked_up_to(1)
+            assert proxy.bodies() == ["one"]
+            client.publish(b"two", "q")
+            client.acked_up_to_tags({2})
+            proxy.crash_and_start()
+        broker.silent_on = set()
+        broker.connections[-1].die()
+        proxy.wait_empty()
+        assert {m.body for m in broker.messages} == {b"one", b"two"}
+
+
+def test_confirms_are_refused_where_nobody_gives_them(make_proxy):
+    with FakeBroker(confirms=False) as broker:
+        proxy = make_proxy(broker.url, {"pool.publish_buffer_size": 0})
+        with RawClient(proxy.port) as client:
+            client.open_channel(confirms=True)
+            client.publish(b"one", "q")
+            client.expect_close(540)
