@@ -9,6 +9,7 @@
 #include "base/crash_point.h"
 #include "base/handles.h"
 #include "base/log.h"
+#include "proxy/blame.h"
 #include "proxy/in_flight.h"
 #include "proxy/pool.h"
 #include "proxy/proxy.h"
@@ -31,6 +32,8 @@
  *   RabbitMQ's words point at is sent alone; if they point at none, all are sent with a small
  * window and then one by one ("careful"). Refused alone, it is rejected. The window grows again
  * from what went well since the last rejection, so that one bad message in ten is no great matter.
+ * - RabbitMQ fails at a record for reasons of its own while it is alone (an internal error): it is
+ *   tried again in its place with growing pauses, and rejected after drain.nack_limit tries.
  * - basic.return or basic.nack: that message is rejected, the drain goes on. */
 
 enum {
@@ -44,6 +47,7 @@ enum drain_state {
     DRAIN_RUNNING,
     DRAIN_CLOSING,
     DRAIN_DELETING, /* closed; what RabbitMQ has taken is being deleted */
+    DRAIN_RESTING,  /* and then RabbitMQ is given time, after a failure of its own */
 };
 
 struct drain {
@@ -144,7 +148,10 @@ struct drain *drain_start(struct queue *queue, struct pool *pool)
     d->confirms = u->offers_confirms && queue->proxy->config->drain.confirms == CONFIRMS_AUTO;
     LOG(LOG_INFO, "drain_started", LOG_T("user", queue->user), LOG_T("vhost", queue->vhost),
         LOG_N("messages", queue->waiting), LOG_N("upstream", u->id));
-    open_channel(d);
+    if (proxy_now(queue->proxy) < queue->drain_again_ms)
+        d->state = DRAIN_RESTING; /* what RabbitMQ failed at was on another connection */
+    else
+        open_channel(d);
     return d;
 }
 
@@ -437,10 +444,12 @@ static void advance(struct drain *d)
 {
     set_damaged_aside(d);
     bool is_over = d->queue->waiting == 0 || d->queue->paused;
-    if (d->state == DRAIN_DELETING && d->sent.count == 0) {
+    if (d->state == DRAIN_DELETING && d->sent.count == 0)
+        d->state = DRAIN_RESTING;
+    if (d->state == DRAIN_RESTING) {
         if (is_over)
             finish(d);
-        else
+        else if (proxy_now(d->queue->proxy) >= d->queue->drain_again_ms)
             open_channel(d);
         return;
     }
@@ -491,8 +500,11 @@ void drain_tick(struct drain *d, uint64_t now_ms)
     }
     delete_again(d);
     uint32_t rate = d->queue->proxy->config->drain.rate;
-    if (rate == 0)
+    if (rate == 0) {
+        if (d->state == DRAIN_RESTING)
+            advance(d);
         return;
+    }
     d->tokens += (uint32_t)((uint64_t)rate * PROXY_TICK_MS / 1000) + 1;
     if (d->tokens > rate)
         d->tokens = rate;
@@ -500,6 +512,31 @@ void drain_tick(struct drain *d, uint64_t now_ms)
 }
 
 /* ---- what RabbitMQ says ---- */
+
+/* RabbitMQ failed at a record that was alone. Either it is rejected, or it stays where it is, and
+ * so does what is behind it. */
+static void judge(struct drain *d, struct sent *entry, uint16_t code, const char *text)
+{
+    struct queue *queue = d->queue;
+    const struct config *config = queue->proxy->config;
+    if (queue->failing != entry->seq)
+        queue->tries = 0;
+    queue->failing = entry->seq;
+    struct circumstances circumstances = {
+        .tries = ++queue->tries,
+        .nack_limit = config->drain.nack_limit,
+        .missing_waits = config->drain.missing == MISSING_WAIT,
+    };
+    narrow(d);
+    if (remedy_of(blame_of(code, text), &circumstances) == REMEDY_AGAIN) {
+        queue->suspect = entry->seq; /* alone again */
+        queue->drain_again_ms = proxy_now(queue->proxy) + blame_pause_ms(queue->tries);
+        return;
+    }
+    queue->failing = 0;
+    entry->state = SENT_CONFIRMED;
+    reject_seq(d, entry->seq, code, text);
+}
 
 /* The channel is closed over one of what was sent: the first that is not confirmed, if it was
  * alone, else one that has to be found. */
@@ -512,8 +549,7 @@ static void on_refused(struct drain *d, uint16_t code, const char *text)
     struct sent *suspect = count > 1 ? in_flight_accused(&d->sent, text) : NULL;
     d->read_after = first->seq - 1;
     if (count == 1) {
-        narrow(d);
-        reject_seq(d, first->seq, code, text);
+        judge(d, first, code, text);
     } else if (suspect && suspect->seq != d->queue->suspect) {
         d->queue->suspect = suspect->seq;
     } else {
@@ -614,29 +650,15 @@ static void on_frame(struct link *link, struct slab *slab, const struct frame *f
     }
 }
 
-/* RabbitMQ names the method that it closed the connection for, or none (a bad content frame). */
-static bool is_sent_by_drain(amqp_method_number_t cause)
-{
-    switch (cause) {
-    case 0:
-    case AMQP_BASIC_PUBLISH_METHOD:
-    case AMQP_EXCHANGE_DECLARE_METHOD:
-    case AMQP_EXCHANGE_BIND_METHOD:
-    case AMQP_QUEUE_DECLARE_METHOD:
-    case AMQP_QUEUE_BIND_METHOD:
-        return true;
-    default:
-        return false;
-    }
-}
-
 static void on_lost(struct link *link)
 {
     struct drain *d = LIST_ENTRY(link, struct drain, link);
     const struct upstream_end *end = &link->upstream->end;
     struct queue *queue = d->queue;
-    /* 320 is a shutdown; any other code says that RabbitMQ could not stand what was sent. */
-    if (end->code && end->code != 320 && is_sent_by_drain(end->cause))
+    /* RabbitMQ could not stand something that was sent on this connection. It names the method, or
+     * none (a bad content frame): was it one of ours? */
+    if (end->code && blame_of(end->code, end->text) != BLAME_BROKER &&
+        in_flight_has_sent(&d->sent, end->cause))
         on_refused(d, end->code, end->text);
     drain_stop(d);
     queue_changed(queue);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "amqp/frame.h"
+#include "amqp/wire.h"
 #include "base/assert.h"
 #include "base/memory.h"
 
@@ -23,6 +24,7 @@ struct sent *in_flight_add(struct in_flight *f, const struct job_record *record,
     *entry = (struct sent){
         .seq = record->seq,
         .tag = tag,
+        .method = record->frames_len > 0 ? wire_get32(record->frames + FRAME_HEAD_BYTES) : 0,
         .method_len = record->method_len,
         .header_len = record->header_len,
     };
@@ -54,6 +56,14 @@ struct sent *in_flight_first_unconfirmed(struct in_flight *f, uint32_t *count)
         if (f->all[i].state == SENT_UNCONFIRMED && (*count)++ == 0)
             first = &f->all[i];
     return first;
+}
+
+bool in_flight_has_sent(const struct in_flight *f, uint32_t method)
+{
+    for (uint32_t i = 0; i < f->count; i++)
+        if (f->all[i].state == SENT_UNCONFIRMED && (method == 0 || f->all[i].method == method))
+            return true;
+    return false;
 }
 
 struct sent *in_flight_accused(struct in_flight *f, const char *text)

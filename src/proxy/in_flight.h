@@ -18,7 +18,8 @@ enum sent_state {
 
 struct sent {
     uint64_t seq;
-    uint64_t tag; /* RabbitMQ's delivery tag; 0 for a declaration */
+    uint64_t tag;    /* RabbitMQ's delivery tag; 0 for a declaration */
+    uint32_t method; /* class and method number */
     enum sent_state state;
     uint8_t *key; /* of a mandatory publish: its method and header payloads, to know it again */
     uint32_t method_len, header_len;
@@ -38,6 +39,8 @@ struct sent *in_flight_add(struct in_flight *, const struct job_record *, uint64
 struct sent *in_flight_find(struct in_flight *, uint64_t seq);
 /* The first unconfirmed one, or NULL; *count is how many there are. */
 struct sent *in_flight_first_unconfirmed(struct in_flight *, uint32_t *count);
+/* True if one of the unconfirmed ones was sent with this method; 0 is any of them. */
+bool in_flight_has_sent(const struct in_flight *, uint32_t method);
 /* The first unconfirmed publish that these words of RabbitMQ point at, or NULL. */
 struct sent *in_flight_accused(struct in_flight *, const char *text);
 /* Notes a basic.return with the oldest unconfirmed publish that it can be about. */

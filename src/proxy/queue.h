@@ -33,6 +33,9 @@ struct queue {
     uint64_t suspect; /* sequence number of the record that RabbitMQ's words point at: sent alone */
     uint32_t careful; /* records still to be sent few at a time: one of them is bad; 0: none */
     uint32_t careful_window;
+    uint64_t failing;        /* sequence number of the record that RabbitMQ failed at, sent alone */
+    uint32_t tries;          /* of it */
+    uint64_t drain_again_ms; /* not before */
     uint64_t hold_until_ms, hold_again_ms;
     struct drain *drain;
     bool paused;            /* a person has asked for no drain, until told otherwise or restarted */

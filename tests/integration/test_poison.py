@@ -93,7 +93,7 @@ def test_all_are_bad(rabbit, make_proxy, queue):
 
 def test_words_that_point_at_nobody(broker, make_proxy):
     """The one bad message among many is found all the same, by smaller and smaller windows."""
-    proxy = make_proxy(broker.url)
+    proxy = make_proxy(broker.url, {"drain.nack_limit": 1})
     with RawClient(proxy.port) as client:
         client.open_channel(confirms=True)
         broker.down()
