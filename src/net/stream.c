@@ -16,9 +16,8 @@ enum {
 
 /* ---- what all streams share ---- */
 
-static void on_prepare(uv_prepare_t *handle)
+void net_flush(struct net *net)
 {
-    struct net *net = handle->data;
     /* A flush may report an error to an owner who closes other streams: always take the first. */
     struct list *node;
     while ((node = list_first(&net->unflushed)) != NULL) {
@@ -31,15 +30,10 @@ void net_init(struct net *net, uv_loop_t *loop)
 {
     *net = (struct net){.loop = loop};
     list_init(&net->unflushed);
-    ENSURE(uv_prepare_init(loop, &net->flush_before_poll) == 0);
-    net->flush_before_poll.data = net;
-    ENSURE(uv_prepare_start(&net->flush_before_poll, on_prepare) == 0);
-    uv_unref((uv_handle_t *)&net->flush_before_poll);
 }
 
 void net_close(struct net *net)
 {
-    uv_close((uv_handle_t *)&net->flush_before_poll, NULL);
     if (net->read_slab)
         slab_unref(net->read_slab);
     if (net->write_slab)

@@ -8,7 +8,7 @@
  * stream_expect how long the unit it waits for is. Spans it keeps hold the slab.
  *
  * Writing. stream_write_span queues bytes by reference, stream_write_copy by value; both are sent
- * together at the end of the loop's iteration. The queue has no limit of its own: above
+ * together by net_flush. The queue has no limit of its own: above
  * STREAM_HIGH_BYTES stream_is_full says so, the owner stops producing, and on_writable is called
  * when the queue has fallen below STREAM_LOW_BYTES.
  *
@@ -33,7 +33,6 @@ enum { STREAM_HIGH_BYTES = 1024 * 1024, STREAM_LOW_BYTES = 256 * 1024 };
 /* What all streams of a loop share. */
 struct net {
     uv_loop_t *loop;
-    uv_prepare_t flush_before_poll;
     struct slab *read_slab;  /* where small reads land */
     struct slab *write_slab; /* where copied bytes are gathered */
     uint8_t *cipher;         /* CIPHER_BYTES for what was read and is not decrypted yet; or NULL */
@@ -82,8 +81,11 @@ struct stream {
 };
 
 void net_init(struct net *, uv_loop_t *);
-/* Closes the loop's handle and drops the shared slabs; the loop has to run once more. */
+/* Drops the shared slabs. */
 void net_close(struct net *);
+/* Writes what was queued since the last time, as far as sockets take it. Its owner calls it before
+ * the loop polls, and again if the events of that have queued more. */
+void net_flush(struct net *);
 
 /* Prepares a stream in the owner's memory; from now on it must be closed. */
 void stream_init(struct stream *, struct net *, const struct stream_handler *);

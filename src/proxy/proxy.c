@@ -28,14 +28,47 @@ enum { LEAVE_MS = 1000 };
 
 /* ---- each turn of the loop ---- */
 
-static void on_before_poll(uv_prepare_t *handle)
+/* Who may go on does, and what events and that have produced goes out: confirms to clients, jobs to
+ * the spooler, bytes to the sockets. */
+static void run_round(struct proxy *proxy)
 {
-    struct proxy *proxy = handle->data;
     memory_limit_look(proxy);
     pool_run_wakes(proxy);
     struct list *node;
     while ((node = list_first(&proxy->acking)) != NULL)
         channel_flush_acks(LIST_ENTRY(node, struct channel, ack_node));
+    if (proxy->spooler)
+        spooler_hand_over(proxy->spooler);
+    net_flush(&proxy->net);
+}
+
+/* A flush tells of sockets that take bytes again, and of those that have failed: somebody may go
+ * on, and something may have to be stored. */
+static bool is_work_left(const struct proxy *proxy)
+{
+    return !list_empty(&proxy->waking) || !list_empty(&proxy->acking) ||
+           !list_empty(&proxy->net.unflushed) ||
+           (proxy->spooler && spooler_gathers(proxy->spooler));
+}
+
+static void on_not_done(uv_idle_t *handle)
+{
+    (void)handle; /* it is enough that the loop does not wait */
+}
+
+/* Nothing that can be done now waits for the next event. Who could go on for ever gives way to the
+ * others' events after some rounds. */
+static void on_before_poll(uv_prepare_t *handle)
+{
+    struct proxy *proxy = handle->data;
+    unsigned rounds = 0;
+    do
+        run_round(proxy);
+    while (is_work_left(proxy) && ++rounds < PROXY_ROUNDS_MAX);
+    if (is_work_left(proxy))
+        uv_idle_start(&proxy->not_done, on_not_done);
+    else
+        uv_idle_stop(&proxy->not_done);
 }
 
 /* Who is held because the spool has no room, or because others have filled the way to it, is told
@@ -187,10 +220,11 @@ static void advance_end(struct proxy *proxy)
             return;
         close_handle((uv_handle_t *)&proxy->tick);
         close_handle((uv_handle_t *)&proxy->before_poll);
-        if (!uv_is_closing((uv_handle_t *)&proxy->net.flush_before_poll))
-            net_close(&proxy->net);
+        close_handle((uv_handle_t *)&proxy->not_done);
     }
 }
+
+static void on_tick(uv_timer_t *timer);
 
 static void stop(struct proxy *proxy)
 {
@@ -202,6 +236,7 @@ static void stop(struct proxy *proxy)
     close_handle((uv_handle_t *)&proxy->tls.tcp);
     for (struct list *n = proxy->clients.next; n != &proxy->clients; n = n->next)
         stream_pause(&LIST_ENTRY(n, struct client, node)->stream);
+    uv_timer_start(&proxy->tick, on_tick, PROXY_TICK_MS, PROXY_TICK_MS); /* a test's is longer */
     advance_end(proxy);
 }
 
@@ -214,6 +249,20 @@ static void on_stop_signal(uv_signal_t *handle, int signal)
     else if (proxy->stage != PROXY_CLOSING)
         begin_closing(proxy); /* a second one: at once */
 }
+
+#ifdef AMQPBUF_CRASH_POINTS
+/* AMQPBUF_TEST_TICK_MS is another one: a long one shows who waits for the tick alone. */
+static uint64_t tick_ms(void)
+{
+    const char *given = getenv("AMQPBUF_TEST_TICK_MS");
+    return given ? strtoull(given, NULL, 10) : PROXY_TICK_MS;
+}
+#else
+static uint64_t tick_ms(void)
+{
+    return PROXY_TICK_MS;
+}
+#endif
 
 static void on_tick(uv_timer_t *timer)
 {
@@ -334,6 +383,7 @@ static void init_handles(struct proxy *proxy)
     listener_init(&proxy->tls, proxy, true);
     ENSURE(uv_timer_init(&proxy->loop, &proxy->tick) == 0);
     ENSURE(uv_prepare_init(&proxy->loop, &proxy->before_poll) == 0);
+    ENSURE(uv_idle_init(&proxy->loop, &proxy->not_done) == 0);
     ENSURE(uv_signal_init(&proxy->loop, &proxy->sigterm) == 0);
     ENSURE(uv_signal_init(&proxy->loop, &proxy->sigint) == 0);
     ENSURE(uv_signal_init(&proxy->loop, &proxy->sighup) == 0);
@@ -361,10 +411,8 @@ static bool start(struct proxy *proxy)
         !proxy->side->open(proxy, &proxy->side_self) || !listener_start(&proxy->tls) ||
         !listener_start(&proxy->plain))
         return false;
-    /* Prepare callbacks run in the reverse order of their start: wakes first, then what they have
-     * produced is handed to the spooler and written to the sockets. */
     uv_prepare_start(&proxy->before_poll, on_before_poll);
-    uv_timer_start(&proxy->tick, on_tick, PROXY_TICK_MS, PROXY_TICK_MS);
+    uv_timer_start(&proxy->tick, on_tick, tick_ms(), tick_ms());
     connect_pools(proxy);
     service_ready();
     return true;
@@ -373,6 +421,7 @@ static bool start(struct proxy *proxy)
 static void deinit(struct proxy *proxy)
 {
     ENSURE(uv_loop_close(&proxy->loop) == 0);
+    net_close(&proxy->net);
     targets_deinit(&proxy->targets);
     broker_deinit(&proxy->broker);
     certificates_free(proxy);

@@ -55,6 +55,7 @@ struct proxy {
     uv_timer_t tick;
     uv_signal_t sigterm, sigint, sighup;
     uv_prepare_t before_poll;
+    uv_idle_t not_done; /* active: the loop only looks at its events, it does not wait for them */
     uint64_t cleanup_due_ms;
 
     struct list clients, upstreams, pools, queues;
@@ -65,7 +66,7 @@ struct proxy {
     uint64_t next_stamp;  /* order of what was sent upstream */
 };
 
-enum { PROXY_TICK_MS = 250 };
+enum { PROXY_TICK_MS = 250, PROXY_ROUNDS_MAX = 16 };
 
 /* Runs until it is told to end; `sources` are read again on SIGHUP. Returns the exit status. */
 int proxy_run(struct config *config, const struct config_sources *sources,

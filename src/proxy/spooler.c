@@ -12,7 +12,7 @@
 #include "spool/credential.h"
 #include "spool/store.h"
 
-/* Happy path: spooler_post gathers jobs in `outgoing`; before the loop polls they go to the inbox.
+/* Happy path: spooler_post gathers jobs in `outgoing`; spooler_hand_over moves them to the inbox.
  * The thread takes all of it, writes in one transaction, commits (fdatasync), then runs the reads,
  * and posts the jobs back. */
 
@@ -26,7 +26,6 @@ struct spooler {
     uv_thread_t thread;
     struct inbox inbox;
     struct outbox outbox;
-    uv_prepare_t hand_over;
     struct mail_chain outgoing;
     uint64_t pending, pending_bytes;
 
@@ -39,7 +38,6 @@ struct spooler {
 
     void (*on_closed)(void *arg);
     void *on_closed_arg;
-    unsigned open_handles;
 };
 
 /* ---- the thread ---- */
@@ -152,11 +150,15 @@ static void on_mail(struct outbox *outbox, struct mail_chain *chain)
     }
 }
 
-static void on_prepare(uv_prepare_t *handle)
+void spooler_hand_over(struct spooler *sp)
 {
-    struct spooler *sp = handle->data;
     if (sp->outgoing.first)
         inbox_post(&sp->inbox, &sp->outgoing);
+}
+
+bool spooler_gathers(const struct spooler *sp)
+{
+    return sp->outgoing.first;
 }
 
 void spooler_configure(struct spooler *sp, const struct config *config)
@@ -285,19 +287,13 @@ struct spooler *spooler_open(uv_loop_t *loop, const struct config *config,
     sp->worked = true;
     inbox_init(&sp->inbox);
     outbox_init(&sp->outbox, loop, on_mail, sp);
-    ENSURE(uv_prepare_init(loop, &sp->hand_over) == 0);
-    sp->hand_over.data = sp;
-    ENSURE(uv_prepare_start(&sp->hand_over, on_prepare) == 0);
     ENSURE(uv_thread_create(&sp->thread, thread_main, sp) == 0);
     return sp;
 }
 
 static void on_handle_closed(uv_handle_t *handle)
 {
-    struct spooler *sp =
-        handle->type == UV_ASYNC ? ((struct outbox *)handle->data)->owner : handle->data;
-    if (--sp->open_handles > 0)
-        return;
+    struct spooler *sp = ((struct outbox *)handle->data)->owner;
     sp->on_closed(sp->on_closed_arg);
     spool_gauges_deinit(&sp->work.gauges);
     free_spooler(sp);
@@ -311,8 +307,6 @@ void spooler_close(struct spooler *sp, void (*on_closed)(void *arg), void *arg)
         inbox_post(&sp->inbox, &sp->outgoing);
     inbox_close(&sp->inbox);
     uv_thread_join(&sp->thread);
-    sp->open_handles = 2;
     outbox_close(&sp->outbox, on_handle_closed);
     inbox_deinit(&sp->inbox);
-    uv_close((uv_handle_t *)&sp->hand_over, on_handle_closed);
 }

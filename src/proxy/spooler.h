@@ -36,8 +36,12 @@ void spooler_configure(struct spooler *, const struct config *);
 /* Runs what was posted, stops the thread, closes the store, then calls on_closed from the loop. */
 void spooler_close(struct spooler *, void (*on_closed)(void *arg), void *arg);
 
-/* Queues a job; all jobs of one iteration of the loop are handed over together. */
+/* Queues a job; all that were queued are handed over together. */
 void spooler_post(struct spooler *, struct job *);
+/* Gives the thread what was queued; before the loop polls. */
+void spooler_hand_over(struct spooler *);
+/* True if something is queued that has not been handed over. */
+bool spooler_gathers(const struct spooler *);
 /* True while so much waits for the disk that publishers should be held. */
 bool spooler_is_full(const struct spooler *);
 /* False while a message of ordinary size would not find room in the spool, or writing fails: as of

@@ -30,6 +30,7 @@ struct peer {
 
 static uv_loop_t loop;
 static struct net net;
+static uv_prepare_t before_poll;
 static struct peer peers[STREAMS];
 
 static void on_data(struct stream *stream)
@@ -98,20 +99,30 @@ static void close_peer(struct peer *peer)
     close(peer->fd);
 }
 
+static void on_before_poll(uv_prepare_t *handle)
+{
+    (void)handle;
+    net_flush(&net);
+}
+
 static int setup(void **state)
 {
     (void)state;
     assert_int_equal(uv_loop_init(&loop), 0);
     net_init(&net, &loop);
+    assert_int_equal(uv_prepare_init(&loop, &before_poll), 0);
+    assert_int_equal(uv_prepare_start(&before_poll, on_before_poll), 0);
+    uv_unref((uv_handle_t *)&before_poll);
     return 0;
 }
 
 static int teardown(void **state)
 {
     (void)state;
-    net_close(&net);
+    uv_close((uv_handle_t *)&before_poll, NULL);
     uv_run(&loop, UV_RUN_DEFAULT);
     assert_int_equal(uv_loop_close(&loop), 0);
+    net_close(&net);
     slab_trim();
     return 0;
 }
