@@ -12,6 +12,7 @@ enum {
     IOV_BATCH = 128,
     CIPHER_BYTES = 64 * 1024, /* read at once, and encrypted at once */
     TLS_RECORD_BYTES = 16 * 1024,
+    REST_MS = 250, /* without a byte: buffers are given back */
 };
 
 /* ---- what all streams share ---- */
@@ -203,7 +204,7 @@ size_t stream_held_bytes(const struct stream *s)
     size_t held = slab_share(s->in);
     for (uint32_t i = 0; i < s->out_count; i++)
         held += slab_share(s->out[(s->out_first + i) & (s->out_capacity - 1)].slab);
-    return held;
+    return s->tls ? held + tls_held_bytes(s->tls) : held;
 }
 
 uint8_t *stream_input(const struct stream *s, size_t *len)
@@ -472,6 +473,14 @@ void stream_flush(struct stream *s)
         s->writing = true;
     }
     tell_writable(s);
+}
+
+void stream_rest(struct stream *s)
+{
+    uint64_t now = uv_now(s->net->loop);
+    if (s->tls && !s->writing && !s->closing && now - s->last_read_ms >= REST_MS &&
+        now - s->last_write_ms >= REST_MS)
+        tls_trim(s->tls);
 }
 
 /* ---- life ---- */

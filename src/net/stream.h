@@ -108,8 +108,10 @@ void stream_resume(struct stream *); /* reads again; does not call on_data for w
 /* Memory too short for the queue aborts: spans are small. */
 void stream_write_span(struct stream *, struct slab *, uint8_t *at, size_t len);
 void stream_write_copy(struct stream *, const void *bytes, size_t len);
-/* The stream's part in the slabs that hold its input and its output. */
+/* The stream's part in the slabs that hold its input and its output, and the buffers of TLS. */
 size_t stream_held_bytes(const struct stream *);
+/* To be called now and then: gives back the buffers of a stream on which nothing happens. */
+void stream_rest(struct stream *);
 /* Sends now what the socket takes. Errors come through on_end later. */
 void stream_flush(struct stream *);
 

@@ -16,9 +16,12 @@ struct tls_context {
     bool is_server;
 };
 
+enum { KEPT_BYTES = 4096 }; /* of a buffer that has nothing in it */
+
 struct tls {
     SSL *ssl;
     BIO *in, *out; /* owned by ssl */
+    size_t held;   /* bytes that the two have room for */
     bool failed;
     char why[160];
 };
@@ -106,6 +109,26 @@ void tls_context_free(struct tls_context *context)
 
 /* ---- a session ---- */
 
+static size_t held_bytes; /* by all sessions; the loop's thread alone */
+
+static size_t capacity_of(BIO *bio)
+{
+    BUF_MEM *memory;
+    return BIO_get_mem_ptr(bio, &memory) == 1 ? memory->max : 0;
+}
+
+static void count_held(struct tls *t)
+{
+    held_bytes -= t->held;
+    t->held = capacity_of(t->in) + capacity_of(t->out);
+    held_bytes += t->held;
+}
+
+size_t tls_held_bytes(const struct tls *t)
+{
+    return t ? t->held : held_bytes;
+}
+
 /* The certificate has to be this host's; a name is also told to the server (RFC 6066, 3). */
 static void expect_host(SSL *ssl, const char *host)
 {
@@ -144,6 +167,7 @@ void tls_free(struct tls *t)
 {
     if (!t)
         return;
+    held_bytes -= t->held;
     SSL_free(t->ssl);
     free(t);
 }
@@ -186,6 +210,7 @@ void tls_begin(struct tls *t)
 void tls_feed(struct tls *t, const void *bytes, size_t len)
 {
     ENSURE(BIO_write(t->in, bytes, (int)len) == (int)len);
+    count_held(t);
 }
 
 int tls_read(struct tls *t, void *out, size_t size)
@@ -201,7 +226,9 @@ int tls_write(struct tls *t, const void *bytes, size_t len)
     if (t->failed)
         return TLS_FAILED;
     ERR_clear_error();
-    return result_of(t, SSL_write(t->ssl, bytes, (int)len));
+    int n = result_of(t, SSL_write(t->ssl, bytes, (int)len));
+    count_held(t);
+    return n;
 }
 
 void tls_shutdown(struct tls *t)
@@ -228,6 +255,24 @@ void tls_sent(struct tls *t, size_t len)
         ENSURE(n > 0);
         len -= (size_t)n;
     }
+}
+
+/* A memory BIO keeps the largest size that it ever had. */
+static BIO *smaller(BIO *bio)
+{
+    BUF_MEM *memory;
+    bool idle = BIO_get_mem_ptr(bio, &memory) == 1 && memory->length == 0;
+    return idle && memory->max > KEPT_BYTES ? BIO_new(BIO_s_mem()) : NULL;
+}
+
+void tls_trim(struct tls *t)
+{
+    BIO *in = smaller(t->in), *out = smaller(t->out);
+    if (in)
+        SSL_set0_rbio(t->ssl, t->in = in);
+    if (out)
+        SSL_set0_wbio(t->ssl, t->out = out);
+    count_held(t);
 }
 
 const char *tls_why(const struct tls *t)

@@ -125,6 +125,7 @@ void client_add_channel(struct client *c, struct channel *ch)
     }
     c->channels[ch->number] = ch;
     c->channel_count++;
+    c->proxy->counters.channels++;
 }
 
 void client_remove_channel(struct client *c, struct channel *ch)
@@ -132,6 +133,7 @@ void client_remove_channel(struct client *c, struct channel *ch)
     ENSURE(c->channels[ch->number] == ch);
     c->channels[ch->number] = NULL;
     c->channel_count--;
+    c->proxy->counters.channels--;
 }
 
 /* ---- closing as the client asked ---- */
@@ -516,6 +518,7 @@ void client_tick(struct client *c, uint64_t now_ms)
         client_close(c, c->state < CLIENT_OPEN ? "listen.handshake_timeout" : "no close-ok");
         return;
     }
+    stream_rest(&c->stream);
     if (c->heartbeat_ms == 0 || c->state < CLIENT_LOGIN || c->state > CLIENT_SETTLING)
         return;
     if (now_ms - c->stream.last_write_ms >= c->heartbeat_ms / 2 && c->stream.out_count == 0)

@@ -16,6 +16,7 @@ struct counted_code {
 
 struct counters {
     uint64_t clients, upstreams; /* connections that are open now */
+    uint64_t channels;           /* of clients, open now */
     uint64_t forwarded, spooled, drained;
     uint64_t queue_full, login_refused;
     struct counted_code rejected[COUNTED_CODES_MAX];

@@ -5,6 +5,7 @@
 #include "base/assert.h"
 #include "base/log.h"
 #include "base/slab.h"
+#include "net/tls.h"
 #include "proxy/channel.h"
 #include "proxy/client.h"
 #include "proxy/job.h"
@@ -21,11 +22,22 @@ static uint64_t limit_of(const struct proxy *proxy)
     return proxy->config->listen.max_memory_bytes;
 }
 
+/* What is kept of a channel: itself, its place among the others, and a handle. */
+static size_t channel_bytes(uint64_t count)
+{
+    return count * (sizeof(struct channel) + 6 * sizeof(void *));
+}
+
+uint64_t memory_limit_used(const struct proxy *proxy)
+{
+    return slab_live_bytes() + tls_held_bytes(NULL) + channel_bytes(proxy->counters.channels);
+}
+
 bool memory_limit_reached(struct proxy *proxy)
 {
-    if (!proxy->memory_is_short && slab_live_bytes() >= limit_of(proxy)) {
+    if (!proxy->memory_is_short && memory_limit_used(proxy) >= limit_of(proxy)) {
         proxy->memory_is_short = true;
-        LOG_OFTEN(LOG_WARN, "memory_short", LOG_N("bytes", slab_live_bytes()),
+        LOG_OFTEN(LOG_WARN, "memory_short", LOG_N("bytes", memory_limit_used(proxy)),
                   LOG_N("clients", proxy->counters.clients));
     }
     return proxy->memory_is_short;
@@ -33,7 +45,7 @@ bool memory_limit_reached(struct proxy *proxy)
 
 static size_t unfinished_bytes(const struct client *client)
 {
-    size_t bytes = stream_held_bytes(&client->stream);
+    size_t bytes = stream_held_bytes(&client->stream) + channel_bytes(client->channel_count);
     for (uint32_t i = 0; i < client->channels_capacity; i++) {
         const struct channel *ch = client->channels[i];
         if (!ch)
@@ -88,7 +100,7 @@ void memory_limit_look(struct proxy *proxy)
     if (!memory_limit_reached(proxy))
         return;
     refuse_who_hold_most(proxy); /* also just below it: nobody else may be left to end the wait */
-    if (slab_live_bytes() > limit_of(proxy) - limit_of(proxy) / 8)
+    if (memory_limit_used(proxy) > limit_of(proxy) - limit_of(proxy) / 8)
         return;
     proxy->memory_is_short = false;
     for (struct list *n = proxy->pools.next; n != &proxy->pools; n = n->next)

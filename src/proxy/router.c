@@ -342,6 +342,9 @@ static enum route route_decoded(struct channel *ch, struct slab *slab, const str
     if (tx_here || (pool->state == POOL_OFFLINE && !has_own_way(ch->client, method, decoded))) {
         if (!spool_is_usable(pool))
             return refuse_offline(ch);
+        if (!tx_here &&
+            (spooler_is_full(pool->proxy->spooler) || memory_limit_reached(pool->proxy)))
+            return ROUTE_HELD;
         offline_method(ch, frame->payload, frame->payload_len, method);
         return ROUTE_DONE;
     }

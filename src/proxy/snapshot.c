@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #include "base/assert.h"
-#include "base/slab.h"
+#include "proxy/memory_limit.h"
 #include "proxy/pool.h"
 #include "proxy/proxy.h"
 #include "proxy/queue.h"
@@ -87,7 +87,7 @@ void snapshot_take(struct snapshot *s, struct proxy *proxy)
 {
     *s = (struct snapshot){.counters = proxy->counters,
                            .queue_max = proxy->config->pool.publish_buffer_size,
-                           .memory_bytes = slab_live_bytes(),
+                           .memory_bytes = memory_limit_used(proxy),
                            .memory_max = proxy->config->listen.max_memory_bytes};
     if (proxy->spooler)
         spooler_view(proxy->spooler, &s->spool);

@@ -549,6 +549,7 @@ void upstream_tick(struct upstream *u, uint64_t now_ms)
             next_address(u);
         return;
     }
+    stream_rest(&u->stream);
     if (u->heartbeat_ms == 0)
         return;
     if (now_ms - u->stream.last_write_ms >= u->heartbeat_ms / 2 && u->stream.out_count == 0)
