@@ -11,6 +11,7 @@
 #include "proxy/channel.h"
 #include "proxy/failover.h"
 #include "proxy/handshake.h"
+#include "proxy/login.h"
 #include "proxy/pool.h"
 #include "proxy/proxy.h"
 #include "proxy/queue.h"
@@ -51,6 +52,7 @@ static void release_upstreams(struct client *c)
 static void leave_pool(struct client *c)
 {
     struct pool *pool = c->pool;
+    login_leave(c);
     list_remove(&c->pool_node);
     c->held = false;
     if (!pool)
@@ -68,14 +70,21 @@ static void on_closed(struct stream *stream)
     list_remove(&c->node);
     c->proxy->counters.clients--;
     handles_remove(c->handle);
-    if (c->password)
-        credential_wipe(c->password, strlen(c->password));
+    client_forget_password(c);
+    identity_clear(&c->identity);
     free(c->user);
-    free(c->password);
     free(c->vhost);
     free(c->properties);
     free(c->channels);
     free(c);
+}
+
+void client_forget_password(struct client *c)
+{
+    if (c->password)
+        credential_wipe(c->password, strlen(c->password));
+    free(c->password);
+    c->password = NULL;
 }
 
 void client_close(struct client *c, const char *reason)
@@ -247,6 +256,11 @@ static void closing_frame(struct client *c, const struct frame *frame)
     c->deadline_ms = proxy_now(c->proxy) + CLOSE_TIMEOUT_MS;
 }
 
+static bool is_being_decided(const struct client *c)
+{
+    return c->state == CLIENT_PROVING || c->state == CLIENT_LOGIN;
+}
+
 /* False: the frame has to wait. */
 static bool take_frame(struct client *c, const struct frame *frame)
 {
@@ -260,8 +274,8 @@ static bool take_frame(struct client *c, const struct frame *frame)
         return true;
     }
     if (c->state != CLIENT_OPEN) {
-        if (c->state == CLIENT_LOGIN && frame->type == FRAME_METHOD)
-            return false; /* sent ahead of open-ok: looked at after it */
+        if (is_being_decided(c) && frame->type == FRAME_METHOD)
+            return false; /* sent ahead of tune or open-ok: looked at after it */
         handshake_method(c, frame);
         return true;
     }
@@ -329,7 +343,7 @@ static bool step(struct client *c)
     switch (result) {
     case FRAME_COMPLETE:
         if (!take_frame(c, &frame)) {
-            if (c->state == CLIENT_LOGIN)
+            if (is_being_decided(c))
                 stream_pause(&c->stream);
             return false;
         }
@@ -451,7 +465,7 @@ void client_accept(struct proxy *proxy, uv_stream_t *listener, struct tls_contex
     c->proxy = proxy;
     c->id = ++proxy->next_id;
     c->handle = handles_add(c);
-    c->frame_max = FRAME_MIN_SIZE; /* until tuned (4.2.3) */
+    c->frame_max = HANDSHAKE_FRAME_MAX;
     c->deadline_ms = proxy_now(proxy) + proxy->config->listen.handshake_timeout_ms;
     list_init(&c->pool_node);
     list_append(&proxy->clients, &c->node);
@@ -479,6 +493,11 @@ void client_admit(struct client *c)
     c->deadline_ms = 0;
     amqp_connection_open_ok_t ok = {.known_hosts = amqp_empty_bytes};
     wire_send(&c->stream, 0, AMQP_CONNECTION_OPEN_OK_METHOD, &ok);
+    client_go_on(c);
+}
+
+void client_go_on(struct client *c)
+{
     stream_resume(&c->stream);
     process(c);
 }
@@ -606,7 +625,7 @@ static const struct upstream_events own_events = {
 void client_dial_own(struct client *c)
 {
     struct pool *pool = c->pool;
-    c->own = upstream_dial(c->proxy, pool->user, pool->password, pool->vhost, c->properties,
+    c->own = upstream_dial(c->proxy, pool->dial_user, pool->password, pool->vhost, c->properties,
                            c->properties_len, &own_events, c);
     c->own_is_open = false;
 }

@@ -8,6 +8,7 @@
 #include "amqp/method.h"
 #include "base/list.h"
 #include "net/stream.h"
+#include "proxy/identity.h"
 
 struct proxy;
 struct tls_context;
@@ -19,9 +20,10 @@ struct upstream_end;
 enum client_state {
     CLIENT_HEADER,  /* waits for the protocol header */
     CLIENT_START,   /* connection.start sent */
+    CLIENT_PROVING, /* start-ok came; RabbitMQ is being asked about user and password */
     CLIENT_TUNE,    /* connection.tune sent */
     CLIENT_OPENING, /* tune-ok came, waits for connection.open */
-    CLIENT_LOGIN,   /* connection.open came; RabbitMQ is being asked */
+    CLIENT_LOGIN,   /* connection.open came; RabbitMQ is being asked about the vhost */
     CLIENT_OPEN,
     CLIENT_SETTLING, /* it sent connection.close; the answer waits for its publishes to be safe */
     CLIENT_REFUSED,  /* connection.close sent to it; waits for close-ok */
@@ -38,15 +40,18 @@ struct client {
     uint64_t handle;
     char peer[64]; /* address and port, for the log */
 
-    struct pool *pool;     /* from connection.open on */
-    struct list pool_node; /* in pool->waiting or pool->held */
+    struct pool *pool;       /* from the decision about connection.open on */
+    struct attempt *attempt; /* that it waits for, before that */
+    struct list pool_node;   /* in the attempt's clients, pool->waiting or pool->held */
     bool held;
     bool processing;
 
     char *user, *password, *vhost; /* password only until the login is decided */
+    struct identity identity;      /* of user and password */
     uint8_t *properties;           /* client-properties as on the wire */
     size_t properties_len;
     bool can_be_blocked; /* has the capability connection.blocked */
+    bool can_be_refused; /* has the capability authentication_failure_close */
     bool told_blocked;
     bool asks_secret; /* its connection.update-secret waits for an answer */
     uint32_t frame_max;
@@ -72,6 +77,9 @@ void client_close(struct client *, const char *reason);
 void client_refuse(struct client *, uint16_t code, const char *text, amqp_method_number_t cause);
 /* Answers connection.open. */
 void client_admit(struct client *);
+/* Takes the frames that have waited. */
+void client_go_on(struct client *);
+void client_forget_password(struct client *);
 /* Stops reading until client_retry; may be called twice. */
 void client_hold(struct client *);
 void client_retry(struct client *);

@@ -9,13 +9,13 @@
 #include "base/log.h"
 #include "proxy/capability.h"
 #include "proxy/client.h"
-#include "proxy/pool.h"
+#include "proxy/login.h"
 #include "proxy/proxy.h"
 #include "proxy/wire_out.h"
-#include "spool/credential.h"
 
-/* Happy path: header, start / start-ok, tune / tune-ok, open; then the pool decides the login.
- * What RabbitMQ would refuse is refused with its code; the login itself is RabbitMQ's to judge. */
+/* Happy path: header, start / start-ok, the login is proven, tune / tune-ok, open, the vhost is
+ * opened, open-ok. What RabbitMQ would refuse is refused with its code, and where it would; the
+ * login itself is RabbitMQ's to judge (login.h). */
 
 /* connection.start is written by hand: server-properties are RabbitMQ's own bytes. */
 static void send_start(struct client *c)
@@ -126,6 +126,15 @@ static void send_tune(struct client *c)
     c->state = CLIENT_TUNE;
 }
 
+/* RabbitMQ is asked within upstream.connect_timeout for each broker, and once more for the turn. */
+static void await_decision(struct client *c, enum client_state state)
+{
+    const struct config *config = c->proxy->config;
+    c->state = state;
+    c->deadline_ms = proxy_now(c->proxy) + config->listen.handshake_timeout_ms +
+                     (uint64_t)config->upstream.connect_timeout_ms * (c->proxy->targets.count + 1);
+}
+
 static void on_start_ok(struct client *c, const struct frame *frame,
                         const amqp_connection_start_ok_t *m)
 {
@@ -148,7 +157,29 @@ static void on_start_ok(struct client *c, const struct frame *frame,
     ENSURE(c->properties);
     memcpy(c->properties, frame->payload + 4, c->properties_len);
     c->can_be_blocked = capability_find(&m->client_properties, "connection.blocked");
+    c->can_be_refused = capability_find(&m->client_properties, "authentication_failure_close");
+    identity_init(&c->identity, c->user, c->password);
+    await_decision(c, CLIENT_PROVING);
+    login_begin(c);
+}
+
+void handshake_proven(struct client *c)
+{
+    ENSURE(c->state == CLIENT_PROVING);
+    c->deadline_ms = proxy_now(c->proxy) + c->proxy->config->listen.handshake_timeout_ms;
     send_tune(c);
+    client_go_on(c);
+}
+
+/* Who does not know that connection.close may come here sees the end of the connection, as from
+ * RabbitMQ. */
+void handshake_refuse(struct client *c, uint16_t code, const char *text)
+{
+    ENSURE(c->state == CLIENT_PROVING);
+    if (c->can_be_refused)
+        client_refuse(c, code, text, 0);
+    else
+        client_close(c, text);
 }
 
 static void on_tune_ok(struct client *c, const amqp_connection_tune_ok_t *m)
@@ -187,18 +218,8 @@ static void on_open(struct client *c, const amqp_connection_open_t *m)
                       AMQP_CONNECTION_OPEN_METHOD);
         return;
     }
-    struct pool *pool = pool_find(c->proxy, c->user, c->password, c->vhost);
-    if (!pool)
-        pool = pool_new(c->proxy, c->user, c->password, c->vhost, LOGIN_UNKNOWN);
-    credential_wipe(c->password, strlen(c->password));
-    free(c->password);
-    c->password = NULL;
-    c->state = CLIENT_LOGIN;
-    c->deadline_ms = 0; /* bounded by upstream.connect_timeout from here on */
-    c->pool = pool;
-    pool->client_count++;
-    list_append(&pool->waiting, &c->pool_node);
-    pool_login_client(pool, c);
+    await_decision(c, CLIENT_LOGIN);
+    login_enter(c);
 }
 
 void handshake_method(struct client *c, const struct frame *frame)

@@ -99,14 +99,20 @@ void pool_run_wakes(struct proxy *proxy)
     }
 }
 
+static void note_trouble(struct pool *pool, const char *text)
+{
+    snprintf(pool->trouble, sizeof pool->trouble, "%.*s", (int)sizeof pool->trouble - 1, text);
+}
+
 /* ---- dialing ---- */
 
 static const struct upstream_events events;
+static void store_login(struct pool *pool);
 
 static void dial_with(struct pool *pool, const char *password)
 {
     struct upstream *u =
-        upstream_dial(pool->proxy, pool->user, password, pool->vhost, NULL, 0, &events, pool);
+        upstream_dial(pool->proxy, pool->dial_user, password, pool->vhost, NULL, 0, &events, pool);
     pool->dialing++;
     list_append(&pool->upstreams, &u->owner_node);
 }
@@ -204,6 +210,130 @@ static void refuse_secret(struct pool *pool, const struct upstream *u,
         decide_secret(pool, false);
     }
     pool_connect(pool);
+}
+
+/* ---- what it knows ---- */
+
+/* For so long a password that is not the pool's own is good without asking RabbitMQ again. */
+enum { OTHER_SECRET_FRESH_MS = 60000 };
+
+static bool is_secret(const char *a, const char *b)
+{
+    return credential_equal((const uint8_t *)a, strlen(a), (const uint8_t *)b, strlen(b));
+}
+
+static struct other_secret *find_other(struct pool *pool, const char *password)
+{
+    for (unsigned i = 0; i < OTHER_SECRETS; i++)
+        if (pool->others[i].password && is_secret(pool->others[i].password, password))
+            return &pool->others[i];
+    return NULL;
+}
+
+static void wipe_other(struct pool *pool, const char *password)
+{
+    struct other_secret *other = find_other(pool, password);
+    if (other)
+        wipe(&other->password);
+}
+
+static bool is_of(const struct pool *pool, const struct identity *id, const char *vhost)
+{
+    return (!vhost || strcmp(pool->vhost, vhost) == 0) && pool->rights == id->rights &&
+           strcmp(pool->user, id->name) == 0;
+}
+
+bool pool_vouches(struct pool *pool, const struct identity *id, const char *password)
+{
+    if (pool->login != LOGIN_PROVEN || identity_has_expired(id) || !pool_is_connected(pool))
+        return false;
+    const struct other_secret *other = find_other(pool, password);
+    return is_secret(pool->password, password) ||
+           (other && proxy_now(pool->proxy) - other->proven_ms < OTHER_SECRET_FRESH_MS);
+}
+
+struct pool *pool_find(struct proxy *proxy, const struct identity *id, const char *password,
+                       const char *vhost)
+{
+    struct pool *best = NULL;
+    for (struct list *n = proxy->pools.next; n != &proxy->pools; n = n->next) {
+        struct pool *pool = LIST_ENTRY(n, struct pool, node);
+        if (!is_of(pool, id, vhost) ||
+            !(is_secret(pool->password, password) || find_other(pool, password)))
+            continue;
+        if (pool_vouches(pool, id, password))
+            return pool;
+        if (!best || pool->login == LOGIN_PROVEN)
+            best = pool;
+    }
+    return best;
+}
+
+static void remember_other(struct pool *pool, const char *password)
+{
+    struct other_secret *other = find_other(pool, password), *oldest = pool->others;
+    for (unsigned i = 0; i < OTHER_SECRETS && !other; i++) {
+        if (!pool->others[i].password)
+            other = &pool->others[i];
+        else if (pool->others[i].proven_ms < oldest->proven_ms)
+            oldest = &pool->others[i];
+    }
+    if (!other)
+        other = oldest;
+    set_secret(&other->password, password);
+    other->proven_ms = proxy_now(pool->proxy);
+}
+
+/* The one before stays good for a while, if it was: other tokens of this login are in use too. */
+static void set_password(struct pool *pool, const struct identity *id, const char *password)
+{
+    wipe_other(pool, password);
+    if (pool->login == LOGIN_PROVEN)
+        remember_other(pool, pool->password);
+    set_secret(&pool->password, password);
+    pool->expires_s = id->expires_s;
+}
+
+static struct pool *find_login(struct proxy *proxy, const struct identity *id, const char *vhost)
+{
+    for (struct list *n = proxy->pools.next; n != &proxy->pools; n = n->next)
+        if (is_of(LIST_ENTRY(n, struct pool, node), id, vhost))
+            return LIST_ENTRY(n, struct pool, node);
+    return NULL;
+}
+
+/* The newest password is the one to dial with; of tokens the one that holds longest. */
+struct pool *pool_prove(struct proxy *proxy, const struct identity *id, const char *password,
+                        const char *vhost)
+{
+    struct pool *pool = pool_find(proxy, id, password, vhost);
+    if (!pool)
+        pool = find_login(proxy, id, vhost);
+    if (!pool)
+        pool = pool_new(proxy, id, password, vhost, LOGIN_PROVEN);
+    bool is_shorter = pool->login == LOGIN_PROVEN && id->expires_s < pool->expires_s;
+    if (!is_secret(pool->password, password) && is_shorter)
+        remember_other(pool, password);
+    else if (!is_secret(pool->password, password))
+        set_password(pool, id, password);
+    pool->login = LOGIN_PROVEN;
+    store_login(pool);
+    return pool;
+}
+
+void pool_disprove(struct proxy *proxy, const struct identity *id, const char *password,
+                   const char *vhost, const struct upstream_end *end)
+{
+    for (struct list *n = proxy->pools.next; n != &proxy->pools; n = n->next) {
+        struct pool *pool = LIST_ENTRY(n, struct pool, node);
+        if (!is_of(pool, id, vhost))
+            continue;
+        wipe_other(pool, password);
+        if (is_secret(pool->password, password) && !pool_is_connected(pool)) {
+            pool->login = LOGIN_REFUSED;
+            note_trouble(pool, end->text);
+        }
+    }
 }
 
 void pool_connect(struct pool *pool)
@@ -346,7 +476,7 @@ static void store_login(struct pool *pool)
         return;
     struct job *job = job_new(JOB_QUEUE_PUT, 0, on_login_stored, pool->handle);
     job->context = queue->handle;
-    job->put.user = strdup(pool->user);
+    job->put.user = strdup(queue->user);
     job->put.vhost = strdup(pool->vhost);
     job->put.password = strdup(pool->password);
     ENSURE(job->put.user && job->put.vhost && job->put.password);
@@ -362,32 +492,43 @@ void pool_forgotten(struct pool *pool)
         pool->login = LOGIN_UNKNOWN;
 }
 
-void pool_login_client(struct pool *pool, struct client *client)
+/* ---- the way in ---- */
+
+static void join(struct pool *pool, struct client *client)
 {
-    (void)client;
-    bool timed = uv_is_active((uv_handle_t *)&pool->retry);
+    client_forget_password(client);
+    client->pool = pool;
+    pool->client_count++;
+    list_append(&pool->waiting, &client->pool_node);
+}
+
+void pool_enter(struct pool *pool, struct client *client)
+{
+    join(pool, client);
     if (pool->storing)
         return;
-    for (struct list *n = pool->upstreams.next; n != &pool->upstreams; n = n->next)
-        if (LIST_ENTRY(n, struct upstream, owner_node)->state == UPSTREAM_OPEN) {
-            admit_waiting(pool);
-            return;
-        }
-    if (pool->login == LOGIN_REFUSED && timed)
-        uv_timer_stop(&pool->retry); /* the password may have been set right meanwhile */
-    else if (pool->unreachable && (timed || pool->dialing > 0)) {
+    if (pool_is_connected(pool)) {
+        admit_waiting(pool);
+    } else {
         decide_unreachable(pool);
-        return;
+        pool_connect(pool);
     }
-    pool_connect(pool);
+}
+
+void pool_enter_offline(struct pool *pool, struct client *client)
+{
+    join(pool, client);
+    pool->unreachable = true;
+    if (list_empty(&pool->upstreams) && !uv_is_active((uv_handle_t *)&pool->retry))
+        schedule_retry(pool);
+    /* A queue needs a login to go out with; one that is proven is not given up for it. */
+    if (pool->login == LOGIN_UNKNOWN && !pool->queue->password)
+        store_login(pool);
+    if (!pool->storing)
+        decide_unreachable(pool);
 }
 
 /* ---- what the upstreams say ---- */
-
-static void note_trouble(struct pool *pool, const char *text)
-{
-    snprintf(pool->trouble, sizeof pool->trouble, "%.*s", (int)sizeof pool->trouble - 1, text);
-}
 
 /* RabbitMQ may allow no more of them (a limit): doubling, as after an outage. */
 static void put_off_more(struct pool *pool)
@@ -398,10 +539,8 @@ static void put_off_more(struct pool *pool)
     pool->more_after_ms = proxy_now(pool->proxy) + pool->more_wait_ms;
 }
 
-static void on_open(struct upstream *u)
+static void opened(struct pool *pool, struct upstream *u)
 {
-    struct pool *pool = u->owner;
-    pool->dialing--;
     pool->tried = 0;
     pool->more_wait_ms = 0;
     pool->unreachable = false;
@@ -414,6 +553,13 @@ static void on_open(struct upstream *u)
         admit_waiting(pool);
     pool_update(pool);
     pool_wake(pool);
+}
+
+static void on_open(struct upstream *u)
+{
+    struct pool *pool = u->owner;
+    pool->dialing--;
+    opened(pool, u);
 }
 
 static void on_failed(struct upstream *u, const struct upstream_end *end)
@@ -438,15 +584,9 @@ static void on_failed(struct upstream *u, const struct upstream_end *end)
         pool->login = LOGIN_REFUSED;
         refuse_waiting(pool, end->code, end->text);
     } else {
-        if (end->refusal == REFUSAL_LIMIT && pool->login == LOGIN_UNKNOWN)
-            refuse_waiting(pool, end->code, end->text); /* RabbitMQ's words say more than ours */
         if (end->refusal == REFUSAL_NONE && dial_next_broker(pool) && !may_enter_offline(pool))
             return;
         pool->unreachable = true;
-        /* A queue needs a login to go out with; one that is proven is not given up for it. */
-        if (pool->login == LOGIN_UNKNOWN && !list_empty(&pool->waiting) && !pool->queue->password &&
-            pool->proxy->config->spool.unverified_logins == LOGINS_ACCEPT)
-            store_login(pool);
         if (!pool->storing)
             decide_unreachable(pool);
     }
@@ -509,6 +649,19 @@ static const struct upstream_events events = {
     .on_writable = on_writable,
 };
 
+void pool_adopt(struct pool *pool, struct upstream *u)
+{
+    u->owner = pool;
+    u->events = &events;
+    if (pool_is_connected(pool) || pool->proxy->stage != PROXY_RUNNING) {
+        upstream_close(u);
+        return;
+    }
+    list_append(&pool->upstreams, &u->owner_node);
+    uv_timer_stop(&pool->retry);
+    opened(pool, u);
+}
+
 struct upstream *pool_pick_upstream(struct pool *pool)
 {
     const struct config *config = pool->proxy->config;
@@ -533,29 +686,19 @@ struct upstream *pool_pick_upstream(struct pool *pool)
 
 /* ---- life ---- */
 
-struct pool *pool_find(struct proxy *proxy, const char *user, const char *password,
-                       const char *vhost)
-{
-    for (struct list *n = proxy->pools.next; n != &proxy->pools; n = n->next) {
-        struct pool *pool = LIST_ENTRY(n, struct pool, node);
-        if (strcmp(pool->user, user) == 0 && strcmp(pool->vhost, vhost) == 0 &&
-            credential_equal((const uint8_t *)pool->password, strlen(pool->password),
-                             (const uint8_t *)password, strlen(password)))
-            return pool;
-    }
-    return NULL;
-}
-
-struct pool *pool_new(struct proxy *proxy, const char *user, const char *password,
+struct pool *pool_new(struct proxy *proxy, const struct identity *id, const char *password,
                       const char *vhost, enum pool_login login)
 {
     struct pool *pool = calloc(1, sizeof *pool);
     ENSURE(pool);
     pool->proxy = proxy;
-    pool->user = strdup(user);
-    pool->password = strdup(password);
+    pool->user = strdup(id->name);
+    pool->dial_user = strdup(id->dial_user);
     pool->vhost = strdup(vhost);
-    ENSURE(pool->user && pool->password && pool->vhost);
+    ENSURE(pool->user && pool->dial_user && pool->vhost);
+    set_secret(&pool->password, password);
+    pool->rights = id->rights;
+    pool->expires_s = id->expires_s;
     pool->login = login;
     pool->handle = handles_add(pool);
     list_init(&pool->upstreams);
@@ -563,9 +706,9 @@ struct pool *pool_new(struct proxy *proxy, const char *user, const char *passwor
     list_init(&pool->held);
     list_init(&pool->wake_node);
     list_append(&proxy->pools, &pool->node);
-    pool->queue = queue_find(proxy, user, vhost);
+    pool->queue = queue_find(proxy, id->name, vhost);
     if (!pool->queue)
-        pool->queue = queue_new(proxy, user, vhost);
+        pool->queue = queue_new(proxy, id->name, id->name, vhost);
     list_append(&pool->queue->pools, &pool->queue_node);
     ENSURE(uv_timer_init(&proxy->loop, &pool->retry) == 0);
     pool->retry.data = pool;
@@ -578,7 +721,10 @@ static void on_timer_closed(uv_handle_t *handle)
     struct pool *pool = handle->data;
     wipe(&pool->password);
     wipe(&pool->secret);
+    for (unsigned i = 0; i < OTHER_SECRETS; i++)
+        wipe(&pool->others[i].password);
     free(pool->user);
+    free(pool->dial_user);
     free(pool->vhost);
     free(pool);
 }

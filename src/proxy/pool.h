@@ -1,6 +1,7 @@
 #pragma once
 
-/* What one (user, password, vhost) shares: its upstreams and its state. docs/states.md draws it. */
+/* What one login shares in a vhost: its upstreams and its state. A login is an identity and what it
+ * may do (identity.h), however its password changes. docs/states.md draws it. */
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -8,6 +9,7 @@
 #include <uv.h>
 
 #include "base/list.h"
+#include "proxy/identity.h"
 #include "proxy/upstream.h"
 
 struct client;
@@ -20,10 +22,18 @@ enum pool_state {
 };
 
 enum pool_login {
-    LOGIN_UNKNOWN, /* RabbitMQ has not been asked yet */
+    LOGIN_UNKNOWN, /* RabbitMQ has not been asked yet: of upstream.url, or unverified */
     LOGIN_PROVEN,
     LOGIN_REFUSED,
 };
+
+/* A password beside the pool's own that RabbitMQ has accepted too: the one before, other tokens. */
+struct other_secret {
+    char *password;
+    uint64_t proven_ms;
+};
+
+enum { OTHER_SECRETS = 8 };
 
 struct pool {
     struct proxy *proxy;
@@ -31,7 +41,10 @@ struct pool {
     struct list queue_node; /* in queue->pools */
     struct queue *queue;
     uint64_t handle;
-    char *user, *password, *vhost;
+    char *user, *vhost; /* `user` is the identity's name, and the queue's */
+    char *dial_user, *password;
+    uint64_t rights, expires_s; /* of the token that the password is; 0: none */
+    struct other_secret others[OTHER_SECRETS];
     char *secret; /* a client's new password, not proven yet: dialled with first; NULL: none */
     enum pool_state state;
     enum pool_login login;
@@ -45,7 +58,7 @@ struct pool {
     uv_timer_t retry;
     uint64_t backoff_ms;
     uint64_t more_after_ms, more_wait_ms; /* one upstream more than it has: not before, and why */
-    struct list waiting;                  /* clients at connection.open */
+    struct list waiting;                  /* clients whose login is being written to the spool */
     struct list held;                     /* clients whose next frame has to wait */
     struct list wake_node;                /* in proxy->waking */
     unsigned client_count;
@@ -53,15 +66,31 @@ struct pool {
     uint64_t idle_since_ms;
 };
 
-struct pool *pool_find(struct proxy *, const char *user, const char *password, const char *vhost);
+/* The pool that knows this password; the best one if there are several, which without a vhost
+ * (NULL) are those of all vhosts. */
+struct pool *pool_find(struct proxy *, const struct identity *, const char *password,
+                       const char *vhost);
 /* A pool with its queue; `login` as far as it is known. */
-struct pool *pool_new(struct proxy *, const char *user, const char *password, const char *vhost,
-                      enum pool_login login);
+struct pool *pool_new(struct proxy *, const struct identity *, const char *password,
+                      const char *vhost, enum pool_login login);
 void pool_close_all(struct proxy *);
 
-/* Decides the login of a client that waits in connection.open: calls client_admit or client_refuse
- * on it, now or later. The client must be in pool->waiting. */
-void pool_login_client(struct pool *, struct client *);
+/* True if RabbitMQ need not be asked about this password: it has accepted it, and the pool is
+ * connected. */
+bool pool_vouches(struct pool *, const struct identity *, const char *password);
+/* RabbitMQ has accepted it: the login's pool, made if there is none, with this as its password or
+ * (an older token) beside it. */
+struct pool *pool_prove(struct proxy *, const struct identity *, const char *password,
+                        const char *vhost);
+/* RabbitMQ has refused it; the vhost may be NULL: all of them. */
+void pool_disprove(struct proxy *, const struct identity *, const char *password, const char *vhost,
+                   const struct upstream_end *);
+/* Takes over an upstream that has just opened, or closes it if the pool has one. */
+void pool_adopt(struct pool *, struct upstream *);
+/* The client's login is good: admits it, once the spool remembers the login. */
+void pool_enter(struct pool *, struct client *);
+/* The same while RabbitMQ cannot be reached, also for a login that nobody has proven. */
+void pool_enter_offline(struct pool *, struct client *);
 /* Dials unless it is connected, dialing, or waiting for its next try. */
 void pool_connect(struct pool *);
 /* connection.update-secret: once RabbitMQ has accepted the new password it is the pool's. Calls

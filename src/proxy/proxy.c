@@ -146,6 +146,7 @@ static void begin_closing(struct proxy *proxy)
         if (queue->drain)
             drain_stop(queue->drain);
     }
+    logins_deinit(&proxy->logins);
     for (struct list *n = proxy->upstreams.next; n != &proxy->upstreams; n = next) {
         next = n->next;
         upstream_close(LIST_ENTRY(n, struct upstream, node));
@@ -319,7 +320,9 @@ static void on_sighup(uv_signal_t *handle, int signal)
 static void found_queue(void *arg, const struct spooler_queue *found)
 {
     struct proxy *proxy = arg;
-    struct queue *queue = queue_new(proxy, found->user, found->vhost);
+    struct identity identity;
+    identity_init(&identity, found->user, found->password ? found->password : "");
+    struct queue *queue = queue_new(proxy, found->user, identity.name, found->vhost);
     queue->id = found->id;
     queue->waiting = found->messages;
     queue->rejected = found->rejected;
@@ -327,10 +330,11 @@ static void found_queue(void *arg, const struct spooler_queue *found)
         LOG(LOG_ERROR, "login_unreadable", LOG_T("user", found->user), LOG_T("vhost", found->vhost),
             LOG_N("messages", found->messages),
             LOG_T("reason", "the credential key is not the one it was sealed with"));
-        return;
+    } else {
+        queue_set_password(queue, found->password);
+        pool_new(proxy, &identity, found->password, found->vhost, LOGIN_PROVEN);
     }
-    queue_set_password(queue, found->password);
-    pool_new(proxy, found->user, found->password, found->vhost, LOGIN_PROVEN);
+    identity_clear(&identity);
 }
 
 static bool open_spool(struct proxy *proxy)
@@ -363,10 +367,13 @@ static void connect_pools(struct proxy *proxy)
             continue;
         const char *vhost = url->vhost ? url->vhost : "/";
         const char *password = url->password ? url->password : "";
-        struct pool *pool = pool_find(proxy, url->user, password, vhost);
+        struct identity identity;
+        identity_init(&identity, url->user, password);
+        struct pool *pool = pool_find(proxy, &identity, password, vhost);
         if (!pool)
-            pool = pool_new(proxy, url->user, password, vhost, LOGIN_UNKNOWN);
+            pool = pool_new(proxy, &identity, password, vhost, LOGIN_UNKNOWN);
         pool->pinned = true;
+        identity_clear(&identity);
     }
     for (struct list *n = proxy->pools.next; n != &proxy->pools; n = n->next) {
         struct pool *pool = LIST_ENTRY(n, struct pool, node);
@@ -395,6 +402,7 @@ static void init_handles(struct proxy *proxy)
     list_init(&proxy->queues);
     list_init(&proxy->waking);
     list_init(&proxy->acking);
+    logins_init(&proxy->logins);
     broker_init(&proxy->broker);
     targets_init(&proxy->targets, proxy->config);
     srandom((unsigned)(uv_hrtime() ^ (uint64_t)uv_os_getpid()));

@@ -13,6 +13,7 @@
 #include "proxy/broker.h"
 #include "proxy/counters.h"
 #include "proxy/listener.h"
+#include "proxy/login.h"
 #include "proxy/targets.h"
 
 struct spooler;
@@ -59,6 +60,7 @@ struct proxy {
     uint64_t cleanup_due_ms;
 
     struct list clients, upstreams, pools, queues;
+    struct logins logins;
     bool memory_is_short; /* memory_limit.h */
     struct list waking;   /* pools whose held clients may try again */
     struct list acking;   /* channels with confirms to send */

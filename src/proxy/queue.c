@@ -12,24 +12,28 @@
 #include "proxy/spooler.h"
 #include "spool/credential.h"
 
-struct queue *queue_find(struct proxy *proxy, const char *user, const char *vhost)
+/* Two of one name would be one in the spool. */
+struct queue *queue_find(struct proxy *proxy, const char *identity, const char *vhost)
 {
     for (struct list *n = proxy->queues.next; n != &proxy->queues; n = n->next) {
         struct queue *queue = LIST_ENTRY(n, struct queue, node);
-        if (strcmp(queue->user, user) == 0 && strcmp(queue->vhost, vhost) == 0)
+        if (strcmp(queue->vhost, vhost) == 0 &&
+            (strcmp(queue->identity, identity) == 0 || strcmp(queue->user, identity) == 0))
             return queue;
     }
     return NULL;
 }
 
-struct queue *queue_new(struct proxy *proxy, const char *user, const char *vhost)
+struct queue *queue_new(struct proxy *proxy, const char *user, const char *identity,
+                        const char *vhost)
 {
     struct queue *queue = calloc(1, sizeof *queue);
     ENSURE(queue);
     queue->proxy = proxy;
     queue->user = strdup(user);
+    queue->identity = strdup(identity);
     queue->vhost = strdup(vhost);
-    ENSURE(queue->user && queue->vhost);
+    ENSURE(queue->user && queue->identity && queue->vhost);
     list_init(&queue->pools);
     queue->handle = handles_add(queue);
     queue->made_ms = proxy_now(proxy);
@@ -56,6 +60,7 @@ void queue_free(struct queue *queue)
         credential_wipe(queue->password, strlen(queue->password));
     free(queue->password);
     free(queue->user);
+    free(queue->identity);
     free(queue->vhost);
     free(queue);
 }

@@ -20,6 +20,7 @@ struct queue {
     struct list node; /* in proxy->queues */
     struct list pools;
     char *user, *vhost;
+    char *identity; /* whose it is; `user` but for tokens' queues of version 0.1 */
     char *password; /* the last that RabbitMQ accepted; NULL if none is known */
     uint32_t id;    /* in the store; 0 until it has been put there */
     uint64_t handle;
@@ -43,8 +44,8 @@ struct queue {
     struct rate drain_rate; /* 0 while nothing is drained */
 };
 
-struct queue *queue_find(struct proxy *, const char *user, const char *vhost);
-struct queue *queue_new(struct proxy *, const char *user, const char *vhost);
+struct queue *queue_find(struct proxy *, const char *identity, const char *vhost);
+struct queue *queue_new(struct proxy *, const char *user, const char *identity, const char *vhost);
 void queue_free(struct queue *);
 void queue_set_password(struct queue *, const char *password);
 

@@ -24,10 +24,10 @@ static enum snapshot_state state_of(const struct pool *pool)
         return SNAPSHOT_LIVE;
     if (pool->state == POOL_DRAINING)
         return pool->queue->paused ? SNAPSHOT_PAUSED : SNAPSHOT_DRAINING;
+    bool needed = pool->client_count > 0 || pool->pinned || queue_has_backlog(pool->queue);
     if (pool->login == LOGIN_REFUSED)
-        return SNAPSHOT_LOGIN_REFUSED;
-    bool wanted = pool->client_count > 0 || pool->unreachable || !list_empty(&pool->upstreams) ||
-                  queue_has_backlog(pool->queue);
+        return needed ? SNAPSHOT_LOGIN_REFUSED : SNAPSHOT_IDLE;
+    bool wanted = needed || pool->unreachable || !list_empty(&pool->upstreams);
     return wanted ? SNAPSHOT_OFFLINE : SNAPSHOT_IDLE;
 }
 

@@ -48,7 +48,23 @@ bool targets_is_news(struct target *target, const char *why, uint64_t now_ms)
     return true;
 }
 
+void targets_unanswered(struct target *target, uint64_t now_ms)
+{
+    target->failed_ms = now_ms ? now_ms : 1;
+}
+
 void targets_answered(struct target *target)
 {
     target->told[0] = 0;
+    target->failed_ms = 0;
+}
+
+bool targets_are_away(const struct targets *targets, uint64_t now_ms, uint64_t within_ms)
+{
+    for (unsigned i = 0; i < targets->count; i++) {
+        uint64_t failed_ms = targets->list[i].failed_ms;
+        if (failed_ms == 0 || now_ms - failed_ms >= within_ms)
+            return false;
+    }
+    return true;
 }

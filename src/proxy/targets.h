@@ -13,6 +13,7 @@ struct target {
     uint64_t failure; /* number of its last failure, counted over all brokers; 0: none */
     char told[256];   /* what the log has last said of it; empty: nothing since it was well */
     uint64_t told_ms;
+    uint64_t failed_ms; /* a dial has failed, and none was answered since; 0: no */
 };
 
 struct targets {
@@ -32,5 +33,9 @@ void targets_failed(struct targets *, struct target *);
 /* True if the log has not said this of it within the last minute: while RabbitMQ is away every
  * login tries it again and again. */
 bool targets_is_news(struct target *, const char *why, uint64_t now_ms);
+/* A dial was not answered. */
+void targets_unanswered(struct target *, uint64_t now_ms);
 /* It has answered: the next failure is news. */
 void targets_answered(struct target *);
+/* True if none of them has answered since a dial failed, each within the last `within_ms`. */
+bool targets_are_away(const struct targets *, uint64_t now_ms, uint64_t within_ms);

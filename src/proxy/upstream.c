@@ -83,29 +83,32 @@ static void lose_links(struct upstream *u)
 /* Another code than 320, and a refusal, is about this connection; the broker itself is well. */
 static bool target_has_failed(const struct upstream *u, const struct upstream_end *end)
 {
-    return u->state == UPSTREAM_OPEN ? end->code == 0 || end->code == 320
-                                     : end->refusal == REFUSAL_NONE;
+    if (u->state == UPSTREAM_OPEN)
+        return end->code == 0 || end->code == 320;
+    /* Who does not say where to go is sent away in the end. */
+    return end->refusal == REFUSAL_NONE && u->state != UPSTREAM_TUNED;
 }
 
-static void log_as(enum log_level level, const char *event, const struct upstream *u,
-                   const struct upstream_end *end)
+/* A login that RabbitMQ refuses is told where that is decided (login_refused). */
+static bool is_news(struct upstream *u, const struct upstream_end *end)
 {
-    LOG(level, event, LOG_N("upstream", u->id), LOG_T("host", u->target->url->host),
-        LOG_N("port", u->target->url->port), LOG_T("user", u->user), LOG_T("vhost", u->vhost),
-        LOG_N("code", end->code), LOG_T("reason", end->text));
+    return u->state == UPSTREAM_OPEN ||
+           (end->refusal != REFUSAL_LOGIN && u->state != UPSTREAM_TUNED &&
+            targets_is_news(u->target, end->text, proxy_now(u->proxy)));
 }
 
-/* A login that RabbitMQ refuses is told where that is decided (login_refused); what is left here is
- * for who looks closely. */
-static void log_end(struct upstream *u, const struct upstream_end *end, bool was_open)
+static void log_end(struct upstream *u, const struct upstream_end *end)
 {
-    if (was_open)
-        log_as(LOG_WARN, "upstream_lost", u, end);
-    else if (end->refusal != REFUSAL_LOGIN &&
-             targets_is_news(u->target, end->text, proxy_now(u->proxy)))
-        log_as(LOG_WARN, "upstream_failed", u, end);
+    if (is_news(u, end))
+        LOG(LOG_WARN, u->state == UPSTREAM_OPEN ? "upstream_lost" : "upstream_failed",
+            LOG_N("upstream", u->id), LOG_T("host", u->target->url->host),
+            LOG_N("port", u->target->url->port), LOG_T("user", u->user), LOG_T("vhost", u->vhost),
+            LOG_N("code", end->code), LOG_T("reason", end->text));
     else
-        log_as(LOG_DEBUG, "upstream_failed", u, end);
+        LOG(LOG_DEBUG, "upstream_failed", LOG_N("upstream", u->id),
+            LOG_T("host", u->target->url->host), LOG_N("port", u->target->url->port),
+            LOG_T("user", u->user), LOG_T("vhost", u->vhost), LOG_N("code", end->code),
+            LOG_T("reason", end->text));
 }
 
 static void upstream_end(struct upstream *u, const struct upstream_end *end)
@@ -121,9 +124,12 @@ static void upstream_end(struct upstream *u, const struct upstream_end *end)
         report_left(u);
         return;
     }
-    if (target_has_failed(u, end))
+    if (target_has_failed(u, end)) {
         targets_failed(&u->proxy->targets, u->target);
-    log_end(u, end, was_open);
+        if (!was_open)
+            targets_unanswered(u->target, proxy_now(u->proxy));
+    }
+    log_end(u, end);
     u->state = UPSTREAM_CLOSED;
     u->end = *end;
     list_remove(&u->owner_node);
@@ -162,12 +168,34 @@ static bool next_address(struct upstream *u)
     return true;
 }
 
+static size_t login_len(const struct upstream *u)
+{
+    return strlen(u->user) + strlen(u->password) + u->client_properties_len;
+}
+
+/* RabbitMQ before 4.1, or as it is configured, takes 4096 bytes before the connection is tuned, and
+ * closes without a word over more. That is no outage. */
+static void refuse_long_login(struct upstream *u)
+{
+    struct upstream_end end = {
+        .refusal = REFUSAL_LOGIN, .code = 403, .cause = AMQP_CONNECTION_START_OK_METHOD};
+    snprintf(end.text, sizeof end.text,
+             "ACCESS_REFUSED - RabbitMQ closed the connection over a login of %zu bytes (see its "
+             "initial_frame_max)",
+             login_len(u));
+    upstream_end(u, &end);
+}
+
 static void on_stream_end(struct stream *stream, int status)
 {
     struct upstream *u = LIST_ENTRY(stream, struct upstream, stream);
     char text[224] = "RabbitMQ closed the connection";
     if (u->state == UPSTREAM_START && next_address(u))
         return;
+    if (u->state == UPSTREAM_TUNE && login_len(u) > FRAME_MIN_SIZE) {
+        refuse_long_login(u);
+        return;
+    }
     if (status != 0)
         snprintf(text, sizeof text, "connection: %s", stream_why(stream, status));
     end_with(u, text, 0);
@@ -249,6 +277,19 @@ static void on_start(struct upstream *u, const struct frame *frame,
     send_start_ok(u);
 }
 
+static void send_open(struct upstream *u)
+{
+    amqp_connection_tune_ok_t tune_ok = {
+        .channel_max = u->channel_max,
+        .frame_max = u->frame_max,
+        .heartbeat = (uint16_t)(u->heartbeat_ms / 1000),
+    };
+    wire_send(&u->stream, 0, AMQP_CONNECTION_TUNE_OK_METHOD, &tune_ok);
+    amqp_connection_open_t open = {.virtual_host = bytes_of(u->vhost)};
+    wire_send(&u->stream, 0, AMQP_CONNECTION_OPEN_METHOD, &open);
+    u->state = UPSTREAM_OPENING;
+}
+
 static void on_tune(struct upstream *u, const amqp_connection_tune_t *m)
 {
     uint16_t limit = u->proxy->config->pool.max_channels;
@@ -262,15 +303,11 @@ static void on_tune(struct upstream *u, const amqp_connection_tune_t *m)
     u->heartbeat_ms = (uint64_t)heartbeat_s * 1000;
     broker_remember(&u->proxy->broker, u->server_properties, u->server_properties_len, m->frame_max,
                     m->channel_max);
-    amqp_connection_tune_ok_t tune_ok = {
-        .channel_max = u->channel_max,
-        .frame_max = u->frame_max,
-        .heartbeat = (uint16_t)heartbeat_s,
-    };
-    wire_send(&u->stream, 0, AMQP_CONNECTION_TUNE_OK_METHOD, &tune_ok);
-    amqp_connection_open_t open = {.virtual_host = bytes_of(u->vhost)};
-    wire_send(&u->stream, 0, AMQP_CONNECTION_OPEN_METHOD, &open);
-    u->state = UPSTREAM_OPENING;
+    u->state = UPSTREAM_TUNED;
+    if (u->vhost)
+        send_open(u);
+    else
+        u->events->on_tuned(u);
 }
 
 static void on_open_ok(struct upstream *u)
@@ -485,7 +522,7 @@ struct upstream *upstream_dial(struct proxy *proxy, const char *user, const char
     u->id = ++proxy->next_id;
     u->user = copy_text(user);
     u->password = copy_text(password);
-    u->vhost = copy_text(vhost);
+    u->vhost = vhost ? copy_text(vhost) : NULL;
     if (client_properties) {
         u->client_properties = malloc(client_properties_len);
         ENSURE(u->client_properties);
@@ -505,6 +542,14 @@ struct upstream *upstream_dial(struct proxy *proxy, const char *user, const char
         uv_getaddrinfo(&proxy->loop, &u->resolve, on_resolved, u->target->url->host, port, &hints);
     ENSURE(status == 0); /* fails only for arguments that the configuration has excluded */
     return u;
+}
+
+void upstream_enter(struct upstream *u, const char *vhost)
+{
+    ENSURE(u->state == UPSTREAM_TUNED && !u->vhost);
+    u->vhost = copy_text(vhost);
+    u->deadline_ms = proxy_now(u->proxy) + u->proxy->config->upstream.connect_timeout_ms;
+    send_open(u);
 }
 
 static void say_goodbye(struct upstream *u)

@@ -52,6 +52,7 @@ struct upstream_end {
 };
 
 struct upstream_events {
+    void (*on_tuned)(struct upstream *); /* if it was dialled without a vhost */
     void (*on_open)(struct upstream *);
     void (*on_failed)(struct upstream *, const struct upstream_end *);
     void (*on_lost)(struct upstream *, const struct upstream_end *); /* links are still attached */
@@ -65,6 +66,7 @@ enum upstream_state {
     UPSTREAM_CONNECTING,
     UPSTREAM_START,   /* protocol header sent, waits for connection.start */
     UPSTREAM_TUNE,    /* start-ok sent */
+    UPSTREAM_TUNED,   /* RabbitMQ has accepted the login; which vhost is not known yet */
     UPSTREAM_OPENING, /* connection.open sent */
     UPSTREAM_OPEN,
     UPSTREAM_LEAVING, /* connection.close sent, waits for close-ok */
@@ -105,11 +107,14 @@ struct upstream {
     bool blocked;
 };
 
-/* Dials the broker that is to be tried next. */
+/* Dials the broker that is to be tried next. Without a vhost (NULL) it stays TUNED until
+ * upstream_enter. */
 struct upstream *upstream_dial(struct proxy *, const char *user, const char *password,
                                const char *vhost, const uint8_t *client_properties,
                                size_t client_properties_len, const struct upstream_events *,
                                void *owner);
+/* Sends tune-ok and connection.open on a tuned one: on_open or on_failed follows. */
+void upstream_enter(struct upstream *, const char *vhost);
 /* Sends connection.close and frees the upstream when RabbitMQ has answered, or at once if it is
  * not open. Links must be detached. No event comes any more. */
 void upstream_close(struct upstream *);

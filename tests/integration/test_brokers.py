@@ -83,10 +83,7 @@ def test_every_host_is_asked_before_a_login_is_refused(brokers, make_proxy):
     third.down()
     proxy.wait_event("upstream_lost", 2)
     with RawClient(proxy.port, handshake=False) as stranger:
-        stranger.begin("audit", "b")
-        stranger.tune_ok()
-        stranger.send_method(0, "connection.open", vhost="/")
-        stranger.expect_close(403)
+        assert stranger.refusal("audit", "b")[:2] == ("start-ok", 403)
     assert tries(proxy)[4:] == [("upstream_failed", host.address) for host in brokers]
 
 

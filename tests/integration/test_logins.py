@@ -2,7 +2,9 @@
 
 import pytest
 
+from support import amqp
 from support.raw import RawClient
+from support.tokens import token
 from support.wait import wait_until
 
 
@@ -45,21 +47,13 @@ def test_password_changed_before_the_drain(broker, make_proxy, restart):
 
 
 def refusal(proxy, user, password, vhost="/"):
-    """Code and text of the connection.close that a login gets; None if it is let in."""
-    with RawClient(proxy.port, user, password, handshake=False) as client:
-        client.begin(user, password)
-        client.tune_ok()
-        client.send_method(0, "connection.open", vhost=vhost)
-        answer = client.read()
-        if answer.name == "connection.open-ok":
-            return None
-        assert answer.name == "connection.close", answer
-        return answer.args["reply_code"], answer.args["reply_text"]
+    with RawClient(proxy.port, handshake=False) as client:
+        return client.refusal(user, password, vhost)
 
 
 def is_refused(proxy, user, password):
     refused = refusal(proxy, user, password)
-    assert refused is None or refused[0] == 403
+    assert refused is None or refused[:2] == ("start-ok", 403)
     return refused is not None
 
 
@@ -84,11 +78,7 @@ def test_password_that_is_not_proven_is_refused_in_an_outage(broker, make_proxy)
     prove(proxy, ("shop", "old"))
     broker.down()
     proxy.wait_event("upstream_lost")
-    with RawClient(proxy.port, handshake=False) as stranger:
-        stranger.begin("shop", "new")
-        stranger.tune_ok()
-        stranger.send_method(0, "connection.open", vhost="/")
-        assert "ACCESS_REFUSED" in stranger.expect_close(403)
+    assert is_refused(proxy, "shop", "new")
     spool(proxy, broker, "shop", "old", b"one")
     broker.up()
     proxy.wait_event("drain_finished")
@@ -139,11 +129,7 @@ def test_logins_that_nobody_uses_are_forgotten(broker, make_proxy):
             waiting.publish(b"x", "q")
             waiting.acked_up_to(1)
             waiting.close()
-        with RawClient(proxy.port, user="gone", handshake=False) as gone:  # RabbitMQ is away
-            gone.begin("gone", "guest")
-            gone.tune_ok()
-            gone.send_method(0, "connection.open", vhost="/")
-            assert gone.expect("connection.close").args["reply_code"] == 403
+        assert is_refused(proxy, "gone", "guest")  # RabbitMQ is away
         kept.publish(b"y", "q")  # a use of it does not end with the queue of another
         kept.acked_up_to(1)
         kept.close()
@@ -180,7 +166,7 @@ def test_limit_of_connections_is_no_wrong_login(broker, make_proxy, text):
         connected.publish(b"connected", "q")
         connected.acked_up_to(1)
         spool(proxy, broker, "shop", "good", b"new")
-        assert refusal(proxy, "stranger", "x") == (530, text)
+        assert refusal(proxy, "stranger", "x") == ("open", 530, text)
         broker.refuse_vhost = False
         proxy.wait_event("drain_finished", timeout=10)
         assert [message.body for message in broker.messages] == [b"connected", b"new"]
@@ -213,3 +199,214 @@ def test_more_connections_are_not_asked_for_again_and_again(broker, make_proxy):
         assert len(taken) == 170
         assert 1 <= len(proxy.events("upstream_failed")) <= 3
         assert not proxy.events("buffering_started")
+
+
+# ---- guesses ----
+
+
+class Everything(set):
+    """All passwords but some."""
+
+    def __contains__(self, password):
+        return not super().__contains__(password)
+
+
+@pytest.mark.parametrize("buffer", [0, 100])
+def test_guesses_leave_nothing_behind(broker, make_watched, buffer):
+    """No queue, no row, no metric, no connection, and the proxy stays ready."""
+    proxy, admin = make_watched(broker.url, {"pool.publish_buffer_size": buffer})
+    broker.refused_passwords = Everything({"good"})
+    with RawClient(proxy.port, "shop", "good") as client:
+        before = proxy.descriptors()
+        for i in range(30):
+            assert refusal(proxy, f"guess-{i}", "x")[:2] == ("start-ok", 403)
+            assert refusal(proxy, "shop", f"guess-{i}")[:2] == ("start-ok", 403)
+        admin.get("/readyz")
+        assert "guess" not in admin.get("/metrics")
+        assert [queue["user"] for queue in admin.queues()["queues"]] == ["shop"]
+        wait_until(lambda: proxy.descriptors() <= before, "each attempt's sockets are closed")
+        assert len(broker.open_connections()) == 1
+        client.close()
+
+
+def test_guesses_in_an_outage_are_no_dialers(broker, make_proxy):
+    """Known or not, none of them is tried again when RabbitMQ is back; all of them together have
+    RabbitMQ dialled no oftener than upstream.reconnect_min."""
+    proxy = make_proxy(broker.url, {"upstream.reconnect_min": "400ms",
+                                    "upstream.reconnect_max": "800ms"})
+    prove(proxy, ("shop", "good"))
+    broker.down()
+    proxy.wait_event("upstream_lost")
+    spool(proxy, broker, "shop", "good", b"waits")
+    for i in range(150):
+        assert refusal(proxy, "shop" if i % 2 else f"user-{i}", f"guess-{i}")[:2] == \
+            ("start-ok", 403)
+    failed = proxy.events("upstream_failed")
+    assert len(failed) < 20, f"{len(failed)} dials for 150 guesses"
+    known = len(broker.connections)
+    broker.up()
+    proxy.wait_event("drain_finished")
+    assert {each.asked for each in broker.connections[known:]} == {("shop", "good")}
+    assert [queue["user"] for queue in proxy.summary()["queues"]] == ["shop"]
+
+
+def test_many_guesses_at_once_wait_in_turn(broker, make_proxy):
+    """No more than 32 are being asked about at a time, and a known login waits for none of them."""
+    proxy = make_proxy(broker.url)
+    held, most = [], [0]
+    with RawClient(proxy.port, "shop", "good") as known:
+        known.open_channel(confirms=True)
+        broker.silent_logins = Everything({"good"})
+        for i in range(60):
+            stranger = RawClient(proxy.port, handshake=False)
+            stranger.start_ok("stranger", f"guess-{i}")
+            held.append(stranger)
+        wait_until(lambda: sum(1 for each in broker.connections if each.asked) >= 33,
+                   "the first ones are being asked about")
+        known.publish(b"x", "q")
+        known.acked_up_to(1)
+        RawClient(proxy.port, "shop", "good").close()
+        most[0] = sum(1 for each in broker.connections
+                      if each.asked and each.asked[0] == "stranger" and each.is_alive())
+        assert most[0] == 32
+        for stranger in held[32:]:
+            stranger.die()
+        broker.refused_passwords = Everything({"good"})
+        broker.silent_logins = set()
+        for stranger in held[:32]:
+            assert stranger.read().args["reply_code"] == 403
+            stranger.die()
+        known.close()
+
+
+def test_client_that_cannot_hear_a_refusal_sees_the_end(broker, make_proxy):
+    """Without the capability authentication_failure_close, as from RabbitMQ."""
+    proxy = make_proxy(broker.url)
+    broker.refused_passwords = {"wrong"}
+    with RawClient(proxy.port, handshake=False) as client:
+        client.start_ok("shop", "wrong", properties={"product": "old"})
+        assert client.read() is None
+
+
+def test_clients_that_send_all_at_once(broker, make_proxy):
+    """start-ok, tune-ok, open and the first channel in one write."""
+    proxy = make_proxy(broker.url)
+    for user in ("first", "second", "first"):
+        with RawClient(proxy.port, handshake=False) as client:
+            client.send(amqp.PROTOCOL_HEADER + b"".join((
+                amqp.method_frame(0, "connection.start-ok", mechanism="PLAIN", locale="en_US",
+                                  response=f"\0{user}\0x".encode()),
+                amqp.method_frame(0, "connection.tune-ok", channel_max=10, frame_max=8192),
+                amqp.method_frame(0, "connection.open", vhost="/"),
+                amqp.method_frame(1, "channel.open"))))
+            for name in ("start", "tune", "open-ok"):
+                client.expect(f"connection.{name}")
+            client.expect("channel.open-ok")
+            client.close()
+    assert len(broker.connections) == 2  # what has proven the login is what the pool goes on with
+
+
+# ---- tokens ----
+
+
+def test_two_identities_under_one_name(broker, make_proxy):
+    """Whatever name stands beside a token, its subject's messages go out with its own token."""
+    proxy = make_proxy(broker.url)
+    tokens = {"A": token("A"), "B": token("B"), "C": token("A", issuer="other")}
+    prove(proxy, *(("svc", each) for each in tokens.values()))
+    broker.down()
+    proxy.wait_event("upstream_lost", 3)
+    for name, each in tokens.items():
+        spool(proxy, broker, "svc", each, b"of " + name.encode())
+    assert sorted(queue["user"] for queue in proxy.summary()["queues"]) == \
+        ["svc (A, idp)", "svc (A, other)", "svc (B, idp)"]
+    proxy.crash_and_start()
+    broker.up()
+    proxy.wait_event("drain_finished", 3)
+    carried = {connection.login[1:3]: [message.body for message in connection.messages]
+               for connection in broker.connections if connection.messages}
+    assert carried == {("svc", each): [b"of " + name.encode()] for name, each in tokens.items()}
+    assert not any(each in proxy.log_text() for each in tokens.values())
+
+
+def test_tokens_of_one_identity_share_its_queue_and_connection(broker, make_proxy):
+    """A job that fetches a token each time costs no connection that stays, and the newest token is
+    what the messages go out with."""
+    proxy = make_proxy(broker.url)
+    for _ in range(20):
+        with RawClient(proxy.port, "svc", token("A")) as job:
+            job.open_channel(confirms=True)
+            job.publish(b"live", "q")
+            job.acked_up_to(1)
+            job.close()
+    wait_until(lambda: len(broker.open_connections()) == 1, "one connection is left")
+    newest, before = token("A", lifetime_s=7200), token("A")
+    prove(proxy, ("svc", newest), ("svc", before))
+    broker.down()
+    proxy.wait_event("upstream_lost")
+    spool(proxy, broker, "svc", before, b"one")
+    spool(proxy, broker, "svc", newest, b"two")
+    assert refusal(proxy, "svc", token("A"))[:2] == ("start-ok", 403)  # nobody has proven this one
+    broker.up()
+    proxy.wait_event("drain_finished")
+    assert [message.body for message in broker.messages][-2:] == [b"one", b"two"]
+    assert broker.open_connections()[-1].login[2] == newest
+    assert len(proxy.summary()["queues"]) == 1
+
+
+def test_passwords_of_one_user_share_its_connection(broker, make_proxy):
+    """The same with passwords that say nothing of themselves."""
+    proxy = make_proxy(broker.url)
+    prove(proxy, *(("svc", f"opaque-{i}") for i in range(20)))
+    wait_until(lambda: len(broker.open_connections()) == 1, "one connection is left")
+    asked = len(broker.connections)
+    prove(proxy, ("svc", "opaque-19"), ("svc", "opaque-18"))
+    assert len(broker.connections) == asked, "both were proven a moment ago"
+
+
+def test_tokens_that_may_do_different_things_share_no_connection(broker, make_proxy):
+    proxy = make_proxy(broker.url)
+    wide, narrow = token("A"), token("A", scope=["rabbitmq.write:*/a-*"])
+    for each in (wide, narrow):
+        with RawClient(proxy.port, "svc", each) as client:
+            client.open_channel(confirms=True)
+            client.publish(each.encode(), "q")
+            client.acked_up_to(1)
+            client.close()
+    carried = {connection.login[2].encode(): [message.body for message in connection.messages]
+               for connection in broker.connections if connection.messages}
+    assert carried == {wide.encode(): [wide.encode()], narrow.encode(): [narrow.encode()]}
+
+
+def test_token_that_has_run_out_is_asked_about(broker, make_proxy):
+    """The pool is connected with it still; RabbitMQ would let nobody in with it."""
+    proxy = make_proxy(broker.url)
+    old = token("A", lifetime_s=-1)
+    prove(proxy, ("svc", old))
+    broker.refused_passwords = {old}
+    assert is_refused(proxy, "svc", old)
+
+
+def test_long_tokens(broker, make_proxy):
+    """RabbitMQ takes them since 4.1; through an outage and a restart too."""
+    proxy = make_proxy(broker.url)
+    tokens = [token("A", padding=size) for size in (2000, 4000, 8000)]
+    prove(proxy, *(("svc", each) for each in tokens))
+    longest = tokens[-1]
+    broker.down()
+    proxy.wait_event("upstream_lost")
+    spool(proxy, broker, "svc", longest, b"one")
+    proxy.crash_and_start()
+    broker.up()
+    proxy.wait_event("drain_finished")
+    assert broker.open_connections()[-1].login[2] == longest
+
+
+def test_login_that_is_too_long_for_rabbitmq_is_no_outage(broker, make_proxy):
+    """It closes the connection without a word; other logins are none the worse for it."""
+    proxy = make_proxy(broker.url)
+    broker.login_max = 4096
+    code = refusal(proxy, "svc", token("A", padding=4000))
+    assert code[:2] == ("start-ok", 403) and "initial_frame_max" in code[2]
+    assert refusal(proxy, "stranger", "x") is None
+    assert not proxy.events("buffering_started")

@@ -279,12 +279,12 @@ def test_only_known_logins_are_let_in(rabbit, proxy):
     take_down(rabbit, proxy)
     proxy.connect().close()
     for user, password in (("guest", "wrong"), ("shop", "shop-secret")):
-        with pytest.raises(pika.exceptions.ProbableAccessDeniedError) as refusal:
+        with pytest.raises(pika.exceptions.ProbableAuthenticationError) as refusal:
             proxy.connect(user, password)
         assert "403" in str(refusal.value.args)
     proxy.crash_and_start()
     proxy.connect().close()
-    with pytest.raises(pika.exceptions.ProbableAccessDeniedError):
+    with pytest.raises(pika.exceptions.ProbableAuthenticationError):
         proxy.connect("guest", "wrong")
 
 

@@ -60,7 +60,8 @@ class Connection(threading.Thread):
         self.frames = []  # what came after connection.open-ok, without heartbeats
         self.heartbeats = 0
         self.messages = []
-        self.login = None  # (mechanism, user, password, vhost)
+        self.asked = None  # (user, password)
+        self.login = None  # (mechanism, user, password, vhost), if those were accepted
         self.client_properties = {}
         self.tuned = {}
         self.is_open = False
@@ -157,6 +158,11 @@ class Connection(threading.Thread):
         start_ok = self._expect("connection.start-ok")
         self.client_properties = start_ok["client_properties"]
         user, password = start_ok["response"].split(b"\0")[1:]
+        if len(start_ok["response"]) > broker.login_max:
+            return False
+        self.asked = (user.decode(), password.decode())
+        while self.asked[1] in broker.silent_logins:
+            time.sleep(0.01)
         if broker.refuse_login or password.decode() in broker.refused_passwords:
             self.send_method(0, "connection.close", reply_code=403,
                              reply_text="ACCESS_REFUSED - scripted", class_id=10, method_id=11)
@@ -254,6 +260,8 @@ class FakeBroker:
 
     confirms        whether publisher_confirms is among the capabilities it offers
     acks            whether it confirms what it takes
+    login_max       longer ones end the connection without a word (initial_frame_max)
+    silent_logins   passwords that get no answer while they are in it
     refuse_login    answers start-ok with connection.close 403
     refused_passwords
                     those that it answers so, and no others
@@ -278,6 +286,7 @@ class FakeBroker:
         self.frame_max, self.channel_max, self.heartbeat = frame_max, channel_max, heartbeat
         self.acks, self.refuse_login, self.refuse_vhost = True, False, False
         self.refused_passwords, self.hangs_up = set(), False
+        self.login_max, self.silent_logins = 16384, set()
         self.silent_on, self.death = set(), None
         self.on_frame = self.on_message = None
         self.lock = threading.Lock()

@@ -33,6 +33,11 @@ class RawClient:
 
     def begin(self, user, password, mechanism="PLAIN", properties=None):
         """From the protocol header to connection.tune."""
+        self.start_ok(user, password, mechanism, properties)
+        self.tune = self.expect("connection.tune").args
+
+    def start_ok(self, user, password, mechanism="PLAIN", properties=None):
+        """From the protocol header to start-ok, which the test sees answered."""
         self.send(amqp.PROTOCOL_HEADER)
         self.server_properties = self.expect("connection.start").args["server_properties"]
         response = f"\0{user}\0{password}".encode()
@@ -42,7 +47,24 @@ class RawClient:
                                          "authentication_failure_close": True}}
         self.send_method(0, "connection.start-ok", mechanism=mechanism, response=response,
                          locale="en_US", client_properties=properties or capabilities)
-        self.tune = self.expect("connection.tune").args
+
+    def refusal(self, user, password, vhost="/"):
+        """(where, code, text) of the connection.close that this login gets; None if it is let in."""
+        self.start_ok(user, password)
+        answer = self.read()
+        where = "start-ok"
+        if answer.name == "connection.tune":
+            self.tune = answer.args
+            self.tune_ok()
+            self.send_method(0, "connection.open", vhost=vhost)
+            answer = self.read()
+            where = "open"
+            if answer.name == "connection.open-ok":
+                return None
+        assert answer.name == "connection.close", answer
+        self.send_method(0, "connection.close-ok")
+        assert self.read() is None
+        return where, answer.args["reply_code"], answer.args["reply_text"]
 
     def tune_ok(self, frame_max=0, channel_max=0, heartbeat=0):
         self.frame_max = frame_max or self.tune["frame_max"]
