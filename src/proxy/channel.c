@@ -135,7 +135,7 @@ void channel_refuse(struct channel *ch, uint16_t code, const char *text, amqp_me
 
 uint64_t channel_unsafe(const struct channel *ch)
 {
-    return ch->spooling + (ch->relay ? ch->relay->ring_count : 0);
+    return ch->spooling + (ch->relay ? ch->relay->open : 0);
 }
 
 static void finish_close(struct channel *ch)

@@ -62,6 +62,8 @@ struct drain {
     bool at_end;         /* the last read saw the end of the queue */
     bool barrier;        /* a declaration is out, or next: it is sent alone */
     uint64_t read_after; /* sequence number of the last record that was read */
+    uint64_t pass;       /* aside.pass of its queue when it began at the first record */
+    uint64_t skipped;    /* records of destinations set aside that were read since */
     uint64_t last_tag;
     uint64_t epoch; /* which opening of the channel: what was read for an older one is stale */
     uint64_t drained, rejected, started_ms;
@@ -110,6 +112,8 @@ static void expect_answer(struct drain *d, enum drain_state state)
     d->deadline_ms = proxy_now(d->queue->proxy) + d->queue->proxy->config->pool.confirm_timeout_ms;
 }
 
+static bool is_done(const struct drain *d);
+
 /* ---- the channel's life ---- */
 
 static void open_channel(struct drain *d)
@@ -143,6 +147,7 @@ struct drain *drain_start(struct queue *queue, struct pool *pool)
         return NULL;
     }
     d->handle = handles_add(d);
+    d->pass = queue->aside.pass;
     d->started_ms = proxy_now(queue->proxy);
     d->window = queue->proxy->config->drain.window;
     d->confirms = u->offers_confirms && queue->proxy->config->drain.confirms == CONFIRMS_AUTO;
@@ -179,6 +184,8 @@ static void finish(struct drain *d)
         LOG_T("user", queue->user), LOG_T("vhost", queue->vhost), LOG_N("drained", d->drained),
         LOG_N("rejected", d->rejected), LOG_N("messages", queue->waiting),
         LOG_N("ms", proxy_now(queue->proxy) - d->started_ms));
+    if (is_done(d))
+        queue->aside.records = queue->waiting;
     upstream_detach(&d->link);
     drain_free(d);
     queue_changed(queue);
@@ -360,12 +367,24 @@ static void send_record(struct drain *d, struct slab *slab, const struct job_rec
                           : "FRAME_ERROR - method larger than frame_max");
 }
 
+static bool is_aside(const struct queue *queue, const struct job_record *record)
+{
+    return record->kind == RECORD_PUBLISH && record->frames_len > 0 &&
+           aside_holds(queue,
+                       destination_of(record->frames + FRAME_HEAD_BYTES, record->method_len));
+}
+
 /* A declaration that RabbitMQ refuses closes the channel, and the confirms of what went before it
  * are lost with it: so it is sent alone. Returns how many records were sent. */
 static uint32_t send_batch(struct drain *d, const struct job *job)
 {
     for (uint32_t i = 0; i < job->read.count; i++) {
         const struct job_record *record = &job->read.records[i];
+        if (is_aside(d->queue, record)) {
+            d->read_after = record->seq;
+            d->skipped++;
+            continue;
+        }
         d->barrier =
             d->barrier || record->kind == RECORD_DECLARE || record->seq == d->queue->suspect;
         if (d->barrier && d->sent.count > 0)
@@ -381,9 +400,9 @@ static void on_read(struct job *job)
     if (!d)
         return;
     d->reading = false;
-    if (d->state != DRAIN_RUNNING || job->context != d->epoch) {
+    if (d->state != DRAIN_RUNNING || job->context != d->epoch || d->pass != d->queue->aside.pass) {
         advance(d);
-        return; /* the channel was opened anew meanwhile */
+        return; /* the channel was opened anew meanwhile, or it begins at the first record again */
     }
     if (job->status != STATUS_OK) {
         LOG(LOG_ERROR, "read_failed", LOG_N("queue", job->queue), LOG_T("reason", job->error));
@@ -403,11 +422,27 @@ static void on_read(struct job *job)
     advance(d);
 }
 
+/* A destination has come back: what waits for it goes first. False: not yet, not all that was sent
+ * is out of the queue. */
+static bool begin_pass(struct drain *d)
+{
+    if (d->pass == d->queue->aside.pass)
+        return true;
+    if (d->reading || d->sent.count > 0)
+        return false;
+    d->pass = d->queue->aside.pass;
+    d->read_after = d->skipped = 0;
+    d->at_end = false;
+    return true;
+}
+
 static void read_more(struct drain *d)
 {
     if (d->barrier && d->sent.count > 0)
         return;
     d->barrier = false;
+    if (!begin_pass(d))
+        return;
     uint32_t window = window_of(d);
     uint32_t room = d->sent.count < window ? window - d->sent.count : 0;
     if (d->queue->proxy->config->drain.rate > 0 && room > d->tokens)
@@ -433,17 +468,24 @@ static void read_more(struct drain *d)
 static void set_damaged_aside(struct drain *d)
 {
     if (d->state != DRAIN_RUNNING || d->reading || !d->at_end || d->sent.count > 0 ||
-        d->queue->waiting == 0)
+        d->pass != d->queue->aside.pass || d->queue->waiting <= d->skipped)
         return;
     LOG(LOG_ERROR, "records_set_aside", LOG_T("user", d->queue->user),
-        LOG_T("vhost", d->queue->vhost), LOG_N("messages", d->queue->waiting));
-    d->queue->waiting = 0;
+        LOG_T("vhost", d->queue->vhost), LOG_N("messages", d->queue->waiting - d->skipped));
+    d->queue->waiting = d->skipped;
+}
+
+/* What waits still is for destinations set aside: nothing more to do until one comes back. */
+static bool is_done(const struct drain *d)
+{
+    return d->queue->waiting == 0 || (d->at_end && d->pass == d->queue->aside.pass &&
+                                      d->sent.count == 0 && d->queue->waiting <= d->skipped);
 }
 
 static void advance(struct drain *d)
 {
     set_damaged_aside(d);
-    bool is_over = d->queue->waiting == 0 || d->queue->paused;
+    bool is_over = is_done(d) || d->queue->paused;
     if (d->state == DRAIN_DELETING && d->sent.count == 0)
         d->state = DRAIN_RESTING;
     if (d->state == DRAIN_RESTING) {

@@ -46,7 +46,7 @@ static size_t collect(struct upstream *u, struct unanswered *out)
             continue;
         for (uint32_t k = 0; k < r->ring_count; k++) {
             struct retained *entry = relay_retained(r, k);
-            if (!entry->settled)
+            if (entry->state == RETAINED_OPEN)
                 out[n++] = (struct unanswered){entry->stamp, r, entry, NULL};
         }
         for (uint32_t k = 0; k < r->call_count; k++)

@@ -58,7 +58,7 @@ static enum pool_state state_now(struct pool *pool)
 {
     if (!first_usable(pool))
         return POOL_OFFLINE;
-    return queue_has_backlog(pool->queue) || pool->queue->drain ? POOL_DRAINING : POOL_LIVE;
+    return queue_must_drain(pool->queue) || pool->queue->drain ? POOL_DRAINING : POOL_LIVE;
 }
 
 void pool_update(struct pool *pool)
@@ -618,16 +618,13 @@ static void pass_on_blocked(struct pool *pool, bool blocked)
 }
 
 /* An alarm: RabbitMQ reads nothing more from a connection that publishes. Away for publishing: what
- * it has not confirmed goes to the spool, and it may get some of that twice. */
+ * it has not confirmed a moment later goes to the spool (stalled.c). */
 static void on_blocked(struct upstream *u)
 {
     struct pool *pool = u->owner;
     note_trouble(pool, u->blocked ? "RabbitMQ has raised an alarm and blocks publishing" : "");
     if (!proxy_buffers(pool->proxy)) {
         pass_on_blocked(pool, u->blocked);
-    } else if (u->blocked && u->window.under_way > 0) {
-        upstream_abort(u, "blocked by an alarm of RabbitMQ");
-        return;
     }
     pool_update(pool);
     pool_wake(pool);

@@ -18,6 +18,7 @@
 #include "proxy/queue.h"
 #include "proxy/relay.h"
 #include "proxy/spooler.h"
+#include "proxy/stalled.h"
 #include "proxy/upstream.h"
 
 /* Start: spool, its queues, listener, drains. End (SIGTERM): no new connections and nothing more
@@ -93,6 +94,7 @@ static void tick_all(struct proxy *proxy, uint64_t now)
         next = n->next;
         upstream_tick(LIST_ENTRY(n, struct upstream, node), now);
     }
+    stalled_look(proxy, now);
     for (struct list *n = proxy->queues.next; n != &proxy->queues; n = n->next) {
         struct queue *queue = LIST_ENTRY(n, struct queue, node);
         if (!queue->drain) {

@@ -35,6 +35,7 @@ struct queue *queue_new(struct proxy *proxy, const char *user, const char *ident
     queue->vhost = strdup(vhost);
     ENSURE(queue->user && queue->identity && queue->vhost);
     list_init(&queue->pools);
+    queue->aside.pass = 1;
     queue->handle = handles_add(queue);
     queue->made_ms = proxy_now(proxy);
     list_append(&proxy->queues, &queue->node);
@@ -56,6 +57,7 @@ void queue_free(struct queue *queue)
     ENSURE(list_empty(&queue->pools) && !queue->drain);
     list_remove(&queue->node);
     handles_remove(queue->handle);
+    window_clear(&queue->aside.owed);
     if (queue->password)
         credential_wipe(queue->password, strlen(queue->password));
     free(queue->password);
@@ -68,6 +70,11 @@ void queue_free(struct queue *queue)
 bool queue_has_backlog(const struct queue *queue)
 {
     return queue->waiting + queue->appending > 0;
+}
+
+bool queue_must_drain(const struct queue *queue)
+{
+    return queue->waiting + queue->appending > queue->aside.records + queue->aside.appending;
 }
 
 uint64_t queue_used(const struct queue *queue)
@@ -103,7 +110,7 @@ void queue_drain_if_possible(struct queue *queue)
 {
     /* What others have sent live and is not confirmed yet holds nothing up: a channel's own later
      * publishes wait for it in the router (P2). */
-    if (queue->drain || queue->paused || queue->waiting == 0 ||
+    if (queue->drain || queue->paused || queue->waiting <= queue->aside.records ||
         queue->proxy->stage != PROXY_RUNNING)
         return;
     for (struct list *n = queue->pools.next; n != &queue->pools && !queue->drain; n = n->next) {

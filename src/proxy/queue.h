@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "base/list.h"
+#include "proxy/aside.h"
 #include "proxy/rate.h"
 
 struct proxy;
@@ -30,6 +31,7 @@ struct queue {
     uint64_t appending; /* records on their way to the spool */
     uint64_t reserved;  /* publishes that have begun to arrive */
     uint64_t retained;  /* publishes sent upstream and not yet confirmed */
+    struct aside aside; /* destinations that RabbitMQ does not confirm */
     uint64_t rejected;
     uint64_t suspect; /* sequence number of the record that RabbitMQ's words point at: sent alone */
     uint32_t careful; /* records still to be sent few at a time: one of them is bad; 0: none */
@@ -49,8 +51,10 @@ struct queue *queue_new(struct proxy *, const char *user, const char *identity, 
 void queue_free(struct queue *);
 void queue_set_password(struct queue *, const char *password);
 
-/* True while publishes must go behind what waits. */
+/* True while something waits in the spool, or is on its way there. */
 bool queue_has_backlog(const struct queue *);
+/* True while publishes must go behind it: not all of that waits for destinations set aside. */
+bool queue_must_drain(const struct queue *);
 /* Places taken: by what waits, is on its way, or has begun to arrive. */
 uint64_t queue_used(const struct queue *);
 /* How many more messages find room within pool.publish_buffer_size. */

@@ -9,6 +9,7 @@
 #include "base/crash_point.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "proxy/aside.h"
 #include "proxy/channel.h"
 #include "proxy/client.h"
 #include "proxy/pool.h"
@@ -67,34 +68,63 @@ static void retain(struct relay *r, struct message *message, uint64_t client_tag
     struct retained *entry = relay_retained(r, r->ring_count - 1);
     entry->stamp = ++r->pool->proxy->next_stamp;
     entry->client_tag = client_tag;
-    entry->settled = false;
+    entry->sent_ms = proxy_now(r->pool->proxy);
+    entry->state = RETAINED_OPEN;
+    entry->doubt = NULL;
     entry->destination = destination_of(message->method.at, message->method.len);
     if (!proxy_buffers(r->pool->proxy))
         message_clear(message);
     message_move(&entry->message, message);
     window_take(&r->link.upstream->window, entry->destination);
     r->pool->queue->retained++;
+    r->open++;
 }
 
+/* An open one is no longer RabbitMQ's to confirm. */
 static void forget(struct relay *r, struct retained *entry)
 {
     message_clear(&entry->message);
-    if (entry->settled)
-        return;
     if (r->link.upstream)
         window_give_back(&r->link.upstream->window, entry->destination);
     r->pool->queue->retained--;
+    r->open--;
+    entry->state = RETAINED_SETTLED;
+}
+
+void relay_doubt(struct relay *r, struct retained *entry)
+{
+    struct message message;
+    message_init(&message);
+    message_move(&message, &entry->message);
+    forget(r, entry);
+    entry->state = RETAINED_DOUBTED;
+    entry->doubt = doubt_new(r->pool, r->channel, &message, entry->client_tag);
+}
+
+/* The upstream channel is gone. */
+static void drop(struct relay *r, struct retained *entry)
+{
+    if (entry->state == RETAINED_OPEN)
+        forget(r, entry);
+    else if (entry->state == RETAINED_DOUBTED)
+        doubt_lost(entry->doubt);
+    message_clear(&entry->message);
 }
 
 static void drop_retained(struct relay *r)
 {
     for (; r->ring_count > 0; r->ring_count--) {
-        forget(r, relay_retained(r, 0));
+        drop(r, relay_retained(r, 0));
         r->ring_first = (r->ring_first + 1) & (r->ring_capacity - 1);
     }
     for (uint32_t i = 0; i < r->call_count; i++)
         span_clear(&r->calls[i].payload);
     r->call_count = 0;
+}
+
+bool relay_may_be_left(const struct relay *r)
+{
+    return r->open == 0 && r->call_count == 0;
 }
 
 bool relay_is_settled(const struct relay *r)
@@ -293,7 +323,7 @@ void relay_method(struct relay *r, struct slab *slab, const struct frame *frame,
 static void keep_refused(struct relay *r, struct retained *entry)
 {
     bool heard = r->channel && entry->client_tag;
-    if (!heard && !entry->settled && entry->message.method.slab && r->pool->queue->id)
+    if (!heard && entry->message.method.slab && r->pool->queue->id)
         spool_reject(r->pool, r->channel, &entry->message, 0, "nacked by RabbitMQ");
 }
 
@@ -307,6 +337,19 @@ static void tell_confirmed(struct relay *r, const struct retained *entry, bool n
         channel_ack(r->channel, entry->client_tag);
 }
 
+static void settle(struct relay *r, struct retained *entry, bool nack)
+{
+    if (entry->state == RETAINED_OPEN) {
+        tell_confirmed(r, entry, nack);
+        if (nack)
+            keep_refused(r, entry);
+        forget(r, entry);
+    } else if (entry->state == RETAINED_DOUBTED) { /* its publisher hears of the copy */
+        entry->state = RETAINED_SETTLED;
+        nack ? doubt_lost(entry->doubt) : doubt_confirmed(entry->doubt);
+    }
+}
+
 /* Confirms of publishes. Tags count the publishes of this upstream channel, whoever made them;
  * the client's own tag stands in the retained entry. */
 static void confirm(struct relay *r, uint64_t tag, bool multiple, bool nack)
@@ -316,29 +359,13 @@ static void confirm(struct relay *r, uint64_t tag, bool multiple, bool nack)
         tag = r->sent_tag;
     if (tag < oldest || tag > r->sent_tag)
         return;
-    if (!multiple && tag != oldest) {
-        struct retained *entry = relay_retained(r, (uint32_t)(tag - oldest));
-        if (entry->settled)
-            return;
-        if (nack)
-            keep_refused(r, entry);
-        forget(r, entry);
-        entry->settled = true;
-        tell_confirmed(r, entry, nack);
-        return;
-    }
-    while (r->ring_count > 0) {
-        struct retained *entry = relay_retained(r, 0);
-        if (oldest > tag && !entry->settled)
-            break;
-        if (!entry->settled)
-            tell_confirmed(r, entry, nack);
-        if (nack)
-            keep_refused(r, entry);
-        forget(r, entry);
+    if (!multiple)
+        settle(r, relay_retained(r, (uint32_t)(tag - oldest)), nack);
+    for (uint64_t k = oldest; multiple && k <= tag; k++)
+        settle(r, relay_retained(r, (uint32_t)(k - oldest)), nack);
+    while (r->ring_count > 0 && relay_retained(r, 0)->state == RETAINED_SETTLED) {
         r->ring_first = (r->ring_first + 1) & (r->ring_capacity - 1);
         r->ring_count--;
-        oldest++;
     }
 }
 
@@ -387,7 +414,7 @@ static bool save_for_closing(struct relay *r, struct channel *channel)
         return false;
     for (uint32_t i = 0; i < r->ring_count; i++) {
         struct retained *entry = relay_retained(r, i);
-        if (!entry->settled && entry->message.method.slab)
+        if (entry->state == RETAINED_OPEN && entry->message.method.slab)
             spool_publish(r->pool, channel, &entry->message, 0);
     }
     return true;

@@ -15,13 +15,22 @@
 #include "proxy/upstream.h"
 
 struct channel;
+struct doubt;
 struct pool;
+
+enum retained_state {
+    RETAINED_OPEN,
+    RETAINED_SETTLED, /* confirmed ahead of an older one */
+    RETAINED_DOUBTED, /* not confirmed in time: there is a copy in the spool (aside.h) */
+};
 
 struct retained {
     uint64_t stamp;      /* order among all publishes and methods of the proxy */
     uint64_t client_tag; /* 0: the client did not ask for confirms */
     uint64_t destination;
-    bool settled; /* confirmed ahead of an older one */
+    uint64_t sent_ms;
+    enum retained_state state;
+    struct doubt *doubt; /* of RETAINED_DOUBTED */
     struct message message;
 };
 
@@ -44,6 +53,7 @@ struct relay {
 
     struct retained *ring; /* publishes, oldest first */
     uint32_t ring_capacity, ring_first, ring_count;
+    uint32_t open;         /* of them, RETAINED_OPEN */
     struct awaited *calls; /* methods, oldest first */
     uint32_t calls_capacity, call_count;
 };
@@ -64,6 +74,10 @@ void relay_method(struct relay *, struct slab *, const struct frame *, amqp_meth
                   bool reply);
 /* Nothing unconfirmed and nothing awaited. */
 bool relay_is_settled(const struct relay *);
+/* Nothing that is open, and nothing awaited: the channel may go on elsewhere. */
+bool relay_may_be_left(const struct relay *);
+/* RabbitMQ has not confirmed it in time: the message goes to the spool, in doubt. */
+void relay_doubt(struct relay *, struct retained *);
 struct retained *relay_retained(struct relay *, uint32_t index);
 /* The relay that a link belongs to, or NULL if it is a drain's. */
 struct relay *relay_of(struct link *);

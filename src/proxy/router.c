@@ -5,6 +5,7 @@
 
 #include "base/assert.h"
 #include "base/log.h"
+#include "proxy/aside.h"
 #include "proxy/channel.h"
 #include "proxy/client.h"
 #include "proxy/memory_limit.h"
@@ -31,7 +32,7 @@ static struct relay *relay_for(struct channel *ch)
             return NULL;
         if (r && r->link.upstream != client->own) {
             /* What went out on the shared channel is answered before another one is used (P2). */
-            if (!relay_is_settled(r))
+            if (!relay_may_be_left(r))
                 return NULL;
             relay_release(r);
             r = NULL;
@@ -226,6 +227,7 @@ static enum route publish_transactional(struct channel *ch)
 enum route router_publish(struct channel *ch)
 {
     struct pool *pool = ch->client->pool;
+    const struct span *method = &ch->content.message.method;
     if (ch->rejecting) {
         ch->rejecting = false;
         message_clear(&ch->content.message);
@@ -234,13 +236,15 @@ enum route router_publish(struct channel *ch)
     }
     if (ch->transactional)
         return publish_transactional(ch);
+    if (spool_is_usable(pool) && aside_holds(pool->queue, destination_of(method->at, method->len)))
+        return publish_spooled(ch); /* behind its older ones, which are there too */
     if (pool->state == POOL_LIVE && !(ch->relay && ch->relay->link.upstream->blocked))
         return publish_live(ch);
     if (!spool_is_usable(pool))
         return pool->state == POOL_OFFLINE ? refuse_offline(ch) : ROUTE_HELD;
     if (pool->state == POOL_DRAINING && queue_holds(pool->queue))
         return ROUTE_HELD; /* a moment later the pool is live */
-    if (ch->relay && ch->relay->ring_count > 0)
+    if (ch->relay && ch->relay->open > 0)
         return ROUTE_HELD; /* older publishes are still on their way (P2) */
     return publish_spooled(ch);
 }

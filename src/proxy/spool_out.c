@@ -7,6 +7,7 @@
 #include "base/crash_point.h"
 #include "base/handles.h"
 #include "base/log.h"
+#include "proxy/aside.h"
 #include "proxy/channel.h"
 #include "proxy/client.h"
 #include "proxy/drain.h"
@@ -72,6 +73,16 @@ static void on_rejected(struct job *job)
         tell_publisher(channel, job);
 }
 
+/* Unless a destination came back meanwhile: then all is counted anew. */
+static void count_aside(struct queue *queue, const struct job *job)
+{
+    if (job->append.aside != queue->aside.pass)
+        return;
+    queue->aside.appending -= job->append.count;
+    if (job->status == STATUS_OK)
+        queue->aside.records += job->append.count;
+}
+
 static void on_appended(struct job *job)
 {
     CRASH_POINT("before_ack");
@@ -79,6 +90,7 @@ static void on_appended(struct job *job)
     struct queue *queue = handles_get(job->append.queue);
     if (queue) {
         queue->appending -= job->append.count;
+        count_aside(queue, job);
         if (job->status == STATUS_OK) {
             queue->waiting += job->append.count;
             queue->proxy->counters.spooled += job->append.count;
@@ -86,6 +98,9 @@ static void on_appended(struct job *job)
             log_failed(queue, job);
         }
     }
+    struct doubt *doubt = handles_get(job->append.doubt);
+    if (doubt)
+        doubt_appended(doubt, job->status == STATUS_OK, job->append.last_seq);
     if (channel)
         tell_publisher(channel, job);
     if (queue) {
@@ -112,13 +127,25 @@ static struct job *new_append(struct pool *pool, struct channel *channel)
     return job_new(JOB_APPEND, pool->queue->id, on_appended, channel ? channel->handle : 0);
 }
 
+void spool_copy(struct pool *pool, struct channel *channel, struct message *message,
+                uint64_t client_tag, uint64_t doubt)
+{
+    struct queue *queue = pool->queue;
+    struct job *job = new_append(pool, channel);
+    job->context = client_tag;
+    job->append.doubt = doubt;
+    if (aside_holds(queue, destination_of(message->method.at, message->method.len))) {
+        job->append.aside = queue->aside.pass;
+        queue->aside.appending++;
+    }
+    job_add_message(job, RECORD_PUBLISH, message);
+    post(pool, channel, job);
+}
+
 void spool_publish(struct pool *pool, struct channel *channel, struct message *message,
                    uint64_t client_tag)
 {
-    struct job *job = new_append(pool, channel);
-    job->context = client_tag;
-    job_add_message(job, RECORD_PUBLISH, message);
-    post(pool, channel, job);
+    spool_copy(pool, channel, message, client_tag, 0);
 }
 
 /* Not counted among what waits: a rejected message is no backlog. */

@@ -13,6 +13,9 @@ struct pool;
 /* Takes the message over. `channel` may be NULL (its client is gone); client_tag is the tag to be
  * acked after the commit, 0 for none. */
 void spool_publish(struct pool *, struct channel *channel, struct message *, uint64_t client_tag);
+/* The same for one that RabbitMQ has as well; `doubt` is told the copy's number. */
+void spool_copy(struct pool *, struct channel *channel, struct message *, uint64_t client_tag,
+                uint64_t doubt);
 /* Keeps a message that RabbitMQ has refused among the rejected of its queue (P4); takes it over.
  * `channel` may be NULL; if not, its close waits for the commit. */
 void spool_reject(struct pool *, struct channel *channel, struct message *, uint16_t code,

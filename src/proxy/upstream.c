@@ -347,6 +347,8 @@ static void on_peer_close(struct upstream *u, const amqp_connection_close_t *m)
 
 static void on_blocked(struct upstream *u, bool blocked)
 {
+    if (blocked && !u->blocked)
+        u->blocked_since_ms = proxy_now(u->proxy);
     u->blocked = blocked;
     LOG(LOG_WARN, blocked ? "upstream_blocked" : "upstream_unblocked", LOG_N("upstream", u->id),
         LOG_T("user", u->user), LOG_T("vhost", u->vhost));

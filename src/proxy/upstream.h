@@ -105,6 +105,7 @@ struct upstream {
     struct upstream_end end; /* why, once it is closed */
     bool offers_confirms;
     bool blocked;
+    uint64_t blocked_since_ms;
 };
 
 /* Dials the broker that is to be tried next. Without a vhost (NULL) it stays TUNED until

@@ -12,15 +12,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct window_share {
+struct window_slot {
     uint64_t destination; /* 0: free */
     uint32_t under_way;
 };
 
 struct window {
-    struct window_share *shares; /* open addressing; NULL: nothing has been sent */
-    uint32_t capacity, used;     /* destinations */
-    uint32_t under_way;          /* of all of them */
+    struct window_slot *slots; /* open addressing; NULL: nothing has been sent */
+    uint32_t capacity, used;   /* destinations */
+    uint32_t under_way;        /* of all of them */
 };
 
 /* Which destination the method payload of a well-formed basic.publish names; never 0. */
@@ -28,6 +28,8 @@ uint64_t destination_of(const uint8_t *method, size_t len);
 
 /* True if one more publish may be sent there. */
 bool window_has_room(const struct window *, uint64_t destination, uint32_t size);
+/* How many publishes are under way there. */
+uint32_t window_share(const struct window *, uint64_t destination);
 void window_take(struct window *, uint64_t destination);
 void window_give_back(struct window *, uint64_t destination);
 void window_clear(struct window *);

@@ -1,0 +1,135 @@
+#include "proxy/aside.h"
+
+#include <stdlib.h>
+
+#include "base/assert.h"
+#include "base/handles.h"
+#include "base/log.h"
+#include "proxy/job.h"
+#include "proxy/pool.h"
+#include "proxy/proxy.h"
+#include "proxy/queue.h"
+#include "proxy/spool_out.h"
+#include "proxy/spooler.h"
+
+enum doubt_state {
+    DOUBT_APPENDING, /* the copy is on its way to the spool */
+    DOUBT_STORED,
+    DOUBT_FAILED,    /* there is no copy; its publisher was told */
+    DOUBT_CONFIRMED, /* before the copy was stored: it is deleted at once */
+    DOUBT_DELETING,
+};
+
+struct doubt {
+    uint64_t handle;
+    uint64_t queue; /* handle */
+    uint64_t destination;
+    uint64_t seq;
+    enum doubt_state state;
+};
+
+/* ---- destinations ---- */
+
+bool aside_holds(const struct queue *queue, uint64_t destination)
+{
+    return window_share(&queue->aside.owed, destination) > 0;
+}
+
+void aside_add(struct queue *queue, uint64_t destination)
+{
+    window_take(&queue->aside.owed, destination);
+}
+
+void aside_remove(struct queue *queue, uint64_t destination)
+{
+    window_give_back(&queue->aside.owed, destination);
+    if (aside_holds(queue, destination))
+        return;
+    /* It is drained like anything else: whoever drains looks from the first record on. */
+    queue->aside.pass++;
+    queue->aside.records = queue->aside.appending = 0;
+    queue_changed(queue);
+}
+
+/* ---- publishes in doubt ---- */
+
+struct doubt *doubt_new(struct pool *pool, struct channel *channel, struct message *message,
+                        uint64_t client_tag)
+{
+    struct doubt *d = calloc(1, sizeof *d);
+    ENSURE(d);
+    d->handle = handles_add(d);
+    d->queue = pool->queue->handle;
+    d->destination = destination_of(message->method.at, message->method.len);
+    aside_add(pool->queue, d->destination);
+    spool_copy(pool, channel, message, client_tag, d->handle);
+    return d;
+}
+
+static void end(struct doubt *d)
+{
+    struct queue *queue = handles_get(d->queue);
+    uint64_t destination = d->destination;
+    handles_remove(d->handle);
+    free(d);
+    if (queue)
+        aside_remove(queue, destination);
+}
+
+static void on_deleted(struct job *job)
+{
+    struct queue *queue = handles_get(job->context);
+    struct doubt *d = handles_get(job->owner);
+    if (job->status != STATUS_OK) /* it is sent again */
+        LOG(LOG_ERROR, "delete_failed", LOG_N("queue", job->queue), LOG_T("reason", job->error));
+    if (queue && job->status == STATUS_OK) {
+        queue->waiting--;
+        queue->drained++;
+        queue->proxy->counters.drained++;
+        if (queue->aside.records > 0)
+            queue->aside.records--;
+    }
+    if (d)
+        end(d);
+}
+
+static void delete_copy(struct doubt *d)
+{
+    struct queue *queue = handles_get(d->queue);
+    if (!queue) {
+        end(d);
+        return;
+    }
+    struct job *job = job_new(JOB_DELETE, queue->id, on_deleted, d->handle);
+    job->context = d->queue;
+    job->delete.seqs = malloc(sizeof *job->delete.seqs);
+    ENSURE(job->delete.seqs);
+    job->delete.seqs[0] = d->seq;
+    job->delete.count = 1;
+    d->state = DOUBT_DELETING;
+    spooler_post(queue->proxy->spooler, job);
+}
+
+void doubt_confirmed(struct doubt *d)
+{
+    if (d->state == DOUBT_APPENDING)
+        d->state = DOUBT_CONFIRMED;
+    else if (d->state == DOUBT_STORED)
+        delete_copy(d);
+    else
+        end(d);
+}
+
+void doubt_lost(struct doubt *d)
+{
+    end(d);
+}
+
+void doubt_appended(struct doubt *d, bool stored, uint64_t seq)
+{
+    bool confirmed = d->state == DOUBT_CONFIRMED;
+    d->seq = seq;
+    d->state = stored ? DOUBT_STORED : DOUBT_FAILED;
+    if (confirmed)
+        doubt_confirmed(d);
+}

@@ -1,0 +1,215 @@
+"""A destination that RabbitMQ does not confirm in time: its publishes go to the spool, their order
+is kept, nothing is sent twice, and nobody else waits."""
+
+import pytest
+
+from support.raw import RawClient
+from support.wait import wait_until
+
+SOON = {"pool.confirm_timeout": "300ms"}
+
+
+class Stuck:
+    """Makes a broker confirm all but one routing key, until it is let go."""
+
+    def __init__(self, broker, key="stuck"):
+        self.broker, self.key, self.owed = broker, key, []
+        broker.on_message = self.on_message
+
+    def on_message(self, connection, message):
+        if message.args["routing_key"] == self.key and self.owed is not None:
+            self.owed.append((connection, message))
+        elif message.tag:
+            connection.send_method(message.channel, "basic.ack", delivery_tag=message.tag)
+
+    def bodies(self):
+        return [message.body for message in self.broker.messages
+                if message.args["routing_key"] == self.key]
+
+    def let_go(self, answer="basic.ack"):
+        owed, self.owed = self.owed, None
+        for connection, message in owed:
+            connection.send_method(message.channel, answer, delivery_tag=message.tag)
+
+
+@pytest.fixture
+def stuck(broker):
+    return Stuck(broker)
+
+
+def confirming(proxy):
+    client = RawClient(proxy.port)
+    client.open_channel(confirms=True)
+    return client
+
+
+def names(*numbers):
+    return [b"%d" % number for number in numbers]
+
+
+def publish(client, numbers, key):
+    for number in numbers:
+        client.publish(b"%d" % number, key)
+
+
+def test_others_pass_through_and_order_is_kept(broker, make_proxy, stuck):
+    proxy = make_proxy(broker.url, SOON)
+    with confirming(proxy) as client, confirming(proxy) as other:
+        publish(client, range(5), "stuck")
+        wait_until(lambda: len(stuck.bodies()) == 5, "they are at the broker")
+        client.acked_up_to(5)  # stored
+        event = proxy.wait_event("confirms_stalled")
+        assert (event["exchange"], event["routing_key"]) == ("", "stuck")
+        publish(client, range(5, 10), "stuck")
+        client.acked_up_to_tags({6, 7, 8, 9, 10})
+        for number in range(20):
+            other.publish(b"%d" % number, "fine")
+            other.acked_up_to_tags({number + 1})
+            client.publish(b"%d" % number, "fine")  # on the same channel too
+            client.acked_up_to_tags({number + 11})
+        assert proxy.bodies() == [str(number) for number in range(10)]
+        assert stuck.bodies() == names(*range(5))
+        assert not proxy.events("drain_started") and not proxy.events("upstream_lost")
+        stuck.let_go()
+        proxy.wait_empty()
+        wait_until(lambda: len(stuck.bodies()) == 10, "what was spooled")
+        assert stuck.bodies() == names(*range(10))
+        publish(client, range(10, 13), "stuck")
+        client.acked_up_to_tags({31, 32, 33})
+        assert stuck.bodies() == names(*range(13))
+    assert len(proxy.events("confirms_stalled")) == 1
+
+
+@pytest.mark.parametrize("close", ["channel.close", "connection.close"])
+def test_close_comes_back(broker, make_proxy, stuck, close):
+    proxy = make_proxy(broker.url, SOON)
+    client = RawClient(proxy.port)
+    client.open_channel()
+    publish(client, range(3), "stuck")
+    client.call(1 if close == "channel.close" else 0, close, reply_code=200, reply_text="bye")
+    assert proxy.bodies() == ["0", "1", "2"]
+    client.socket.close()
+    stuck.let_go()
+    proxy.wait_empty()
+    assert stuck.bodies() == names(0, 1, 2)
+
+
+def test_more_than_the_window_holds(broker, make_proxy, stuck):
+    """Publishers that were held for the window go on behind what was spooled."""
+    proxy = make_proxy(broker.url, {**SOON, "drain.window": 4})
+    with confirming(proxy) as client:
+        publish(client, range(40), "stuck")
+        client.acked_up_to(40)
+        assert stuck.bodies() == names(0, 1, 2, 3)
+        stuck.let_go()
+        proxy.wait_empty()
+        assert stuck.bodies() == names(*range(40))
+
+
+def test_the_channel_of_them_is_lost(broker, make_proxy, stuck):
+    """Then the copies are what is left."""
+    proxy = make_proxy(broker.url, SOON)
+    with confirming(proxy) as client:
+        publish(client, range(3), "stuck")
+        client.acked_up_to(3)
+        publish(client, range(3, 5), "stuck")
+        client.acked_up_to_tags({4, 5})
+        stuck.owed = None
+        broker.open_connections()[0].die()
+        proxy.wait_empty()
+        assert stuck.bodies() == names(0, 1, 2) + names(*range(5))
+
+
+def test_refused_after_all(broker, make_proxy, stuck):
+    """A late nack: the copy is drained, and what waits goes behind it."""
+    proxy = make_proxy(broker.url, SOON)
+    with confirming(proxy) as client:
+        publish(client, range(2), "stuck")
+        client.acked_up_to(2)
+        client.publish(b"2", "stuck")
+        client.acked_up_to_tags({3})
+        stuck.let_go("basic.nack")
+        proxy.wait_empty()
+        assert stuck.bodies() == names(0, 1) + names(0, 1, 2)
+
+
+def test_restart_while_it_is_set_aside(broker, make_proxy, stuck):
+    proxy = make_proxy(broker.url, SOON)
+    with confirming(proxy) as client:
+        publish(client, range(3), "stuck")
+        client.acked_up_to(3)
+        proxy.kill9()
+    stuck.owed = None
+    proxy.start()
+    proxy.wait_empty()
+    assert stuck.bodies() == names(0, 1, 2) + names(0, 1, 2)
+
+
+def test_a_backlog_beside_it(broker, make_proxy, stuck):
+    """An outage of another upstream while the destination is set aside."""
+    proxy = make_proxy(broker.url, SOON)
+    broker.on_frame = lambda connection, frame: frame.name == "basic.get" and (
+        connection.send_method(frame.channel, "basic.get-empty") or True)
+    with confirming(proxy) as own, confirming(proxy) as shared:
+        own.call(1, "basic.get", answer="basic.get-empty", queue="q")
+        publish(own, range(2), "stuck")
+        own.acked_up_to(2)
+        shared.publish(b"live", "fine")
+        shared.acked_up_to(1)
+        next(c for c in broker.open_connections()
+             if any(m.args["routing_key"] == "fine" for m in c.messages)).die()
+        proxy.wait_event("upstream_lost")
+        publish(shared, range(10), "fine")
+        publish(shared, range(2, 4), "stuck")
+        shared.acked_up_to_tags(set(range(2, 14)))
+        wait_until(lambda: proxy.waiting() == 4, "all others are drained")
+        shared.publish(b"live", "fine")
+        shared.acked_up_to_tags({14})
+        assert stuck.bodies() == names(0, 1)
+        stuck.let_go()
+        proxy.wait_empty()
+        assert stuck.bodies() == names(*range(4))
+
+
+def test_an_alarm_makes_no_copies(broker, make_proxy):
+    proxy = make_proxy(broker.url)
+    broker.acks = False
+    with confirming(proxy) as client:
+        publish(client, range(50), "q")
+        broker.wait_messages(50)
+        broker.everywhere("connection.blocked", reason="scripted")
+        proxy.wait_event("upstream_blocked")
+        publish(client, range(50, 60), "q")
+        client.acked_up_to(60)
+        assert proxy.bodies() == [str(number) for number in range(60)]
+        broker.acks = True
+        for message in list(broker.messages):
+            broker.connections[0].send_method(message.channel, "basic.ack",
+                                              delivery_tag=message.tag)
+        broker.everywhere("connection.unblocked")
+        proxy.wait_empty()
+        client.publish(b"60", "q")
+        client.acked_up_to_tags({61})
+        assert broker.wait_messages(61) == names(*range(61))
+        assert not proxy.events("upstream_lost") and not proxy.events("confirms_stalled")
+
+
+def test_an_alarm_and_a_client_with_its_own_upstream(broker, make_proxy):
+    """Its publishes are spooled like everybody's, and it can close."""
+    broker.on_frame = lambda connection, frame: frame.name == "basic.get" and (
+        connection.send_method(frame.channel, "basic.get-empty") or True)
+    proxy = make_proxy(broker.url)
+    client = confirming(proxy)
+    client.call(1, "basic.get", answer="basic.get-empty", queue="q")
+    broker.acks = False
+    client.publish(b"0", "q")
+    broker.wait_messages(1)
+    broker.everywhere("connection.blocked", reason="scripted")
+    proxy.wait_event("buffering_started")
+    client.publish(b"1", "q")
+    client.acked_up_to(2)
+    broker.acks = True
+    client.close()
+    broker.everywhere("connection.unblocked")
+    proxy.wait_empty()
+    assert broker.wait_messages(2)[-1] == b"1"
