@@ -1,7 +1,11 @@
 #include "net/stream.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "base/assert.h"
 #include "net/tls.h"
@@ -494,12 +498,36 @@ void stream_init(struct stream *s, struct net *net, const struct stream_handler 
     s->last_read_ms = s->last_write_ms = uv_now(net->loop);
 }
 
+/* Finds peers that have vanished without a word, where no heartbeat was agreed on, within two
+ * minutes. */
+static void keep_alive(const struct stream *s)
+{
+    enum { IDLE_S = 60, INTERVAL_S = 15, PROBES = 4 };
+    uv_os_fd_t fd;
+    if (uv_fileno((const uv_handle_t *)&s->tcp, &fd) < 0)
+        return;
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &(int){1}, sizeof(int));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &(int){IDLE_S}, sizeof(int));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &(int){INTERVAL_S}, sizeof(int));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &(int){PROBES}, sizeof(int));
+}
+
+enum stream_peer stream_look_at_peer(const struct stream *s)
+{
+    struct pollfd look = {.events = POLLRDHUP};
+    if (s->closing || uv_fileno((const uv_handle_t *)&s->tcp, &look.fd) < 0 ||
+        poll(&look, 1, 0) <= 0)
+        return STREAM_PEER_THERE;
+    return look.revents & (POLLERR | POLLHUP) ? STREAM_PEER_LOST : STREAM_PEER_ENDED;
+}
+
 int stream_accept(struct stream *s, uv_stream_t *listener)
 {
     int status = uv_accept(listener, (uv_stream_t *)&s->tcp);
     if (status < 0)
         return status;
     uv_tcp_nodelay(&s->tcp, 1);
+    keep_alive(s);
     return start_reading(s);
 }
 
@@ -510,6 +538,7 @@ static void on_connect(uv_connect_t *connect, int status)
         return;
     if (status == 0) {
         uv_tcp_nodelay(&s->tcp, 1);
+        keep_alive(s);
         status = start_reading(s);
         if (s->tls) {
             tls_begin(s->tls);

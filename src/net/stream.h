@@ -105,6 +105,14 @@ void stream_expect(struct stream *, size_t len);
 void stream_pause(struct stream *);  /* reads nothing more; what was read stays */
 void stream_resume(struct stream *); /* reads again; does not call on_data for what is there */
 
+enum stream_peer {
+    STREAM_PEER_THERE,
+    STREAM_PEER_ENDED, /* it sends nothing more; what it has sent may be there to read */
+    STREAM_PEER_LOST,  /* the connection is gone */
+};
+/* For a stream that is paused: nothing else would tell. */
+enum stream_peer stream_look_at_peer(const struct stream *);
+
 /* Memory too short for the queue aborts: spans are small. */
 void stream_write_span(struct stream *, struct slab *, uint8_t *at, size_t len);
 void stream_write_copy(struct stream *, const void *bytes, size_t len);

@@ -64,12 +64,6 @@ void channel_send(struct channel *ch, amqp_method_number_t method, const void *f
 
 static void cancel_content(struct channel *ch)
 {
-    if (ch->reserved) {
-        struct queue *queue = ch->client->pool->queue;
-        queue->reserved--;
-        queue_changed(queue);
-    }
-    ch->reserved = false;
     ch->rejecting = false;
     content_deinit(&ch->content);
     content_init(&ch->content);

@@ -27,7 +27,6 @@ struct channel {
     enum channel_state state;
     uint64_t handle;
     struct content content;
-    bool reserved;   /* a place in the queue is kept for the publish that is arriving */
     bool confirming; /* the client asked for confirms */
     bool transactional;
     uint64_t spooling;    /* appends of its own under way */

@@ -349,6 +349,8 @@ static bool step(struct client *c)
         }
         if (c->state != CLIENT_CLOSED)
             stream_consume(&c->stream, frame.payload_len + FRAME_OVERHEAD_BYTES);
+        if (!c->held)
+            c->held_since_ms = 0;
         return true;
     case FRAME_PARTIAL:
         stream_expect(&c->stream, need);
@@ -380,6 +382,8 @@ void client_hold(struct client *c)
     if (c->held || !c->pool)
         return;
     c->held = true;
+    if (c->held_since_ms == 0)
+        c->held_since_ms = proxy_now(c->proxy);
     list_remove(&c->pool_node);
     list_append(&c->pool->held, &c->pool_node);
     stream_pause(&c->stream);
@@ -397,6 +401,7 @@ void client_retry(struct client *c)
         c->ready = NULL;
         if (!channel_retry(ch))
             return;
+        c->held_since_ms = 0;
     }
     process(c);
     if (!c->held && c->state != CLIENT_CLOSED)
@@ -529,6 +534,18 @@ void client_tell_blocked(struct client *c, bool blocked, const char *reason)
     wire_send(&c->stream, 0, AMQP_CONNECTION_BLOCKED_METHOD, &m);
 }
 
+/* A client that is held is not read from, so its end is not heard of. What it has sent before it
+ * ended may still be taken, but not whenever. */
+static void look_at_held(struct client *c, uint64_t now_ms)
+{
+    enum stream_peer peer = stream_look_at_peer(&c->stream);
+    if (peer == STREAM_PEER_LOST)
+        client_close(c, "connection lost while it was held");
+    else if (peer == STREAM_PEER_ENDED &&
+             now_ms - c->held_since_ms >= c->proxy->config->pool.confirm_timeout_ms)
+        client_close(c, "end of file while it was held");
+}
+
 void client_tick(struct client *c, uint64_t now_ms)
 {
     if (c->state == CLIENT_CLOSED)
@@ -538,6 +555,8 @@ void client_tick(struct client *c, uint64_t now_ms)
         return;
     }
     stream_rest(&c->stream);
+    if (c->held && now_ms / 1000 != (now_ms - PROXY_TICK_MS) / 1000)
+        look_at_held(c, now_ms);
     if (c->heartbeat_ms == 0 || c->state < CLIENT_LOGIN || c->state > CLIENT_SETTLING)
         return;
     if (now_ms - c->stream.last_write_ms >= c->heartbeat_ms / 2 && c->stream.out_count == 0)

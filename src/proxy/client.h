@@ -44,6 +44,7 @@ struct client {
     struct attempt *attempt; /* that it waits for, before that */
     struct list pool_node;   /* in the attempt's clients, pool->waiting or pool->held */
     bool held;
+    uint64_t held_since_ms; /* when it last went on; 0: it is not held */
     bool processing;
 
     char *user, *password, *vhost; /* password only until the login is decided */

@@ -134,7 +134,7 @@ static void close_channel(struct drain *d)
 
 struct drain *drain_start(struct queue *queue, struct pool *pool)
 {
-    struct upstream *u = pool_pick_upstream(pool);
+    struct upstream *u = pool_pick_for_drain(pool);
     if (!u)
         return NULL;
     struct drain *d = calloc(1, sizeof *d);

@@ -13,6 +13,7 @@
 #include "proxy/proxy.h"
 #include "proxy/queue.h"
 #include "proxy/relay.h"
+#include "proxy/router.h"
 #include "proxy/spooler.h"
 #include "proxy/wire_out.h"
 #include "spool/credential.h"
@@ -84,18 +85,28 @@ void pool_wake(struct pool *pool)
         list_append(&pool->proxy->waking, &pool->wake_node);
 }
 
+/* One turn for each that is held now and may go on; those that must wait again queue up behind,
+ * the others keep their place. */
+static void wake(struct pool *pool)
+{
+    struct list end, here;
+    list_append(&pool->held, &end);
+    for (struct list *n = pool->held.next; n != &end; n = here.next, list_remove(&here)) {
+        list_append(n->next, &here); /* before the one behind it */
+        struct client *client = LIST_ENTRY(n, struct client, pool_node);
+        if (!client->ready || !router_must_wait(client->ready))
+            client_retry(client);
+    }
+    list_remove(&end);
+}
+
 void pool_run_wakes(struct proxy *proxy)
 {
     struct list *node;
     while ((node = list_first(&proxy->waking)) != NULL) {
         struct pool *pool = LIST_ENTRY(node, struct pool, wake_node);
         list_remove(&pool->wake_node);
-        /* One turn for each that is held now; those that must wait again queue up behind. */
-        unsigned turns = 0;
-        for (struct list *n = pool->held.next; n != &pool->held; n = n->next)
-            turns++;
-        for (; turns > 0 && !list_empty(&pool->held); turns--)
-            client_retry(LIST_ENTRY(pool->held.next, struct client, pool_node));
+        wake(pool);
     }
 }
 
@@ -553,6 +564,8 @@ static void opened(struct pool *pool, struct upstream *u)
         admit_waiting(pool);
     pool_update(pool);
     pool_wake(pool);
+    if (pool->state == POOL_DRAINING)
+        queue_drain_if_possible(pool->queue); /* it may have waited for a channel number */
 }
 
 static void on_open(struct upstream *u)
@@ -670,7 +683,7 @@ struct upstream *pool_pick_upstream(struct pool *pool)
         dialing = dialing || u->state != UPSTREAM_OPEN;
         if (u->state != UPSTREAM_OPEN || pool_is_blocked(pool, u))
             continue;
-        bool has_channel = u->link_count < u->channel_max || !list_empty(&u->idle_relays);
+        bool has_channel = upstream_has_channel(u, true) || !list_empty(&u->idle_relays);
         if (has_channel && (!best || u->window.under_way < best->window.under_way))
             best = u;
     }
@@ -679,6 +692,21 @@ struct upstream *pool_pick_upstream(struct pool *pool)
         proxy_now(pool->proxy) >= pool->more_after_ms && pool->proxy->stage == PROXY_RUNNING)
         dial(pool);
     return best;
+}
+
+struct upstream *pool_pick_for_drain(struct pool *pool)
+{
+    bool dialing = false;
+    for (struct list *n = pool->upstreams.next; n != &pool->upstreams; n = n->next) {
+        struct upstream *u = LIST_ENTRY(n, struct upstream, owner_node);
+        if (u->state == UPSTREAM_OPEN && !pool_is_blocked(pool, u) &&
+            upstream_has_channel(u, false))
+            return u;
+        dialing = dialing || u->state != UPSTREAM_OPEN;
+    }
+    if (!dialing && proxy_now(pool->proxy) >= pool->more_after_ms)
+        dial(pool);
+    return NULL;
 }
 
 /* ---- life ---- */

@@ -99,6 +99,8 @@ void pool_connect(struct pool *);
 void pool_update_secret(struct pool *, const char *secret);
 /* An open shared upstream for a new relay, or NULL; asks for another one when all are busy. */
 struct upstream *pool_pick_upstream(struct pool *);
+/* One with a free channel number for a drain, or NULL; then another one is asked for. */
+struct upstream *pool_pick_for_drain(struct pool *);
 /* True if RabbitMQ is there, also if it blocks publishing. */
 bool pool_is_connected(struct pool *);
 /* Works out the state again; tells held clients and the queue when it changed. */

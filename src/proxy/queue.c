@@ -93,6 +93,15 @@ bool queue_has_room(const struct queue *queue)
     return queue_room(queue) > 0;
 }
 
+bool queue_has_room_for(const struct queue *queue, uint64_t destination)
+{
+    uint64_t limit = queue->proxy->config->pool.publish_buffer_size;
+    if (aside_holds(queue, destination) &&
+        queue->aside.records + queue->aside.appending >= limit - limit / 4)
+        return false;
+    return queue_has_room(queue);
+}
+
 bool queue_holds(struct queue *queue)
 {
     uint64_t now = proxy_now(queue->proxy);

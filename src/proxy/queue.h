@@ -29,7 +29,7 @@ struct queue {
     bool dropping;      /* the spool is being told to forget it */
     uint64_t waiting;   /* records committed and not yet deleted */
     uint64_t appending; /* records on their way to the spool */
-    uint64_t reserved;  /* publishes that have begun to arrive */
+    uint64_t reserved;  /* publishes of open transactions */
     uint64_t retained;  /* publishes sent upstream and not yet confirmed */
     struct aside aside; /* destinations that RabbitMQ does not confirm */
     uint64_t rejected;
@@ -55,12 +55,14 @@ void queue_set_password(struct queue *, const char *password);
 bool queue_has_backlog(const struct queue *);
 /* True while publishes must go behind it: not all of that waits for destinations set aside. */
 bool queue_must_drain(const struct queue *);
-/* Places taken: by what waits, is on its way, or has begun to arrive. */
+/* Places taken: by what waits, is on its way, or is in an open transaction. */
 uint64_t queue_used(const struct queue *);
 /* How many more messages find room within pool.publish_buffer_size. */
 uint64_t queue_room(const struct queue *);
 /* True if one more publish finds room within pool.publish_buffer_size. */
 bool queue_has_room(const struct queue *);
+/* The same for a publish to this destination: those that are set aside leave room for others. */
+bool queue_has_room_for(const struct queue *, uint64_t destination);
 /* True if so little is left that publishers are held until the queue is empty: at most
  * QUEUE_HOLD_MS at a time, so that a RabbitMQ which has stopped confirming holds nobody up. */
 bool queue_holds(struct queue *);

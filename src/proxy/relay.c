@@ -147,6 +147,7 @@ static struct relay *relay_new(struct channel *channel, struct upstream *u, bool
     struct relay *r = calloc(1, sizeof *r);
     ENSURE(r);
     r->link.handler = &handler;
+    r->link.leaves_one = shared;
     r->pool = channel->client->pool;
     r->shared = shared;
     list_init(&r->idle_node);

@@ -20,29 +20,50 @@
 
 /* ---- which upstream channel ---- */
 
-/* The channel's relay on the upstream where it belongs, or NULL: not yet, hold the client. */
-static struct relay *relay_for(struct channel *ch)
+/* RabbitMQ closes a connection for that. A number that is being given back is waited for. */
+static enum route no_channel_left(struct client *client)
+{
+    const struct upstream *own = client->own;
+    for (uint32_t i = 0; i < own->links_capacity; i++) {
+        const struct relay *r = own->links[i] ? relay_of(own->links[i]) : NULL;
+        if (r && !r->channel)
+            return ROUTE_HELD;
+    }
+    client_refuse(client, 530, "NOT_ALLOWED - RabbitMQ allows no more channels on this connection",
+                  AMQP_CHANNEL_OPEN_METHOD);
+    return ROUTE_REFUSED;
+}
+
+static enum route own_relay_for(struct channel *ch)
 {
     struct client *client = ch->client;
     struct relay *r = ch->relay;
+    if (!client->own_is_open)
+        return ROUTE_HELD;
+    if (r && r->link.upstream != client->own) {
+        /* What went out on the shared channel is answered before another one is used (P2). */
+        if (!relay_may_be_left(r))
+            return ROUTE_HELD;
+        relay_release(r);
+        r = NULL;
+    }
+    if (r || relay_bind(ch, client->own, false))
+        return ROUTE_DONE;
+    return no_channel_left(client);
+}
+
+/* Binds the channel to a relay on the upstream where it belongs. */
+static enum route relay_for(struct channel *ch)
+{
+    struct client *client = ch->client;
     if (ch->transactional && !client->own)
         client_dial_own(client);
-    if (client->own) {
-        if (!client->own_is_open)
-            return NULL;
-        if (r && r->link.upstream != client->own) {
-            /* What went out on the shared channel is answered before another one is used (P2). */
-            if (!relay_may_be_left(r))
-                return NULL;
-            relay_release(r);
-            r = NULL;
-        }
-        return r ? r : relay_bind(ch, client->own, false);
-    }
-    if (r)
-        return r;
+    if (client->own)
+        return own_relay_for(ch);
+    if (ch->relay)
+        return ROUTE_DONE;
     struct upstream *u = pool_pick_upstream(client->pool);
-    return u ? relay_bind(ch, u, true) : NULL;
+    return u && relay_bind(ch, u, true) ? ROUTE_DONE : ROUTE_HELD;
 }
 
 static bool is_full(const struct relay *r, uint64_t destination)
@@ -93,6 +114,21 @@ static enum route refuse_full(struct channel *ch, const char *what)
     return ROUTE_DONE;
 }
 
+/* Places taken by what is on its way to RabbitMQ become free by themselves; others do not. */
+static enum route refuse_no_room(struct channel *ch)
+{
+    struct pool *pool = ch->client->pool;
+    struct queue *queue = pool->queue;
+    if ((pool->state == POOL_LIVE && queue->retained > 0) || queue_holds(queue))
+        return ROUTE_HELD;
+    char what[64];
+    snprintf(what, sizeof what, "publish buffer full (%llu messages)",
+             (unsigned long long)pool->proxy->config->pool.publish_buffer_size);
+    return refuse_full(ch, what);
+}
+
+/* A place is taken by a complete publish alone: one that has begun and does not go on takes
+ * nobody's. So this is only a first look, before a body is sent that nobody could keep. */
 enum route router_begin_publish(struct channel *ch, const struct publish *publish)
 {
     struct pool *pool = ch->client->pool;
@@ -109,20 +145,11 @@ enum route router_begin_publish(struct channel *ch, const struct publish *publis
             return refuse_offline(ch);
         return pool->state == POOL_DRAINING ? ROUTE_HELD : ROUTE_DONE;
     }
-    if (!queue_has_room(queue)) {
-        /* Places taken by what is on its way to RabbitMQ become free by themselves. */
-        if (pool->state == POOL_LIVE || queue_holds(queue))
-            return ROUTE_HELD;
-        char what[64];
-        snprintf(what, sizeof what, "publish buffer full (%llu messages)",
-                 (unsigned long long)pool->proxy->config->pool.publish_buffer_size);
-        return refuse_full(ch, what);
-    }
+    if (!queue_has_room(queue))
+        return refuse_no_room(ch);
     if (pool->state != POOL_LIVE && !spooler_has_room(pool->proxy->spooler))
         return refuse_full(ch, "the spool has no room");
     client_tell_blocked(ch->client, false, NULL);
-    queue->reserved++;
-    ch->reserved = true;
     return ROUTE_DONE;
 }
 
@@ -131,19 +158,11 @@ static uint64_t take_tag(struct channel *ch)
     return ch->confirming ? ledger_add(&ch->ledger) : 0;
 }
 
-static void end_reservation(struct channel *ch)
-{
-    if (ch->reserved)
-        ch->client->pool->queue->reserved--;
-    ch->reserved = false;
-}
-
 static enum route publish_spooled(struct channel *ch)
 {
     struct pool *pool = ch->client->pool;
     if (spooler_is_full(pool->proxy->spooler))
         return ROUTE_HELD;
-    end_reservation(ch);
     spool_publish(pool, ch, &ch->content.message, take_tag(ch));
     return ROUTE_DONE;
 }
@@ -162,8 +181,11 @@ static enum route publish_unconfirmed(struct channel *ch)
 static enum route publish_live(struct channel *ch)
 {
     struct message *message = &ch->content.message;
-    struct relay *r = relay_for(ch);
-    if (!r || is_full(r, destination_of(message->method.at, message->method.len)))
+    enum route bound = relay_for(ch);
+    if (bound != ROUTE_DONE)
+        return bound;
+    struct relay *r = ch->relay;
+    if (is_full(r, destination_of(message->method.at, message->method.len)))
         return ROUTE_HELD;
     if (ch->confirming && !r->link.upstream->offers_confirms)
         return publish_unconfirmed(ch);
@@ -180,7 +202,6 @@ static enum route publish_live(struct channel *ch)
         return ROUTE_REFUSED;
     }
     take_tag(ch);
-    end_reservation(ch);
     return ROUTE_DONE;
 }
 
@@ -207,20 +228,24 @@ static enum route publish_transactional(struct channel *ch)
                                              : ROUTE_HELD;
     if (!ch->tx)
         ch->tx = spool_begin_transaction(pool, ch);
-    bool reserved = ch->reserved;
-    ch->reserved = false; /* the place stays taken until the transaction ends */
     if (live) {
         ch->tx_sent = true;
         enum route route = publish_live(ch);
-        if (route != ROUTE_DONE) {
-            if (route == ROUTE_HELD)
-                ch->reserved = reserved;
+        if (route != ROUTE_DONE)
             return route;
-        }
     } else {
         job_add_message(ch->tx, RECORD_PUBLISH, &ch->content.message);
     }
-    ch->tx_reserved += reserved;
+    pool->queue->reserved++; /* until the transaction ends */
+    ch->tx_reserved++;
+    return ROUTE_DONE;
+}
+
+static enum route nack(struct channel *ch)
+{
+    ch->rejecting = false;
+    message_clear(&ch->content.message);
+    channel_nack(ch, take_tag(ch));
     return ROUTE_DONE;
 }
 
@@ -228,15 +253,16 @@ enum route router_publish(struct channel *ch)
 {
     struct pool *pool = ch->client->pool;
     const struct span *method = &ch->content.message.method;
-    if (ch->rejecting) {
-        ch->rejecting = false;
-        message_clear(&ch->content.message);
-        channel_nack(ch, take_tag(ch));
-        return ROUTE_DONE;
+    if (ch->rejecting)
+        return nack(ch);
+    uint64_t destination = destination_of(method->at, method->len);
+    if (spool_is_usable(pool) && !queue_has_room_for(pool->queue, destination)) {
+        enum route route = refuse_no_room(ch);
+        return route == ROUTE_DONE ? nack(ch) : route;
     }
     if (ch->transactional)
         return publish_transactional(ch);
-    if (spool_is_usable(pool) && aside_holds(pool->queue, destination_of(method->at, method->len)))
+    if (spool_is_usable(pool) && aside_holds(pool->queue, destination))
         return publish_spooled(ch); /* behind its older ones, which are there too */
     if (pool->state == POOL_LIVE && !(ch->relay && ch->relay->link.upstream->blocked))
         return publish_live(ch);
@@ -247,6 +273,17 @@ enum route router_publish(struct channel *ch)
     if (ch->relay && ch->relay->open > 0)
         return ROUTE_HELD; /* older publishes are still on their way (P2) */
     return publish_spooled(ch);
+}
+
+bool router_must_wait(const struct channel *ch)
+{
+    const struct pool *pool = ch->client->pool;
+    const struct span *method = &ch->content.message.method;
+    const struct relay *r = ch->relay;
+    if (!r || pool->state != POOL_LIVE || r->link.upstream->blocked)
+        return false;
+    uint64_t destination = destination_of(method->at, method->len);
+    return is_full(r, destination) && !aside_holds(pool->queue, destination);
 }
 
 /* ---- other methods ---- */
@@ -307,8 +344,11 @@ static enum route send_live(struct channel *ch, struct slab *slab, const struct 
     struct client *client = ch->client;
     if (!client->own && !is_shareable(method, decoded))
         client_dial_own(client);
-    struct relay *r = relay_for(ch);
-    if (!r || stream_is_full(&r->link.upstream->stream))
+    enum route bound = relay_for(ch);
+    if (bound != ROUTE_DONE)
+        return bound;
+    struct relay *r = ch->relay;
+    if (stream_is_full(&r->link.upstream->stream))
         return ROUTE_HELD;
     if (frame->payload_len + FRAME_OVERHEAD_BYTES > r->link.upstream->frame_max) {
         client_refuse(client, 501, "FRAME_ERROR - method larger than RabbitMQ's frame_max", method);

@@ -17,6 +17,8 @@ enum route { ROUTE_DONE, ROUTE_HELD, ROUTE_REFUSED };
 enum route router_begin_publish(struct channel *, const struct publish *);
 /* channel->content.message is complete. */
 enum route router_publish(struct channel *);
+/* True if router_publish would hold the complete publish again, because too much is under way. */
+bool router_must_wait(const struct channel *);
 /* Any other method that RabbitMQ would answer. */
 enum route router_method(struct channel *, struct slab *, const struct frame *,
                          amqp_method_number_t);

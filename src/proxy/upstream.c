@@ -292,7 +292,8 @@ static void send_open(struct upstream *u)
 
 static void on_tune(struct upstream *u, const amqp_connection_tune_t *m)
 {
-    uint16_t limit = u->proxy->config->pool.max_channels;
+    /* A client's own upstream has as many as the client was offered. */
+    uint16_t limit = u->client_properties ? UINT16_MAX : u->proxy->config->pool.max_channels;
     if (m->frame_max != 0 && m->frame_max < FRAME_MIN_SIZE) {
         end_with(u, "RabbitMQ's frame_max is below 4096, which no client may use", 0);
         return;
@@ -616,10 +617,16 @@ static uint16_t free_channel(struct upstream *u)
     return 0;
 }
 
+bool upstream_has_channel(const struct upstream *u, bool leaves_one)
+{
+    bool keep = leaves_one && u->taking_all == 0 && u->channel_max > 1;
+    return u->link_count + keep < u->channel_max;
+}
+
 bool upstream_attach(struct upstream *u, struct link *link)
 {
     ENSURE(u->state == UPSTREAM_OPEN && !link->upstream);
-    uint16_t number = u->link_count < u->channel_max ? free_channel(u) : 0;
+    uint16_t number = upstream_has_channel(u, link->leaves_one) ? free_channel(u) : 0;
     if (number == 0)
         return false;
     if (number >= u->links_capacity) {
@@ -631,6 +638,7 @@ bool upstream_attach(struct upstream *u, struct link *link)
     }
     u->links[number] = link;
     u->link_count++;
+    u->taking_all += !link->leaves_one;
     link->upstream = u;
     link->channel = number;
     return true;
@@ -642,6 +650,7 @@ void upstream_detach(struct link *link)
     ENSURE(u && u->links[link->channel] == link);
     u->links[link->channel] = NULL;
     u->link_count--;
+    u->taking_all -= !link->leaves_one;
     if (u->link_count == 0)
         u->idle_since_ms = proxy_now(u->proxy);
     link->upstream = NULL;

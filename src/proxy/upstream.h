@@ -33,6 +33,7 @@ struct link_handler {
 struct link {
     struct upstream *upstream; /* NULL: not attached */
     uint16_t channel;
+    bool leaves_one; /* the last free number is not for it, but for a drain */
     const struct link_handler *handler;
 };
 
@@ -95,6 +96,7 @@ struct upstream {
 
     struct link **links; /* by channel number */
     uint32_t links_capacity, link_count;
+    uint32_t taking_all; /* links that do not leave one */
     uint32_t frame_max;
     uint16_t channel_max;
     uint64_t heartbeat_ms;
@@ -127,6 +129,8 @@ void upstream_abort(struct upstream *, const char *why);
 /* Once for each tick: heartbeats, deadlines. May report on_failed or on_lost. */
 void upstream_tick(struct upstream *, uint64_t now_ms);
 
+/* True if a link finds a number. With one number in all nothing is left for a drain. */
+bool upstream_has_channel(const struct upstream *, bool leaves_one);
 /* Gives the link the lowest free channel number; false if there is none. Sends nothing. */
 bool upstream_attach(struct upstream *, struct link *);
 void upstream_detach(struct link *);
