@@ -544,6 +544,8 @@ static void look_at_held(struct client *c, uint64_t now_ms)
     else if (peer == STREAM_PEER_ENDED &&
              now_ms - c->held_since_ms >= c->proxy->config->pool.confirm_timeout_ms)
         client_close(c, "end of file while it was held");
+    else
+        pool_wake(c->pool); /* some things are waited for no longer than so long */
 }
 
 void client_tick(struct client *c, uint64_t now_ms)

@@ -18,6 +18,8 @@
 #include "proxy/spool_out.h"
 #include "proxy/wire_out.h"
 
+enum { CHANNEL_WAIT_MS = 1000 };
+
 /* ---- which upstream channel ---- */
 
 /* RabbitMQ closes a connection for that. A number that is being given back is waited for. */
@@ -178,10 +180,22 @@ static enum route publish_unconfirmed(struct channel *ch)
     return ROUTE_REFUSED;
 }
 
+/* All channel numbers are taken, and RabbitMQ allows no further connection: a drain has a number of
+ * its own, and does not need one for each client. */
+static bool has_waited_for_a_channel(const struct channel *ch)
+{
+    const struct client *client = ch->client;
+    return !client->own && !ch->relay && client->held_since_ms > 0 &&
+           proxy_now(client->proxy) - client->held_since_ms >= CHANNEL_WAIT_MS &&
+           spool_is_usable(client->pool);
+}
+
 static enum route publish_live(struct channel *ch)
 {
     struct message *message = &ch->content.message;
     enum route bound = relay_for(ch);
+    if (bound == ROUTE_HELD && has_waited_for_a_channel(ch))
+        return publish_spooled(ch);
     if (bound != ROUTE_DONE)
         return bound;
     struct relay *r = ch->relay;

@@ -598,6 +598,12 @@ void upstream_tick(struct upstream *u, uint64_t now_ms)
         return;
     }
     stream_rest(&u->stream);
+    /* Heartbeats may come all the same. An alarm is no failure. */
+    if (stream_is_full(&u->stream) && !u->blocked &&
+        now_ms - u->stream.last_write_ms >= u->proxy->config->pool.confirm_timeout_ms) {
+        end_with(u, "RabbitMQ has read nothing for pool.confirm_timeout", 0);
+        return;
+    }
     if (u->heartbeat_ms == 0)
         return;
     if (now_ms - u->stream.last_write_ms >= u->heartbeat_ms / 2 && u->stream.out_count == 0)

@@ -2,6 +2,7 @@
 go on, hold nobody else."""
 
 import subprocess
+import threading
 
 import pytest
 
@@ -290,6 +291,52 @@ def test_a_clients_own_upstream_without_a_number_left(make_proxy):
         client.open_channel(3)
         client.send_method(3, "basic.consume", queue="q")
         assert "no more channels" in client.expect_close(530)
+
+
+def test_more_channels_than_rabbitmq_has_numbers(make_proxy):
+    """It allows no second connection: what finds no number goes through the spool."""
+    with FakeBroker(channel_max=4) as broker:
+        proxy = make_proxy(broker.url)
+        clients = [RawClient(proxy.port) for _ in range(3)]
+        for client in clients:
+            client.open_channel(confirms=True)
+            client.publish(b"live", "q")
+            client.acked_up_to(1)
+        broker.hangs_up = True
+        with RawClient(proxy.port) as late:
+            late.open_channel(confirms=True)
+            for number in range(5):
+                late.publish(b"%d" % number, "q")
+            late.acked_up_to(5)
+            proxy.wait_empty()
+            assert broker.wait_messages(8)[3:] == [b"%d" % number for number in range(5)]
+        for client in clients:
+            client.publish(b"again", "q")
+            client.acked_up_to_tags({2})
+            client.socket.close()
+        assert not proxy.events("upstream_lost")
+
+
+def test_a_rabbitmq_that_reads_nothing(broker, make_proxy):
+    """But sends heartbeats: its connection is given up, and what was on it is spooled."""
+    stuck = threading.Event()
+
+    def on_message(connection, message):
+        if connection is broker.connections[0]:
+            stuck.wait()
+        else:
+            connection.send_method(message.channel, "basic.ack", delivery_tag=message.tag)
+    broker.on_message = on_message
+    proxy = make_proxy(broker.url, {"pool.confirm_timeout": "500ms", "upstream.heartbeat": 0})
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        broker.wait_connection()
+        for _ in range(12):
+            client.publish(bytes(1 << 20), "q")
+        assert "has read nothing" in proxy.wait_event("upstream_lost")["reason"]
+        client.acked_up_to(12)
+        proxy.wait_empty()
+        stuck.set()
 
 
 # ---- turns ----

@@ -183,14 +183,18 @@ def test_an_alarm_makes_no_copies(broker, make_proxy):
         client.acked_up_to(60)
         assert proxy.bodies() == [str(number) for number in range(60)]
         broker.acks = True
-        for message in list(broker.messages):
+        broker.everywhere("connection.unblocked")
+        client.publish(b"other", "another")
+        client.acked_up_to_tags({61})
+        wait_until(lambda: proxy.waiting() == 60, "all else has passed")
+        assert broker.wait_messages(51) == names(*range(50)) + [b"other"]
+        for message in broker.messages[:50]:
             broker.connections[0].send_method(message.channel, "basic.ack",
                                               delivery_tag=message.tag)
-        broker.everywhere("connection.unblocked")
         proxy.wait_empty()
         client.publish(b"60", "q")
-        client.acked_up_to_tags({61})
-        assert broker.wait_messages(61) == names(*range(61))
+        client.acked_up_to_tags({62})
+        assert broker.wait_messages(62)[51:] == names(*range(50, 61))
         assert not proxy.events("upstream_lost") and not proxy.events("confirms_stalled")
 
 
