@@ -10,6 +10,7 @@
 #include "proxy/proxy.h"
 #include "proxy/queue.h"
 #include "proxy/relay.h"
+#include "proxy/spooler.h"
 
 /* A destination goes as a whole, oldest publish first across all channels and upstreams: what
  * follows to it is spooled too, and must not get there before something older. */
@@ -139,8 +140,8 @@ static bool has_late(struct relay *r, uint64_t now_ms)
 
 void stalled_look(struct proxy *proxy, uint64_t now_ms)
 {
-    if (!proxy_buffers(proxy))
-        return;
+    if (!proxy_buffers(proxy) || !spooler_has_room(proxy->spooler))
+        return; /* RabbitMQ may still take it: better than no place for it */
     for (struct list *n = proxy->upstreams.next; n != &proxy->upstreams; n = n->next) {
         struct upstream *u = LIST_ENTRY(n, struct upstream, node);
         for (uint32_t i = 0; i < u->links_capacity && u->window.under_way > 0; i++) {
