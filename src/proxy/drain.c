@@ -62,7 +62,7 @@ struct drain {
     bool at_end;         /* the last read saw the end of the queue */
     bool barrier;        /* a declaration is out, or next: it is sent alone */
     uint64_t read_after; /* sequence number of the last record that was read */
-    uint64_t pass;       /* aside.pass of its queue when it began at the first record */
+    uint64_t pass;       /* doubts.pass of its queue when it began at the first record */
     uint64_t skipped;    /* records of destinations set aside that were read since */
     uint64_t last_tag;
     uint64_t epoch; /* which opening of the channel: what was read for an older one is stale */
@@ -147,7 +147,7 @@ struct drain *drain_start(struct queue *queue, struct pool *pool)
         return NULL;
     }
     d->handle = handles_add(d);
-    d->pass = queue->aside.pass;
+    d->pass = queue->doubts.pass;
     d->started_ms = proxy_now(queue->proxy);
     d->window = queue->proxy->config->drain.window;
     d->confirms = u->offers_confirms && queue->proxy->config->drain.confirms == CONFIRMS_AUTO;
@@ -185,7 +185,7 @@ static void finish(struct drain *d)
         LOG_N("rejected", d->rejected), LOG_N("messages", queue->waiting),
         LOG_N("ms", proxy_now(queue->proxy) - d->started_ms));
     if (is_done(d))
-        queue->aside.records = queue->waiting;
+        queue->doubts.records = queue->waiting;
     upstream_detach(&d->link);
     drain_free(d);
     queue_changed(queue);
@@ -367,10 +367,10 @@ static void send_record(struct drain *d, struct slab *slab, const struct job_rec
                           : "FRAME_ERROR - method larger than frame_max");
 }
 
-static bool is_aside(const struct queue *queue, const struct job_record *record)
+static bool is_held_back(const struct queue *queue, const struct job_record *record)
 {
     return record->kind == RECORD_PUBLISH && record->frames_len > 0 &&
-           aside_holds(queue,
+           doubts_hold(queue,
                        destination_of(record->frames + FRAME_HEAD_BYTES, record->method_len));
 }
 
@@ -380,7 +380,7 @@ static uint32_t send_batch(struct drain *d, const struct job *job)
 {
     for (uint32_t i = 0; i < job->read.count; i++) {
         const struct job_record *record = &job->read.records[i];
-        if (is_aside(d->queue, record)) {
+        if (is_held_back(d->queue, record)) {
             d->read_after = record->seq;
             d->skipped++;
             continue;
@@ -400,7 +400,7 @@ static void on_read(struct job *job)
     if (!d)
         return;
     d->reading = false;
-    if (d->state != DRAIN_RUNNING || job->context != d->epoch || d->pass != d->queue->aside.pass) {
+    if (d->state != DRAIN_RUNNING || job->context != d->epoch || d->pass != d->queue->doubts.pass) {
         advance(d);
         return; /* the channel was opened anew meanwhile, or it begins at the first record again */
     }
@@ -426,11 +426,11 @@ static void on_read(struct job *job)
  * is out of the queue. */
 static bool begin_pass(struct drain *d)
 {
-    if (d->pass == d->queue->aside.pass)
+    if (d->pass == d->queue->doubts.pass)
         return true;
     if (d->reading || d->sent.count > 0)
         return false;
-    d->pass = d->queue->aside.pass;
+    d->pass = d->queue->doubts.pass;
     d->read_after = d->skipped = 0;
     d->at_end = false;
     return true;
@@ -468,7 +468,7 @@ static void read_more(struct drain *d)
 static void set_damaged_aside(struct drain *d)
 {
     if (d->state != DRAIN_RUNNING || d->reading || !d->at_end || d->sent.count > 0 ||
-        d->pass != d->queue->aside.pass || d->queue->waiting <= d->skipped)
+        d->pass != d->queue->doubts.pass || d->queue->waiting <= d->skipped)
         return;
     LOG(LOG_ERROR, "records_set_aside", LOG_T("user", d->queue->user),
         LOG_T("vhost", d->queue->vhost), LOG_N("messages", d->queue->waiting - d->skipped));
@@ -478,7 +478,7 @@ static void set_damaged_aside(struct drain *d)
 /* What waits still is for destinations set aside: nothing more to do until one comes back. */
 static bool is_done(const struct drain *d)
 {
-    return d->queue->waiting == 0 || (d->at_end && d->pass == d->queue->aside.pass &&
+    return d->queue->waiting == 0 || (d->at_end && d->pass == d->queue->doubts.pass &&
                                       d->sent.count == 0 && d->queue->waiting <= d->skipped);
 }
 

@@ -62,7 +62,7 @@ struct job {
             struct job_append *last;
             uint64_t count;
             uint64_t queue;    /* handle of the proxy's queue */
-            uint64_t aside;    /* aside.pass, if its destination is set aside; 0: it is not */
+            uint64_t pass;     /* doubts.pass, if its destination is set aside; 0: it is not */
             uint64_t doubt;    /* handle of the doubt that it is the copy of */
             bool commit;       /* it is a transaction: the client waits for tx.commit-ok */
             uint64_t last_seq; /* result */

@@ -35,7 +35,7 @@ struct queue *queue_new(struct proxy *proxy, const char *user, const char *ident
     queue->vhost = strdup(vhost);
     ENSURE(queue->user && queue->identity && queue->vhost);
     list_init(&queue->pools);
-    queue->aside.pass = 1;
+    queue->doubts.pass = 1;
     queue->handle = handles_add(queue);
     queue->made_ms = proxy_now(proxy);
     list_append(&proxy->queues, &queue->node);
@@ -57,7 +57,7 @@ void queue_free(struct queue *queue)
     ENSURE(list_empty(&queue->pools) && !queue->drain);
     list_remove(&queue->node);
     handles_remove(queue->handle);
-    window_clear(&queue->aside.owed);
+    window_clear(&queue->doubts.owed);
     if (queue->password)
         credential_wipe(queue->password, strlen(queue->password));
     free(queue->password);
@@ -74,7 +74,7 @@ bool queue_has_backlog(const struct queue *queue)
 
 bool queue_must_drain(const struct queue *queue)
 {
-    return queue->waiting + queue->appending > queue->aside.records + queue->aside.appending;
+    return queue->waiting + queue->appending > queue->doubts.records + queue->doubts.appending;
 }
 
 uint64_t queue_used(const struct queue *queue)
@@ -96,8 +96,8 @@ bool queue_has_room(const struct queue *queue)
 bool queue_has_room_for(const struct queue *queue, uint64_t destination)
 {
     uint64_t limit = queue->proxy->config->pool.publish_buffer_size;
-    if (aside_holds(queue, destination) &&
-        queue->aside.records + queue->aside.appending >= limit - limit / 4)
+    if (doubts_hold(queue, destination) &&
+        queue->doubts.records + queue->doubts.appending >= limit - limit / 4)
         return false;
     return queue_has_room(queue);
 }
@@ -119,7 +119,7 @@ void queue_drain_if_possible(struct queue *queue)
 {
     /* What others have sent live and is not confirmed yet holds nothing up: a channel's own later
      * publishes wait for it in the router (P2). */
-    if (queue->drain || queue->paused || queue->waiting <= queue->aside.records ||
+    if (queue->drain || queue->paused || queue->waiting <= queue->doubts.records ||
         queue->proxy->stage != PROXY_RUNNING)
         return;
     for (struct list *n = queue->pools.next; n != &queue->pools && !queue->drain; n = n->next) {

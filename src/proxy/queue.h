@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #include "base/list.h"
-#include "proxy/aside.h"
+#include "proxy/doubt.h"
 #include "proxy/rate.h"
 
 struct proxy;
@@ -26,12 +26,12 @@ struct queue {
     uint32_t id;    /* in the store; 0 until it has been put there */
     uint64_t handle;
     uint64_t made_ms;
-    bool dropping;      /* the spool is being told to forget it */
-    uint64_t waiting;   /* records committed and not yet deleted */
-    uint64_t appending; /* records on their way to the spool */
-    uint64_t reserved;  /* publishes of open transactions */
-    uint64_t retained;  /* publishes sent upstream and not yet confirmed */
-    struct aside aside; /* destinations that RabbitMQ does not confirm */
+    bool dropping;        /* the spool is being told to forget it */
+    uint64_t waiting;     /* records committed and not yet deleted */
+    uint64_t appending;   /* records on their way to the spool */
+    uint64_t reserved;    /* publishes of open transactions */
+    uint64_t retained;    /* publishes sent upstream and not yet confirmed */
+    struct doubts doubts; /* destinations that RabbitMQ does not confirm */
     uint64_t rejected;
     uint64_t suspect; /* sequence number of the record that RabbitMQ's words point at: sent alone */
     uint32_t careful; /* records still to be sent few at a time: one of them is bad; 0: none */

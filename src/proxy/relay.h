@@ -21,7 +21,7 @@ struct pool;
 enum retained_state {
     RETAINED_OPEN,
     RETAINED_SETTLED, /* confirmed ahead of an older one */
-    RETAINED_DOUBTED, /* not confirmed in time: there is a copy in the spool (aside.h) */
+    RETAINED_DOUBTED, /* not confirmed in time: there is a copy in the spool (doubt.h) */
 };
 
 struct retained {

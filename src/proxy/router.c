@@ -5,9 +5,9 @@
 
 #include "base/assert.h"
 #include "base/log.h"
-#include "proxy/aside.h"
 #include "proxy/channel.h"
 #include "proxy/client.h"
+#include "proxy/doubt.h"
 #include "proxy/memory_limit.h"
 #include "proxy/offline.h"
 #include "proxy/pool.h"
@@ -276,7 +276,7 @@ enum route router_publish(struct channel *ch)
     }
     if (ch->transactional)
         return publish_transactional(ch);
-    if (spool_is_usable(pool) && aside_holds(pool->queue, destination))
+    if (spool_is_usable(pool) && doubts_hold(pool->queue, destination))
         return publish_spooled(ch); /* behind its older ones, which are there too */
     if (pool->state == POOL_LIVE && !(ch->relay && ch->relay->link.upstream->blocked))
         return publish_live(ch);
@@ -297,7 +297,7 @@ bool router_must_wait(const struct channel *ch)
     if (!r || pool->state != POOL_LIVE || r->link.upstream->blocked)
         return false;
     uint64_t destination = destination_of(method->at, method->len);
-    return is_full(r, destination) && !aside_holds(pool->queue, destination);
+    return is_full(r, destination) && !doubts_hold(pool->queue, destination);
 }
 
 /* ---- other methods ---- */

@@ -7,9 +7,9 @@
 #include "base/crash_point.h"
 #include "base/handles.h"
 #include "base/log.h"
-#include "proxy/aside.h"
 #include "proxy/channel.h"
 #include "proxy/client.h"
+#include "proxy/doubt.h"
 #include "proxy/drain.h"
 #include "proxy/pool.h"
 #include "proxy/proxy.h"
@@ -74,13 +74,13 @@ static void on_rejected(struct job *job)
 }
 
 /* Unless a destination came back meanwhile: then all is counted anew. */
-static void count_aside(struct queue *queue, const struct job *job)
+static void count_behind_doubts(struct queue *queue, const struct job *job)
 {
-    if (job->append.aside != queue->aside.pass)
+    if (job->append.pass != queue->doubts.pass)
         return;
-    queue->aside.appending -= job->append.count;
+    queue->doubts.appending -= job->append.count;
     if (job->status == STATUS_OK)
-        queue->aside.records += job->append.count;
+        queue->doubts.records += job->append.count;
 }
 
 static void on_appended(struct job *job)
@@ -90,7 +90,7 @@ static void on_appended(struct job *job)
     struct queue *queue = handles_get(job->append.queue);
     if (queue) {
         queue->appending -= job->append.count;
-        count_aside(queue, job);
+        count_behind_doubts(queue, job);
         if (job->status == STATUS_OK) {
             queue->waiting += job->append.count;
             queue->proxy->counters.spooled += job->append.count;
@@ -134,9 +134,9 @@ void spool_copy(struct pool *pool, struct channel *channel, struct message *mess
     struct job *job = new_append(pool, channel);
     job->context = client_tag;
     job->append.doubt = doubt;
-    if (aside_holds(queue, destination_of(message->method.at, message->method.len))) {
-        job->append.aside = queue->aside.pass;
-        queue->aside.appending++;
+    if (doubts_hold(queue, destination_of(message->method.at, message->method.len))) {
+        job->append.pass = queue->doubts.pass;
+        queue->doubts.appending++;
     }
     job_add_message(job, RECORD_PUBLISH, message);
     post(pool, channel, job);

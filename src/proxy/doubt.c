@@ -1,4 +1,4 @@
-#include "proxy/aside.h"
+#include "proxy/doubt.h"
 
 #include <stdlib.h>
 
@@ -30,24 +30,24 @@ struct doubt {
 
 /* ---- destinations ---- */
 
-bool aside_holds(const struct queue *queue, uint64_t destination)
+bool doubts_hold(const struct queue *queue, uint64_t destination)
 {
-    return window_share(&queue->aside.owed, destination) > 0;
+    return window_share(&queue->doubts.owed, destination) > 0;
 }
 
-void aside_add(struct queue *queue, uint64_t destination)
+void doubts_add(struct queue *queue, uint64_t destination)
 {
-    window_take(&queue->aside.owed, destination);
+    window_take(&queue->doubts.owed, destination);
 }
 
-void aside_remove(struct queue *queue, uint64_t destination)
+void doubts_remove(struct queue *queue, uint64_t destination)
 {
-    window_give_back(&queue->aside.owed, destination);
-    if (aside_holds(queue, destination))
+    window_give_back(&queue->doubts.owed, destination);
+    if (doubts_hold(queue, destination))
         return;
     /* It is drained like anything else: whoever drains looks from the first record on. */
-    queue->aside.pass++;
-    queue->aside.records = queue->aside.appending = 0;
+    queue->doubts.pass++;
+    queue->doubts.records = queue->doubts.appending = 0;
     queue_changed(queue);
 }
 
@@ -61,7 +61,7 @@ struct doubt *doubt_new(struct pool *pool, struct channel *channel, struct messa
     d->handle = handles_add(d);
     d->queue = pool->queue->handle;
     d->destination = destination_of(message->method.at, message->method.len);
-    aside_add(pool->queue, d->destination);
+    doubts_add(pool->queue, d->destination);
     spool_copy(pool, channel, message, client_tag, d->handle);
     return d;
 }
@@ -73,7 +73,7 @@ static void end(struct doubt *d)
     handles_remove(d->handle);
     free(d);
     if (queue)
-        aside_remove(queue, destination);
+        doubts_remove(queue, destination);
 }
 
 static void on_deleted(struct job *job)
@@ -86,8 +86,8 @@ static void on_deleted(struct job *job)
         queue->waiting--;
         queue->drained++;
         queue->proxy->counters.drained++;
-        if (queue->aside.records > 0)
-            queue->aside.records--;
+        if (queue->doubts.records > 0)
+            queue->doubts.records--;
     }
     if (d)
         end(d);

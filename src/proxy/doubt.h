@@ -19,18 +19,18 @@ struct message;
 struct pool;
 struct queue;
 
-struct aside {
+struct doubts {
     struct window owed; /* publishes in doubt, by destination */
     uint64_t records; /* in the spool that the last pass of a drain has left there, or later ones */
     uint64_t appending; /* on their way there */
     uint64_t pass;      /* counts how often a destination came back: then all is counted anew */
 };
 
-bool aside_holds(const struct queue *, uint64_t destination);
+bool doubts_hold(const struct queue *, uint64_t destination);
 /* One more publish of this destination is owed for; it must not be sent again meanwhile. */
-void aside_add(struct queue *, uint64_t destination);
+void doubts_add(struct queue *, uint64_t destination);
 /* One of them is decided. */
-void aside_remove(struct queue *, uint64_t destination);
+void doubts_remove(struct queue *, uint64_t destination);
 
 /* Puts a publish that RabbitMQ has not confirmed in time into the spool; takes the message. */
 struct doubt *doubt_new(struct pool *, struct channel *, struct message *, uint64_t client_tag);
