@@ -177,6 +177,10 @@ char *metrics_text(const struct snapshot *snapshot, size_t *len)
           snapshot->spool.used_bytes);
     plain(out, "amqpbuf_spool_max_bytes", "gauge", "Most bytes that the spool may use.",
           snapshot->spool.max_bytes);
+    plain(out, "amqpbuf_spool_held_bytes", "gauge",
+          "Bytes that the spool has freed and cannot use again, because another process that reads "
+          "an old state of it stands still.",
+          snapshot->spool.held_bytes);
     put_commits(out, &snapshot->spool);
     ENSURE(fclose(out) == 0);
     return text;

@@ -214,7 +214,8 @@ static void on_deleted(struct job *job)
     struct queue *queue = handles_get(job->context);
     struct drain *d = handles_get(job->owner);
     if (job->status != STATUS_OK)
-        LOG(LOG_ERROR, "delete_failed", LOG_N("queue", job->queue), LOG_T("reason", job->error));
+        LOG_OFTEN(LOG_ERROR, "delete_failed", LOG_N("queue", job->queue),
+                  LOG_T("reason", job->error));
     if (!queue)
         return;
     if (!d) { /* the drain has ended meanwhile; the records are gone all the same */
@@ -248,7 +249,8 @@ static void on_rejected(struct job *job)
     if (!queue)
         return;
     if (job->status != STATUS_OK) {
-        LOG(LOG_ERROR, "reject_failed", LOG_N("queue", job->queue), LOG_T("reason", job->error));
+        LOG_OFTEN(LOG_ERROR, "reject_failed", LOG_N("queue", job->queue),
+                  LOG_T("reason", job->error));
         if (d)
             upstream_abort(d->link.upstream, "a rejected message could not be set aside");
         return;
@@ -405,7 +407,8 @@ static void on_read(struct job *job)
         return; /* the channel was opened anew meanwhile, or it begins at the first record again */
     }
     if (job->status != STATUS_OK) {
-        LOG(LOG_ERROR, "read_failed", LOG_N("queue", job->queue), LOG_T("reason", job->error));
+        LOG_OFTEN(LOG_ERROR, "read_failed", LOG_N("queue", job->queue),
+                  LOG_T("reason", job->error));
         upstream_abort(d->link.upstream, "the queue cannot be read");
         return;
     }

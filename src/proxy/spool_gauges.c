@@ -56,6 +56,7 @@ void spool_gauges_update(struct spool_gauges *g, struct store *store)
     struct failure failure;
     uv_mutex_lock(&g->lock);
     store_usage(store, &g->view.used_bytes, &g->view.max_bytes);
+    g->view.held_bytes = store_holder(store).bytes;
     g->view.queue_count = 0;
     store_queues(store, add_queue, &g->view, &failure);
     uv_mutex_unlock(&g->lock);

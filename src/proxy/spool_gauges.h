@@ -22,6 +22,7 @@ struct queue_gauges {
 
 struct spool_view {
     uint64_t used_bytes, max_bytes;
+    uint64_t held_bytes;                  /* free, but another process still reads them */
     uint64_t commits[COMMIT_BUCKETS + 1]; /* by time, each counted once */
     double commit_sum_s;
     struct queue_gauges *queues; /* by id */

@@ -20,6 +20,9 @@ enum {
     PENDING_BYTES_MAX = 32 * 1024 * 1024,
     REST_MS = 200,            /* without work, after work */
     FAILURE_SHOWN_MS = 10000, /* who stays away from a full spool would never learn of its end */
+    BRAKE_MS = 100,           /* deletions gather for so long where each commit costs space */
+    HOLDER_MS = 2000,         /* a reader that moves on within this is no trouble */
+    HOLDER_AGAIN_MS = 60000,
 };
 
 struct spooler {
@@ -32,6 +35,11 @@ struct spooler {
     struct spool_work work;    /* the thread's alone while it runs */
     uint64_t sync_interval_ms; /* 0: never by time */
     bool worked;               /* since the last rest */
+    struct holder_watch {
+        int pid;                    /* who reads an old state of the spool; 0: nobody */
+        uint64_t since_ms, tell_ms; /* when it was seen first, when it is to be named */
+        bool is_named;
+    } holder;
     _Atomic bool has_room;
     uint64_t failed_ms; /* when the last write failed; 0: it did not */
     char failed_text[256];
@@ -57,8 +65,28 @@ static void run_aside(struct spooler *sp, struct job *job)
     spool_work_close_if_fatal(&sp->work, status);
 }
 
+static void name_holder(struct holder_watch *watch, struct store_holder holder, uint64_t now_ms)
+{
+    if (holder.pid != watch->pid) {
+        if (watch->is_named)
+            LOG(LOG_INFO, "spool_reader_gone", LOG_N("pid", watch->pid));
+        *watch = (struct holder_watch){
+            .pid = holder.pid, .since_ms = now_ms, .tell_ms = now_ms + HOLDER_MS};
+    }
+    if (holder.pid == 0 || holder.bytes == 0 || now_ms < watch->tell_ms)
+        return;
+    LOG(LOG_WARN, "spool_reader_holds", LOG_N("pid", holder.pid), LOG_N("bytes", holder.bytes),
+        LOG_N("seconds", (now_ms - watch->since_ms) / 1000),
+        LOG_T("reason", "this process reads an old state of the spool and stands still: what is "
+                        "deleted takes space until it goes on or ends"));
+    watch->is_named = true;
+    watch->tell_ms = now_ms + HOLDER_AGAIN_MS;
+}
+
 static void look_at_room(struct spooler *sp)
 {
+    if (sp->work.store)
+        name_holder(&sp->holder, store_holder(sp->work.store), uv_hrtime() / 1000000);
     if (sp->work.store)
         spool_gauges_update(&sp->work.gauges, sp->work.store);
     sp->has_room = sp->work.store && !sp->work.failing && store_has_room(sp->work.store);
@@ -97,7 +125,7 @@ static void rest(struct spooler *sp)
     }
     spool_work_close_if_fatal(&sp->work, status);
     look_at_room(sp);
-    sp->worked = !sp->has_room;
+    sp->worked = !sp->has_room || sp->holder.pid != 0;
 }
 
 static void thread_main(void *arg)
@@ -118,6 +146,8 @@ static void thread_main(void *arg)
                     run_aside(sp, (struct job *)mail);
             look_at_room(sp);
             outbox_post(&sp->outbox, &batch);
+            if (sp->work.store && store_is_beyond(sp->work.store))
+                uv_sleep(BRAKE_MS);
         }
         if (sp->sync_interval_ms && uv_hrtime() - last_sync_ns >= sp->sync_interval_ms * 1000000) {
             sync_spool(sp);

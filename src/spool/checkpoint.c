@@ -188,7 +188,7 @@ enum status checkpoint_take(struct checkpoint *c, MDB_env *env, struct failure *
     int error = mdb_env_sync(env, 1);
     CRASH_POINT("in_checkpoint");
     if (!error)
-        error = mdb_txn_begin(env, NULL, MDB_RDONLY, &txn);
+        error = env_begin(env, MDB_RDONLY, &txn);
     if (error)
         return env_error(failure, error, "syncing the spool");
     error = write_slot(c, env, info.me_last_txnid);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 enum status env_error(struct failure *failure, int error, const char *doing)
 {
@@ -66,13 +67,49 @@ enum status env_open(MDB_env **env, const char *path, uint64_t map_size, unsigne
     return status;
 }
 
+int env_begin(MDB_env *env, unsigned flags, MDB_txn **txn)
+{
+    int dead, error = mdb_txn_begin(env, NULL, flags, txn);
+    if (error != MDB_READERS_FULL)
+        return error;
+    mdb_reader_check(env, &dead);
+    return mdb_txn_begin(env, NULL, flags, txn);
+}
+
+struct oldest_reader {
+    size_t txnid;       /* of any reader, or the last commit's */
+    size_t other_txnid; /* the same of other processes alone */
+    int other_pid;
+};
+
 /* One line of LMDB's table of readers: "pid thread txnid", with "-" where there is none. */
 static int on_reader(const char *line, void *arg)
 {
-    size_t *oldest = arg, txnid;
-    if (sscanf(line, "%*d %*x %zu", &txnid) == 1 && txnid < *oldest)
-        *oldest = txnid;
+    struct oldest_reader *oldest = arg;
+    size_t txnid;
+    int pid;
+    if (sscanf(line, "%d %*x %zu", &pid, &txnid) != 2)
+        return 0;
+    if (txnid < oldest->txnid)
+        oldest->txnid = txnid;
+    if (txnid < oldest->other_txnid && pid != getpid()) {
+        oldest->other_txnid = txnid;
+        oldest->other_pid = pid;
+    }
     return 0;
+}
+
+/* A reader that died keeps its place in the table until somebody looks whether it is alive. */
+static struct oldest_reader find_oldest_reader(MDB_env *env, size_t last_txnid)
+{
+    struct oldest_reader oldest = {.txnid = last_txnid, .other_txnid = last_txnid};
+    int dead = 0;
+    mdb_reader_list(env, on_reader, &oldest);
+    if (oldest.other_pid == 0 || mdb_reader_check(env, &dead) != 0 || dead == 0)
+        return oldest;
+    oldest = (struct oldest_reader){.txnid = last_txnid, .other_txnid = last_txnid};
+    mdb_reader_list(env, on_reader, &oldest);
+    return oldest;
 }
 
 /* Each record of the free database is a list of page numbers, its length in front, under the
@@ -105,11 +142,13 @@ enum status env_count_pages(MDB_env *env, MDB_txn *txn, struct env_pages *pages,
     uint64_t free_pages = 0;
     mdb_env_info(env, &info);
     mdb_env_stat(env, &stat);
-    size_t oldest = mdb_txn_id(txn);
-    mdb_reader_list(env, on_reader, &oldest);
-    *pages =
-        (struct env_pages){.bytes = stat.ms_psize, .is_reader_behind = oldest < mdb_txn_id(txn)};
-    int error = count_free_pages(txn, oldest, &free_pages, &pages->held);
+    struct oldest_reader oldest = find_oldest_reader(env, mdb_txn_id(txn));
+    *pages = (struct env_pages){
+        .bytes = stat.ms_psize,
+        .is_reader_behind = oldest.txnid < mdb_txn_id(txn),
+        .holder_pid = oldest.other_pid,
+    };
+    int error = count_free_pages(txn, oldest.txnid, &free_pages, &pages->held);
     uint64_t all = info.me_last_pgno + 1;
     pages->used = all > free_pages ? all - free_pages : 0;
     return env_error(failure, error, "counting free pages");

@@ -12,12 +12,17 @@
 
 enum { ENV_DATABASES_MAX = 4096 };
 
+#define ENV_MAX_SIZE "max_size" /* in `meta`: spool.max_size of the last start, 8 bytes */
+
 /* Translates an LMDB or system error into `failure`, with what was being done. */
 enum status env_error(struct failure *, int error, const char *doing);
 
 /* Opens the environment in directory `path` with LMDB's flags (MDB_RDONLY for a reader). */
 enum status env_open(MDB_env **env, const char *path, uint64_t map_size, unsigned flags,
                      struct failure *);
+
+/* mdb_txn_begin, which evicts readers that died when the table of readers is full of them. */
+int env_begin(MDB_env *, unsigned flags, MDB_txn **);
 
 /* Pages, and the size of one in bytes. */
 struct env_pages {
@@ -26,9 +31,11 @@ struct env_pages {
                       last one, or still seen by a reader */
     uint64_t bytes;
     bool is_reader_behind; /* a reader sees an older state than the last commit */
+    int holder_pid;        /* the process of the oldest such reader, if it is another; else 0 */
 };
 
-/* `txn` is a read transaction of the last commit: LMDB shows its free list to no other. */
+/* Where readers are behind, those that died are evicted first. `txn` is a read transaction of the
+ * last commit: LMDB shows its free list to no other. */
 enum status env_count_pages(MDB_env *, MDB_txn *, struct env_pages *, struct failure *);
 
 /* The format version in `meta`; STATUS_NOT_FOUND in a new environment. */

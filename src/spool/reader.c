@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "spool/big_endian.h"
 #include "spool/checkpoint.h"
 #include "spool/directory.h"
 #include "spool/env.h"
@@ -16,7 +17,7 @@
 
 struct reader {
     MDB_env *env;
-    MDB_dbi queues;
+    MDB_dbi meta, queues;
 };
 
 /* ---- opening ---- */
@@ -24,12 +25,11 @@ struct reader {
 static enum status check_version(struct reader *reader, struct failure *failure)
 {
     MDB_txn *txn;
-    MDB_dbi meta;
     uint32_t version = 0;
-    int error = mdb_txn_begin(reader->env, NULL, MDB_RDONLY, &txn);
+    int error = env_begin(reader->env, MDB_RDONLY, &txn);
     if (error)
         return env_error(failure, error, "starting to read");
-    enum status status = env_read_version(txn, &meta, &version, failure);
+    enum status status = env_read_version(txn, &reader->meta, &version, failure);
     if (status == STATUS_OK && version > SPOOL_FORMAT_VERSION)
         status = failure_set(failure, STATUS_VERSION,
                              "the spool has format version %u, this program knows up to %u",
@@ -87,11 +87,11 @@ void reader_close(struct reader *reader)
 
 static int begin(struct reader *reader, MDB_txn **txn)
 {
-    int error = mdb_txn_begin(reader->env, NULL, MDB_RDONLY, txn);
+    int error = env_begin(reader->env, MDB_RDONLY, txn);
     if (error != MDB_MAP_RESIZED)
         return error;
     error = mdb_env_set_mapsize(reader->env, 0); /* the proxy was started with a larger map */
-    return error ? error : mdb_txn_begin(reader->env, NULL, MDB_RDONLY, txn);
+    return error ? error : env_begin(reader->env, MDB_RDONLY, txn);
 }
 
 /* A queue's list, opened for this transaction alone: the proxy may make new ones at any time. */
@@ -306,6 +306,9 @@ void reader_usage(struct reader *reader, uint64_t *used_bytes, uint64_t *max_byt
     *used_bytes = 0;
     if (begin(reader, &txn) != 0)
         return;
+    MDB_val key = {sizeof ENV_MAX_SIZE - 1, ENV_MAX_SIZE}, value;
+    if (mdb_get(txn, reader->meta, &key, &value) == 0 && value.mv_size == 8)
+        *max_bytes = big_endian_get(value.mv_data, 8);
     if (env_count_pages(reader->env, txn, &pages, NULL) == STATUS_OK)
         *used_bytes = pages.used * pages.bytes;
     mdb_txn_abort(txn);

@@ -28,6 +28,7 @@ enum {
     RESERVE_DIVISOR = 64,    /* of max_size */
     RESERVE_DIVISOR_MAX = 4, /* but no more than this share of a small one */
     MARGIN_DIVISOR = 16,     /* of max_size: nearer to it, free pages are counted every time */
+    BEYOND_MIN_BYTES = 64 * 1024 * 1024,
 };
 
 #define LAST_DROPPED "last_dropped" /* in `meta` */
@@ -39,6 +40,19 @@ static int put_version(MDB_txn *txn, MDB_dbi meta)
     uint8_t value[4] = {0, 0, 0, SPOOL_FORMAT_VERSION};
     MDB_val key = {sizeof "version" - 1, "version"}, data = {sizeof value, value};
     return mdb_put(txn, meta, &key, &data, 0);
+}
+
+/* For readers: the map is larger than spool.max_size. */
+static int put_max_size(struct store *s, MDB_txn *txn)
+{
+    uint8_t value[8];
+    MDB_val key = {sizeof ENV_MAX_SIZE - 1, ENV_MAX_SIZE}, data;
+    big_endian_put(value, s->max_bytes, sizeof value);
+    if (mdb_get(txn, s->meta, &key, &data) == 0 && data.mv_size == sizeof value &&
+        memcmp(data.mv_data, value, sizeof value) == 0)
+        return 0;
+    data = (MDB_val){sizeof value, value};
+    return mdb_put(txn, s->meta, &key, &data, 0);
 }
 
 static enum status open_databases(struct store *s, MDB_txn *txn, struct failure *failure)
@@ -166,7 +180,7 @@ enum status store_recount(struct store *s, struct failure *failure)
 {
     MDB_txn *txn;
     struct env_pages pages;
-    int error = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn);
+    int error = env_begin(s->env, MDB_RDONLY, &txn);
     if (error)
         return env_error(failure, error, "counting free pages");
     enum status status = env_count_pages(s->env, txn, &pages, failure);
@@ -176,6 +190,7 @@ enum status store_recount(struct store *s, struct failure *failure)
     uint64_t held = pages.held * pages.bytes, bearable = s->reserve_bytes / 4;
     s->held_bytes = held > bearable ? held - bearable : 0;
     s->is_reader_behind = pages.is_reader_behind;
+    s->holder = (struct store_holder){pages.holder_pid, pages.holder_pid ? held : 0};
     s->counted_ms = now_ms();
     return status;
 }
@@ -231,13 +246,13 @@ static uint64_t reserve_of(uint64_t max_bytes)
 static enum status load(struct store *s, struct failure *failure)
 {
     MDB_txn *txn;
-    int dead;
     CRASH_POINT("before_load");
-    mdb_reader_check(s->env, &dead); /* a killed reader must not hold old pages back */
     int error = mdb_txn_begin(s->env, NULL, 0, &txn);
     if (error)
         return env_error(failure, error, "starting to read the spool");
     enum status status = open_databases(s, txn, failure);
+    if (status == STATUS_OK)
+        status = env_error(failure, put_max_size(s, txn), "writing the spool's limit");
     if (status == STATUS_OK)
         status = env_error(failure, load_last_dropped(s, txn), "reading the highest queue's id");
     if (status == STATUS_OK)
@@ -253,12 +268,19 @@ static enum status load(struct store *s, struct failure *failure)
                  : store_recount(s, failure);
 }
 
+/* Deletions may go beyond max_size: a reader that stands still keeps all pages from being used
+ * again, and each deletion copies some. Without this the spool could not be drained then. */
+static uint64_t map_bytes(uint64_t max_bytes)
+{
+    return max_bytes + (max_bytes > BEYOND_MIN_BYTES ? max_bytes : BEYOND_MIN_BYTES);
+}
+
 static enum status open_env(struct store *s, const struct store_options *options,
                             struct failure *failure)
 {
     enum status status = checkpoint_restore(s->path, &s->was_restored, failure);
     if (status == STATUS_OK)
-        status = env_open(&s->env, s->path, options->max_size_bytes,
+        status = env_open(&s->env, s->path, map_bytes(options->max_size_bytes),
                           options->sync == STORE_SYNC_COMMIT ? 0 : MDB_NOSYNC, failure);
     if (status == STATUS_OK)
         status = options->sync == STORE_SYNC_INTERVAL
@@ -605,7 +627,7 @@ static enum status give_back(struct store *s, struct failure *failure)
     uint64_t end = (info.me_last_pgno + 1) * s->page_bytes;
     if (s->is_reader_behind || end < s->used_bytes)
         return STATUS_OK; /* somebody still reads what is free */
-    int error = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn);
+    int error = env_begin(s->env, MDB_RDONLY, &txn);
     if (error)
         return env_error(failure, error, "looking for disk space to give back");
     enum status status = room_give_back(&s->room, txn, end - s->used_bytes, failure);
@@ -633,6 +655,16 @@ bool store_has_room(struct store *s)
     if (message > ORDINARY_BYTES)
         message = ORDINARY_BYTES;
     return store_fits(s, message) && room_has(&s->room, s->used_bytes + s->held_bytes + message);
+}
+
+bool store_is_beyond(const struct store *s)
+{
+    return s->holder.pid && s->used_bytes + s->held_bytes > s->max_bytes - s->reserve_bytes;
+}
+
+struct store_holder store_holder(const struct store *s)
+{
+    return s->holder;
 }
 
 void store_usage(struct store *s, uint64_t *used_bytes, uint64_t *max_bytes)

@@ -47,8 +47,9 @@ struct store {
     uint64_t held_bytes;    /* free, but not for the next transaction, and more than a quarter of
                                the reserve can stand in for; as last counted */
     bool is_reader_behind;  /* as last counted */
-    uint64_t txn_bytes;     /* written in this transaction, or the last one */
-    bool is_recounted;      /* in this transaction */
+    struct store_holder holder;
+    uint64_t txn_bytes; /* written in this transaction, or the last one */
+    bool is_recounted;  /* in this transaction */
     uint64_t counted_ms;
     uint64_t page_bytes;
 };

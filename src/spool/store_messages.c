@@ -348,7 +348,7 @@ enum status store_read(struct store *s, uint32_t queue, uint64_t after,
     if (!slot)
         return failure_set(failure, STATUS_INVALID, "there is no queue %u", queue);
     MDB_txn *txn;
-    int error = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn);
+    int error = env_begin(s->env, MDB_RDONLY, &txn);
     if (error)
         return env_error(failure, error, "starting to read");
     struct read_state state = {visit, damaged, arg};
