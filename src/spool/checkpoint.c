@@ -44,23 +44,30 @@ static void name_file(char name[4096], const char *path, const char *file)
     snprintf(name, 4096, "%s/%s", path, file);
 }
 
-/* Which run of the machine this is. Where that cannot be told each start counts as a new one. */
-static void read_boot_id(char boot[BOOT_BYTES])
+/* Which run of the machine this is; false if that cannot be told. */
+static bool read_boot_id(char boot[BOOT_BYTES])
 {
-    memset(boot, 0, BOOT_BYTES);
     int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return;
-    if (read(fd, boot, BOOT_BYTES) != BOOT_BYTES)
-        memset(boot, 0, BOOT_BYTES);
-    close(fd);
+    bool is_read = fd >= 0 && read(fd, boot, BOOT_BYTES) == BOOT_BYTES;
+    if (fd >= 0)
+        close(fd);
+    return is_read;
+}
+
+static enum status no_boot_id(struct failure *failure, const char *so)
+{
+    return failure_set(
+        failure, STATUS_INVALID,
+        "/proc/sys/kernel/random/boot_id cannot be read, so a crash of the process "
+        "cannot be told from one of the machine: %s; mend it with the whole of /proc "
+        "(systemd: no ProcSubset=pid)",
+        so);
 }
 
 static bool is_this_boot(const uint8_t *slot)
 {
     char boot[BOOT_BYTES];
-    read_boot_id(boot);
-    return boot[0] && memcmp(slot + AT_BOOT, boot, BOOT_BYTES) == 0;
+    return read_boot_id(boot) && memcmp(slot + AT_BOOT, boot, BOOT_BYTES) == 0;
 }
 
 static size_t pages_bytes(const uint8_t *slot)
@@ -117,7 +124,7 @@ static uint8_t *read_newest(const char *path)
 bool checkpoint_is_due(const char *path)
 {
     uint8_t *slot = read_newest(path);
-    bool due = slot && !is_this_boot(slot);
+    bool due = slot && !is_this_boot(slot) && !home_is_locked(path);
     free(slot);
     return due;
 }
@@ -143,8 +150,11 @@ enum status checkpoint_restore(const char *path, bool *restored, struct failure 
     name_file(name, path, "data.mdb");
     uint8_t *slot = access(name, F_OK) == 0 ? read_newest(path) : NULL;
     enum status status = STATUS_OK;
+    char boot[BOOT_BYTES];
     *restored = slot && !is_this_boot(slot);
-    if (*restored)
+    if (slot && !read_boot_id(boot))
+        status = no_boot_id(failure, "the spool has a checkpoint, and is not touched");
+    else if (*restored)
         status = put_back(path, slot, failure);
     free(slot);
     return status;
@@ -164,10 +174,9 @@ static int write_slot(struct checkpoint *c, MDB_env *env, uint64_t txnid)
     memcpy(slot + AT_MAGIC, magic, sizeof magic);
     big_endian_put(slot + AT_TXNID, txnid, 8);
     big_endian_put(slot + AT_PAGE_BYTES, stat.ms_psize, 4);
-    read_boot_id((char *)slot + AT_BOOT);
     size_t pages = pages_bytes(slot);
-    int error = 0;
-    if (pread(data, slot + AT_PAGES, pages, 0) != (ssize_t)pages)
+    int error = read_boot_id((char *)slot + AT_BOOT) ? 0 : EIO;
+    if (!error && pread(data, slot + AT_PAGES, pages, 0) != (ssize_t)pages)
         error = errno ? errno : EIO;
     big_endian_put(slot + AT_CHECKSUM, checksum(slot), 8);
     ssize_t len = (ssize_t)(AT_PAGES + pages);
@@ -207,7 +216,9 @@ enum status checkpoint_take(struct checkpoint *c, MDB_env *env, struct failure *
 enum status checkpoint_begin(struct checkpoint *c, const char *path, MDB_env *env,
                              struct failure *failure)
 {
-    char name[4096];
+    char name[4096], boot[BOOT_BYTES];
+    if (!read_boot_id(boot))
+        return no_boot_id(failure, "spool.sync = interval needs that");
     name_file(name, path, "checkpoint");
     int error = mdb_env_sync(env, 1); /* before the old one goes */
     if (error)

@@ -10,7 +10,8 @@
  * Whoever opens the spool first after the machine went down puts the meta pages back.
  *
  * The end of the process alone loses nothing: the kernel has what was committed. Which of the two
- * happened is told by the machine's boot id (random(4), /proc/sys/kernel/random/boot_id). */
+ * happened is told by the machine's boot id (random(4), /proc/sys/kernel/random/boot_id). Where
+ * that cannot be read no checkpoint is begun, and none is put back: STATUS_INVALID. */
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -26,8 +27,8 @@ struct checkpoint {
     unsigned slot;  /* where the next one goes; the other one stays valid meanwhile */
 };
 
-/* True if the machine went down since the checkpoint in `path` was taken: the spool must not be
- * read before checkpoint_restore. */
+/* True if the machine went down since the checkpoint in `path` was taken and nobody has put it
+ * back: the spool must not be read before checkpoint_restore. */
 bool checkpoint_is_due(const char *path);
 /* Goes back to the checkpoint in `path` if that is due; *restored says whether it was. For whoever
  * holds the spool's lock, before LMDB opens it. */

@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -10,24 +12,32 @@
 #include <openssl/evp.h>
 #include <openssl/rand.h>
 
+#include "base/crash_point.h"
+#include "spool/home.h"
+
 enum { FORM_VERSION = 1, NONCE_BYTES = 12, TAG_BYTES = 16 };
 
 /* ---- the key ---- */
 
+/* Under another name first: a crash leaves no key at its place, or a whole one that is on disk. */
 static enum status make_key(struct credential_key *key, const char *path, struct failure *failure)
 {
+    char draft[4096];
     if (RAND_bytes(key->bytes, sizeof key->bytes) != 1)
         return failure_set(failure, STATUS_IO, "no random bytes for %s", path);
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (snprintf(draft, sizeof draft, "%s.XXXXXX", path) >= (int)sizeof draft)
+        return failure_set(failure, STATUS_INVALID, "%s: the name is too long", path);
+    int fd = mkostemp(draft, O_CLOEXEC); /* with mode 0600 */
     if (fd < 0)
         return failure_set(failure, STATUS_IO, "cannot make %s: %s", path, strerror(errno));
     bool written =
         write(fd, key->bytes, sizeof key->bytes) == (ssize_t)sizeof key->bytes && fsync(fd) == 0;
-    int error = errno;
+    CRASH_POINT("in_make_key");
+    int error = written && rename(draft, path) == 0 ? 0 : errno;
     close(fd);
-    if (written)
-        return STATUS_OK;
-    unlink(path);
+    if (!error)
+        return home_sync_parent(path, failure);
+    unlink(draft);
     return failure_set(failure, STATUS_IO, "cannot write %s: %s", path, strerror(error));
 }
 
@@ -49,6 +59,12 @@ static enum status read_key(int fd, struct credential_key *key, const char *path
         return failure_set(failure, STATUS_PERMISSION,
                            "%s can be read by others; mend it with: chmod 600 %s", path, path);
     uint8_t extra;
+    if (st.st_size < CREDENTIAL_KEY_BYTES)
+        return failure_set(failure, STATUS_DAMAGED,
+                           "%s has %lld bytes, a key has %d: it was cut off, and no password can "
+                           "have been sealed with it; bring the right one back, or remove it for a "
+                           "new one",
+                           path, (long long)st.st_size, CREDENTIAL_KEY_BYTES);
     if (read(fd, key->bytes, sizeof key->bytes) != (ssize_t)sizeof key->bytes ||
         read(fd, &extra, 1) != 0)
         return failure_set(failure, STATUS_DAMAGED, "%s is not a key of %d bytes", path,

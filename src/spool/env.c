@@ -23,6 +23,12 @@ enum status env_error(struct failure *failure, int error, const char *doing)
     case ENOMEM:
         status = STATUS_NO_MEMORY;
         break;
+    case EBUSY:
+        return failure_set(
+            failure, STATUS_IN_USE,
+            "%s: a process of another container has the same number (pid %d) as this "
+            "one and reads the spool, too",
+            doing, getpid());
     case EACCES:
     case EPERM:
     case EROFS:
@@ -70,10 +76,12 @@ enum status env_open(MDB_env **env, const char *path, uint64_t map_size, unsigne
 int env_begin(MDB_env *env, unsigned flags, MDB_txn **txn)
 {
     int dead, error = mdb_txn_begin(env, NULL, flags, txn);
-    if (error != MDB_READERS_FULL)
-        return error;
-    mdb_reader_check(env, &dead);
-    return mdb_txn_begin(env, NULL, flags, txn);
+    if (error == MDB_READERS_FULL) {
+        mdb_reader_check(env, &dead);
+        error = mdb_txn_begin(env, NULL, flags, txn);
+    }
+    /* LMDB locks one byte of lock.mdb for each process that reads, at the place of its number. */
+    return error == EAGAIN || error == EACCES ? EBUSY : error;
 }
 
 struct oldest_reader {

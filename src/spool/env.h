@@ -21,7 +21,8 @@ enum status env_error(struct failure *, int error, const char *doing);
 enum status env_open(MDB_env **env, const char *path, uint64_t map_size, unsigned flags,
                      struct failure *);
 
-/* mdb_txn_begin, which evicts readers that died when the table of readers is full of them. */
+/* mdb_txn_begin, which evicts readers that died when the table of readers is full of them. EBUSY: a
+ * process of another pid namespace with the number of this one reads the spool, too. */
 int env_begin(MDB_env *, unsigned flags, MDB_txn **);
 
 /* Pages, and the size of one in bytes. */

@@ -8,9 +8,12 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/assert.h"
+
+enum { LOCK_TRIES = 10 };
 
 enum status home_prepare(const char *path, struct failure *failure)
 {
@@ -43,27 +46,72 @@ static enum status sync_directory(const char *path, struct failure *failure)
                  : STATUS_OK;
 }
 
-enum status home_sync(const char *path, struct failure *failure)
+enum status home_sync_parent(const char *file, struct failure *failure)
 {
-    char *copy = strdup(path);
+    char *copy = strdup(file);
     ENSURE(copy);
-    enum status status = sync_directory(path, failure);
-    if (status == STATUS_OK)
-        status = sync_directory(dirname(copy), failure);
+    enum status status = sync_directory(dirname(copy), failure);
     free(copy);
     return status;
 }
 
-enum status home_lock(int *fd, const char *path, struct failure *failure)
+enum status home_sync(const char *path, struct failure *failure)
 {
-    char name[4096];
-    snprintf(name, sizeof name, "%s/lock", path);
-    *fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    enum status status = sync_directory(path, failure);
+    return status == STATUS_OK ? home_sync_parent(path, failure) : status;
+}
+
+/* ---- the lock ---- */
+
+/* amqpbuf-inspect holds the directory's lock for a moment to see whether somebody has it. */
+static bool try_lock(int fd)
+{
+    const struct timespec moment = {.tv_nsec = 10 * 1000 * 1000};
+    for (unsigned tries = 0; tries < LOCK_TRIES; tries++) {
+        if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+            return true;
+        nanosleep(&moment, NULL);
+    }
+    return false;
+}
+
+static enum status lock_one(int *fd, const char *name, int flags, const char *path,
+                            struct failure *failure)
+{
+    *fd = open(name, flags | O_CLOEXEC, 0600);
     if (*fd < 0)
         return failure_set(failure,
                            errno == EROFS || errno == EACCES ? STATUS_PERMISSION : STATUS_IO,
                            "%s: %s", name, strerror(errno));
-    if (flock(*fd, LOCK_EX | LOCK_NB) == 0)
+    if (try_lock(*fd))
         return STATUS_OK;
     return failure_set(failure, STATUS_IN_USE, "%s is in use by another amqpbuf", path);
+}
+
+enum status home_lock(struct home_lock *lock, const char *path, struct failure *failure)
+{
+    char name[4096];
+    snprintf(name, sizeof name, "%s/lock", path);
+    *lock = HOME_LOCK_NONE;
+    enum status status = lock_one(&lock->directory, path, O_RDONLY | O_DIRECTORY, path, failure);
+    return status == STATUS_OK ? lock_one(&lock->file, name, O_RDWR | O_CREAT, path, failure)
+                               : status;
+}
+
+void home_unlock(struct home_lock *lock)
+{
+    if (lock->file >= 0)
+        close(lock->file);
+    if (lock->directory >= 0)
+        close(lock->directory);
+    *lock = HOME_LOCK_NONE;
+}
+
+bool home_is_locked(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool is_locked = fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    if (fd >= 0)
+        close(fd);
+    return is_locked;
 }

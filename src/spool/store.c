@@ -10,7 +10,6 @@
 #include "spool/big_endian.h"
 #include "spool/directory.h"
 #include "spool/env.h"
-#include "spool/home.h"
 #include "spool/record.h"
 #include "spool/store_internal.h"
 
@@ -294,14 +293,15 @@ enum status store_open(struct store **store, const struct store_options *options
 {
     struct store *s = calloc(1, sizeof *s);
     ENSURE(s);
-    s->lock_fd = s->checkpoint.fd = -1;
+    s->checkpoint.fd = -1;
+    s->lock = HOME_LOCK_NONE;
     s->path = strdup(options->path);
     ENSURE(s->path);
     s->max_bytes = options->max_size_bytes;
     s->reserve_bytes = reserve_of(s->max_bytes);
     enum status status = home_prepare(options->path, failure);
     if (status == STATUS_OK)
-        status = home_lock(&s->lock_fd, options->path, failure);
+        status = home_lock(&s->lock, options->path, failure);
     if (status == STATUS_OK)
         status = open_env(s, options, failure);
     mdb_filehandle_t fd = -1;
@@ -333,8 +333,7 @@ void store_close(struct store *s)
     if (s->env)
         mdb_env_close(s->env);
     free(s->path);
-    if (s->lock_fd >= 0)
-        close(s->lock_fd);
+    home_unlock(&s->lock);
     free(s);
 }
 

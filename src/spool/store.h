@@ -2,7 +2,7 @@
 
 /* The durable queues: one LMDB environment, used by one thread.
  *
- * A process opens a directory at most once, and takes `DIR/lock` (flock) so that a second amqpbuf
+ * A process opens a directory at most once, and locks it (flock) so that a second amqpbuf
  * is told STATUS_IN_USE. All calls are synchronous and may block on the disk.
  *
  * Writing: store_begin, any number of append/delete/reject/queue_put, store_commit. What is

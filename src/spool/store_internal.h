@@ -9,6 +9,7 @@
 
 #include "spool/checkpoint.h"
 #include "spool/directory.h"
+#include "spool/home.h"
 #include "spool/room.h"
 #include "spool/store.h"
 #include "spool/walk.h"
@@ -32,7 +33,7 @@ struct store {
     MDB_env *env;
     MDB_txn *txn;
     MDB_dbi meta, queues;
-    int lock_fd;
+    struct home_lock lock;
     char *path;
     struct checkpoint checkpoint;
     bool was_restored;

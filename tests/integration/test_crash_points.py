@@ -24,7 +24,7 @@ POINTS = {
     "before_replay": [1, 2], "after_replay": [1, 2], "before_delete": [1, 2],
     "in_delete": [1, 5], "after_delete": [1, 2], "before_reject": [1], "in_reject": [1],
     "after_reject": [1], "in_retry": [1, 2], "in_give_back": [1], "in_queue_drop": [1],
-    "in_checkpoint": [1, 2, 6],
+    "in_checkpoint": [1, 2, 6], "in_make_key": [1],
 }
 
 

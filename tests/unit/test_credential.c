@@ -236,6 +236,8 @@ static void test_key_of_another_length(void **state)
         write_key(file, lengths[i], 0600);
         assert_int_equal(credential_key_load(&loaded, file->path, &file->failure), STATUS_DAMAGED);
         assert_non_null(strstr(file->failure.text, file->path));
+        if (lengths[i] < CREDENTIAL_KEY_BYTES)
+            assert_non_null(strstr(file->failure.text, "cut off"));
     }
 }
 

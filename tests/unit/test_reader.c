@@ -564,6 +564,39 @@ static void test_no_brake_on_the_writer(void **state)
     stop_writer(&writer);
 }
 
+/* In a container of its own a reader may have the number that the proxy has in another. */
+static void test_pid_that_is_taken(void **state)
+{
+    struct home *home = *state;
+    char name[128];
+    int told[2];
+    char byte;
+    home_fill(home, 1, 10);
+    home_close(home);
+    snprintf(name, sizeof name, "%s/lock.mdb", home->spool);
+    assert_int_equal(pipe(told), 0);
+    pid_t parent = getpid(), child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        struct flock lock = {
+            .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = parent, .l_len = 1};
+        int fd = open(name, O_RDWR);
+        ENSURE(fd >= 0 && fcntl(fd, F_SETLK, &lock) == 0);
+        ENSURE(write(told[1], "x", 1) == 1);
+        for (;;)
+            pause();
+    }
+    close(told[1]);
+    assert_int_equal(read(told[0], &byte, 1), 1);
+    close(told[0]);
+    struct reader *reader = NULL;
+    assert_int_equal(reader_open(&reader, home->spool, &home->failure), STATUS_IN_USE);
+    assert_non_null(strstr(home->failure.text, "another container"));
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    reader_close(open_reader(home->spool));
+}
+
 static void test_larger_map(void **state)
 {
     struct home *home = *state;
@@ -684,6 +717,7 @@ int main(void)
         WITH_HOME(test_damage_among_rejected),
         WITH_HOME(test_beside_a_writer),
         WITH_HOME(test_no_brake_on_the_writer),
+        WITH_HOME(test_pid_that_is_taken),
         WITH_HOME(test_larger_map),
         WITH_HOME(test_read_only_copy),
         WITH_HOME(test_read_only_copy_with_lock_file),

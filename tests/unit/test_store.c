@@ -87,6 +87,37 @@ static void test_second_opener(void **state)
     assert_int_equal(home_read(home, queue, 0).count, 2);
 }
 
+/* Whatever is removed from the directory while it is in use (tmpreaper, rsync --delete). */
+static void test_second_opener_without_the_lock_file(void **state)
+{
+    struct home *home = *state;
+    struct store_options options = {.path = home->spool, .max_size_bytes = HOME_MAX_SIZE};
+    struct store *second = NULL;
+    char name[128];
+    home_fill(home, 1, 10);
+    snprintf(name, sizeof name, "%s/lock", home->spool);
+    assert_int_equal(unlink(name), 0);
+    assert_int_equal(store_open(&second, &options, &home->failure), STATUS_IN_USE);
+    assert_int_equal(store_open(&second, &options, &home->failure), STATUS_IN_USE);
+    assert_null(second);
+}
+
+/* Version 0.1.0 takes that file alone. */
+static void test_opener_beside_one_that_has_the_lock_file(void **state)
+{
+    struct home *home = *state;
+    char name[128];
+    home_fill(home, 1, 10);
+    home_close(home);
+    snprintf(name, sizeof name, "%s/lock", home->spool);
+    int fd = open(name, O_RDWR);
+    assert_true(fd >= 0);
+    assert_int_equal(flock(fd, LOCK_EX | LOCK_NB), 0);
+    assert_int_equal(home_try_open(home, HOME_MAX_SIZE), STATUS_IN_USE);
+    close(fd);
+    home_open(home);
+}
+
 static void set_version(struct home *home, uint8_t version)
 {
     struct backdoor door = backdoor_open(home, "meta");
@@ -626,6 +657,8 @@ int main(void)
         WITH_HOME(test_directory_that_others_may_enter),
         WITH_HOME(test_no_directory),
         WITH_HOME(test_second_opener),
+        WITH_HOME(test_second_opener_without_the_lock_file),
+        WITH_HOME(test_opener_beside_one_that_has_the_lock_file),
         WITH_HOME(test_newer_version),
         WITH_HOME(test_golden_meta_and_queue),
         WITH_HOME(test_every_size_of_body),

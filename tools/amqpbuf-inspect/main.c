@@ -1,14 +1,20 @@
 /* amqpbuf-inspect: what waits in the spool of amqpbuf. */
 
+#include <errno.h>
 #include <locale.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "arguments.h"
 #include "base/bus_error.h"
 #include "output.h"
+
+enum { PIDS_TRIED = 8 };
 
 static bool is_directory(const char *path)
 {
@@ -27,10 +33,47 @@ static void say_bus_error(void)
     complain("data.mdb is shorter than its own tables say, or the disk cannot read it");
 }
 
+static pid_t child;
+
+static void on_end_signal(int number)
+{
+    kill(child, number);
+}
+
+/* Goes on in a child, which has another pid; this process stays to pass its end on. */
+static void go_on_in_child(void)
+{
+    child = fork();
+    if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGTERM);
+        return;
+    }
+    int status = 0;
+    signal(SIGINT, on_end_signal);
+    signal(SIGTERM, on_end_signal);
+    while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR)
+        ;
+    _exit(child > 0 && WIFEXITED(status) ? WEXITSTATUS(status) : INSPECT_DAMAGE);
+}
+
+/* LMDB tells readers apart by their pid. In a container of its own this process may have the number
+ * of the proxy, or of one that starts later: 1, mostly. */
+static enum status open_spool(struct inspect *inspect, struct failure *failure)
+{
+    if (getpid() == 1)
+        go_on_in_child();
+    enum status status = reader_open(&inspect->reader, inspect->spool, failure);
+    for (unsigned tries = 0; status == STATUS_IN_USE && tries < PIDS_TRIED; tries++) {
+        go_on_in_child();
+        status = reader_open(&inspect->reader, inspect->spool, failure);
+    }
+    return status;
+}
+
 static enum inspect_exit run_with_spool(struct inspect *inspect, command_run run)
 {
     struct failure failure = {0};
-    enum status status = reader_open(&inspect->reader, inspect->spool, &failure);
+    enum status status = open_spool(inspect, &failure);
     if (status != STATUS_OK) {
         if (!is_directory(inspect->spool))
             status = STATUS_NO_SPOOL;

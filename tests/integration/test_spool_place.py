@@ -1,0 +1,103 @@
+"""The place that the spool is in: one process at a time whatever is removed, a boot that can be told,
+readers in other containers."""
+
+import subprocess
+
+import pytest
+
+import support.proxy
+from support.outage import spool
+from support.ports import free_port
+from support.proxy import BINARY, INSPECT
+from support.wait import wait_until
+
+NAMESPACES = ["unshare", "--map-root-user", "--mount"]
+PROCESSES = [*NAMESPACES, "--pid", "--fork", "--mount-proc", "--kill-child"]
+HIDE_BOOT = "mount --bind /dev/null /proc/sys/kernel/random/boot_id && exec \"$0\" \"$@\""
+
+
+def run(*command):
+    return subprocess.run([str(word) for word in command], stdin=subprocess.DEVNULL, text=True,
+                          capture_output=True, timeout=60, check=False)
+
+
+def start_hidden(proxy):
+    """Starts it where the machine's boot id cannot be read; (exit status, what it wrote)."""
+    proxy._write_configuration()
+    proxy.log_path.touch()
+    done = run(*NAMESPACES, "sh", "-c", HIDE_BOOT, BINARY, "-c", proxy.folder / "proxy.ini")
+    return done.returncode, done.stderr
+
+
+def test_interval_without_a_boot_id_is_refused(broker, make_proxy):
+    proxy = make_proxy(broker.url, {"spool.sync": "interval", "spool.sync_interval": "10m"},
+                       start=False)
+    status, text = start_hidden(proxy)
+    assert status == 1 and "boot_id" in text and "ProcSubset" in text
+
+
+@pytest.mark.parametrize("sync", ["commit", "interval"])
+def test_checkpoint_without_a_boot_id_is_left_alone(broker, make_proxy, sync):
+    """A killed process has lost nothing: nobody may go back to the checkpoint who cannot tell."""
+    proxy = make_proxy(broker.url, {"spool.sync": "interval", "spool.sync_interval": "10m"})
+    bodies = [b"%d" % n for n in range(50)]
+    spool(broker, proxy, bodies)
+    proxy.kill9()
+    proxy.options["spool.sync"] = sync
+    status, text = start_hidden(proxy)
+    assert status == 1 and "boot_id" in text
+    proxy.start()
+    assert not proxy.events("spool_restored")
+    assert proxy.bodies() == [body.decode() for body in bodies]
+    broker.up()
+    proxy.wait_empty()
+    assert [m.body for m in broker.messages] == bodies
+
+
+def test_inspect_beside_a_proxy_whose_boot_it_cannot_tell(broker, make_proxy):
+    proxy = make_proxy(broker.url, {"spool.sync": "interval", "spool.sync_interval": "10m"})
+    spool(broker, proxy, [b"one"])
+    command = [*NAMESPACES, "sh", "-c", HIDE_BOOT, INSPECT, "-s", proxy.spool, "list"]
+    beside = run(*command)
+    assert beside.returncode == 0, beside.stderr
+    proxy.kill9()
+    alone = run(*command)
+    assert alone.returncode == 3 or alone.returncode == 1, alone
+    assert "the machine went down" in alone.stderr
+    proxy.start()
+
+
+def test_files_removed_beside_the_proxy(broker, make_proxy):
+    proxy = make_proxy(broker.url)
+    spool(broker, proxy, [b"one"])
+    (proxy.spool / "lock").unlink()
+    second = run(BINARY, "--set", f"spool.path={proxy.spool}", "--set", f"listen.port={free_port()}",
+                 "--set", "pool.publish_buffer_size=10")
+    assert second.returncode == 1 and "in use by another amqpbuf" in second.stderr
+
+
+def test_readers_in_other_containers(broker, make_proxy, monkeypatch, tmp_path):
+    """Proxy and inspector, each process 1 of its own."""
+    wrapped = tmp_path / "amqpbuf"
+    wrapped.write_text(f"#!/bin/sh\nexec {' '.join(PROCESSES)} {BINARY} \"$@\"\n")
+    wrapped.chmod(0o755)
+    monkeypatch.setattr(support.proxy, "BINARY", wrapped)
+    proxy = make_proxy(broker.url)
+    spool(broker, proxy, [b"one"])
+    for command in ("summary", "list", "dump", "verify"):
+        done = run(*PROCESSES, INSPECT, "-s", proxy.spool, command)
+        assert done.returncode == 0, (command, done)
+    with subprocess.Popen([*map(str, [*PROCESSES, INSPECT, "-s", proxy.spool, "list", "-f"])],
+                          stdout=subprocess.PIPE) as follower:
+        assert b"one" in follower.stdout.readline() or follower.stdout.readline()
+        proxy._process.kill()
+        proxy._process.wait()
+        proxy._process = None
+        wait_until(lambda: run("flock", "-n", proxy.spool, "true").returncode == 0,
+                   lambda: "the proxy of the other namespace is gone")
+        proxy.start()
+        assert proxy.bodies() == ["one"]
+        follower.kill()
+    proxy._process.kill()
+    proxy._process.wait()
+    proxy._process = None
