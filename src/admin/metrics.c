@@ -181,6 +181,9 @@ char *metrics_text(const struct snapshot *snapshot, size_t *len)
           "Bytes that the spool has freed and cannot use again, because another process that reads "
           "an old state of it stands still.",
           snapshot->spool.held_bytes);
+    head(out, "amqpbuf_spool_busy_seconds", "gauge",
+         "How long the spool's thread has been at what it does; grows while the disk hangs.");
+    fprintf(out, "amqpbuf_spool_busy_seconds %.3f\n", (double)snapshot->spooler_busy_ms / 1000);
     put_commits(out, &snapshot->spool);
     ENSURE(fclose(out) == 0);
     return text;

@@ -94,11 +94,11 @@ size_t job_held_bytes(const struct job *job)
     return bytes;
 }
 
-uint64_t job_append_bytes(const struct job *job)
+uint64_t job_memory(const struct job *job)
 {
-    uint64_t bytes = 0;
+    uint64_t bytes = sizeof *job;
     if (job->type == JOB_APPEND)
         for (const struct job_append *a = &job->append.first; a; a = a->next)
-            bytes += message_bytes(&a->message);
+            bytes += sizeof *a + message_bytes(&a->message);
     return bytes;
 }

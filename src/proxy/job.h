@@ -79,10 +79,12 @@ struct job {
             char *text; /* freed by job_free */
         } reject;
         struct {
-            uint64_t after, last; /* rejected messages with after < number <= last */
-            uint32_t max;         /* most of them */
-            uint64_t reached;     /* result: the number of the last one looked at */
-            uint32_t count;       /* result, also if one of them could not be moved */
+            /* Rejected messages with after < number <= last; UINT64_MAX: all that there are now,
+             * and the result says which was the last of them. */
+            uint64_t after, last;
+            uint32_t max;     /* most of them */
+            uint64_t reached; /* result: the number of the last one looked at */
+            uint32_t count;   /* result, also if one of them could not be moved */
         } rejected;
         struct {
             uint64_t after;
@@ -102,8 +104,8 @@ struct job *job_new(enum job_type, uint32_t queue, void (*done)(struct job *), u
 void job_free(struct job *);
 /* Adds a message to an append job; takes it over. */
 void job_add_message(struct job *, enum record_kind, struct message *);
-/* Bytes of the messages that it appends. */
-uint64_t job_append_bytes(const struct job *);
+/* Bytes of memory that it takes, the messages that it appends included. */
+uint64_t job_memory(const struct job *);
 /* Its messages' part in the slabs that hold them. */
 size_t job_held_bytes(const struct job *);
 /* Now, in microseconds since 1970 UTC. */

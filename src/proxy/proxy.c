@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/assert.h"
 #include "base/handles.h"
@@ -25,7 +26,11 @@
  * is read; what was accepted is confirmed or spooled and answered (SETTLING), clients are told
  * (LEAVING), every handle is closed and the loop ends empty (CLOSING). */
 
-enum { LEAVE_MS = 1000 };
+enum {
+    LEAVE_MS = 1000,
+    STALLED_AGAIN_MS = 60000,
+    HANGS_MS = 500, /* while stopping: a commit of a disk that works takes less */
+};
 
 /* ---- each turn of the loop ---- */
 
@@ -129,10 +134,13 @@ static void close_handle(uv_handle_t *handle)
         uv_close(handle, NULL);
 }
 
+static void advance_end(struct proxy *proxy);
+
 static void on_spooler_closed(void *arg)
 {
     struct proxy *proxy = arg;
     proxy->spooler = NULL;
+    advance_end(proxy);
 }
 
 static void begin_closing(struct proxy *proxy)
@@ -219,7 +227,7 @@ static void advance_end(struct proxy *proxy)
             begin_closing(proxy);
         return;
     case PROXY_CLOSING:
-        if (!list_empty(&proxy->upstreams))
+        if (!list_empty(&proxy->upstreams) || proxy->spooler)
             return;
         close_handle((uv_handle_t *)&proxy->tick);
         close_handle((uv_handle_t *)&proxy->before_poll);
@@ -235,6 +243,7 @@ static void stop(struct proxy *proxy)
     proxy->stage = PROXY_SETTLING;
     service_stopping();
     proxy->stage_deadline_ms = proxy_now(proxy) + proxy->config->listen.shutdown_timeout_ms;
+    proxy->give_up_ms = proxy->stage_deadline_ms;
     close_handle((uv_handle_t *)&proxy->plain.tcp);
     close_handle((uv_handle_t *)&proxy->tls.tcp);
     for (struct list *n = proxy->clients.next; n != &proxy->clients; n = n->next)
@@ -247,10 +256,48 @@ static void on_stop_signal(uv_signal_t *handle, int signal)
 {
     (void)signal;
     struct proxy *proxy = handle->data;
-    if (proxy->stage == PROXY_RUNNING)
+    if (proxy->stage == PROXY_RUNNING) {
         stop(proxy);
-    else if (proxy->stage != PROXY_CLOSING)
-        begin_closing(proxy); /* a second one: at once */
+        return;
+    }
+    proxy->give_up_ms = proxy_now(proxy); /* a second one: at once */
+    if (proxy->stage != PROXY_CLOSING)
+        begin_closing(proxy);
+}
+
+/* ---- a disk that hangs ---- */
+
+static void say_stalled(struct proxy *proxy, uint64_t now, uint64_t busy_ms)
+{
+    if (busy_ms < SPOOLER_STALLED_MS && proxy->stall_told_ms) {
+        LOG(LOG_WARN, "spool_goes_on");
+        proxy->stall_told_ms = 0;
+    }
+    if (busy_ms < SPOOLER_STALLED_MS ||
+        (proxy->stall_told_ms && now - proxy->stall_told_ms < STALLED_AGAIN_MS))
+        return;
+    LOG(LOG_ERROR, "spool_stalled", LOG_N("seconds", busy_ms / 1000),
+        LOG_N("jobs", spooler_pending(proxy->spooler)),
+        LOG_T("reason", "the disk does not answer: nothing is stored, and nobody gets an answer"));
+    proxy->stall_told_ms = now;
+}
+
+/* What the disk has not taken was answered to nobody. */
+static void give_up(const struct proxy *proxy)
+{
+    LOG(LOG_ERROR, "stop_unfinished", LOG_N("jobs", spooler_pending(proxy->spooler)),
+        LOG_T("reason", "the spool's disk does not answer"));
+    _exit(1);
+}
+
+static void look_at_spooler(struct proxy *proxy, uint64_t now)
+{
+    if (!proxy->spooler)
+        return;
+    uint64_t busy_ms = spooler_busy_ms(proxy->spooler);
+    say_stalled(proxy, now, busy_ms);
+    if (proxy->stage != PROXY_RUNNING && now >= proxy->give_up_ms && busy_ms >= HANGS_MS)
+        give_up(proxy);
 }
 
 #ifdef AMQPBUF_CRASH_POINTS
@@ -275,6 +322,7 @@ static void on_tick(uv_timer_t *timer)
     log_tell_suppressed();
     tick_all(proxy, now);
     look_at_room(proxy);
+    look_at_spooler(proxy, now);
     if (proxy->stage == PROXY_RUNNING)
         cleanup(proxy, now);
     advance_end(proxy);

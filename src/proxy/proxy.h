@@ -47,6 +47,8 @@ struct proxy {
     struct counters counters;
     enum proxy_stage stage;
     uint64_t stage_deadline_ms;
+    uint64_t give_up_ms;    /* stopping: from then on a disk that hangs is not waited for */
+    uint64_t stall_told_ms; /* when it was last said that the spool's disk hangs; 0: it does not */
     int exit_status;
     const struct proxy_side *side;
     void *side_self;

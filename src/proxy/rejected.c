@@ -18,6 +18,7 @@ struct sweep {
     uint64_t handle, queue;
     enum job_type type;
     uint64_t after, last;
+    bool all;
     uint64_t moved;
     rejected_done done;
     uint64_t owner;
@@ -85,12 +86,13 @@ static void on_moved(struct job *job)
     ENSURE(sweep);
     struct queue *queue = handles_get(sweep->queue);
     /* Of all, those that cannot be moved are passed over, and the end is no error. */
-    bool all = sweep->last == UINT64_MAX;
+    bool all = sweep->all;
     bool kept = job->status == STATUS_OK || job->status == STATUS_NOT_FOUND ||
                 job->status == STATUS_INVALID || job->status == STATUS_FULL;
     if (kept) {
         sweep->moved += job->rejected.count;
         sweep->after = job->rejected.reached;
+        sweep->last = job->rejected.last;
         if (queue)
             count(queue, job);
     }
@@ -112,6 +114,7 @@ static void begin(struct queue *queue, enum job_type type, uint64_t seq, rejecte
         .type = type,
         .after = seq ? seq - 1 : 0,
         .last = seq ? seq : UINT64_MAX,
+        .all = !seq,
         .done = done,
         .owner = owner,
     };

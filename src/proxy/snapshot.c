@@ -70,6 +70,8 @@ static const char *why_not_ready(const struct snapshot *s, const struct proxy *p
         proxy_buffers(proxy) ? spooler_failure(proxy->spooler, proxy_now(proxy)) : NULL;
     if (failure)
         return failure;
+    if (s->spooler_busy_ms >= SPOOLER_STALLED_MS)
+        return "the spool's disk does not answer";
     if (proxy_buffers(proxy) && !spooler_has_room(proxy->spooler))
         return "the spool has no room";
     for (uint32_t i = 0; i < s->queue_count; i++) {
@@ -89,8 +91,10 @@ void snapshot_take(struct snapshot *s, struct proxy *proxy)
                            .queue_max = proxy->config->pool.publish_buffer_size,
                            .memory_bytes = memory_limit_used(proxy),
                            .memory_max = proxy->config->listen.max_memory_bytes};
-    if (proxy->spooler)
+    if (proxy->spooler) {
         spooler_view(proxy->spooler, &s->spool);
+        s->spooler_busy_ms = spooler_busy_ms(proxy->spooler);
+    }
     for (struct list *n = proxy->queues.next; n != &proxy->queues; n = n->next)
         s->queue_count++;
     s->queues = calloc(s->queue_count + 1, sizeof *s->queues);

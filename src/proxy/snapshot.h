@@ -36,6 +36,7 @@ struct snapshot {
     uint32_t queue_count;
     uint64_t queue_max;                /* pool.publish_buffer_size */
     uint64_t memory_bytes, memory_max; /* of messages on their way */
+    uint64_t spooler_busy_ms;          /* how long the spool's thread has been at what it does */
     const char *not_ready;             /* why publishes cannot be accepted; NULL: they can */
 };
 

@@ -84,6 +84,9 @@ static enum status run_delete(struct spool_work *w, struct job *job, struct fail
 static enum status run_rejected(struct spool_work *w, struct job *job, struct failure *failure)
 {
     uint64_t after = job->rejected.after;
+    if (job->rejected.last ==
+        UINT64_MAX) /* what is refused again comes behind, and is not of these */
+        job->rejected.last = store_last_seq(w->store, job->queue);
     job->rejected.count = 0;
     for (uint32_t i = 0; i < job->rejected.max; i++) {
         enum status status =

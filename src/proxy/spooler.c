@@ -1,5 +1,6 @@
 #include "proxy/spooler.h"
 
+#include <malloc.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,6 +28,7 @@ enum {
 
 struct spooler {
     uv_thread_t thread;
+    uv_async_t ended; /* the thread has come to its end */
     struct inbox inbox;
     struct outbox outbox;
     struct mail_chain outgoing;
@@ -41,11 +43,14 @@ struct spooler {
         bool is_named;
     } holder;
     _Atomic bool has_room;
-    uint64_t failed_ms; /* when the last write failed; 0: it did not */
+    _Atomic uint64_t busy_since_ms; /* 0: it waits for work */
+    uint64_t failed_ms;             /* when the last write failed; 0: it did not */
     char failed_text[256];
 
     void (*on_closed)(void *arg);
     void *on_closed_arg;
+    unsigned open_handles;
+    bool is_closing;
 };
 
 /* ---- the thread ---- */
@@ -126,6 +131,14 @@ static void rest(struct spooler *sp)
     spool_work_close_if_fatal(&sp->work, status);
     look_at_room(sp);
     sp->worked = !sp->has_room || sp->holder.pid != 0;
+    if (!sp->worked)
+        malloc_trim(0); /* a burst's jobs were freed on this thread's and the loop's heaps */
+}
+
+/* What it does from now on may hang with the disk. */
+static void begin_work(struct spooler *sp)
+{
+    sp->busy_since_ms = uv_hrtime() / 1000000;
 }
 
 static void thread_main(void *arg)
@@ -134,8 +147,10 @@ static void thread_main(void *arg)
     uint64_t last_sync_ns = uv_hrtime();
     for (;;) {
         struct mail_chain batch = {0};
+        sp->busy_since_ms = 0;
         if (!inbox_wait(&sp->inbox, &batch, wait_ms(sp)))
             break;
+        begin_work(sp);
         if (!batch.first)
             rest(sp);
         if (batch.first) {
@@ -149,11 +164,17 @@ static void thread_main(void *arg)
             if (sp->work.store && store_is_beyond(sp->work.store))
                 uv_sleep(BRAKE_MS);
         }
+        begin_work(sp);
         if (sp->sync_interval_ms && uv_hrtime() - last_sync_ns >= sp->sync_interval_ms * 1000000) {
             sync_spool(sp);
             last_sync_ns = uv_hrtime();
         }
     }
+    begin_work(sp);
+    if (sp->work.store)
+        store_close(sp->work.store);
+    sp->work.store = NULL;
+    uv_async_send(&sp->ended);
 }
 
 /* ---- the loop's side ---- */
@@ -173,7 +194,7 @@ static void on_mail(struct outbox *outbox, struct mail_chain *chain)
     while ((mail = mail_take_first(chain)) != NULL) {
         struct job *job = (struct job *)mail;
         sp->pending--;
-        sp->pending_bytes -= job_append_bytes(job);
+        sp->pending_bytes -= job_memory(job);
         note_failure(sp, job, uv_now(outbox->async.loop));
         job->done(job);
         job_free(job);
@@ -182,13 +203,13 @@ static void on_mail(struct outbox *outbox, struct mail_chain *chain)
 
 void spooler_hand_over(struct spooler *sp)
 {
-    if (sp->outgoing.first)
+    if (sp->outgoing.first && !sp->is_closing)
         inbox_post(&sp->inbox, &sp->outgoing);
 }
 
 bool spooler_gathers(const struct spooler *sp)
 {
-    return sp->outgoing.first;
+    return sp->outgoing.first && !sp->is_closing;
 }
 
 void spooler_configure(struct spooler *sp, const struct config *config)
@@ -204,13 +225,19 @@ bool spooler_is_full(const struct spooler *sp)
 void spooler_post(struct spooler *sp, struct job *job)
 {
     sp->pending++;
-    sp->pending_bytes += job_append_bytes(job);
+    sp->pending_bytes += job_memory(job);
     mail_append(&sp->outgoing, &job->mail);
 }
 
 bool spooler_has_room(const struct spooler *sp)
 {
     return sp->has_room;
+}
+
+uint64_t spooler_busy_ms(const struct spooler *sp)
+{
+    uint64_t since_ms = sp->busy_since_ms, now_ms = uv_hrtime() / 1000000;
+    return since_ms && now_ms > since_ms ? now_ms - since_ms : 0;
 }
 
 uint64_t spooler_pending(const struct spooler *sp)
@@ -293,11 +320,43 @@ static bool open_store(struct spooler *sp, const struct config *config, struct f
 
 static void free_spooler(struct spooler *sp)
 {
+    struct mail *mail;
+    while ((mail = mail_take_first(&sp->outgoing)) != NULL)
+        job_free((struct job *)mail);
     if (sp->work.store)
         store_close(sp->work.store);
     credential_wipe(&sp->work.key, sizeof sp->work.key);
     free(sp->work.path);
     free(sp);
+}
+
+static void on_part_closed(struct spooler *sp)
+{
+    if (--sp->open_handles > 0)
+        return;
+    sp->on_closed(sp->on_closed_arg);
+    spool_gauges_deinit(&sp->work.gauges);
+    free_spooler(sp);
+}
+
+static void on_outbox_closed(uv_handle_t *handle)
+{
+    on_part_closed(((struct outbox *)handle->data)->owner);
+}
+
+static void on_ended_closed(uv_handle_t *handle)
+{
+    on_part_closed(handle->data);
+}
+
+static void on_ended(uv_async_t *ended)
+{
+    struct spooler *sp = ended->data;
+    uv_thread_join(&sp->thread);
+    sp->open_handles = 2;
+    outbox_close(&sp->outbox, on_outbox_closed);
+    inbox_deinit(&sp->inbox);
+    uv_close((uv_handle_t *)&sp->ended, on_ended_closed);
 }
 
 struct spooler *spooler_open(uv_loop_t *loop, const struct config *config,
@@ -317,16 +376,10 @@ struct spooler *spooler_open(uv_loop_t *loop, const struct config *config,
     sp->worked = true;
     inbox_init(&sp->inbox);
     outbox_init(&sp->outbox, loop, on_mail, sp);
+    ENSURE(uv_async_init(loop, &sp->ended, on_ended) == 0);
+    sp->ended.data = sp;
     ENSURE(uv_thread_create(&sp->thread, thread_main, sp) == 0);
     return sp;
-}
-
-static void on_handle_closed(uv_handle_t *handle)
-{
-    struct spooler *sp = ((struct outbox *)handle->data)->owner;
-    sp->on_closed(sp->on_closed_arg);
-    spool_gauges_deinit(&sp->work.gauges);
-    free_spooler(sp);
 }
 
 void spooler_close(struct spooler *sp, void (*on_closed)(void *arg), void *arg)
@@ -335,8 +388,6 @@ void spooler_close(struct spooler *sp, void (*on_closed)(void *arg), void *arg)
     sp->on_closed_arg = arg;
     if (sp->outgoing.first)
         inbox_post(&sp->inbox, &sp->outgoing);
+    sp->is_closing = true; /* nothing more comes in */
     inbox_close(&sp->inbox);
-    uv_thread_join(&sp->thread);
-    outbox_close(&sp->outbox, on_handle_closed);
-    inbox_deinit(&sp->inbox);
 }

@@ -16,6 +16,8 @@
 
 struct spooler;
 
+enum { SPOOLER_STALLED_MS = 10000 }; /* busy with one thing for so long: the disk hangs */
+
 /* What the spool holds at start; strings are valid during the visit. */
 struct spooler_queue {
     uint32_t id;
@@ -33,7 +35,8 @@ struct spooler *spooler_open(uv_loop_t *, const struct config *,
                              struct failure *failure);
 /* Takes over what may change without a restart. */
 void spooler_configure(struct spooler *, const struct config *);
-/* Runs what was posted, stops the thread, closes the store, then calls on_closed from the loop. */
+/* Runs what was posted, stops the thread, closes the store, then calls on_closed from the loop;
+ * which goes on meanwhile. */
 void spooler_close(struct spooler *, void (*on_closed)(void *arg), void *arg);
 
 /* Queues a job; all that were queued are handed over together. */
@@ -42,13 +45,15 @@ void spooler_post(struct spooler *, struct job *);
 void spooler_hand_over(struct spooler *);
 /* True if something is queued that has not been handed over. */
 bool spooler_gathers(const struct spooler *);
-/* True while so much waits for the disk that publishers should be held. */
+/* True while so much memory waits for the disk that publishers should be held. */
 bool spooler_is_full(const struct spooler *);
 /* False while a message of ordinary size would not find room in the spool, or writing fails: as of
  * the last batch, and looked at again some times a second. */
 bool spooler_has_room(const struct spooler *);
 /* Jobs posted whose `done` has not run. */
 uint64_t spooler_pending(const struct spooler *);
+/* For how long the thread has been at what it does, a commit mostly; 0 while it waits for work. */
+uint64_t spooler_busy_ms(const struct spooler *);
 /* The spool as of the last batch; the caller frees view->queues. */
 void spooler_view(struct spooler *, struct spool_view *view);
 /* Why the spool took no message at the last try, if that was a moment ago; else NULL. Valid until

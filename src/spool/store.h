@@ -105,6 +105,8 @@ enum status store_reject(struct store *, uint32_t queue, uint64_t seq, const str
 enum status store_append_rejected(struct store *, uint32_t queue, const struct store_message *,
                                   const struct rejection *, uint64_t *seq, struct failure *);
 
+/* The highest number that was given so far; 0 if the queue is not there. */
+uint64_t store_last_seq(struct store *, uint32_t queue);
 /* Drops the first rejected message with after < number <= last; *seq says which it was.
  * STATUS_NOT_FOUND if there is none. */
 enum status store_discard(struct store *, uint32_t queue, uint64_t after, uint64_t last,

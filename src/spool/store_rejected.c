@@ -111,6 +111,12 @@ static enum status take_out(struct store *s, struct queue_slot *slot, const stru
     return env_error(failure, error, "taking a message out of the rejected list");
 }
 
+uint64_t store_last_seq(struct store *s, uint32_t queue)
+{
+    const struct queue_slot *slot = store_slot(s, queue);
+    return slot ? slot->entry.next_seq - 1 : 0;
+}
+
 enum status store_discard(struct store *s, uint32_t queue, uint64_t after, uint64_t last,
                           uint64_t *seq, struct failure *failure)
 {

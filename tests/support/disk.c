@@ -2,7 +2,8 @@
  * the spool's `checkpoint` is in its journal too.
  *
  * DISK_FAULT names a file whose first word says what is wrong now: `full` (nothing beyond what was
- * claimed before can be written), `sync` (EIO on fdatasync), `readonly` (EROFS), or nothing.
+ * claimed before can be written), `sync` (EIO on fdatasync), `hang` (fdatasync does not return),
+ * `readonly` (EROFS), or nothing.
  *
  * DISK_JOURNAL names a file to which each write and each sync is appended: a letter (W: a write, D:
  * a write that is durable when it returns, S: a sync; w and s: the same of `checkpoint`), offset
@@ -167,6 +168,8 @@ int fdatasync(int fd)
     int of_checkpoint = is_checkpoint(fd);
     if (!of_checkpoint && !is_data(fd))
         return real(fd);
+    while (is_wrong("hang"))
+        usleep(1000);
     if (is_wrong("sync")) {
         errno = EIO;
         return -1;

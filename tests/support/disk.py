@@ -23,7 +23,7 @@ class Disk:
             self.environment["DISK_JOURNAL"] = str(self.journal)
 
     def become(self, what):
-        """`full`, `sync` (fails) or `readonly`."""
+        """`full`, `sync` (fails), `hang` (a sync does) or `readonly`."""
         temporary = self.fault.with_suffix(".new")
         temporary.write_text(what + "\n")
         temporary.replace(self.fault)
