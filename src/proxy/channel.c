@@ -7,6 +7,7 @@
 #include "base/assert.h"
 #include "base/crash_point.h"
 #include "base/handles.h"
+#include "base/memory.h"
 #include "proxy/client.h"
 #include "proxy/pool.h"
 #include "proxy/proxy.h"
@@ -16,6 +17,50 @@
 #include "proxy/router.h"
 #include "proxy/spooler.h"
 #include "proxy/wire_out.h"
+
+/* Closing. The client's channel.close is answered last: after the replies to what it sent before,
+ * what was returned to it, and the end of a message that is on its way to it, once its publishes
+ * are safe (SETTLING), and RabbitMQ has closed its own channel if it knows more of it than publishes
+ * (CLOSING). RabbitMQ's error, or the proxy's, may come at any moment of that: it is told, the
+ * client's close is answered behind it, and the number is free when the client's close-ok is there
+ * too (REFUSED). */
+
+enum { BEHIND_MAX_BYTES = 4096 }; /* then the client waits for the end of the content */
+
+struct refusal {
+    uint16_t code;
+    amqp_method_number_t cause;
+    uint8_t text_len;
+    char text[UINT8_MAX];
+};
+
+/* ---- what the proxy itself says ---- */
+
+/* Nothing may stand between a method and its content. */
+static void say(struct channel *ch, const uint8_t *frame, size_t size)
+{
+    if (!ch->inside_content) {
+        stream_write_copy(&ch->client->stream, frame, size);
+        return;
+    }
+    ch->behind = memory_grow(ch->behind, ch->behind_len + size, 1);
+    memcpy(ch->behind + ch->behind_len, frame, size);
+    ch->behind_len += size;
+}
+
+static void say_behind(struct channel *ch)
+{
+    if (ch->behind_len > 0)
+        stream_write_copy(&ch->client->stream, ch->behind, ch->behind_len);
+    free(ch->behind);
+    ch->behind = NULL;
+    ch->behind_len = 0;
+}
+
+bool channel_is_owed(const struct channel *ch)
+{
+    return (ch->relay && relay_owes(ch->relay)) || ch->behind_len > BEHIND_MAX_BYTES;
+}
 
 /* ---- confirms to the client ---- */
 
@@ -58,8 +103,11 @@ void channel_nack(struct channel *ch, uint64_t tag)
 
 void channel_send(struct channel *ch, amqp_method_number_t method, const void *fields)
 {
+    uint8_t frame[FRAME_MIN_SIZE];
+    size_t size = method_encode(frame, sizeof frame, ch->number, method, fields);
+    ENSURE(size > 0); /* short strings and numbers, of which none fills a frame */
     channel_flush_acks(ch);
-    wire_send(&ch->client->stream, ch->number, method, fields);
+    say(ch, frame, size);
 }
 
 static void cancel_content(struct channel *ch)
@@ -101,30 +149,10 @@ void channel_free(struct channel *ch)
     handles_remove(ch->handle);
     client_remove_channel(ch->client, ch);
     content_deinit(&ch->content);
+    free(ch->refusal);
+    free(ch->behind);
     free(ch->last_queue);
     free(ch);
-}
-
-void channel_refuse_bytes(struct channel *ch, uint16_t code, amqp_bytes_t text,
-                          amqp_method_number_t cause)
-{
-    if (ch->state == CHANNEL_REFUSED)
-        return;
-    channel_flush_acks(ch);
-    let_go(ch);
-    if (ch->client->state == CLIENT_SETTLING) { /* the client waits for connection.close-ok alone */
-        struct client *client = ch->client;
-        channel_free(ch);
-        client_settled(client);
-        return;
-    }
-    wire_send_close_bytes(&ch->client->stream, ch->number, code, text, cause);
-    ch->state = CHANNEL_REFUSED;
-}
-
-void channel_refuse(struct channel *ch, uint16_t code, const char *text, amqp_method_number_t cause)
-{
-    channel_refuse_bytes(ch, code, bytes_of(text), cause);
 }
 
 uint64_t channel_unsafe(const struct channel *ch)
@@ -132,12 +160,18 @@ uint64_t channel_unsafe(const struct channel *ch)
     return ch->spooling + (ch->relay ? ch->relay->open : 0);
 }
 
+static void answer_close(struct channel *ch)
+{
+    if (close_move(&ch->close, CLOSE_WE_ANSWER))
+        wire_send_plain(&ch->client->stream, ch->number, AMQP_CHANNEL_CLOSE_OK_METHOD);
+}
+
 static void finish_close(struct channel *ch)
 {
     struct client *client = ch->client;
     channel_flush_acks(ch);
     if (client->state == CLIENT_OPEN)
-        wire_send_plain(&client->stream, ch->number, AMQP_CHANNEL_CLOSE_OK_METHOD);
+        answer_close(ch);
     channel_free(ch);
     client_settled(client);
 }
@@ -150,23 +184,92 @@ void channel_closed_upstream(struct channel *ch)
 
 /* The close is answered once all publishes are safe. A channel of which RabbitMQ knows more than
  * publishes (or confirms nothing) is closed there first, so that its close-ok means the same. */
+static void settle(struct channel *ch)
+{
+    struct client *client = ch->client;
+    struct pool *pool = client->pool;
+    struct relay *r = ch->relay;
+    bool wait = pool->proxy->config->pool.close_waits || pool->state != POOL_LIVE;
+    if ((r && r->call_count > 0) || (wait && channel_unsafe(ch) > 0))
+        return;
+    if (r && !(r->shared && r->confirming)) {
+        ch->state = CHANNEL_CLOSING;
+        relay_close(r);
+    } else if (!ch->inside_content || client->state != CLIENT_OPEN) {
+        finish_close(ch);
+    }
+}
+
 static void advance_close(struct channel *ch)
 {
-    struct pool *pool = ch->client->pool;
-    bool wait = pool->proxy->config->pool.close_waits || pool->state != POOL_LIVE;
-    if (ch->state != CHANNEL_SETTLING || (wait && channel_unsafe(ch) > 0))
+    if (ch->state == CHANNEL_SETTLING) {
+        settle(ch);
+    } else if (ch->state == CHANNEL_REFUSED) {
+        if (ch->spooling == 0)
+            answer_close(ch); /* if it crosses */
+        if (ch->close == CLOSE_DONE)
+            channel_free(ch);
+    }
+}
+
+static void refuse_now(struct channel *ch, const struct refusal *refusal)
+{
+    channel_flush_acks(ch);
+    let_go(ch);
+    wire_send_close_bytes(
+        &ch->client->stream, ch->number, refusal->code,
+        (amqp_bytes_t){.len = refusal->text_len, .bytes = (void *)(uintptr_t)refusal->text},
+        refusal->cause);
+    if (ch->client->state == CLIENT_SETTLING) { /* it waits for connection.close-ok alone */
+        ch->state = CHANNEL_SETTLING;
+    } else {
+        close_move(&ch->close, CLOSE_WE_ASK);
+        ch->state = CHANNEL_REFUSED;
+    }
+    advance_close(ch);
+}
+
+void channel_refuse_bytes(struct channel *ch, uint16_t code, amqp_bytes_t text,
+                          amqp_method_number_t cause)
+{
+    if (ch->state >= CHANNEL_REFUSING)
         return;
-    if (ch->relay && !(ch->relay->shared && ch->relay->confirming)) {
-        ch->state = CHANNEL_CLOSING;
-        relay_close(ch->relay);
+    struct refusal refusal = {.code = code, .cause = cause};
+    refusal.text_len = (uint8_t)(text.len < UINT8_MAX ? text.len : UINT8_MAX);
+    memcpy(refusal.text, text.bytes, refusal.text_len);
+    if (!ch->inside_content || !ch->relay) {
+        refuse_now(ch, &refusal);
         return;
     }
-    finish_close(ch);
+    cancel_content(ch);
+    ch->refusal = malloc(sizeof refusal);
+    ENSURE(ch->refusal);
+    *ch->refusal = refusal;
+    ch->state = CHANNEL_REFUSING;
+}
+
+void channel_refuse(struct channel *ch, uint16_t code, const char *text, amqp_method_number_t cause)
+{
+    channel_refuse_bytes(ch, code, bytes_of(text), cause);
+}
+
+void channel_content_done(struct channel *ch)
+{
+    struct client *client = ch->client;
+    ch->inside_content = false;
+    say_behind(ch);
+    channel_flush_acks(ch);
+    if (client->held)
+        pool_wake(client->pool);
+    if (ch->state == CHANNEL_REFUSING)
+        refuse_now(ch, ch->refusal);
+    else
+        advance_close(ch);
 }
 
 void channel_begin_close(struct channel *ch)
 {
-    if (ch->state != CHANNEL_OPEN)
+    if (ch->state == CHANNEL_SETTLING || ch->state == CHANNEL_CLOSING)
         return;
     cancel_content(ch);
     channel_drop_transaction(ch); /* not committed: gone, as in RabbitMQ */
@@ -206,7 +309,7 @@ void channel_set_last_queue(struct channel *ch, const void *name, size_t len)
 /* confirm.select is the proxy's own affair: publishes are confirmed upstream anyway. */
 static bool select_confirms(struct channel *ch, const struct frame *frame)
 {
-    if (ch->relay && ch->relay->call_count > 0) { /* replies keep their order */
+    if (channel_is_owed(ch)) {
         client_hold(ch->client);
         return false;
     }
@@ -264,6 +367,12 @@ static void unexpected_frame(struct channel *ch, const struct frame *frame)
     client_refuse(ch->client, 505, text, AMQP_BASIC_PUBLISH_METHOD);
 }
 
+static void second_open(struct channel *ch)
+{
+    client_refuse(ch->client, 504, "CHANNEL_ERROR - second 'channel.open' seen",
+                  AMQP_CHANNEL_OPEN_METHOD);
+}
+
 static bool take_method(struct channel *ch, struct slab *slab, const struct frame *frame)
 {
     amqp_method_number_t method = method_number(frame->payload, frame->payload_len);
@@ -275,10 +384,14 @@ static bool take_method(struct channel *ch, struct slab *slab, const struct fram
     case AMQP_BASIC_PUBLISH_METHOD:
         return begin_publish(ch, slab, frame);
     case AMQP_CHANNEL_CLOSE_METHOD:
+        close_move(&ch->close, CLOSE_THEY_ASK);
         channel_begin_close(ch);
         return true;
+    case AMQP_CHANNEL_CLOSE_OK_METHOD:
+        client_refuse(ch->client, 503, "COMMAND_INVALID - unimplemented method", method);
+        return true;
     case AMQP_CHANNEL_OPEN_METHOD:
-        client_refuse(ch->client, 504, "CHANNEL_ERROR - second 'channel.open' seen", method);
+        second_open(ch);
         return true;
     case AMQP_CONFIRM_SELECT_METHOD:
         return select_confirms(ch, frame);
@@ -358,28 +471,24 @@ static bool take_content(struct channel *ch, struct slab *slab, const struct fra
     return true;
 }
 
-/* Between our channel.close and the client's answer everything is discarded (1.4.2.3). */
-static void discard(struct channel *ch, const struct frame *frame)
+/* After a channel.close, whoever sent it, only the end of the handshake matters (1.5.2.5). */
+static void closing_frame(struct channel *ch, const struct frame *frame)
 {
-    if (frame->type != FRAME_METHOD)
-        return;
-    amqp_method_number_t method = method_number(frame->payload, frame->payload_len);
-    struct client *client = ch->client;
-    if (method == AMQP_CHANNEL_CLOSE_METHOD)
-        wire_send_plain(&client->stream, ch->number, AMQP_CHANNEL_CLOSE_OK_METHOD);
-    else if (method != AMQP_CHANNEL_CLOSE_OK_METHOD)
-        return;
-    channel_free(ch);
+    amqp_method_number_t method =
+        frame->type == FRAME_METHOD ? method_number(frame->payload, frame->payload_len) : 0;
+    if (method == AMQP_CHANNEL_OPEN_METHOD)
+        second_open(ch);
+    else if ((method == AMQP_CHANNEL_CLOSE_METHOD && close_move(&ch->close, CLOSE_THEY_ASK)) ||
+             (method == AMQP_CHANNEL_CLOSE_OK_METHOD && close_move(&ch->close, CLOSE_THEY_ANSWER)))
+        advance_close(ch);
 }
 
 bool channel_frame(struct channel *ch, struct slab *slab, const struct frame *frame)
 {
-    if (ch->state == CHANNEL_REFUSED) {
-        discard(ch, frame);
+    if (ch->state != CHANNEL_OPEN) {
+        closing_frame(ch, frame);
         return true;
     }
-    if (ch->state != CHANNEL_OPEN)
-        return true; /* after its channel.close a client has nothing more to say */
     return frame->type == FRAME_METHOD ? take_method(ch, slab, frame)
                                        : take_content(ch, slab, frame);
 }

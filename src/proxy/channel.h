@@ -8,6 +8,7 @@
 #include "amqp/content.h"
 #include "amqp/method.h"
 #include "base/list.h"
+#include "proxy/close_handshake.h"
 #include "proxy/ledger.h"
 
 struct client;
@@ -18,13 +19,18 @@ enum channel_state {
     CHANNEL_OPEN,
     CHANNEL_SETTLING, /* it sent channel.close; the answer waits for its publishes to be safe */
     CHANNEL_CLOSING,  /* safe; RabbitMQ's channel.close-ok is awaited */
-    CHANNEL_REFUSED,  /* channel.close sent to it; discards until close-ok */
+    CHANNEL_REFUSING, /* an error is to be told as soon as a message on its way to it is complete */
+    CHANNEL_REFUSED,  /* channel.close sent to it; discards until nothing is owed */
 };
+
+struct refusal;
 
 struct channel {
     struct client *client;
     uint16_t number;
     enum channel_state state;
+    enum close_state close;  /* of the handshake with the client */
+    struct refusal *refusal; /* while REFUSING */
     uint64_t handle;
     struct content content;
     bool confirming; /* the client asked for confirms */
@@ -43,6 +49,8 @@ struct channel {
     struct list ack_node;  /* in proxy->acking */
     bool inside_content;   /* between a method to the client and the end of its content */
     uint64_t content_left; /* bytes of body */
+    uint8_t *behind;       /* frames of the proxy's own that wait for the end of the content */
+    size_t behind_len;
 };
 
 void channel_open(struct client *, uint16_t number);
@@ -58,7 +66,8 @@ void channel_settled(struct channel *);
 void channel_ack(struct channel *, uint64_t tag);
 void channel_nack(struct channel *, uint64_t tag);
 void channel_flush_acks(struct channel *);
-/* channel.close with an error; the channel discards until the client's close-ok. */
+/* channel.close with an error; the channel discards until the client's close-ok. A close of the
+ * client that crosses it is answered. */
 void channel_refuse(struct channel *, uint16_t code, const char *text, amqp_method_number_t cause);
 /* The same in RabbitMQ's words, whatever bytes they hold. */
 void channel_refuse_bytes(struct channel *, uint16_t code, amqp_bytes_t text,
@@ -72,4 +81,9 @@ void channel_free(struct channel *);
 /* Begins a close as if the client had asked for it (its connection.close). */
 void channel_begin_close(struct channel *);
 void channel_send(struct channel *, amqp_method_number_t, const void *fields);
+/* The content that RabbitMQ was sending to the client is complete. */
+void channel_content_done(struct channel *);
+/* An answer that the proxy gives by itself would overtake what RabbitMQ still owes the client: a
+ * reply, a returned message. */
+bool channel_is_owed(const struct channel *);
 void channel_set_last_queue(struct channel *, const void *name, size_t len);

@@ -98,6 +98,12 @@ void client_close(struct client *c, const char *reason)
     stream_close(&c->stream);
 }
 
+static void answer_close(struct client *c)
+{
+    if (close_move(&c->close, CLOSE_WE_ANSWER))
+        wire_send_plain(&c->stream, 0, AMQP_CONNECTION_CLOSE_OK_METHOD);
+}
+
 void client_refuse(struct client *c, uint16_t code, const char *text, amqp_method_number_t cause)
 {
     if (c->state >= CLIENT_REFUSED)
@@ -109,6 +115,8 @@ void client_refuse(struct client *c, uint16_t code, const char *text, amqp_metho
             channel_flush_acks(c->channels[i]);
     leave_pool(c);
     wire_send_close(&c->stream, 0, code, text, cause);
+    close_move(&c->close, CLOSE_WE_ASK);
+    answer_close(c); /* if it crosses */
     c->state = CLIENT_REFUSED;
     c->deadline_ms = proxy_now(c->proxy) + CLOSE_TIMEOUT_MS;
     stream_resume(&c->stream);
@@ -150,7 +158,7 @@ void client_remove_channel(struct client *c, struct channel *ch)
 static void finish_close(struct client *c)
 {
     leave_pool(c);
-    wire_send_plain(&c->stream, 0, AMQP_CONNECTION_CLOSE_OK_METHOD);
+    answer_close(c);
     c->state = CLIENT_FINISHED;
     c->deadline_ms = proxy_now(c->proxy) + CLOSE_TIMEOUT_MS;
 }
@@ -170,12 +178,11 @@ void client_settled(struct client *c)
 
 static void begin_close(struct client *c)
 {
+    close_move(&c->close, CLOSE_THEY_ASK);
     c->state = CLIENT_SETTLING;
     for (uint32_t i = 0; i < c->channels_capacity; i++) {
         struct channel *ch = c->channels[i];
-        if (ch && ch->state == CHANNEL_REFUSED)
-            channel_free(ch);
-        else if (ch)
+        if (ch)
             channel_begin_close(ch);
         if (c->state != CLIENT_SETTLING)
             return;
@@ -247,13 +254,23 @@ static void closing_frame(struct client *c, const struct frame *frame)
     if (frame->type != FRAME_METHOD || frame->channel != 0 || c->state != CLIENT_REFUSED)
         return;
     amqp_method_number_t method = method_number(frame->payload, frame->payload_len);
-    if (method == AMQP_CONNECTION_CLOSE_OK_METHOD)
+    if (method == AMQP_CONNECTION_CLOSE_METHOD && close_move(&c->close, CLOSE_THEY_ASK))
+        answer_close(c);
+    if (method == AMQP_CONNECTION_CLOSE_OK_METHOD && close_move(&c->close, CLOSE_THEY_ANSWER))
         client_close(c, "refused, and it has answered");
-    if (method != AMQP_CONNECTION_CLOSE_METHOD)
-        return;
-    wire_send_plain(&c->stream, 0, AMQP_CONNECTION_CLOSE_OK_METHOD);
-    c->state = CLIENT_FINISHED;
-    c->deadline_ms = proxy_now(c->proxy) + CLOSE_TIMEOUT_MS;
+}
+
+/* Its connection.close-ok is all that is looked for. A client whose bytes were left unread would
+ * find a reset in place of the error. */
+static void take_garbled(struct client *c)
+{
+    static const uint8_t close_ok[] = {FRAME_METHOD, 0, 0, 0, 0, 0, 4, 0, 10, 0, 51, FRAME_END};
+    size_t len, keep = sizeof close_ok - 1;
+    uint8_t *data = stream_input(&c->stream, &len);
+    if (len > 0 && memmem(data, len, close_ok, sizeof close_ok))
+        client_close(c, "refused, and it has answered");
+    else if (len > keep)
+        stream_consume(&c->stream, len - keep);
 }
 
 static bool is_being_decided(const struct client *c)
@@ -297,15 +314,12 @@ static void refuse_frame(struct client *c, enum frame_result result)
         [FRAME_BAD_END] = "FRAME_ERROR - invalid frame end marker",
         [FRAME_BAD_TYPE] = "FRAME_ERROR - unknown frame type",
     };
-    if (c->state < CLIENT_OPEN || c->state >= CLIENT_REFUSED)
+    if (c->state < CLIENT_OPEN) {
         client_close(c, texts[result]); /* no connection to close in an orderly way */
-    else
-        client_refuse(c, 501, texts[result], 0);
-    if (c->state == CLIENT_REFUSED) { /* frame borders are lost: nothing after it can be read */
-        size_t len;
-        stream_input(&c->stream, &len);
-        stream_consume(&c->stream, len);
+        return;
     }
+    client_refuse(c, 501, texts[result], 0);
+    c->state = CLIENT_GARBLED;
 }
 
 static bool take_header(struct client *c)
@@ -338,6 +352,10 @@ static bool step(struct client *c)
         stream_consume(&c->stream, len);
         return false;
     }
+    if (c->state == CLIENT_GARBLED) {
+        take_garbled(c);
+        return false;
+    }
     struct frame frame;
     enum frame_result result = frame_scan(data, len, c->frame_max, &frame, &need);
     switch (result) {
@@ -357,7 +375,7 @@ static bool step(struct client *c)
         return false;
     default:
         refuse_frame(c, result);
-        return false;
+        return c->state == CLIENT_GARBLED;
     }
 }
 

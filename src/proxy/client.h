@@ -8,6 +8,7 @@
 #include "amqp/method.h"
 #include "base/list.h"
 #include "net/stream.h"
+#include "proxy/close_handshake.h"
 #include "proxy/identity.h"
 
 struct proxy;
@@ -27,6 +28,7 @@ enum client_state {
     CLIENT_OPEN,
     CLIENT_SETTLING, /* it sent connection.close; the answer waits for its publishes to be safe */
     CLIENT_REFUSED,  /* connection.close sent to it; waits for close-ok */
+    CLIENT_GARBLED,  /* the same, but where its frames begin is not known any more */
     CLIENT_FINISHED, /* close-ok sent or received; reads until it closes the socket */
     CLIENT_CLOSED,
 };
@@ -36,6 +38,7 @@ struct client {
     struct stream stream;
     struct list node; /* in proxy->clients */
     enum client_state state;
+    enum close_state close; /* of the connection's handshake */
     uint64_t id;
     uint64_t handle;
     char peer[64]; /* address and port, for the log */

@@ -628,7 +628,8 @@ static void on_exception(struct drain *d, const struct frame *frame)
               LOG_N("sent", d->sent.count));
     on_refused(d, code, text);
     in_flight_forget_unconfirmed(&d->sent);
-    wait_for_deletes(d); /* or what is read again would be sent again */
+    if (d->state != DRAIN_CLOSING) /* they crossed: its close-ok is still to come */
+        wait_for_deletes(d);       /* or what is read again would be sent again */
 }
 
 static void on_close_ok(struct drain *d)

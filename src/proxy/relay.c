@@ -24,8 +24,9 @@
  * with its channel number rewritten.
  *
  * What can fail: RabbitMQ closes the channel (the client's channel is closed with the same words;
- * what was unconfirmed on it is RabbitMQ's to judge, as it would be without a proxy), or the
- * upstream is lost (failover.c takes what is retained, then on_lost frees the relay). */
+ * what was unconfirmed on it is RabbitMQ's to judge, as it would be without a proxy), perhaps just
+ * when a channel.close is on its way to it (then its close-ok is awaited still), or the upstream is
+ * lost (failover.c takes what is retained, then on_lost frees the relay). */
 
 enum { IDLE_RELAYS_MAX = 256 };
 
@@ -132,6 +133,12 @@ bool relay_is_settled(const struct relay *r)
     return r->ring_count == 0 && r->call_count == 0;
 }
 
+/* A message is returned before it is confirmed. */
+bool relay_owes(const struct relay *r)
+{
+    return r->call_count > 0 || r->mandatory_tag > r->sent_tag - r->ring_count;
+}
+
 bool relay_upstream_is_idle(const struct upstream *u)
 {
     uint32_t idle = 0;
@@ -230,11 +237,10 @@ static void unbind(struct relay *r)
 
 void relay_close(struct relay *r)
 {
-    if (r->closing)
+    if (!close_move(&r->close, CLOSE_WE_ASK))
         return;
     amqp_channel_close_t close = {.reply_code = 200, .reply_text = bytes_of("bye")};
     wire_send(stream_of(r), r->link.channel, AMQP_CHANNEL_CLOSE_METHOD, &close);
-    r->closing = true;
 }
 
 /* A relay that serves nobody: kept for the next channel, closed, or left alone until RabbitMQ has
@@ -242,7 +248,7 @@ void relay_close(struct relay *r)
 static void settle_orphan(struct relay *r)
 {
     bool idle = !list_empty(&r->idle_node); /* a confirm too many has come */
-    if (!relay_is_settled(r) || r->closing || idle)
+    if (!relay_is_settled(r) || r->close != CLOSE_NONE || idle)
         return;
     struct upstream *u = r->link.upstream;
     if (r->shared && r->confirming && u->link_count <= IDLE_RELAYS_MAX) {
@@ -272,7 +278,7 @@ static void on_lost(struct link *link)
     relay_free(r);
     if (channel)
         channel->tx_sent = false; /* RabbitMQ has given it up: it goes on from the copies */
-    if (channel && channel->inside_content)
+    if (channel && channel->inside_content && channel->client->state == CLIENT_OPEN)
         client_refuse(channel->client, 320, "CONNECTION_FORCED - upstream lost", 0);
     else if (channel && channel->state == CHANNEL_CLOSING)
         channel_closed_upstream(channel);
@@ -291,6 +297,7 @@ static void emit(void *arg, struct slab *slab, uint8_t *at, size_t len)
 bool relay_publish(struct relay *r, struct message *message, uint64_t client_tag)
 {
     struct upstream *u = r->link.upstream;
+    bool mandatory = message->method.at[message->method.len - 1] & 1; /* the last octet: bits */
     if (!r->confirming && !r->transactional && u->offers_confirms)
         select_confirms(r);
     if (!message_frame(message, r->link.channel, u->frame_max, emit, &u->stream))
@@ -298,6 +305,8 @@ bool relay_publish(struct relay *r, struct message *message, uint64_t client_tag
     r->pool->proxy->counters.forwarded++;
     if (r->confirming) {
         r->sent_tag++;
+        if (mandatory)
+            r->mandatory_tag = r->sent_tag;
         retain(r, message, client_tag);
         return true;
     }
@@ -387,7 +396,7 @@ static void on_confirm(struct relay *r, const struct frame *frame, bool nack)
         settle_orphan(r);
 }
 
-/* The upstream channel is gone: the number is free, the relay too. */
+/* Nothing is owed any more: the number is free, the relay goes. */
 static void finish(struct relay *r)
 {
     struct pool *pool = r->pool;
@@ -424,13 +433,21 @@ static bool save_for_closing(struct relay *r, struct channel *channel)
 static void refuse_channel(struct relay *r, const amqp_channel_close_t *m)
 {
     struct channel *channel = r->channel;
-    if (!channel || channel->state == CHANNEL_CLOSING || save_for_closing(r, channel))
+    if (!channel)
         return;
+    bool saved = save_for_closing(r, channel);
     unbind(r);
-    channel_refuse_bytes(channel, m->reply_code, m->reply_text,
-                         (amqp_method_number_t)m->class_id << 16 | m->method_id);
+    if (saved)
+        channel_settled(channel); /* there may have been nothing to save */
+    else if (channel->inside_content)
+        client_refuse(channel->client, 501, "FRAME_ERROR - RabbitMQ has ended a message too early",
+                      0);
+    else
+        channel_refuse_bytes(channel, m->reply_code, m->reply_text,
+                             (amqp_method_number_t)m->class_id << 16 | m->method_id);
 }
 
+/* What followed the bad message was thrown away with it; and so were calls. */
 static void on_exception(struct relay *r, const struct frame *frame)
 {
     struct method_arena arena;
@@ -442,6 +459,8 @@ static void on_exception(struct relay *r, const struct frame *frame)
         .reply_text = bytes_of("INTERNAL_ERROR - RabbitMQ's reason cannot be read"),
     };
     wire_send_plain(stream_of(r), r->link.channel, AMQP_CHANNEL_CLOSE_OK_METHOD);
+    close_move(&r->close, CLOSE_THEY_ASK);
+    close_move(&r->close, CLOSE_WE_ANSWER);
     bool readable =
         method_decode_reply(&arena, frame->payload, frame->payload_len, &method, &decoded);
     const amqp_channel_close_t *m = readable ? decoded : &unreadable;
@@ -452,7 +471,11 @@ static void on_exception(struct relay *r, const struct frame *frame)
               LOG_N("unconfirmed", r->ring_count));
     refuse_channel(r, m);
     method_arena_deinit(&arena);
-    finish(r);
+    drop_retained(r);
+    if (r->close == CLOSE_DONE)
+        finish(r);
+    else
+        queue_changed(r->pool->queue); /* they crossed: the number is free after its close-ok */
 }
 
 /* A frame goes on to the client; a body frame is cut where the client's frame_max is smaller. */
@@ -501,9 +524,8 @@ static void pass_content(struct relay *r, struct slab *slab, const struct frame 
     pass_on(r, slab, frame);
     if (r->channel != channel)
         return; /* it did not fit, and the client was refused */
-    channel->inside_content = channel->content_left > 0;
-    if (!channel->inside_content)
-        channel_flush_acks(channel);
+    if (channel->content_left == 0)
+        channel_content_done(channel);
 }
 
 /* The oldest method is answered; true if the client awaits that. */
@@ -571,7 +593,8 @@ static void on_method(struct relay *r, struct slab *slab, const struct frame *fr
         on_exception(r, frame);
         return;
     case AMQP_CHANNEL_CLOSE_OK_METHOD:
-        finish(r);
+        if (close_move(&r->close, CLOSE_THEY_ANSWER))
+            finish(r);
         return;
     case AMQP_CHANNEL_OPEN_OK_METHOD:
     case AMQP_CONFIRM_SELECT_OK_METHOD:
@@ -579,7 +602,7 @@ static void on_method(struct relay *r, struct slab *slab, const struct frame *fr
     default:
         break;
     }
-    if (r->channel && !r->closing) {
+    if (r->channel) { /* closing or not: it goes on until close-ok */
         pass_reply(r, slab, frame, method);
     } else if (r->call_count > 0 && method != AMQP_BASIC_DELIVER_METHOD &&
                method != AMQP_BASIC_RETURN_METHOD) {
@@ -594,7 +617,7 @@ static void on_frame(struct link *link, struct slab *slab, const struct frame *f
     struct relay *r = relay_of(link);
     if (frame->type == FRAME_METHOD)
         on_method(r, slab, frame);
-    else if (frame->type != FRAME_HEARTBEAT && r->channel && !r->closing)
+    else if (frame->type != FRAME_HEARTBEAT && r->channel)
         pass_content(r, slab, frame);
 }
 

@@ -12,6 +12,7 @@
 
 #include "amqp/content.h"
 #include "amqp/method.h"
+#include "proxy/close_handshake.h"
 #include "proxy/upstream.h"
 
 struct channel;
@@ -48,8 +49,9 @@ struct relay {
     bool shared;
     bool confirming; /* confirm.select was sent */
     bool transactional;
-    bool closing;      /* channel.close sent */
-    uint64_t sent_tag; /* RabbitMQ's delivery tag of the last publish */
+    enum close_state close; /* of the handshake with RabbitMQ; the number is kept until its end */
+    uint64_t sent_tag;      /* RabbitMQ's delivery tag of the last publish */
+    uint64_t mandatory_tag; /* and of the last mandatory one; 0: none */
 
     struct retained *ring; /* publishes, oldest first */
     uint32_t ring_capacity, ring_first, ring_count;
@@ -78,6 +80,8 @@ bool relay_is_settled(const struct relay *);
 bool relay_may_be_left(const struct relay *);
 /* RabbitMQ has not confirmed it in time: the message goes to the spool, in doubt. */
 void relay_doubt(struct relay *, struct retained *);
+/* RabbitMQ may still send the client something that it has caused: a reply, a returned message. */
+bool relay_owes(const struct relay *);
 struct retained *relay_retained(struct relay *, uint32_t index);
 /* The relay that a link belongs to, or NULL if it is a drain's. */
 struct relay *relay_of(struct link *);

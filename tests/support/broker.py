@@ -204,6 +204,8 @@ class Connection(threading.Thread):
         if frame.channel in self._closing:
             if frame.name == "channel.close-ok":
                 self._closing.discard(frame.channel)
+            elif frame.name == "channel.close":  # they cross: both are answered
+                self.send_method(frame.channel, "channel.close-ok")
             return
         if self.broker.on_frame and self.broker.on_frame(self, frame):
             return
