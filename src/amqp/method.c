@@ -18,13 +18,17 @@ enum {
 enum {
     FROM_CLIENT = 1,
     CARRIES_CONTENT = 2,
+    UNANSWERED = 4,
+    NOWAIT_SHIFT = 8, /* above it: the bit for no-wait in the octet of bits; 0: it has none */
 };
+
+#define NOWAIT(bit) (1 << (bit) << NOWAIT_SHIFT)
 
 /* Fields by their width: 1 2 4 8 are octets (bits come packed into one), s a short string,
  * S a long string, F a table. */
 struct method_shape {
     amqp_method_number_t number;
-    uint8_t flags;
+    uint16_t flags;
     const char *name;
     const char *fields;
 };
@@ -42,7 +46,7 @@ static const struct method_shape shapes[] = {
     {M(10, 40), FROM_CLIENT, "connection.open", "ss1"},
     {M(10, 41), 0, "connection.open-ok", "s"},
     {M(10, 50), FROM_CLIENT, "connection.close", "2s22"},
-    {M(10, 51), FROM_CLIENT, "connection.close-ok", ""},
+    {M(10, 51), FROM_CLIENT | UNANSWERED, "connection.close-ok", ""},
     {M(10, 60), 0, "connection.blocked", "s"},
     {M(10, 61), 0, "connection.unblocked", ""},
     {M(10, 70), FROM_CLIENT, "connection.update-secret", "Ss"},
@@ -52,46 +56,46 @@ static const struct method_shape shapes[] = {
     {M(20, 20), FROM_CLIENT, "channel.flow", "1"},
     {M(20, 21), 0, "channel.flow-ok", "1"},
     {M(20, 40), FROM_CLIENT, "channel.close", "2s22"},
-    {M(20, 41), FROM_CLIENT, "channel.close-ok", ""},
+    {M(20, 41), FROM_CLIENT | UNANSWERED, "channel.close-ok", ""},
     {M(30, 10), FROM_CLIENT, "access.request", "s1"},
     {M(30, 11), 0, "access.request-ok", "2"},
-    {M(40, 10), FROM_CLIENT, "exchange.declare", "2ss1F"},
+    {M(40, 10), FROM_CLIENT | NOWAIT(4), "exchange.declare", "2ss1F"},
     {M(40, 11), 0, "exchange.declare-ok", ""},
-    {M(40, 20), FROM_CLIENT, "exchange.delete", "2s1"},
+    {M(40, 20), FROM_CLIENT | NOWAIT(1), "exchange.delete", "2s1"},
     {M(40, 21), 0, "exchange.delete-ok", ""},
-    {M(40, 30), FROM_CLIENT, "exchange.bind", "2sss1F"},
+    {M(40, 30), FROM_CLIENT | NOWAIT(0), "exchange.bind", "2sss1F"},
     {M(40, 31), 0, "exchange.bind-ok", ""},
-    {M(40, 40), FROM_CLIENT, "exchange.unbind", "2sss1F"},
+    {M(40, 40), FROM_CLIENT | NOWAIT(0), "exchange.unbind", "2sss1F"},
     {M(40, 51), 0, "exchange.unbind-ok", ""},
-    {M(50, 10), FROM_CLIENT, "queue.declare", "2s1F"},
+    {M(50, 10), FROM_CLIENT | NOWAIT(4), "queue.declare", "2s1F"},
     {M(50, 11), 0, "queue.declare-ok", "s44"},
-    {M(50, 20), FROM_CLIENT, "queue.bind", "2sss1F"},
+    {M(50, 20), FROM_CLIENT | NOWAIT(0), "queue.bind", "2sss1F"},
     {M(50, 21), 0, "queue.bind-ok", ""},
-    {M(50, 30), FROM_CLIENT, "queue.purge", "2s1"},
+    {M(50, 30), FROM_CLIENT | NOWAIT(0), "queue.purge", "2s1"},
     {M(50, 31), 0, "queue.purge-ok", "4"},
-    {M(50, 40), FROM_CLIENT, "queue.delete", "2s1"},
+    {M(50, 40), FROM_CLIENT | NOWAIT(2), "queue.delete", "2s1"},
     {M(50, 41), 0, "queue.delete-ok", "4"},
     {M(50, 50), FROM_CLIENT, "queue.unbind", "2sssF"},
     {M(50, 51), 0, "queue.unbind-ok", ""},
     {M(60, 10), FROM_CLIENT, "basic.qos", "421"},
     {M(60, 11), 0, "basic.qos-ok", ""},
-    {M(60, 20), FROM_CLIENT, "basic.consume", "2ss1F"},
+    {M(60, 20), FROM_CLIENT | NOWAIT(3), "basic.consume", "2ss1F"},
     {M(60, 21), 0, "basic.consume-ok", "s"},
-    {M(60, 30), FROM_CLIENT, "basic.cancel", "s1"},
+    {M(60, 30), FROM_CLIENT | NOWAIT(0), "basic.cancel", "s1"},
     {M(60, 31), 0, "basic.cancel-ok", "s"},
-    {M(60, 40), FROM_CLIENT | CARRIES_CONTENT, "basic.publish", "2ss1"},
+    {M(60, 40), FROM_CLIENT | CARRIES_CONTENT | UNANSWERED, "basic.publish", "2ss1"},
     {M(60, 50), CARRIES_CONTENT, "basic.return", "2sss"},
     {M(60, 60), CARRIES_CONTENT, "basic.deliver", "s81ss"},
     {M(60, 70), FROM_CLIENT, "basic.get", "2s1"},
     {M(60, 71), CARRIES_CONTENT, "basic.get-ok", "81ss4"},
     {M(60, 72), 0, "basic.get-empty", "s"},
-    {M(60, 80), FROM_CLIENT, "basic.ack", "81"},
-    {M(60, 90), FROM_CLIENT, "basic.reject", "81"},
-    {M(60, 100), FROM_CLIENT, "basic.recover-async", "1"},
+    {M(60, 80), FROM_CLIENT | UNANSWERED, "basic.ack", "81"},
+    {M(60, 90), FROM_CLIENT | UNANSWERED, "basic.reject", "81"},
+    {M(60, 100), FROM_CLIENT | UNANSWERED, "basic.recover-async", "1"},
     {M(60, 110), FROM_CLIENT, "basic.recover", "1"},
     {M(60, 111), 0, "basic.recover-ok", ""},
-    {M(60, 120), FROM_CLIENT, "basic.nack", "81"},
-    {M(85, 10), FROM_CLIENT, "confirm.select", "1"},
+    {M(60, 120), FROM_CLIENT | UNANSWERED, "basic.nack", "81"},
+    {M(85, 10), FROM_CLIENT | NOWAIT(0), "confirm.select", "1"},
     {M(85, 11), 0, "confirm.select-ok", ""},
     {M(90, 10), FROM_CLIENT, "tx.select", ""},
     {M(90, 11), 0, "tx.select-ok", ""},
@@ -122,6 +126,12 @@ bool method_known(amqp_method_number_t number)
 {
     const struct method_shape *shape = shape_find(number);
     return shape && (shape->flags & FROM_CLIENT);
+}
+
+bool method_is_answered(amqp_method_number_t number)
+{
+    const struct method_shape *shape = shape_find(number);
+    return shape && (shape->flags & (FROM_CLIENT | UNANSWERED)) == FROM_CLIENT;
 }
 
 const char *method_name(amqp_method_number_t number)
@@ -203,6 +213,23 @@ static bool check(const uint8_t *payload, size_t len, bool strict)
 bool method_check(const uint8_t *payload, size_t len)
 {
     return check(payload, len, true);
+}
+
+bool method_set_nowait(uint8_t *payload, size_t len, bool nowait)
+{
+    const struct method_shape *shape = shape_find(method_number(payload, len));
+    uint8_t bit = shape ? (uint8_t)(shape->flags >> NOWAIT_SHIFT) : 0;
+    if (bit == 0)
+        return false;
+    const char *bits = strchr(shape->fields, '1'); /* none of them has another octet before it */
+    struct cursor c = {.at = payload + NUMBER_BYTES, .end = payload + len};
+    for (const char *field = shape->fields; field < bits; field++)
+        skip_field(&c, *field, false);
+    ENSURE(!c.failed && c.at < c.end);
+    uint8_t *octet = payload + (c.at - payload);
+    bool was = *octet & bit;
+    *octet = (uint8_t)(nowait ? *octet | bit : *octet & ~bit);
+    return was;
 }
 
 void method_arena_init(struct method_arena *arena)

@@ -58,6 +58,11 @@ size_t method_encode(uint8_t *out, size_t capacity, uint16_t channel, amqp_metho
 /* True if RabbitMQ knows the method and a client may send it. What RabbitMQ answers with 503
  * although it can read it (channel.flow-ok, basic.cancel-ok: it never asks for them) is not. */
 bool method_known(amqp_method_number_t);
+/* True if RabbitMQ answers the method, once its no-wait bit is clear. */
+bool method_is_answered(amqp_method_number_t);
+/* Sets or clears the no-wait bit of a payload that method_check accepts, if its method has one.
+ * Returns what it was. */
+bool method_set_nowait(uint8_t *payload, size_t len, bool nowait);
 /* "basic.publish", or "?" */
 const char *method_name(amqp_method_number_t);
 

@@ -20,10 +20,10 @@
 
 /* Closing. The client's channel.close is answered last: after the replies to what it sent before,
  * what was returned to it, and the end of a message that is on its way to it, once its publishes
- * are safe (SETTLING), and RabbitMQ has closed its own channel if it knows more of it than publishes
- * (CLOSING). RabbitMQ's error, or the proxy's, may come at any moment of that: it is told, the
- * client's close is answered behind it, and the number is free when the client's close-ok is there
- * too (REFUSED). */
+ * are safe (SETTLING), and RabbitMQ has closed its own channel if it knows more of it than
+ * publishes (CLOSING). RabbitMQ's error, or the proxy's, may come at any moment of that: it is
+ * told, the client's close is answered behind it, and the number is free when the client's close-ok
+ * is there too (REFUSED). */
 
 enum { BEHIND_MAX_BYTES = 4096 }; /* then the client waits for the end of the content */
 

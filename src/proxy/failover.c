@@ -50,7 +50,8 @@ static size_t collect(struct upstream *u, struct unanswered *out)
                 out[n++] = (struct unanswered){entry->stamp, r, entry, NULL};
         }
         for (uint32_t k = 0; k < r->call_count; k++)
-            out[n++] = (struct unanswered){r->calls[k].stamp, r, NULL, &r->calls[k]};
+            out[n++] =
+                (struct unanswered){relay_awaited(r, k)->stamp, r, NULL, relay_awaited(r, k)};
     }
     return n;
 }
@@ -58,8 +59,14 @@ static size_t collect(struct upstream *u, struct unanswered *out)
 static void answer_call(struct relay *r, struct awaited *call)
 {
     struct channel *channel = r->channel;
-    if (call->payload.slab && channel && channel->state == CHANNEL_OPEN)
-        offline_method(channel, call->payload.at, call->payload.len, call->method);
+    struct span *payload = &call->payload;
+    if (!payload->slab)
+        return; /* the proxy's own */
+    method_set_nowait(payload->at, payload->len, call->nowait);
+    if (!channel)
+        offline_keep(r->pool, payload->at, payload->len);
+    else if (channel->state == CHANNEL_OPEN || channel->state == CHANNEL_SETTLING)
+        offline_method(channel, payload->at, payload->len, call->method);
 }
 
 static void close_bound_clients(struct upstream *u)

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "base/assert.h"
 #include "proxy/channel.h"
 #include "proxy/client.h"
 #include "proxy/pool.h"
@@ -142,5 +143,43 @@ void offline_method(struct channel *ch, const uint8_t *payload, size_t len,
     void *decoded;
     if (method_decode(&arena, payload, len, &number, &decoded))
         answer(ch, method, decoded);
+    method_arena_deinit(&arena);
+}
+
+static bool can_be_kept(amqp_method_number_t method, const void *decoded)
+{
+    switch (method) {
+    case AMQP_EXCHANGE_DECLARE_METHOD:
+        return !((const amqp_exchange_declare_t *)decoded)->passive;
+    case AMQP_QUEUE_DECLARE_METHOD: {
+        const amqp_queue_declare_t *m = decoded;
+        return !m->passive && !m->exclusive && m->queue.len > 0;
+    }
+    case AMQP_QUEUE_BIND_METHOD:
+    case AMQP_EXCHANGE_BIND_METHOD:
+        return true;
+    default:
+        return false;
+    }
+}
+
+void offline_keep(struct pool *pool, const uint8_t *payload, size_t len)
+{
+    struct method_arena arena;
+    method_arena_init(&arena);
+    amqp_method_number_t method;
+    void *decoded;
+    if (method_decode(&arena, payload, len, &method, &decoded) && can_be_kept(method, decoded) &&
+        queue_has_room(pool->queue)) {
+        struct slab *slab = slab_new(len + FRAME_OVERHEAD_BYTES);
+        ENSURE(slab);
+        struct frame frame = {.type = FRAME_METHOD,
+                              .payload = slab->data + FRAME_HEAD_BYTES,
+                              .payload_len = (uint32_t)len};
+        memcpy(frame.payload, payload, len);
+        method_set_nowait(frame.payload, len, false); /* its reply shows that it is done */
+        spool_declare(pool, NULL, slab, &frame);
+        slab_unref(slab);
+    }
     method_arena_deinit(&arena);
 }

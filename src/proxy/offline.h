@@ -6,6 +6,10 @@
 #include "amqp/method.h"
 
 struct channel;
+struct pool;
 
 /* Answers a method of a channel; `payload` has been checked. Declarations go to the spool. */
 void offline_method(struct channel *, const uint8_t *payload, size_t len, amqp_method_number_t);
+/* A method of a client that is gone, which RabbitMQ has not answered: a declaration goes to the
+ * spool, since what was published behind it does. */
+void offline_keep(struct pool *, const uint8_t *payload, size_t len);

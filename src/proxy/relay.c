@@ -8,7 +8,6 @@
 #include "base/assert.h"
 #include "base/crash_point.h"
 #include "base/log.h"
-#include "base/memory.h"
 #include "proxy/channel.h"
 #include "proxy/client.h"
 #include "proxy/doubt.h"
@@ -47,6 +46,16 @@ static struct stream *stream_of(struct relay *r)
 struct retained *relay_retained(struct relay *r, uint32_t index)
 {
     return &r->ring[(r->ring_first + index) & (r->ring_capacity - 1)];
+}
+
+struct awaited *relay_awaited(struct relay *r, uint32_t index)
+{
+    return &r->calls[(r->calls_first + index) & (r->calls_capacity - 1)];
+}
+
+bool relay_takes_calls(const struct relay *r)
+{
+    return r->call_count < RELAY_CALLS_MAX;
 }
 
 static void retain(struct relay *r, struct message *message, uint64_t client_tag)
@@ -118,9 +127,10 @@ static void drop_retained(struct relay *r)
         drop(r, relay_retained(r, 0));
         r->ring_first = (r->ring_first + 1) & (r->ring_capacity - 1);
     }
-    for (uint32_t i = 0; i < r->call_count; i++)
-        span_clear(&r->calls[i].payload);
-    r->call_count = 0;
+    for (; r->call_count > 0; r->call_count--) {
+        span_clear(&relay_awaited(r, 0)->payload);
+        r->calls_first = (r->calls_first + 1) & (r->calls_capacity - 1);
+    }
 }
 
 bool relay_may_be_left(const struct relay *r)
@@ -149,6 +159,28 @@ bool relay_upstream_is_idle(const struct upstream *u)
 
 /* ---- life ---- */
 
+static void grow_calls(struct relay *r)
+{
+    uint32_t capacity = r->calls_capacity ? r->calls_capacity * 2 : 2;
+    struct awaited *calls = malloc(capacity * sizeof *calls);
+    ENSURE(calls);
+    for (uint32_t i = 0; i < r->call_count; i++)
+        calls[i] = *relay_awaited(r, i);
+    free(r->calls);
+    r->calls = calls;
+    r->calls_capacity = capacity;
+    r->calls_first = 0;
+}
+
+static struct awaited *await(struct relay *r, amqp_method_number_t method)
+{
+    if (r->call_count == r->calls_capacity)
+        grow_calls(r);
+    struct awaited *call = relay_awaited(r, r->call_count++);
+    *call = (struct awaited){.stamp = ++r->pool->proxy->next_stamp, .method = method};
+    return call;
+}
+
 static struct relay *relay_new(struct channel *channel, struct upstream *u, bool shared)
 {
     struct relay *r = calloc(1, sizeof *r);
@@ -164,23 +196,15 @@ static struct relay *relay_new(struct channel *channel, struct upstream *u, bool
     }
     r->pool->relay_count++;
     wire_send_plain(&u->stream, r->link.channel, AMQP_CHANNEL_OPEN_METHOD);
+    await(r, AMQP_CHANNEL_OPEN_METHOD);
     return r;
 }
 
 static void select_confirms(struct relay *r)
 {
     wire_send_plain(stream_of(r), r->link.channel, AMQP_CONFIRM_SELECT_METHOD);
+    await(r, AMQP_CONFIRM_SELECT_METHOD);
     r->confirming = true;
-}
-
-static void await(struct relay *r, amqp_method_number_t method, struct span payload)
-{
-    if (r->call_count == r->calls_capacity) {
-        r->calls_capacity = r->calls_capacity ? r->calls_capacity * 2 : 2;
-        r->calls = memory_grow(r->calls, r->calls_capacity, sizeof *r->calls);
-    }
-    r->calls[r->call_count++] = (struct awaited){
-        .stamp = ++r->pool->proxy->next_stamp, .method = method, .payload = payload};
 }
 
 /* What the client has set before its channel was bound here. */
@@ -188,11 +212,11 @@ static void restore(struct relay *r, const struct channel *channel)
 {
     if (!r->shared && channel->has_qos) {
         wire_send(stream_of(r), r->link.channel, AMQP_BASIC_QOS_METHOD, &channel->qos);
-        await(r, AMQP_BASIC_QOS_METHOD, (struct span){0});
+        await(r, AMQP_BASIC_QOS_METHOD);
     }
     if (channel->transactional) {
         wire_send_plain(stream_of(r), r->link.channel, AMQP_TX_SELECT_METHOD);
-        await(r, AMQP_TX_SELECT_METHOD, (struct span){0});
+        await(r, AMQP_TX_SELECT_METHOD);
         r->transactional = true;
     }
 }
@@ -317,13 +341,17 @@ bool relay_publish(struct relay *r, struct message *message, uint64_t client_tag
 }
 
 void relay_method(struct relay *r, struct slab *slab, const struct frame *frame,
-                  amqp_method_number_t method, bool reply)
+                  amqp_method_number_t method)
 {
+    bool nowait = method_set_nowait(frame->payload, frame->payload_len, false);
     frame_set_channel(frame->payload, r->link.channel);
     stream_write_span(stream_of(r), slab, frame->payload - FRAME_HEAD_BYTES,
                       frame->payload_len + FRAME_OVERHEAD_BYTES);
-    if (reply)
-        await(r, method, span_of(slab, frame->payload, frame->payload_len));
+    if (!method_is_answered(method))
+        return;
+    struct awaited *call = await(r, method);
+    call->payload = span_of(slab, frame->payload, frame->payload_len);
+    call->nowait = nowait;
 }
 
 /* ---- from RabbitMQ ---- */
@@ -531,14 +559,21 @@ static void pass_content(struct relay *r, struct slab *slab, const struct frame 
 /* The oldest method is answered; true if the client awaits that. */
 static bool end_call(struct relay *r)
 {
-    bool client_waits = r->calls[0].payload.slab != NULL;
-    span_clear(&r->calls[0].payload);
-    memmove(r->calls, r->calls + 1, --r->call_count * sizeof *r->calls);
+    struct awaited *oldest = relay_awaited(r, 0);
+    bool client_waits = oldest->payload.slab && !oldest->nowait;
+    span_clear(&oldest->payload);
+    r->calls_first = (r->calls_first + 1) & (r->calls_capacity - 1);
+    r->call_count--;
     return client_waits;
 }
 
+/* A name that RabbitMQ has made up; one that the client gave is noted when it is sent. */
 static void note_declared(struct relay *r, const struct frame *frame)
 {
+    const struct span *declare = r->call_count > 0 ? &relay_awaited(r, 0)->payload : NULL;
+    enum { NAME_LEN_AT = 6 }; /* behind class, method and ticket */
+    if (!declare || declare->len <= NAME_LEN_AT || declare->at[NAME_LEN_AT] > 0)
+        return;
     /* queue.declare-ok: queue name (short string) first. */
     if (frame->payload_len > 5 && frame->payload[4] <= frame->payload_len - 5)
         channel_set_last_queue(r->channel, frame->payload + 5, frame->payload[4]);
@@ -576,7 +611,8 @@ static void pass_reply(struct relay *r, struct slab *slab, const struct frame *f
         return;
     if (end_call(r))
         pass_on(r, slab, frame);
-    pool_wake(r->pool);
+    if (r->call_count == 0 || r->call_count == RELAY_CALLS_MAX / 2)
+        pool_wake(r->pool);
     if (r->channel)
         channel_settled(r->channel);
 }
@@ -596,9 +632,6 @@ static void on_method(struct relay *r, struct slab *slab, const struct frame *fr
         if (close_move(&r->close, CLOSE_THEY_ANSWER))
             finish(r);
         return;
-    case AMQP_CHANNEL_OPEN_OK_METHOD:
-    case AMQP_CONFIRM_SELECT_OK_METHOD:
-        return; /* sent ahead, by the proxy */
     default:
         break;
     }

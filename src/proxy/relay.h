@@ -35,11 +35,16 @@ struct retained {
     struct message message;
 };
 
+/* RabbitMQ is asked for every reply there is, so that nothing is done without being known to be: a
+ * no-wait of the client is taken out, and the reply is not passed on. */
 struct awaited {
     uint64_t stamp;
     amqp_method_number_t method;
-    struct span payload; /* empty: the proxy sent it, the client awaits nothing */
+    struct span payload; /* empty: the proxy sent it by itself */
+    bool nowait;
 };
+
+enum { RELAY_CALLS_MAX = 256 }; /* then the client waits for a reply */
 
 struct relay {
     struct link link;
@@ -57,7 +62,7 @@ struct relay {
     uint32_t ring_capacity, ring_first, ring_count;
     uint32_t open;         /* of them, RETAINED_OPEN */
     struct awaited *calls; /* methods, oldest first */
-    uint32_t calls_capacity, call_count;
+    uint32_t calls_capacity, calls_first, call_count;
 };
 
 /* Binds a channel: an idle relay of the upstream, or a new channel on it (channel.open and, if it
@@ -71,9 +76,10 @@ void relay_close(struct relay *);
  * channel->tx. False, with nothing sent and nothing taken, when memory is short. With a tag the
  * upstream must offer confirms: nothing else proves a single publish. */
 bool relay_publish(struct relay *, struct message *, uint64_t client_tag);
-/* Sends a method; `reply` says that an answer is awaited. */
-void relay_method(struct relay *, struct slab *, const struct frame *, amqp_method_number_t,
-                  bool reply);
+/* Sends a method, which lies in the slab and is changed there. */
+void relay_method(struct relay *, struct slab *, const struct frame *, amqp_method_number_t);
+/* False: as many replies are awaited as may be. */
+bool relay_takes_calls(const struct relay *);
 /* Nothing unconfirmed and nothing awaited. */
 bool relay_is_settled(const struct relay *);
 /* Nothing that is open, and nothing awaited: the channel may go on elsewhere. */
@@ -83,6 +89,7 @@ void relay_doubt(struct relay *, struct retained *);
 /* RabbitMQ may still send the client something that it has caused: a reply, a returned message. */
 bool relay_owes(const struct relay *);
 struct retained *relay_retained(struct relay *, uint32_t index);
+struct awaited *relay_awaited(struct relay *, uint32_t index);
 /* The relay that a link belongs to, or NULL if it is a drain's. */
 struct relay *relay_of(struct link *);
 /* True if none of the upstream's channels serves anybody. */

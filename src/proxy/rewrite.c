@@ -63,7 +63,7 @@ static bool has_last_queue(struct channel *ch, amqp_method_number_t method)
 static void note_declared(struct channel *ch, amqp_method_number_t method, const void *decoded)
 {
     const amqp_queue_declare_t *m = decoded;
-    if (method == AMQP_QUEUE_DECLARE_METHOD && m->queue.len > 0 && m->nowait)
+    if (method == AMQP_QUEUE_DECLARE_METHOD && m->queue.len > 0)
         channel_set_last_queue(ch, m->queue.bytes, m->queue.len);
 }
 
@@ -99,33 +99,4 @@ bool rewrite_publish(const struct channel *ch, const struct publish *publish, st
     };
     *made = rewrite_encode(AMQP_BASIC_PUBLISH_METHOD, &m, frame);
     return *made;
-}
-
-bool rewrite_expects_reply(amqp_method_number_t method, const void *decoded)
-{
-    switch (method) {
-    case AMQP_BASIC_ACK_METHOD:
-    case AMQP_BASIC_NACK_METHOD:
-    case AMQP_BASIC_REJECT_METHOD:
-    case AMQP_BASIC_RECOVER_ASYNC_METHOD:
-    case AMQP_CHANNEL_FLOW_OK_METHOD:
-    case AMQP_BASIC_CANCEL_OK_METHOD:
-        return false;
-#define NOWAIT(METHOD, type)                                                                       \
-    case METHOD:                                                                                   \
-        return !((const type *)decoded)->nowait
-        NOWAIT(AMQP_EXCHANGE_DECLARE_METHOD, amqp_exchange_declare_t);
-        NOWAIT(AMQP_EXCHANGE_DELETE_METHOD, amqp_exchange_delete_t);
-        NOWAIT(AMQP_EXCHANGE_BIND_METHOD, amqp_exchange_bind_t);
-        NOWAIT(AMQP_EXCHANGE_UNBIND_METHOD, amqp_exchange_unbind_t);
-        NOWAIT(AMQP_QUEUE_DECLARE_METHOD, amqp_queue_declare_t);
-        NOWAIT(AMQP_QUEUE_BIND_METHOD, amqp_queue_bind_t);
-        NOWAIT(AMQP_QUEUE_PURGE_METHOD, amqp_queue_purge_t);
-        NOWAIT(AMQP_QUEUE_DELETE_METHOD, amqp_queue_delete_t);
-        NOWAIT(AMQP_BASIC_CONSUME_METHOD, amqp_basic_consume_t);
-        NOWAIT(AMQP_BASIC_CANCEL_METHOD, amqp_basic_cancel_t);
-#undef NOWAIT
-    default:
-        return true;
-    }
 }

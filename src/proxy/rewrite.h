@@ -20,9 +20,6 @@ bool rewrite_queue_name(struct channel *, amqp_method_number_t, void *decoded, s
  * stays as it is, and RabbitMQ finds no queue for it. False if memory is short. */
 bool rewrite_publish(const struct channel *, const struct publish *, struct frame *frame,
                      struct slab **made);
-/* True if RabbitMQ answers this method. Asked of a nowait queue.declare, the channel's last queue
- * is noted by the caller. */
-bool rewrite_expects_reply(amqp_method_number_t, const void *decoded);
 /* Encodes a method, whose fields were decoded from one, into a slab of its own and of its size; the
  * frame keeps its channel. NULL if memory is short. */
 struct slab *rewrite_encode(amqp_method_number_t, const void *decoded, struct frame *frame);

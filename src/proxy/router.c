@@ -338,13 +338,18 @@ static bool is_shareable(amqp_method_number_t method, const void *decoded)
 }
 
 /* basic.qos before there is a consumer's channel is remembered and answered here. */
+static bool is_answered_here(const struct channel *ch, amqp_method_number_t method)
+{
+    return method == AMQP_BASIC_QOS_METHOD && !(ch->relay && !ch->relay->shared);
+}
+
 static bool answer_qos(struct channel *ch, amqp_method_number_t method, const void *decoded)
 {
     if (method != AMQP_BASIC_QOS_METHOD)
         return false;
     ch->qos = *(const amqp_basic_qos_t *)decoded;
     ch->has_qos = true;
-    if (ch->relay && !ch->relay->shared)
+    if (!is_answered_here(ch, method))
         return false;
     channel_send(ch, AMQP_BASIC_QOS_OK_METHOD, &(amqp_basic_qos_ok_t){0});
     return true;
@@ -362,7 +367,7 @@ static enum route send_live(struct channel *ch, struct slab *slab, const struct 
     if (bound != ROUTE_DONE)
         return bound;
     struct relay *r = ch->relay;
-    if (stream_is_full(&r->link.upstream->stream))
+    if (stream_is_full(&r->link.upstream->stream) || !relay_takes_calls(r))
         return ROUTE_HELD;
     if (frame->payload_len + FRAME_OVERHEAD_BYTES > r->link.upstream->frame_max) {
         client_refuse(client, 501, "FRAME_ERROR - method larger than RabbitMQ's frame_max", method);
@@ -374,7 +379,7 @@ static enum route send_live(struct channel *ch, struct slab *slab, const struct 
     }
     client->consumes =
         client->consumes || !(is_shareable(method, decoded) || method >> 16 == TX_CLASS);
-    relay_method(r, slab, frame, method, rewrite_expects_reply(method, decoded));
+    relay_method(r, slab, frame, method);
     return ROUTE_DONE;
 }
 
@@ -397,7 +402,11 @@ static enum route route_decoded(struct channel *ch, struct slab *slab, const str
                        method);
         return ROUTE_REFUSED;
     }
-    if (tx_here || (pool->state == POOL_OFFLINE && !has_own_way(ch->client, method, decoded))) {
+    bool offline =
+        tx_here || (pool->state == POOL_OFFLINE && !has_own_way(ch->client, method, decoded));
+    if ((offline || is_answered_here(ch, method)) && channel_is_owed(ch))
+        return ROUTE_HELD;
+    if (offline) {
         if (!spool_is_usable(pool))
             return refuse_offline(ch);
         if (!tx_here &&

@@ -426,6 +426,59 @@ static void random_damage(void **state)
     method_arena_deinit(&arena);
 }
 
+/* Every method with a no-wait bit, written by librabbitmq with and without it. */
+static void no_wait_is_set_and_cleared(void **unused)
+{
+    (void)unused;
+    amqp_bytes_t name = bytes_of("name");
+#define CASE(method, type, ...)                                                                    \
+    {                                                                                              \
+        type fields[2] = {{.nowait = 0, __VA_ARGS__}, {.nowait = 1, __VA_ARGS__}};                 \
+        uint8_t frames[2][256];                                                                    \
+        size_t len = method_encode(frames[0], 256, 1, method, &fields[0]) - FRAME_OVERHEAD_BYTES;  \
+        assert_int_equal(method_encode(frames[1], 256, 1, method, &fields[1]),                     \
+                         len + FRAME_OVERHEAD_BYTES);                                              \
+        assert_memory_not_equal(frames[0], frames[1], len + FRAME_OVERHEAD_BYTES);                 \
+        assert_true(method_set_nowait(frames[1] + FRAME_HEAD_BYTES, len, false));                  \
+        assert_memory_equal(frames[0], frames[1], len + FRAME_OVERHEAD_BYTES);                     \
+        assert_false(method_set_nowait(frames[1] + FRAME_HEAD_BYTES, len, true));                  \
+        assert_true(method_set_nowait(frames[1] + FRAME_HEAD_BYTES, len, true));                   \
+        assert_true(method_is_answered(method));                                                   \
+    }
+    CASE(AMQP_EXCHANGE_DECLARE_METHOD, amqp_exchange_declare_t, .exchange = name, .type = name,
+         .durable = 1)
+    CASE(AMQP_EXCHANGE_DELETE_METHOD, amqp_exchange_delete_t, .exchange = name, .if_unused = 1)
+    CASE(AMQP_EXCHANGE_BIND_METHOD, amqp_exchange_bind_t, .source = name, .destination = name)
+    CASE(AMQP_EXCHANGE_UNBIND_METHOD, amqp_exchange_unbind_t, .routing_key = name)
+    CASE(AMQP_QUEUE_DECLARE_METHOD, amqp_queue_declare_t, .queue = name, .auto_delete = 1)
+    CASE(AMQP_QUEUE_BIND_METHOD, amqp_queue_bind_t, .queue = name, .exchange = name)
+    CASE(AMQP_QUEUE_PURGE_METHOD, amqp_queue_purge_t, .queue = name)
+    CASE(AMQP_QUEUE_DELETE_METHOD, amqp_queue_delete_t, .queue = name, .if_empty = 1)
+    CASE(AMQP_BASIC_CONSUME_METHOD, amqp_basic_consume_t, .queue = name, .exclusive = 1)
+    CASE(AMQP_BASIC_CANCEL_METHOD, amqp_basic_cancel_t, .consumer_tag = name)
+#undef CASE
+}
+
+static void methods_without_no_wait_stay_as_they_are(void **unused)
+{
+    (void)unused;
+    uint8_t frame[256], copy[256];
+    amqp_queue_unbind_t unbind = {.queue = bytes_of("q"), .exchange = bytes_of("e")};
+    amqp_basic_ack_t ack = {.delivery_tag = 1, .multiple = 1};
+    size_t size = method_encode(frame, sizeof frame, 1, AMQP_QUEUE_UNBIND_METHOD, &unbind);
+    memcpy(copy, frame, size);
+    assert_false(method_set_nowait(frame + FRAME_HEAD_BYTES, size - FRAME_OVERHEAD_BYTES, true));
+    assert_memory_equal(frame, copy, size);
+    assert_true(method_is_answered(AMQP_QUEUE_UNBIND_METHOD));
+    size = method_encode(frame, sizeof frame, 1, AMQP_BASIC_ACK_METHOD, &ack);
+    memcpy(copy, frame, size);
+    assert_false(method_set_nowait(frame + FRAME_HEAD_BYTES, size - FRAME_OVERHEAD_BYTES, false));
+    assert_memory_equal(frame, copy, size);
+    assert_false(method_is_answered(AMQP_BASIC_ACK_METHOD));
+    assert_false(method_is_answered(AMQP_QUEUE_DECLARE_OK_METHOD));
+    assert_false(method_set_nowait(frame, 2, true));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -441,6 +494,8 @@ int main(void)
         cmocka_unit_test(publish_is_taken_apart),
         cmocka_unit_test(publish_parse_agrees_with_the_check),
         cmocka_unit_test(random_damage),
+        cmocka_unit_test(no_wait_is_set_and_cleared),
+        cmocka_unit_test(methods_without_no_wait_stay_as_they_are),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
