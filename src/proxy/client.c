@@ -64,6 +64,14 @@ static void leave_pool(struct client *c)
         pool->idle_since_ms = proxy_now(pool->proxy);
 }
 
+static void forget_secret(struct client *c)
+{
+    if (c->new_secret)
+        credential_wipe(c->new_secret, strlen(c->new_secret));
+    free(c->new_secret);
+    c->new_secret = NULL;
+}
+
 static void on_closed(struct stream *stream)
 {
     struct client *c = LIST_ENTRY(stream, struct client, stream);
@@ -71,6 +79,7 @@ static void on_closed(struct stream *stream)
     c->proxy->counters.clients--;
     handles_remove(c->handle);
     client_forget_password(c);
+    forget_secret(c);
     identity_clear(&c->identity);
     free(c->user);
     free(c->vhost);
@@ -200,12 +209,9 @@ static void update_secret(struct client *c, const struct frame *frame)
     void *decoded;
     if (method_decode(&arena, frame->payload, frame->payload_len, &method, &decoded)) {
         const amqp_connection_update_secret_t *m = decoded;
-        char *secret = strndup(m->new_secret.bytes, m->new_secret.len);
-        ENSURE(secret);
-        c->asks_secret = true;
-        pool_update_secret(c->pool, secret);
-        credential_wipe(secret, strlen(secret));
-        free(secret);
+        c->new_secret = strndup(m->new_secret.bytes, m->new_secret.len);
+        ENSURE(c->new_secret);
+        pool_ask_secrets(c->pool);
     } else {
         client_refuse(c, 502, "SYNTAX_ERROR - malformed connection.update-secret",
                       AMQP_CONNECTION_UPDATE_SECRET_METHOD);
@@ -213,21 +219,27 @@ static void update_secret(struct client *c, const struct frame *frame)
     method_arena_deinit(&arena);
 }
 
-static void connection_method(struct client *c, const struct frame *frame)
+/* False: the frame has to wait. */
+static bool connection_method(struct client *c, const struct frame *frame)
 {
     amqp_method_number_t method = method_number(frame->payload, frame->payload_len);
     switch (method) {
     case AMQP_CONNECTION_CLOSE_METHOD:
         begin_close(c);
-        return;
+        return true;
     case AMQP_CONNECTION_UPDATE_SECRET_METHOD:
+        if (c->new_secret) { /* one at a time, as RabbitMQ takes them */
+            client_hold(c);
+            return false;
+        }
         update_secret(c, frame);
-        return;
+        return true;
     default:
         client_refuse(c, method_known(method) ? 503 : 540,
                       method_known(method) ? "COMMAND_INVALID - unexpected method on channel 0"
                                            : "NOT_IMPLEMENTED - unknown method on channel 0",
                       method);
+        return true;
     }
 }
 
@@ -298,9 +310,8 @@ static bool take_frame(struct client *c, const struct frame *frame)
     }
     if (frame->channel == 0) {
         if (frame->type == FRAME_METHOD)
-            connection_method(c, frame);
-        else
-            client_refuse(c, 505, "UNEXPECTED_FRAME - content frame on channel 0", 0);
+            return connection_method(c, frame);
+        client_refuse(c, 505, "UNEXPECTED_FRAME - content frame on channel 0", 0);
         return true;
     }
     struct channel *ch = client_channel(c, frame->channel);
@@ -525,18 +536,22 @@ void client_go_on(struct client *c)
     process(c);
 }
 
-void client_secret_decided(struct client *c, bool accepted)
+void client_secret_decided(struct client *c, enum secret_verdict verdict)
 {
-    if (!c->asks_secret)
-        return;
-    c->asks_secret = false;
+    forget_secret(c);
     if (c->state != CLIENT_OPEN)
         return;
-    if (accepted)
+    if (verdict == SECRET_ACCEPTED)
         wire_send_plain(&c->stream, 0, AMQP_CONNECTION_UPDATE_SECRET_OK_METHOD);
-    else /* as rabbit_reader says it */
+    else if (verdict == SECRET_REFUSED) /* as rabbit_reader says it */
         client_refuse(c, 530, "NOT_ALLOWED - New secret was refused by one of the backends",
                       AMQP_CONNECTION_UPDATE_SECRET_METHOD);
+    else
+        client_refuse(c, 320,
+                      "CONNECTION_FORCED - the new secret has other permissions: connect with it",
+                      AMQP_CONNECTION_UPDATE_SECRET_METHOD);
+    if (c->pool)
+        pool_wake(c->pool); /* it may have sent another one */
 }
 
 void client_tell_blocked(struct client *c, bool blocked, const char *reason)

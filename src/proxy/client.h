@@ -33,6 +33,13 @@ enum client_state {
     CLIENT_CLOSED,
 };
 
+enum secret_verdict {
+    SECRET_OPEN, /* RabbitMQ has to be asked */
+    SECRET_ACCEPTED,
+    SECRET_REFUSED,
+    SECRET_ELSEWHERE, /* it may be good, but not here: the client has to log in with it */
+};
+
 struct client {
     struct proxy *proxy;
     struct stream stream;
@@ -57,7 +64,7 @@ struct client {
     bool can_be_blocked; /* has the capability connection.blocked */
     bool can_be_refused; /* has the capability authentication_failure_close */
     bool told_blocked;
-    bool asks_secret; /* its connection.update-secret waits for an answer */
+    char *new_secret; /* of its connection.update-secret that waits for an answer; NULL: none */
     uint32_t frame_max;
     uint16_t channel_max;
     uint64_t heartbeat_ms;
@@ -91,8 +98,8 @@ void client_retry(struct client *);
 void client_settled(struct client *);
 /* Sends connection.blocked or unblocked to a client that has the capability, once for each turn. */
 void client_tell_blocked(struct client *, bool blocked, const char *reason);
-/* Answers connection.update-secret, if the client waits for that. */
-void client_secret_decided(struct client *, bool accepted);
+/* Answers connection.update-secret, which the client waits for. */
+void client_secret_decided(struct client *, enum secret_verdict);
 void client_tick(struct client *, uint64_t now_ms);
 
 struct channel *client_channel(struct client *, uint16_t number);

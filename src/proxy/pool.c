@@ -25,7 +25,13 @@
  * (P6 decides about them; tried again with back-off), or is lost later (what it had not confirmed
  * goes to the spool, then the same back-off). */
 
-enum { REFUSED_RETRY_MS = 60000, MORE_WAIT_MIN_MS = 1000, MORE_WAIT_MAX_MS = 60000 };
+enum {
+    REFUSED_RETRY_MIN_MS = 1000,
+    REFUSED_RETRY_MAX_MS = 60000,
+    REFUSED_GRACE_MS = 5000, /* then clients that are connected are told */
+    MORE_WAIT_MIN_MS = 1000,
+    MORE_WAIT_MAX_MS = 60000
+};
 
 static const char *const state_names[] = {"offline", "draining", "live"};
 
@@ -119,6 +125,7 @@ static void note_trouble(struct pool *pool, const char *text)
 
 static const struct upstream_events events;
 static void store_login(struct pool *pool);
+static void set_password(struct pool *pool, const struct identity *id, const char *password);
 
 static void dial_with(struct pool *pool, const char *password)
 {
@@ -151,26 +158,79 @@ static void set_secret(char **to, const char *secret)
     *to = copy;
 }
 
-static void decide_secret(struct pool *pool, bool accepted)
+/* The next client of this pool that has brought one, or NULL. */
+static struct client *next_asker(struct pool *pool)
+{
+    for (struct list *n = pool->proxy->clients.next; n != &pool->proxy->clients; n = n->next) {
+        struct client *client = LIST_ENTRY(n, struct client, node);
+        if (client->pool == pool && client->new_secret)
+            return client;
+    }
+    return NULL;
+}
+
+static void decide_secret(struct pool *pool, const char *secret, enum secret_verdict verdict)
 {
     struct list *next;
     for (struct list *n = pool->proxy->clients.next; n != &pool->proxy->clients; n = next) {
         struct client *client = LIST_ENTRY(n, struct client, node);
         next = n->next;
-        if (client->pool == pool)
-            client_secret_decided(client, accepted);
+        if (client->pool == pool && client->new_secret && strcmp(client->new_secret, secret) == 0)
+            client_secret_decided(client, verdict);
     }
 }
 
-void pool_update_secret(struct pool *pool, const char *secret)
+/* What can be said of a new secret without RabbitMQ, or that it has to be asked. RabbitMQ's own
+ * users keep their password whatever secret is brought (their backend answers yes to all); with a
+ * token another identity is refused, and other permissions are another pool's. */
+static enum secret_verdict judge_secret(struct pool *pool, const char *secret)
 {
-    bool known = strcmp(secret, pool->password) == 0;
-    if (!known)
-        set_secret(&pool->secret, secret);
-    if (known || list_empty(&pool->upstreams) || pool->proxy->stage != PROXY_RUNNING)
-        decide_secret(pool, true);
-    else
-        dial_with(pool, secret);
+    struct identity id;
+    identity_init(&id, pool->dial_user, secret);
+    bool known = pool_vouches(pool, &id, secret);
+    bool same = strcmp(id.name, pool->user) == 0, shared = pool->client_count > 1;
+    bool other_rights = id.rights != pool->rights;
+    identity_clear(&id);
+    if (known)
+        return SECRET_ACCEPTED;
+    if (!same)
+        return pool->rights ? SECRET_REFUSED : SECRET_ACCEPTED;
+    return other_rights && shared ? SECRET_ELSEWHERE : SECRET_OPEN;
+}
+
+static bool is_asking(const struct pool *pool)
+{
+    for (struct list *n = pool->upstreams.next; n != &pool->upstreams && pool->secret;
+         n = n->next) {
+        const struct upstream *u = LIST_ENTRY(n, struct upstream, owner_node);
+        if (u->state != UPSTREAM_OPEN && strcmp(u->password, pool->secret) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* RabbitMQ is asked about one at a time. While it is away the client hears yes, and the next
+ * connection decides. */
+void pool_ask_secrets(struct pool *pool)
+{
+    struct client *client;
+    while (!is_asking(pool) && (client = next_asker(pool)) != NULL) {
+        enum secret_verdict verdict = judge_secret(pool, client->new_secret);
+        if (verdict == SECRET_OPEN) {
+            set_secret(&pool->secret, client->new_secret);
+            bool away = list_empty(&pool->upstreams) && pool->login != LOGIN_REFUSED;
+            if (!away && pool->proxy->stage == PROXY_RUNNING) {
+                uv_timer_stop(&pool->retry);
+                dial_with(pool, pool->secret);
+                return;
+            }
+            verdict = SECRET_ACCEPTED;
+        }
+        char *secret = NULL;
+        set_secret(&secret, client->new_secret);
+        decide_secret(pool, secret, verdict);
+        wipe(&secret);
+    }
 }
 
 static bool is_new_secret(const struct pool *pool, const struct upstream *u)
@@ -189,28 +249,37 @@ static void tell_secret(struct upstream *u, const amqp_connection_update_secret_
                   LOG_N("frame_max", u->frame_max));
 }
 
-/* RabbitMQ has accepted it. The pool's other connections were opened with a secret that may run
- * out (a token), and so were those that clients have to themselves: they are told too. */
-static void adopt_secret(struct pool *pool, const struct upstream *u)
+/* The pool's connections were opened with a secret that may run out (a token), and so were those
+ * that clients have to themselves: they are told. */
+static void tell_upstreams(struct pool *pool)
 {
-    amqp_connection_update_secret_t update = {.new_secret = bytes_of(u->password),
+    amqp_connection_update_secret_t update = {.new_secret = bytes_of(pool->password),
                                               .reason = bytes_of("updated by a client")};
-    set_secret(&pool->password, u->password);
-    wipe(&pool->secret);
     for (struct list *n = pool->upstreams.next; n != &pool->upstreams; n = n->next) {
-        struct upstream *other = LIST_ENTRY(n, struct upstream, owner_node);
-        if (other != u && other->state == UPSTREAM_OPEN)
-            tell_secret(other, &update);
+        struct upstream *u = LIST_ENTRY(n, struct upstream, owner_node);
+        if (u->state == UPSTREAM_OPEN && strcmp(u->password, pool->password) != 0)
+            tell_secret(u, &update);
     }
     for (struct list *n = pool->proxy->clients.next; n != &pool->proxy->clients; n = n->next) {
         const struct client *client = LIST_ENTRY(n, struct client, node);
         if (client->pool == pool && client->own_is_open)
             tell_secret(client->own, &update);
     }
-    decide_secret(pool, true);
 }
 
-/* It keeps its old one; without a connection that is tried again at once. */
+/* RabbitMQ has accepted it. */
+static void adopt_secret(struct pool *pool, const char *secret)
+{
+    struct identity id;
+    identity_init(&id, pool->dial_user, secret);
+    set_password(pool, &id, secret);
+    identity_clear(&id);
+    wipe(&pool->secret);
+    tell_upstreams(pool);
+    decide_secret(pool, pool->password, SECRET_ACCEPTED);
+}
+
+/* The pool keeps its old one; without a connection that is tried again at once. */
 static void refuse_secret(struct pool *pool, const struct upstream *u,
                           const struct upstream_end *end)
 {
@@ -218,8 +287,9 @@ static void refuse_secret(struct pool *pool, const struct upstream *u,
               LOG_N("code", end->code), LOG_T("reason", end->text));
     if (is_new_secret(pool, u)) {
         wipe(&pool->secret);
-        decide_secret(pool, false);
+        decide_secret(pool, u->password, pool->rights ? SECRET_REFUSED : SECRET_ACCEPTED);
     }
+    pool_ask_secrets(pool);
     pool_connect(pool);
 }
 
@@ -303,6 +373,7 @@ static void set_password(struct pool *pool, const struct identity *id, const cha
         remember_other(pool, pool->password);
     set_secret(&pool->password, password);
     pool->expires_s = id->expires_s;
+    pool->rights = id->rights;
 }
 
 static struct pool *find_login(struct proxy *proxy, const struct identity *id, const char *vhost)
@@ -323,13 +394,29 @@ struct pool *pool_prove(struct proxy *proxy, const struct identity *id, const ch
     if (!pool)
         pool = pool_new(proxy, id, password, vhost, LOGIN_PROVEN);
     bool is_shorter = pool->login == LOGIN_PROVEN && id->expires_s < pool->expires_s;
-    if (!is_secret(pool->password, password) && is_shorter)
+    bool is_new = !is_secret(pool->password, password);
+    if (is_new && is_shorter)
         remember_other(pool, password);
-    else if (!is_secret(pool->password, password))
+    else if (is_new)
         set_password(pool, id, password);
+    if (is_new && !is_shorter && id->is_token)
+        tell_upstreams(pool);
     pool->login = LOGIN_PROVEN;
     store_login(pool);
     return pool;
+}
+
+/* Is tried again soon at first: RabbitMQ may just have started, and know its users a moment later.
+ */
+static void refuse_login(struct pool *pool, const struct upstream_end *end)
+{
+    if (pool->login == LOGIN_REFUSED)
+        return;
+    LOG(LOG_WARN, "login_refused", LOG_T("user", pool->user), LOG_T("vhost", pool->vhost),
+        LOG_N("code", end->code), LOG_T("reason", end->text));
+    pool->login = LOGIN_REFUSED;
+    pool->refused_ms = proxy_now(pool->proxy);
+    pool->backoff_ms = 0;
 }
 
 void pool_disprove(struct proxy *proxy, const struct identity *id, const char *password,
@@ -341,7 +428,7 @@ void pool_disprove(struct proxy *proxy, const struct identity *id, const char *p
             continue;
         wipe_other(pool, password);
         if (is_secret(pool->password, password) && !pool_is_connected(pool)) {
-            pool->login = LOGIN_REFUSED;
+            refuse_login(pool, end);
             note_trouble(pool, end->text);
         }
     }
@@ -386,21 +473,16 @@ static void on_retry(uv_timer_t *timer)
 static void schedule_retry(struct pool *pool)
 {
     const struct config *config = pool->proxy->config;
-    uint64_t delay = config->upstream.reconnect_max_ms;
-    if (pool->login == LOGIN_REFUSED) {
-        delay = REFUSED_RETRY_MS;
-    } else {
-        pool->backoff_ms =
-            pool->backoff_ms ? pool->backoff_ms * 2 : config->upstream.reconnect_min_ms;
-        if (pool->backoff_ms < delay)
-            delay = pool->backoff_ms;
-        else
-            pool->backoff_ms = delay;
-    }
+    bool refused = pool->login == LOGIN_REFUSED;
+    uint64_t least = refused ? REFUSED_RETRY_MIN_MS : config->upstream.reconnect_min_ms;
+    uint64_t most = refused ? REFUSED_RETRY_MAX_MS : config->upstream.reconnect_max_ms;
+    uint64_t delay = pool->backoff_ms ? pool->backoff_ms * 2 : least;
+    if (delay > most)
+        delay = most;
+    pool->backoff_ms = delay;
     uint64_t jittered = delay - delay / 4 + (uint64_t)random() % (delay / 2 + 1);
-    if (jittered > delay && pool->login != LOGIN_REFUSED &&
-        delay == config->upstream.reconnect_max_ms)
-        jittered = delay;
+    if (jittered > most)
+        jittered = most;
     uv_timer_start(&pool->retry, on_retry, jittered, 0);
 }
 
@@ -471,6 +553,8 @@ static void on_login_stored(struct job *job)
     if (!pool)
         return;
     pool->storing = false;
+    if (job->status == STATUS_OK && pool->login == LOGIN_PROVEN)
+        store_login(pool); /* another password may have been proven meanwhile */
     if (pool->login == LOGIN_PROVEN || first_usable(pool))
         admit_waiting(pool);
     else
@@ -550,14 +634,26 @@ static void put_off_more(struct pool *pool)
     pool->more_after_ms = proxy_now(pool->proxy) + pool->more_wait_ms;
 }
 
+/* Was dialled to ask about a secret, and is not needed for anything else. */
+static bool has_only_asked(struct pool *pool, const struct upstream *u)
+{
+    unsigned open = 0;
+    for (struct list *n = pool->upstreams.next; n != &pool->upstreams; n = n->next)
+        open += LIST_ENTRY(n, struct upstream, owner_node)->state == UPSTREAM_OPEN;
+    return open > 1 && is_new_secret(pool, u);
+}
+
 static void opened(struct pool *pool, struct upstream *u)
 {
+    bool has_asked = has_only_asked(pool, u);
     pool->tried = 0;
     pool->more_wait_ms = 0;
     pool->unreachable = false;
     pool->trouble[0] = 0;
     if (is_new_secret(pool, u))
-        adopt_secret(pool, u);
+        adopt_secret(pool, u->password);
+    if (has_asked)
+        upstream_close(u);
     pool->login = LOGIN_PROVEN;
     store_login(pool);
     if (!pool->storing)
@@ -566,6 +662,7 @@ static void opened(struct pool *pool, struct upstream *u)
     pool_wake(pool);
     if (pool->state == POOL_DRAINING)
         queue_drain_if_possible(pool->queue); /* it may have waited for a channel number */
+    pool_ask_secrets(pool);
 }
 
 static void on_open(struct upstream *u)
@@ -573,6 +670,20 @@ static void on_open(struct upstream *u)
     struct pool *pool = u->owner;
     pool->dialing--;
     opened(pool, u);
+}
+
+/* Who is connected would go on filling a queue that nobody can empty: a user that was deleted, a
+ * token that has run out. They hear RabbitMQ's words, and what is stored waits for a better login.
+ */
+static void refuse_clients(struct pool *pool, const struct upstream_end *end)
+{
+    struct list *next;
+    for (struct list *n = pool->proxy->clients.next; n != &pool->proxy->clients; n = next) {
+        struct client *client = LIST_ENTRY(n, struct client, node);
+        next = n->next;
+        if (client->pool == pool && client->state == CLIENT_OPEN && !client->own_is_open)
+            client_refuse(client, end->code, end->text, 0);
+    }
 }
 
 static void on_failed(struct upstream *u, const struct upstream_end *end)
@@ -583,19 +694,20 @@ static void on_failed(struct upstream *u, const struct upstream_end *end)
         refuse_secret(pool, u, end);
         return;
     }
+    if (is_new_secret(pool, u)) { /* RabbitMQ cannot be asked; the next connection decides */
+        decide_secret(pool, u->password, SECRET_ACCEPTED);
+        pool_ask_secrets(pool);
+    }
     if (pool_is_connected(pool)) {
         put_off_more(pool); /* it was one more than there are, and none is missing */
         return;
     }
     note_trouble(pool, end->text);
-    if (is_new_secret(pool, u))
-        decide_secret(pool, true); /* RabbitMQ cannot be asked; the next connection decides */
     if (end->refusal == REFUSAL_LOGIN) {
-        if (pool->login != LOGIN_REFUSED && list_empty(&pool->waiting))
-            LOG(LOG_WARN, "login_refused", LOG_T("user", pool->user), LOG_T("vhost", pool->vhost),
-                LOG_N("code", end->code), LOG_T("reason", end->text));
-        pool->login = LOGIN_REFUSED;
+        refuse_login(pool, end);
         refuse_waiting(pool, end->code, end->text);
+        if (proxy_now(pool->proxy) - pool->refused_ms >= REFUSED_GRACE_MS)
+            refuse_clients(pool, end);
     } else {
         if (end->refusal == REFUSAL_NONE && dial_next_broker(pool) && !may_enter_offline(pool))
             return;

@@ -57,6 +57,7 @@ struct pool {
     unsigned tried; /* brokers, since the last wait */
     uv_timer_t retry;
     uint64_t backoff_ms;
+    uint64_t refused_ms;                  /* since when its login is refused */
     uint64_t more_after_ms, more_wait_ms; /* one upstream more than it has: not before, and why */
     struct list waiting;                  /* clients whose login is being written to the spool */
     struct list held;                     /* clients whose next frame has to wait */
@@ -93,10 +94,10 @@ void pool_enter(struct pool *, struct client *);
 void pool_enter_offline(struct pool *, struct client *);
 /* Dials unless it is connected, dialing, or waiting for its next try. */
 void pool_connect(struct pool *);
-/* connection.update-secret: once RabbitMQ has accepted the new password it is the pool's. Calls
- * client_secret_decided on the clients that asked, now or later; in an outage they hear yes, and
- * the next connection decides. */
-void pool_update_secret(struct pool *, const char *secret);
+/* connection.update-secret: a client has a new_secret. Calls client_secret_decided on it, now or
+ * later. A secret that RabbitMQ accepts becomes the pool's password; if it does not, the old one
+ * stays. */
+void pool_ask_secrets(struct pool *);
 /* An open shared upstream for a new relay, or NULL; asks for another one when all are busy. */
 struct upstream *pool_pick_upstream(struct pool *);
 /* One with a free channel number for a drain, or NULL; then another one is asked for. */

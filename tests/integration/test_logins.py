@@ -410,3 +410,42 @@ def test_login_that_is_too_long_for_rabbitmq_is_no_outage(broker, make_proxy):
     assert code[:2] == ("start-ok", 403) and "initial_frame_max" in code[2]
     assert refusal(proxy, "stranger", "x") is None
     assert not proxy.events("buffering_started")
+
+
+def test_publishers_hear_that_their_login_is_good_no_more(broker, make_proxy):
+    """A user that was deleted, a token that has run out: not at once (RabbitMQ may just have started,
+    and know its users a moment later), but they do not fill a queue that nobody can empty."""
+    proxy = make_proxy(broker.url)
+    with RawClient(proxy.port, "shop", "good") as publisher, \
+            RawClient(proxy.port, "audit", "b") as other:
+        publisher.open_channel(confirms=True)
+        other.open_channel(confirms=True)
+        broker.refused_passwords = {"good"}
+        broker.down()
+        broker.up()
+        proxy.wait_event("login_refused")
+        publisher.publish(b"stored", "q")
+        publisher.acked_up_to(1)
+        assert "scripted" in publisher.expect_close(403)
+        other.publish(b"goes on", "q")
+        other.acked_up_to(1)
+        other.close()
+    assert proxy.bodies() == ["stored"]
+    broker.refused_passwords = set()
+    prove(proxy, ("shop", "good"))
+    proxy.wait_event("drain_finished")
+
+
+def test_login_that_is_known_a_moment_later_loses_nobody(broker, make_proxy):
+    proxy = make_proxy(broker.url)
+    with RawClient(proxy.port, "shop", "good") as publisher:
+        publisher.open_channel(confirms=True)
+        broker.refused_passwords = {"good"}
+        broker.down()
+        broker.up()
+        proxy.wait_event("login_refused")
+        broker.refused_passwords = set()
+        publisher.publish(b"x", "q")
+        publisher.acked_up_to(1)
+        proxy.wait_event("drain_finished", timeout=5)
+        publisher.close()

@@ -3,8 +3,11 @@
 import select
 import threading
 
+import pytest
+
 from support import amqp
 from support.raw import RawClient
+from support.tokens import token
 from support.wait import wait_until
 
 
@@ -47,19 +50,91 @@ def test_updated_secret_is_passed_to_the_connections_that_are_there(broker, make
         consumer.close()
 
 
-def test_refused_secret_closes_the_client_that_brought_it(broker, make_proxy):
+def test_secret_that_is_no_login_is_answered_as_rabbitmq_does(broker, make_proxy):
+    """Its own users keep their password whatever secret is brought: that is no error."""
     proxy = make_proxy(broker.url)
     broker.refused_passwords.add("wrong")
-    with RawClient(proxy.port, password="old") as publisher, \
-            RawClient(proxy.port, password="old") as client:
+    with RawClient(proxy.port, password="old") as client:
+        client.call(0, "connection.update-secret", new_secret="wrong", reason="rotation")
+        client.open_channel(confirms=True)
+        client.publish(b"goes on", "q")
+        client.acked_up_to(1)
+        broker.down()
+        proxy.wait_event("upstream_lost")
+        broker.up()
+        wait_until(lambda: len(broker.open_connections()) == 1, "the old password is kept")
+        assert broker.open_connections()[0].login[2] == "old"
+        client.close()
+
+
+@pytest.mark.parametrize("bad", ["not accepted", "of another", "no token"])
+def test_refused_token_closes_the_client_that_brought_it(broker, make_proxy, bad):
+    proxy = make_proxy(broker.url)
+    old = token("A")
+    new = {"not accepted": token("A"), "of another": token("B"), "no token": "garbage"}[bad]
+    if bad == "not accepted":
+        broker.refused_passwords.add(new)
+    with RawClient(proxy.port, "svc", old) as publisher, RawClient(proxy.port, "svc", old) as client:
         publisher.open_channel(confirms=True)
-        client.send_method(0, "connection.update-secret", new_secret="wrong", reason="rotation")
+        client.send_method(0, "connection.update-secret", new_secret=new, reason="rotation")
         refused = client.expect("connection.close", 0).args
         assert (refused["reply_code"], refused["class_id"], refused["method_id"]) == (530, 10, 70)
         publisher.publish(b"still welcome", "q")
         publisher.acked_up_to(1)
         publisher.close()
-    assert broker.messages[0].body == b"still welcome"
+    assert [connection.login[2] for connection in broker.connections if connection.messages] == [old]
+
+
+def test_token_that_may_do_something_else(broker, make_proxy):
+    """Alone, the client goes on with it; beside others it is told to connect again."""
+    proxy = make_proxy(broker.url)
+    old, wide = token("A"), token("A", scope=["rabbitmq.configure:*/*"])
+    with RawClient(proxy.port, "svc", old) as client, RawClient(proxy.port, "svc", old) as other:
+        client.send_method(0, "connection.update-secret", new_secret=wide, reason="wider")
+        assert "connect with it" in client.expect_close(320)
+        other.call(0, "connection.update-secret", new_secret=wide, reason="wider")
+        assert wide in logins(broker)
+        known = len(broker.connections)
+        RawClient(proxy.port, "svc", wide).close()
+        assert len(broker.connections) == known, "it is the pool's"
+        other.close()
+
+
+def test_flood_of_secrets_costs_one_connection_at_a_time(broker, make_proxy):
+    proxy = make_proxy(broker.url)
+    known = token("A")
+    secrets = [token("A") for _ in range(20)]
+    most = 0
+    with RawClient(proxy.port, "svc", known) as client:
+        client.send(b"".join(amqp.method_frame(0, "connection.update-secret", new_secret=each,
+                                               reason="r") for each in secrets) * 5)
+        for _ in range(5 * len(secrets)):
+            most = max(most, sum(each.is_alive() for each in broker.connections))
+            client.expect("connection.update-secret-ok")
+        client.open_channel(confirms=True)
+        client.publish(b"x", "q")
+        client.acked_up_to(1)
+        client.close()
+    assert most <= 4, "one that asks, beside those that are being closed"
+
+
+def test_good_token_ends_the_wait_of_what_is_stored(broker, make_proxy):
+    """RabbitMQ refuses the one that has run out, and is not due to be asked for a minute."""
+    proxy = make_proxy(broker.url)
+    old, new = token("A"), token("A")
+    with RawClient(proxy.port, "svc", old) as client:
+        client.open_channel(confirms=True)
+        broker.down()
+        proxy.wait_event("upstream_lost")
+        client.publish(b"waits", "q")
+        client.acked_up_to(1)
+        broker.refused_passwords.add(old)
+        broker.up()
+        proxy.wait_event("login_refused")
+        client.call(0, "connection.update-secret", new_secret=new, reason="renewed")
+        proxy.wait_event("drain_finished", timeout=5)
+        client.close()
+    assert [message.body for message in broker.messages] == [b"waits"]
 
 
 def test_secret_that_came_in_an_outage_is_tried_first_and_the_old_one_next(broker, make_proxy):
