@@ -68,6 +68,15 @@ static enum pool_state state_now(struct pool *pool)
     return queue_must_drain(pool->queue) || pool->queue->drain ? POOL_DRAINING : POOL_LIVE;
 }
 
+/* Also of a pool that has never been connected since the start. */
+static void begin_buffering(struct pool *pool)
+{
+    if (!proxy_buffers(pool->proxy) || pool->buffering_since_ms)
+        return;
+    pool->buffering_since_ms = proxy_now(pool->proxy);
+    LOG(LOG_WARN, "buffering_started", LOG_T("user", pool->user), LOG_T("vhost", pool->vhost));
+}
+
 void pool_update(struct pool *pool)
 {
     enum pool_state state = state_now(pool);
@@ -75,8 +84,10 @@ void pool_update(struct pool *pool)
         return;
     LOG(LOG_DEBUG, "pool_state", LOG_T("user", pool->user), LOG_T("vhost", pool->vhost),
         LOG_T("from", state_names[pool->state]), LOG_T("to", state_names[state]));
-    if (state == POOL_OFFLINE && proxy_buffers(pool->proxy))
-        LOG(LOG_WARN, "buffering_started", LOG_T("user", pool->user), LOG_T("vhost", pool->vhost));
+    if (state == POOL_OFFLINE)
+        begin_buffering(pool);
+    else
+        pool->buffering_since_ms = 0;
     if (state == POOL_LIVE)
         pool->backoff_ms = 0;
     pool->state = state;
@@ -524,6 +535,13 @@ static bool may_enter_offline(const struct pool *pool)
     return pool->login == LOGIN_PROVEN && proxy_buffers(pool->proxy);
 }
 
+static void admit_buffered(struct pool *pool)
+{
+    if (!list_empty(&pool->waiting))
+        begin_buffering(pool);
+    admit_waiting(pool);
+}
+
 /* P6: RabbitMQ cannot be asked. */
 static void decide_unreachable(struct pool *pool)
 {
@@ -533,7 +551,7 @@ static void decide_unreachable(struct pool *pool)
     if (!proxy_buffers(pool->proxy))
         refuse_waiting(pool, 320, "CONNECTION_FORCED - upstream unavailable");
     else if (accept)
-        admit_waiting(pool);
+        admit_buffered(pool);
     else
         refuse_waiting(pool, 403,
                        "ACCESS_REFUSED - upstream unavailable and this login is not known");
@@ -555,7 +573,7 @@ static void on_login_stored(struct job *job)
     pool->storing = false;
     if (job->status == STATUS_OK && pool->login == LOGIN_PROVEN)
         store_login(pool); /* another password may have been proven meanwhile */
-    if (pool->login == LOGIN_PROVEN || first_usable(pool))
+    if (first_usable(pool))
         admit_waiting(pool);
     else
         decide_unreachable(pool);

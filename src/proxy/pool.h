@@ -47,6 +47,7 @@ struct pool {
     struct other_secret others[OTHER_SECRETS];
     char *secret; /* a client's new password, not proven yet: dialled with first; NULL: none */
     enum pool_state state;
+    uint64_t buffering_since_ms; /* what is published goes to the spool; 0: it does not */
     enum pool_login login;
     bool unreachable;  /* the last try found no RabbitMQ; the next is timed */
     char trouble[128]; /* why the last upstream was lost or not opened; empty while all is well */

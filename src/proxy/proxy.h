@@ -42,6 +42,7 @@ struct proxy {
     struct config *config;
     const struct config_sources *sources;
     struct targets targets;
+    unsigned hosts_left;     /* of them to be looked up at the start */
     struct spooler *spooler; /* NULL: buffering is off and nothing waits */
     struct broker broker;
     struct counters counters;

@@ -500,14 +500,18 @@ static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *
         return;
     }
     u->addresses = u->address = addresses;
+    if (!u->user) {
+        u->events->on_tuned(u);
+        return;
+    }
     u->state = UPSTREAM_CONNECTING;
     connect_address(u);
 }
 
 static char *copy_text(const char *text)
 {
-    char *copy = strdup(text);
-    ENSURE(copy);
+    char *copy = text ? strdup(text) : NULL;
+    ENSURE(copy || !text);
     return copy;
 }
 
@@ -525,7 +529,7 @@ struct upstream *upstream_dial(struct proxy *proxy, const char *user, const char
     u->id = ++proxy->next_id;
     u->user = copy_text(user);
     u->password = copy_text(password);
-    u->vhost = vhost ? copy_text(vhost) : NULL;
+    u->vhost = copy_text(vhost);
     if (client_properties) {
         u->client_properties = malloc(client_properties_len);
         ENSURE(u->client_properties);

@@ -111,7 +111,8 @@ struct upstream {
 };
 
 /* Dials the broker that is to be tried next. Without a vhost (NULL) it stays TUNED until
- * upstream_enter. */
+ * upstream_enter. Without a user (NULL) its host is looked up and no more: on_tuned or on_failed.
+ */
 struct upstream *upstream_dial(struct proxy *, const char *user, const char *password,
                                const char *vhost, const uint8_t *client_properties,
                                size_t client_properties_len, const struct upstream_events *,

@@ -3,6 +3,7 @@
 import pytest
 
 from support import amqp
+from support.broker import FakeBroker
 from support.raw import RawClient
 from support.tokens import token
 from support.wait import wait_until
@@ -449,3 +450,41 @@ def test_login_that_is_known_a_moment_later_loses_nobody(broker, make_proxy):
         publisher.acked_up_to(1)
         proxy.wait_event("drain_finished", timeout=5)
         publisher.close()
+
+
+def test_unknown_host_is_said_at_the_start(make_proxy):
+    """Nobody has logged in yet."""
+    with FakeBroker() as broker:
+        proxy = make_proxy("amqp://no-such-host.invalid:5672," + broker.url, {"log.level": "info"})
+        failed = proxy.wait_event("upstream_failed")
+        assert failed["host"] == "no-such-host.invalid" and failed["reason"].startswith("resolve: ")
+        assert failed["level"] == "warn"
+        RawClient(proxy.port).close()
+        assert len(broker.connections) == 1
+
+
+@pytest.mark.parametrize("login", ["known", "unverified"])
+def test_buffering_from_the_start_is_said(broker, make_proxy, login):
+    """RabbitMQ has never been there since this start: the log says that publishes are stored."""
+    proxy = make_proxy(broker.url, {"spool.unverified_logins": "accept"}, start=login == "known")
+    if login == "known":
+        prove(proxy, ("shop", "good"))
+        proxy.term()
+    broker.down()
+    proxy.start()
+    for _ in range(3):
+        spool(proxy, broker, "shop", "good", b"x")
+    assert [event["user"] for event in proxy.events("buffering_started")] == ["shop"]
+
+
+def test_failures_that_are_no_news_are_not_logged(broker, make_proxy):
+    proxy = make_proxy(broker.url, {"log.level": "info"})
+    with RawClient(proxy.port) as client:
+        broker.down()
+        proxy.wait_event("upstream_lost")
+        proxy.wait_event("upstream_failed")
+        broker.up()
+        wait_until(broker.open_connections, "RabbitMQ is back")
+        assert len({event["reason"] for event in proxy.events("upstream_failed")}) == \
+            len(proxy.events("upstream_failed"))
+        client.close()
