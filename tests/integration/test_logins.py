@@ -169,7 +169,7 @@ def test_limit_of_connections_is_no_wrong_login(broker, make_proxy, text):
         spool(proxy, broker, "shop", "good", b"new")
         assert refusal(proxy, "stranger", "x") == ("open", 530, text)
         broker.refuse_vhost = False
-        proxy.wait_event("drain_finished", timeout=10)
+        proxy.wait_event("drain_finished", timeout=30)
         assert [message.body for message in broker.messages] == [b"connected", b"new"]
         connected.close()
 
@@ -448,7 +448,7 @@ def test_login_that_is_known_a_moment_later_loses_nobody(broker, make_proxy):
         broker.refused_passwords = set()
         publisher.publish(b"x", "q")
         publisher.acked_up_to(1)
-        proxy.wait_event("drain_finished", timeout=5)
+        proxy.wait_event("drain_finished", timeout=30)
         publisher.close()
 
 

@@ -132,7 +132,7 @@ def test_good_token_ends_the_wait_of_what_is_stored(broker, make_proxy):
         broker.up()
         proxy.wait_event("login_refused")
         client.call(0, "connection.update-secret", new_secret=new, reason="renewed")
-        proxy.wait_event("drain_finished", timeout=5)
+        proxy.wait_event("drain_finished", timeout=30)
         client.close()
     assert [message.body for message in broker.messages] == [b"waits"]
 
