@@ -340,14 +340,22 @@ static void ask(struct client *c, const char *vhost)
     struct attempt *a = find(c, vhost);
     if (!a)
         a = attempt_new(c, vhost);
+    ENSURE(a->state != ATTEMPT_PROVEN);
     wait_for(c, a);
     dial_queued(c->proxy);
+}
+
+/* RabbitMQ has accepted it a moment ago, and no vhost has been named yet. */
+static bool is_just_proven(struct client *c)
+{
+    const struct attempt *a = find(c, NULL);
+    return a && a->state == ATTEMPT_PROVEN;
 }
 
 void login_begin(struct client *c)
 {
     struct pool *pool = find_pool(c);
-    if (pool && pool_vouches(pool, &c->identity, c->password))
+    if ((pool && pool_vouches(pool, &c->identity, c->password)) || is_just_proven(c))
         handshake_proven(c);
     else if (is_away(c->proxy, is_known(pool)))
         decide_unreachable(c);

@@ -488,3 +488,21 @@ def test_failures_that_are_no_news_are_not_logged(broker, make_proxy):
         assert len({event["reason"] for event in proxy.events("upstream_failed")}) == \
             len(proxy.events("upstream_failed"))
         client.close()
+
+
+def test_login_that_names_no_vhost_is_used_by_the_next(broker, make_proxy):
+    """What RabbitMQ has accepted for a client that goes no further is there for the same login,
+    and gone a while later without it."""
+    proxy = make_proxy(broker.url, {"upstream.connect_timeout": "1s"})
+    for _ in range(2):
+        with RawClient(proxy.port, handshake=False) as client:
+            client.begin("shop", "good")
+    assert len(broker.connections) == 1
+    RawClient(proxy.port, "shop", "good").close()
+    assert len(broker.connections) == 1
+    with RawClient(proxy.port, handshake=False) as client:
+        client.begin("audit", "b")
+    wait_until(lambda: not broker.connections[-1].is_alive(), "it is given up")
+    RawClient(proxy.port, "audit", "b").close()
+    assert len(broker.connections) == 3
+    assert not proxy.events("buffering_started")
