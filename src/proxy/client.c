@@ -376,6 +376,7 @@ static bool step(struct client *c)
                 stream_pause(&c->stream);
             return false;
         }
+        c->patience_ms = 0;
         if (c->state != CLIENT_CLOSED)
             stream_consume(&c->stream, frame.payload_len + FRAME_OVERHEAD_BYTES);
         if (!c->held)
@@ -416,6 +417,14 @@ void client_hold(struct client *c)
     list_remove(&c->pool_node);
     list_append(&c->pool->held, &c->pool_node);
     stream_pause(&c->stream);
+}
+
+bool client_waits(struct client *c, uint64_t wait_ms)
+{
+    uint64_t now = proxy_now(c->proxy);
+    if (c->patience_ms == 0)
+        c->patience_ms = now + wait_ms;
+    return now < c->patience_ms;
 }
 
 void client_retry(struct client *c)
@@ -590,6 +599,10 @@ void client_tick(struct client *c, uint64_t now_ms)
         return;
     }
     stream_rest(&c->stream);
+    if (c->held && c->patience_ms && now_ms >= c->patience_ms) {
+        client_retry(c);
+        return;
+    }
     if (c->held && now_ms / 1000 != (now_ms - PROXY_TICK_MS) / 1000)
         look_at_held(c, now_ms);
     if (c->heartbeat_ms == 0 || c->state < CLIENT_LOGIN || c->state > CLIENT_SETTLING)
@@ -622,8 +635,7 @@ static void own_failed(struct upstream *u, const struct upstream_end *end)
     c->own = NULL;
     c->own_is_open = false;
     bool refused = end->refusal != REFUSAL_NONE;
-    client_refuse(c, refused ? end->code : 320,
-                  refused ? end->text : "CONNECTION_FORCED - upstream unavailable", 0);
+    client_refuse(c, refused ? end->code : 320, refused ? end->text : LOST_RABBITMQ, 0);
 }
 
 static void own_lost(struct upstream *u, const struct upstream_end *end)
@@ -646,7 +658,7 @@ static void own_lost(struct upstream *u, const struct upstream_end *end)
     if (end->code && end->code != 320)
         client_refuse(c, end->code, end->text, end->cause);
     else if (c->consumes)
-        client_refuse(c, 320, "CONNECTION_FORCED - upstream lost", 0);
+        client_refuse(c, 320, LOST_RABBITMQ, 0);
     pool_wake(pool);
 }
 

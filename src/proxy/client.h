@@ -54,6 +54,7 @@ struct client {
     struct attempt *attempt; /* that it waits for, before that */
     struct list pool_node;   /* in the attempt's clients, pool->waiting or pool->held */
     bool held;
+    uint64_t patience_ms; /* until then what is held waits for RabbitMQ; 0: it waits for no time */
     uint64_t held_since_ms; /* when it last went on; 0: it is not held */
     bool processing;
 
@@ -82,6 +83,11 @@ struct client {
 /* `tls` is NULL for a plain connection; `obstacle` says why it has to go at once, NULL if not. */
 void client_accept(struct proxy *, uv_stream_t *listener, struct tls_context *tls,
                    const char *obstacle);
+/* Texts of 320. Client libraries look for "Lost connection" to see that connecting again will help
+ * (Laravel's DetectsLostConnections, for one). */
+#define LOST_RABBITMQ "CONNECTION_FORCED - Lost connection to RabbitMQ"
+#define LOST_PROXY    "CONNECTION_FORCED - Lost connection: the proxy is stopping"
+
 /* Closes a connection on which all is said. */
 void client_close(struct client *, const char *reason);
 /* Sends connection.close and lets the client answer. */
@@ -94,6 +100,9 @@ void client_forget_password(struct client *);
 /* Stops reading until client_retry; may be called twice. */
 void client_hold(struct client *);
 void client_retry(struct client *);
+/* For a call that needs RabbitMQ while it is away: true for wait_ms from the first time that it is
+ * tried, hold the client; then false. */
+bool client_waits(struct client *, uint64_t wait_ms);
 /* A channel is gone, or its publishes are safe: a close that waits may be answered. */
 void client_settled(struct client *);
 /* Sends connection.blocked or unblocked to a client that has the capability, once for each turn. */

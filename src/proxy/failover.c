@@ -74,7 +74,7 @@ static void close_bound_clients(struct upstream *u)
     for (uint32_t i = 0; i < u->links_capacity; i++) {
         struct relay *r = u->links[i] ? relay_of(u->links[i]) : NULL;
         if (r && r->channel)
-            client_refuse(r->channel->client, 320, "CONNECTION_FORCED - upstream lost", 0);
+            client_refuse(r->channel->client, 320, LOST_RABBITMQ, 0);
     }
 }
 
@@ -82,7 +82,7 @@ static void close_bound_clients(struct upstream *u)
 static void refuse_unkept(struct channel *channel)
 {
     if (channel)
-        client_refuse(channel->client, 320, "CONNECTION_FORCED - upstream lost", 0);
+        client_refuse(channel->client, 320, LOST_RABBITMQ, 0);
 }
 
 void failover_upstream(struct pool *pool, struct upstream *u)

@@ -214,8 +214,7 @@ static void on_open(struct client *c, const amqp_connection_open_t *m)
         return;
     }
     if (c->proxy->stage != PROXY_RUNNING) {
-        client_refuse(c, 320, "CONNECTION_FORCED - the proxy is stopping",
-                      AMQP_CONNECTION_OPEN_METHOD);
+        client_refuse(c, 320, LOST_PROXY, AMQP_CONNECTION_OPEN_METHOD);
         return;
     }
     await_decision(c, CLIENT_LOGIN);

@@ -173,7 +173,7 @@ static void decide_unreachable(struct client *c)
     bool proving = c->state == CLIENT_PROVING;
     struct pool *pool = find_pool(c);
     if (!proxy_buffers(proxy) && !proving) {
-        refuse(c, 320, "CONNECTION_FORCED - upstream unavailable");
+        refuse(c, 320, LOST_RABBITMQ);
     } else if (proxy_buffers(proxy) && !is_known(pool) && !may_be_unverified(proxy, pool)) {
         refuse(c, 403, "ACCESS_REFUSED - upstream unavailable and this login is not known");
     } else if (proving) {

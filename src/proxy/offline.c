@@ -49,10 +49,6 @@ static void declare_exchange(struct channel *ch, amqp_exchange_declare_t *m)
 static void declare_queue(struct channel *ch, amqp_queue_declare_t *m)
 {
     bool reply = !m->nowait;
-    if (m->queue.len == 0 || m->exclusive) {
-        refuse(ch, AMQP_QUEUE_DECLARE_METHOD);
-        return;
-    }
     m->nowait = 0;
     if (!m->passive && !keep(ch, AMQP_QUEUE_DECLARE_METHOD, m))
         return;
@@ -99,8 +95,32 @@ static void end_transaction(struct channel *ch, bool commit)
         channel_send(ch, AMQP_TX_ROLLBACK_OK_METHOD, &(amqp_tx_rollback_ok_t){0});
 }
 
+bool offline_can_answer(amqp_method_number_t method, const void *decoded)
+{
+    switch (method) {
+    case AMQP_QUEUE_DECLARE_METHOD: {
+        const amqp_queue_declare_t *m = decoded;
+        return m->queue.len > 0 && !m->exclusive;
+    }
+    case AMQP_EXCHANGE_DECLARE_METHOD:
+    case AMQP_QUEUE_BIND_METHOD:
+    case AMQP_EXCHANGE_BIND_METHOD:
+    case AMQP_BASIC_QOS_METHOD:
+    case AMQP_TX_SELECT_METHOD:
+    case AMQP_TX_COMMIT_METHOD:
+    case AMQP_TX_ROLLBACK_METHOD:
+        return true;
+    default:
+        return false;
+    }
+}
+
 static void answer(struct channel *ch, amqp_method_number_t method, void *decoded)
 {
+    if (!offline_can_answer(method, decoded)) {
+        refuse(ch, method);
+        return;
+    }
     switch (method) {
     case AMQP_EXCHANGE_DECLARE_METHOD:
         declare_exchange(ch, decoded);

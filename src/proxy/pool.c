@@ -61,6 +61,11 @@ bool pool_is_connected(struct pool *pool)
     return false;
 }
 
+bool pool_may_return(struct pool *pool)
+{
+    return pool->login == LOGIN_PROVEN && pool->failures == 0 && !pool_is_connected(pool);
+}
+
 static enum pool_state state_now(struct pool *pool)
 {
     if (!first_usable(pool))
@@ -549,7 +554,7 @@ static void decide_unreachable(struct pool *pool)
                   (pool->login == LOGIN_UNKNOWN &&
                    pool->proxy->config->spool.unverified_logins == LOGINS_ACCEPT);
     if (!proxy_buffers(pool->proxy))
-        refuse_waiting(pool, 320, "CONNECTION_FORCED - upstream unavailable");
+        refuse_waiting(pool, 320, LOST_RABBITMQ);
     else if (accept)
         admit_buffered(pool);
     else
@@ -667,6 +672,7 @@ static void opened(struct pool *pool, struct upstream *u)
     pool->tried = 0;
     pool->more_wait_ms = 0;
     pool->unreachable = false;
+    pool->failures = 0;
     pool->trouble[0] = 0;
     if (is_new_secret(pool, u))
         adopt_secret(pool, u->password);
@@ -730,6 +736,8 @@ static void on_failed(struct upstream *u, const struct upstream_end *end)
         if (end->refusal == REFUSAL_NONE && dial_next_broker(pool) && !may_enter_offline(pool))
             return;
         pool->unreachable = true;
+        pool->failures++;
+        pool_wake(pool); /* who waited for this try alone */
         if (!pool->storing)
             decide_unreachable(pool);
     }

@@ -59,6 +59,7 @@ struct pool {
     uv_timer_t retry;
     uint64_t backoff_ms;
     uint64_t refused_ms;                  /* since when its login is refused */
+    unsigned failures;                    /* tries in a row that did not find RabbitMQ */
     uint64_t more_after_ms, more_wait_ms; /* one upstream more than it has: not before, and why */
     struct list waiting;                  /* clients whose login is being written to the spool */
     struct list held;                     /* clients whose next frame has to wait */
@@ -105,6 +106,8 @@ struct upstream *pool_pick_upstream(struct pool *);
 struct upstream *pool_pick_for_drain(struct pool *);
 /* True if RabbitMQ is there, also if it blocks publishing. */
 bool pool_is_connected(struct pool *);
+/* True if it was there a moment ago, and the first try to have it back is not decided. */
+bool pool_may_return(struct pool *);
 /* Works out the state again; tells held clients and the queue when it changed. */
 void pool_update(struct pool *);
 /* Lets held clients try again before the loop polls next. */

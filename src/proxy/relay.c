@@ -303,7 +303,7 @@ static void on_lost(struct link *link)
     if (channel)
         channel->tx_sent = false; /* RabbitMQ has given it up: it goes on from the copies */
     if (channel && channel->inside_content && channel->client->state == CLIENT_OPEN)
-        client_refuse(channel->client, 320, "CONNECTION_FORCED - upstream lost", 0);
+        client_refuse(channel->client, 320, LOST_RABBITMQ, 0);
     else if (channel && channel->state == CHANNEL_CLOSING)
         channel_closed_upstream(channel);
     else if (channel)

@@ -1,6 +1,7 @@
 #include "proxy/router.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/assert.h"
@@ -85,8 +86,7 @@ static bool spool_is_usable(const struct pool *pool)
 
 static enum route refuse_offline(struct channel *ch)
 {
-    client_refuse(ch->client, 320, "CONNECTION_FORCED - upstream unavailable",
-                  AMQP_BASIC_PUBLISH_METHOD);
+    client_refuse(ch->client, 320, LOST_RABBITMQ, AMQP_BASIC_PUBLISH_METHOD);
     return ROUTE_REFUSED;
 }
 
@@ -387,8 +387,32 @@ static enum route send_live(struct channel *ch, struct slab *slab, const struct 
 static bool has_own_way(struct client *client, amqp_method_number_t method, const void *decoded)
 {
     if (client->own)
-        return client->own_is_open;
+        return true; /* open, or it waits until that is decided */
     return pool_is_connected(client->pool) && !is_shareable(method, decoded);
+}
+
+enum { CONSUMER_WAITS_MIN_MS = 1000, CONSUMER_WAITS_MAX_MS = 5000 };
+
+/* What RabbitMQ alone can answer, while it is away. ROUTE_DONE: nobody waits for it, the refusal is
+ * to be sent.
+ *
+ * A consumer is told what RabbitMQ's own end would tell it, because libraries recover from that and
+ * from nothing else. It is told late: a worker that is refused at once comes back at once. All else
+ * waits for a RabbitMQ that was there a moment ago. */
+static enum route needs_rabbitmq(struct channel *ch, amqp_method_number_t method)
+{
+    struct pool *pool = ch->client->pool;
+    bool consumes = method == AMQP_BASIC_CONSUME_METHOD || method == AMQP_BASIC_GET_METHOD;
+    if (!consumes)
+        return pool_may_return(pool) &&
+                       client_waits(ch->client, pool->proxy->config->upstream.connect_timeout_ms)
+                   ? ROUTE_HELD
+                   : ROUTE_DONE;
+    uint64_t spread = CONSUMER_WAITS_MAX_MS - CONSUMER_WAITS_MIN_MS;
+    if (client_waits(ch->client, CONSUMER_WAITS_MIN_MS + (uint64_t)random() % (spread + 1)))
+        return ROUTE_HELD;
+    client_refuse(ch->client, 320, LOST_RABBITMQ, method);
+    return ROUTE_REFUSED;
 }
 
 static enum route route_decoded(struct channel *ch, struct slab *slab, const struct frame *frame,
@@ -412,6 +436,11 @@ static enum route route_decoded(struct channel *ch, struct slab *slab, const str
         if (!tx_here &&
             (spooler_is_full(pool->proxy->spooler) || memory_limit_reached(pool->proxy)))
             return ROUTE_HELD;
+        if (!tx_here && !offline_can_answer(method, decoded)) {
+            enum route route = needs_rabbitmq(ch, method);
+            if (route != ROUTE_DONE)
+                return route;
+        }
         offline_method(ch, frame->payload, frame->payload_len, method);
         return ROUTE_DONE;
     }

@@ -150,12 +150,10 @@ def test_declarations_wait_in_their_place(rabbit, proxy, queue):
     assert [record["rejected"]["code"] for record in rejected] == [406]
 
 
-@pytest.mark.parametrize("call", ["server-named queue", "consume", "get", "purge", "recover"])
+@pytest.mark.parametrize("call", ["server-named queue", "purge", "recover"])
 def test_what_needs_rabbitmq_is_refused(rabbit, proxy, queue, call):
     calls = {
         "server-named queue": lambda channel: channel.queue_declare(""),
-        "consume": lambda channel: channel.basic_consume(queue, lambda *_: None),
-        "get": lambda channel: channel.basic_get(queue),
         "purge": lambda channel: channel.queue_purge(queue),
         "recover": lambda channel: channel.basic_recover(True),
     }

@@ -38,16 +38,26 @@ _SPECIFICATION = """
 40 11 exchange.declare-ok
 40 20 exchange.delete           reserved_1:h exchange:s if_unused:b no_wait:b
 40 21 exchange.delete-ok
+40 30 exchange.bind             reserved_1:h destination:s source:s routing_key:s no_wait:b arguments:t
+40 31 exchange.bind-ok
+40 40 exchange.unbind           reserved_1:h destination:s source:s routing_key:s no_wait:b arguments:t
+40 51 exchange.unbind-ok
 50 10 queue.declare             reserved_1:h queue:s passive:b durable:b exclusive:b auto_delete:b no_wait:b arguments:t
 50 11 queue.declare-ok          queue:s message_count:l consumer_count:l
 50 20 queue.bind                reserved_1:h queue:s exchange:s routing_key:s no_wait:b arguments:t
 50 21 queue.bind-ok
+50 30 queue.purge               reserved_1:h queue:s no_wait:b
+50 31 queue.purge-ok            message_count:l
 50 40 queue.delete              reserved_1:h queue:s if_unused:b if_empty:b no_wait:b
 50 41 queue.delete-ok           message_count:l
+50 50 queue.unbind              reserved_1:h queue:s exchange:s routing_key:s arguments:t
+50 51 queue.unbind-ok
 60 10 basic.qos                 prefetch_size:l prefetch_count:h global_:b
 60 11 basic.qos-ok
 60 20 basic.consume             reserved_1:h queue:s consumer_tag:s no_local:b no_ack:b exclusive:b no_wait:b arguments:t
 60 21 basic.consume-ok          consumer_tag:s
+60 30 basic.cancel              consumer_tag:s no_wait:b
+60 31 basic.cancel-ok           consumer_tag:s
 60 40 basic.publish             reserved_1:h exchange:s routing_key:s mandatory:b immediate:b
 60 50 basic.return              reply_code:h reply_text:s exchange:s routing_key:s
 60 60 basic.deliver             consumer_tag:s delivery_tag:L redelivered:b exchange:s routing_key:s
@@ -55,6 +65,10 @@ _SPECIFICATION = """
 60 71 basic.get-ok              delivery_tag:L redelivered:b exchange:s routing_key:s message_count:l
 60 72 basic.get-empty           reserved_1:s
 60 80 basic.ack                 delivery_tag:L multiple:b
+60 90 basic.reject              delivery_tag:L requeue:b
+60 100 basic.recover-async      requeue:b
+60 110 basic.recover            requeue:b
+60 111 basic.recover-ok
 60 120 basic.nack               delivery_tag:L multiple:b requeue:b
 85 10 confirm.select            no_wait:b
 85 11 confirm.select-ok

@@ -1,0 +1,96 @@
+"""What RabbitMQ alone can answer, while it is away: a consumer's library must come back by itself."""
+
+import pytest
+
+from support.raw import RawClient
+from support.wait import wait_until
+
+CONSUMER = {"basic.consume": {"queue": "q"}, "basic.get": {"queue": "q"}}
+
+
+def outage(broker, proxy, client):
+    """RabbitMQ is away, and the proxy has found out that it does not come back at once."""
+    client.open_channel()
+    broker.down()
+    proxy.wait_event("upstream_lost")
+    proxy.wait_event("upstream_failed")
+
+
+@pytest.mark.parametrize("call", CONSUMER)
+def test_consumer_is_told_that_the_connection_is_lost(broker, make_proxy, call):
+    """320 with a text that libraries know, on the connection: from a refused channel none recovers."""
+    proxy = make_proxy(broker.url)
+    with RawClient(proxy.port) as client:
+        outage(broker, proxy, client)
+        client.send_method(1, call, **CONSUMER[call])
+        assert "Lost connection" in client.expect_close(320)
+
+
+@pytest.mark.parametrize("call", CONSUMER)
+def test_consumer_waits_for_a_rabbitmq_that_returns(broker, make_proxy, call):
+    """The refusal is held back: a RabbitMQ that returns meanwhile serves the call."""
+    proxy = make_proxy(broker.url, {"upstream.reconnect_max": "200ms"})
+    broker.silent_on.add("basic.get")
+    with RawClient(proxy.port) as client:
+        outage(broker, proxy, client)
+        client.send_method(1, call, **CONSUMER[call])
+        broker.up()
+        wait_until(lambda: any(call in name for connection in broker.connections
+                               for name in connection.sequence()), f"{call} at RabbitMQ")
+        client.socket.close()
+
+
+def test_publishes_before_the_refused_consume_are_acked(broker, make_proxy):
+    proxy = make_proxy(broker.url)
+    with RawClient(proxy.port) as client:
+        outage(broker, proxy, client)
+        client.call(1, "confirm.select")
+        client.publish(b"safe", "q")
+        client.send_method(1, "basic.consume", queue="q")
+        client.acked_up_to(1)
+        client.expect_close(320)
+    assert proxy.bodies() == ["safe"]
+
+
+def test_other_calls_wait_for_the_first_try_to_return(broker, make_proxy):
+    """RabbitMQ closes one connection by force and is there: nobody is refused over it."""
+    proxy = make_proxy(broker.url)
+    broker.silent_on.add("queue.purge")
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        client.send_method(1, "queue.purge", queue="first")  # a shared channel is bound
+        connection = broker.wait_connection()
+        wait_until(lambda: any("queue.purge" in name for name in connection.sequence()), "purge")
+        connection.die()
+        proxy.wait_event("upstream_lost")
+        with RawClient(proxy.port) as other:
+            other.open_channel()
+            other.send_method(1, "queue.purge", queue="second")
+            again = broker.wait_connection(2)
+            wait_until(lambda: any("queue.purge" in name for name in again.sequence()), "purge")
+            other.socket.close()
+
+
+def test_other_calls_are_refused_once_that_try_has_failed(broker, make_proxy):
+    proxy = make_proxy(broker.url)
+    with RawClient(proxy.port) as client:
+        outage(broker, proxy, client)
+        client.send_method(1, "queue.purge", queue="q")
+        close = client.expect("channel.close", 1).args
+        assert close["reply_code"] == 406 and "only publishing is buffered" in close["reply_text"]
+        client.send_method(1, "channel.close-ok")
+        client.close()
+
+
+def test_call_that_waits_is_refused_when_the_try_fails(broker, make_proxy):
+    """It is woken by the failure, not by the end of its own time."""
+    proxy = make_proxy(broker.url, {"upstream.connect_timeout": "1h", "upstream.reconnect_min": "1s",
+                                    "upstream.reconnect_max": "1s"})
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        broker.down()
+        proxy.wait_event("upstream_lost")
+        client.send_method(1, "queue.purge", queue="q")
+        assert client.expect("channel.close", 1).args["reply_code"] == 406
+        client.send_method(1, "channel.close-ok")
+        client.close()
