@@ -260,6 +260,13 @@ static bool open_channel(struct client *c, const struct frame *frame)
     return true;
 }
 
+/* An answer that came before the question was sent must not hide it. */
+static void end_refused(struct client *c)
+{
+    stream_flush(&c->stream);
+    client_close(c, "refused, and it has answered");
+}
+
 /* Closing: only the end of the conversation matters (1.4.2.3: everything else is discarded). */
 static void closing_frame(struct client *c, const struct frame *frame)
 {
@@ -269,7 +276,7 @@ static void closing_frame(struct client *c, const struct frame *frame)
     if (method == AMQP_CONNECTION_CLOSE_METHOD && close_move(&c->close, CLOSE_THEY_ASK))
         answer_close(c);
     if (method == AMQP_CONNECTION_CLOSE_OK_METHOD && close_move(&c->close, CLOSE_THEY_ANSWER))
-        client_close(c, "refused, and it has answered");
+        end_refused(c);
 }
 
 /* Its connection.close-ok is all that is looked for. A client whose bytes were left unread would
@@ -280,7 +287,7 @@ static void take_garbled(struct client *c)
     size_t len, keep = sizeof close_ok - 1;
     uint8_t *data = stream_input(&c->stream, &len);
     if (len > 0 && memmem(data, len, close_ok, sizeof close_ok))
-        client_close(c, "refused, and it has answered");
+        end_refused(c);
     else if (len > keep)
         stream_consume(&c->stream, len - keep);
 }

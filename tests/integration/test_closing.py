@@ -245,6 +245,16 @@ def test_close_ok_of_a_client_that_was_asked_nothing(broker, make_proxy):
     assert len(broker.connections) == 1
 
 
+def test_close_ok_before_the_error_of_the_connection_was_sent(broker, make_proxy):
+    proxy = make_proxy(broker.url)
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        client.send(amqp.method_frame(1, "channel.open") +
+                    amqp.method_frame(0, "connection.close-ok"))
+        assert client.expect("connection.close", 0).args["reply_code"] == 504
+        assert client.read() is None
+
+
 @pytest.mark.parametrize("first", ["close", "close-ok"])
 def test_error_of_the_connection_crosses_its_close(broker, make_proxy, first):
     proxy = make_proxy(broker.url)
