@@ -143,10 +143,10 @@ bool relay_is_settled(const struct relay *r)
     return r->ring_count == 0 && r->call_count == 0;
 }
 
-/* A message is returned before it is confirmed. */
+/* A message is returned before it is confirmed; what is in doubt is not waited for. */
 bool relay_owes(const struct relay *r)
 {
-    return r->call_count > 0 || r->mandatory_tag > r->sent_tag - r->ring_count;
+    return r->call_count > 0 || (r->open > 0 && r->mandatory_tag > r->sent_tag - r->ring_count);
 }
 
 bool relay_upstream_is_idle(const struct upstream *u)

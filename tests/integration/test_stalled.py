@@ -94,6 +94,19 @@ def test_close_comes_back(broker, make_proxy, stuck, close):
     assert stuck.bodies() == names(0, 1, 2)
 
 
+def test_a_mandatory_one_holds_up_no_answer(broker, make_proxy, stuck):
+    """It may still be returned, but that is not waited for when it is not confirmed in time."""
+    proxy = make_proxy(broker.url, SOON)
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        client.publish(b"0", "stuck", mandatory=True)
+        client.call(1, "confirm.select")
+        client.call(1, "channel.close", reply_code=200)
+        stuck.let_go()
+        proxy.wait_empty()
+        assert stuck.bodies() == names(0)
+
+
 def test_more_than_the_window_holds(broker, make_proxy, stuck):
     """Publishers that were held for the window go on behind what was spooled."""
     proxy = make_proxy(broker.url, {**SOON, "drain.window": 4})
