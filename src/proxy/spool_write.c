@@ -157,6 +157,19 @@ static enum status commit(struct spool_work *w, struct failure *failure)
     return status;
 }
 
+/* What cannot be taken out of damaged pages stays there, and is in nobody's way: for the drain it
+ * is done. */
+static enum status pass_damage(const struct job *job, enum status status)
+{
+    bool takes_out = job->type == JOB_DELETE || job->type == JOB_REJECT;
+    bool is_damaged = status == STATUS_DAMAGED || status == STATUS_INVALID;
+    if (!takes_out || !is_damaged)
+        return status;
+    LOG_OFTEN(LOG_ERROR, "record_damaged", LOG_N("queue", job->queue),
+              LOG_N("seq", job->type == JOB_DELETE ? job->delete.seqs[0] : job->reject.seq));
+    return STATUS_OK;
+}
+
 static void write_alone(struct spool_work *w, struct job *job)
 {
     struct failure failure = {0};
@@ -178,7 +191,7 @@ static void write_alone(struct spool_work *w, struct job *job)
             store_abort(w->store);
         }
     }
-    spool_work_result(job, status, &failure);
+    spool_work_result(job, pass_damage(job, status), &failure);
     spool_work_close_if_fatal(w, status);
 }
 
@@ -200,7 +213,7 @@ static bool write_together(struct spool_work *w, struct mail_chain *batch)
             spool_work_close_if_fatal(w, status);
             return false;
         }
-        spool_work_result(job, status, &failure);
+        spool_work_result(job, pass_damage(job, status), &failure);
     }
     status = commit(w, &failure);
     spool_work_close_if_fatal(w, status);

@@ -5,6 +5,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "spool/guard.h"
+#include "spool/page.h"
+
 enum status env_error(struct failure *failure, int error, const char *doing)
 {
     enum status status;
@@ -51,6 +54,11 @@ enum status env_error(struct failure *failure, int error, const char *doing)
     default:
         status = STATUS_IO;
     }
+    if (error == MDB_CORRUPTED && guard_was_unreadable())
+        return failure_set(failure, status,
+                           "%s: data.mdb is shorter than its own tables say, or the disk cannot "
+                           "read it",
+                           doing);
     return failure_set(failure, status, "%s: %s", doing, mdb_strerror(error));
 }
 
@@ -60,6 +68,7 @@ enum status env_open(MDB_env **env, const char *path, uint64_t map_size, unsigne
     int error = mdb_env_create(env);
     if (error)
         return env_error(failure, error, "creating the environment");
+    guard_init(*env);
     error = mdb_env_set_maxdbs(*env, ENV_DATABASES_MAX);
     if (!error && map_size)
         error = mdb_env_set_mapsize(*env, map_size);
@@ -122,23 +131,34 @@ static struct oldest_reader find_oldest_reader(MDB_env *env, size_t last_txnid)
 
 /* Each record of the free database is a list of page numbers, its length in front, under the
  * transaction that freed them (lmdb.h does not promise this, mdb_stat(1) relies on it too). */
-static int count_free_pages(MDB_txn *txn, size_t oldest, uint64_t *pages, uint64_t *held)
-{
-    enum { FREE_DBI = 0 };
+struct free_count {
     MDB_cursor *cursor;
+    size_t oldest, last;
+    struct page_map map;
+    uint64_t pages, held;
+};
+
+static int count_free_pages(void *arg)
+{
+    struct free_count *f = arg;
     MDB_val key, data;
-    int error = mdb_cursor_open(txn, FREE_DBI, &cursor);
-    if (error)
-        return error;
-    while ((error = mdb_cursor_get(cursor, &key, &data, MDB_NEXT)) == 0) {
+    int error;
+    while ((error = mdb_cursor_get(f->cursor, &key, &data, MDB_NEXT)) == 0) {
         size_t freed_by, count;
+        if (key.mv_size != sizeof freed_by || data.mv_size < sizeof count ||
+            !page_is_sound(&f->map, &key) || !page_map_has(&f->map, &data))
+            return MDB_CORRUPTED;
         memcpy(&freed_by, key.mv_data, sizeof freed_by);
         memcpy(&count, data.mv_data, sizeof count);
-        *pages += count;
-        if (freed_by >= oldest)
-            *held += count;
+        if (count > data.mv_size / sizeof count)
+            return MDB_CORRUPTED;
+        if (f->last && freed_by <= f->last)
+            return MDB_CORRUPTED; /* a page in a wrong place may even lead back to itself */
+        f->last = freed_by;
+        f->pages += count;
+        if (freed_by >= f->oldest)
+            f->held += count;
     }
-    mdb_cursor_close(cursor);
     return error == MDB_NOTFOUND ? 0 : error;
 }
 
@@ -147,7 +167,7 @@ enum status env_count_pages(MDB_env *env, MDB_txn *txn, struct env_pages *pages,
 {
     MDB_envinfo info;
     MDB_stat stat;
-    uint64_t free_pages = 0;
+    enum { FREE_DBI = 0 };
     mdb_env_info(env, &info);
     mdb_env_stat(env, &stat);
     struct oldest_reader oldest = find_oldest_reader(env, mdb_txn_id(txn));
@@ -156,7 +176,19 @@ enum status env_count_pages(MDB_env *env, MDB_txn *txn, struct env_pages *pages,
         .is_reader_behind = oldest.txnid < mdb_txn_id(txn),
         .holder_pid = oldest.other_pid,
     };
-    int error = count_free_pages(txn, oldest.txnid, &free_pages, &pages->held);
+    struct free_count f = {.oldest = oldest.txnid};
+    int error = mdb_cursor_open(txn, FREE_DBI, &f.cursor);
+    if (error)
+        return env_error(failure, error, "counting free pages");
+    /* An environment without databases has no free pages, either. */
+    error = info.me_last_pgno > 1 ? page_map_find(txn, &f.map) : MDB_NOTFOUND;
+    if (!error)
+        error = guard_run(count_free_pages, &f);
+    mdb_cursor_close(f.cursor);
+    if (error == MDB_NOTFOUND)
+        error = 0;
+    uint64_t free_pages = f.pages;
+    pages->held = f.held;
     uint64_t all = info.me_last_pgno + 1;
     pages->used = all > free_pages ? all - free_pages : 0;
     return env_error(failure, error, "counting free pages");

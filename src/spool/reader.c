@@ -10,33 +10,54 @@
 #include "spool/checkpoint.h"
 #include "spool/directory.h"
 #include "spool/env.h"
+#include "spool/guard.h"
 #include "spool/walk.h"
 
 /* Each batch is copied out inside a short read transaction, which ends before the first visit: a
  * visitor that is slow (a terminal, a pipe) never keeps the proxy from using old pages again. */
 
+enum { TRIES_WITHOUT_LOCK = 200 };
+
 struct reader {
     MDB_env *env;
     MDB_dbi meta, queues;
+    bool is_unlocked; /* a proxy that may be there does not know of it */
 };
 
 /* ---- opening ---- */
 
+struct opening {
+    struct reader *reader;
+    MDB_txn *txn;
+    uint32_t version;
+    enum status status;
+    struct failure *failure;
+};
+
+static int open_databases(void *arg)
+{
+    struct opening *o = arg;
+    o->status = env_read_version(o->txn, &o->reader->meta, &o->version, o->failure);
+    if (o->status == STATUS_OK)
+        o->status = env_error(o->failure, mdb_dbi_open(o->txn, "queues", 0, &o->reader->queues),
+                              "opening the queues");
+    return 0;
+}
+
 static enum status check_version(struct reader *reader, struct failure *failure)
 {
-    MDB_txn *txn;
-    uint32_t version = 0;
-    int error = env_begin(reader->env, MDB_RDONLY, &txn);
+    struct opening o = {.reader = reader, .failure = failure};
+    int error = env_begin(reader->env, MDB_RDONLY, &o.txn);
     if (error)
         return env_error(failure, error, "starting to read");
-    enum status status = env_read_version(txn, &reader->meta, &version, failure);
+    error = guard_run(open_databases, &o);
+    enum status status = error ? env_error(failure, error, "opening the queues") : o.status;
+    MDB_txn *txn = o.txn;
+    uint32_t version = o.version;
     if (status == STATUS_OK && version > SPOOL_FORMAT_VERSION)
         status = failure_set(failure, STATUS_VERSION,
                              "the spool has format version %u, this program knows up to %u",
                              version, SPOOL_FORMAT_VERSION);
-    if (status == STATUS_OK)
-        status = env_error(failure, mdb_dbi_open(txn, "queues", 0, &reader->queues),
-                           "opening the queues");
     if (status == STATUS_NOT_FOUND)
         status = failure_set(failure, STATUS_NO_SPOOL, "this LMDB environment is not a spool");
     if (status == STATUS_OK)
@@ -66,8 +87,11 @@ enum status reader_open(struct reader **out, const char *path, struct failure *f
     bool alone = !has_lock_file(path);
     enum status status =
         env_open(&reader->env, path, 0, MDB_RDONLY | (alone ? MDB_NOLOCK : 0), failure);
-    if (status == STATUS_PERMISSION && !alone)
+    reader->is_unlocked = alone;
+    if (status == STATUS_PERMISSION && !alone) {
+        reader->is_unlocked = true;
         status = env_open(&reader->env, path, 0, MDB_RDONLY | MDB_NOLOCK, failure);
+    }
     if (status == STATUS_OK)
         status = check_version(reader, failure);
     if (status != STATUS_OK) {
@@ -94,42 +118,131 @@ static int begin(struct reader *reader, MDB_txn **txn)
     return error ? error : env_begin(reader->env, MDB_RDONLY, txn);
 }
 
-/* A queue's list, opened for this transaction alone: the proxy may make new ones at any time. */
-static int open_list(MDB_txn *txn, uint32_t queue, char list, MDB_dbi *dbi)
+/* A queue's lists, open for one look: the proxy may make new ones at any time. */
+struct lists {
+    struct reader *reader;
+    uint32_t queue;
+    bool rejected;
+    MDB_txn *txn;
+    MDB_dbi records, parts;
+};
+
+static int open_handles(void *arg)
 {
+    struct lists *lists = arg;
     char name[16];
-    directory_database(name, list, queue);
-    return mdb_dbi_open(txn, name, 0, dbi);
+    directory_database(name, lists->rejected ? 'r' : 'q', lists->queue);
+    int error = mdb_dbi_open(lists->txn, name, 0, &lists->records);
+    directory_database(name, 'b', lists->queue);
+    return error ? error : mdb_dbi_open(lists->txn, name, 0, &lists->parts);
+}
+
+/* Begins the transaction that reads them: another one, because a handle goes with the one that it
+ * was opened in, and where pages are damaged that has to be begun anew. */
+static int open_lists(struct lists *lists)
+{
+    struct reader *reader = lists->reader;
+    int error = begin(reader, &lists->txn);
+    if (error)
+        return error;
+    error = guard_run(open_handles, lists);
+    if (error) {
+        mdb_txn_abort(lists->txn);
+        return error;
+    }
+    error = mdb_txn_commit(lists->txn);
+    return error ? error : begin(reader, &lists->txn);
+}
+
+static void close_lists(struct lists *lists)
+{
+    mdb_txn_abort(lists->txn);
+    mdb_dbi_close(lists->reader->env, lists->records);
+    mdb_dbi_close(lists->reader->env, lists->parts);
+}
+
+/* ---- without a lock ---- */
+
+/* On a read-only file system the proxy does not know of this reader, and may use pages again that
+ * it reads. It cannot have done that before its second commit since: what was read by then stands,
+ * and the rest is read again. */
+static bool still_stands(const struct reader *reader, size_t txnid)
+{
+    MDB_envinfo info;
+    if (!reader->is_unlocked)
+        return true;
+    mdb_env_info(reader->env, &info);
+    return info.me_last_txnid <= txnid + 1;
+}
+
+static int changes_too_fast(struct failure *failure)
+{
+    failure_set(failure, STATUS_IN_USE,
+                "the spool is on a read-only file system and changes too fast to be read without a "
+                "lock: mount it for writing, or copy it");
+    return MDB_BAD_TXN;
 }
 
 /* ---- queues ---- */
 
-/* The next queue after `after`, with its edges, in one short transaction. */
+struct queue_look {
+    struct reader *reader;
+    MDB_txn *txn;
+    MDB_cursor *cursor;
+    uint32_t after;
+    struct directory_entry *entry;
+    struct failure *failure;
+};
+
+static int read_entry(void *arg)
+{
+    struct queue_look *look = arg;
+    uint8_t key_bytes[4];
+    directory_key(key_bytes, look->after + 1);
+    MDB_val key = {sizeof key_bytes, key_bytes}, value;
+    int error = mdb_cursor_get(look->cursor, &key, &value, MDB_SET_RANGE);
+    if (!error && directory_decode(&key, &value, look->entry, look->failure) != STATUS_OK)
+        error = MDB_CORRUPTED;
+    return error;
+}
+
+/* The next queue after `after`, with its edges, in short transactions. */
+static int look_at_next(struct queue_look *look, struct walk_edge edges[2], size_t *txnid)
+{
+    int error = begin(look->reader, &look->txn);
+    if (error)
+        return error;
+    *txnid = mdb_txn_id(look->txn);
+    error = mdb_cursor_open(look->txn, look->reader->queues, &look->cursor);
+    if (!error) {
+        error = guard_run(read_entry, look);
+        mdb_cursor_close(look->cursor);
+    }
+    mdb_txn_abort(look->txn);
+    struct lists lists = {.reader = look->reader, .queue = look->entry->id};
+    if (error || open_lists(&lists) != 0)
+        return error;
+    struct walk_list list = {.records = lists.records, .queue = lists.queue};
+    if (page_map_find(lists.txn, &list.map) == 0) {
+        walk_edge(lists.txn, &list, false, &edges[0]);
+        walk_edge(lists.txn, &list, true, &edges[1]);
+    }
+    close_lists(&lists);
+    return 0;
+}
+
 static int next_queue(struct reader *reader, uint32_t after, struct directory_entry *entry,
                       struct walk_edge edges[2], struct failure *failure)
 {
-    MDB_txn *txn;
-    MDB_cursor *cursor;
-    uint8_t key_bytes[4];
-    directory_key(key_bytes, after + 1);
-    MDB_val key = {sizeof key_bytes, key_bytes}, value;
-    int error = begin(reader, &txn);
-    if (error)
-        return error;
-    error = mdb_cursor_open(txn, reader->queues, &cursor);
-    if (!error) {
-        error = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
-        if (!error && directory_decode(&key, &value, entry, failure) != STATUS_OK)
-            error = MDB_CORRUPTED;
-        mdb_cursor_close(cursor);
+    struct queue_look look = {.reader = reader, .after = after, .entry = entry, .failure = failure};
+    for (unsigned tries = 0; tries < TRIES_WITHOUT_LOCK; tries++) {
+        size_t txnid = 0;
+        int error = look_at_next(&look, edges, &txnid);
+        if (still_stands(reader, txnid))
+            return error;
+        directory_entry_clear(entry);
     }
-    MDB_dbi dbi;
-    if (!error && open_list(txn, entry->id, 'q', &dbi) == 0) {
-        edges[0] = walk_edge(txn, dbi, entry->id, false);
-        edges[1] = walk_edge(txn, dbi, entry->id, true);
-    }
-    mdb_txn_abort(txn);
-    return error;
+    return changes_too_fast(failure);
 }
 
 enum status reader_queues(struct reader *reader,
@@ -143,6 +256,8 @@ enum status reader_queues(struct reader *reader,
         int error = next_queue(reader, after, &entry, edges, failure);
         if (error == MDB_NOTFOUND)
             return STATUS_OK;
+        if (error == MDB_BAD_TXN)
+            return STATUS_IN_USE;
         if (error)
             return env_error(failure, error, "reading the queues");
         after = entry.id;
@@ -245,21 +360,42 @@ static bool on_damaged(void *arg, uint64_t seq, const char *what)
     return !batch_is_full(batch);
 }
 
-static int read_batch(struct reader *reader, uint32_t queue, uint64_t after, unsigned flags,
-                      struct batch *batch)
+static void free_batch(struct batch *batch)
 {
-    MDB_txn *txn;
-    struct walk_list list = {.queue = queue, .bodies = batch->bodies};
-    int error = begin(reader, &txn);
+    for (size_t i = 0; i < batch->count; i++)
+        free(batch->items[i].bytes);
+    *batch = (struct batch){.queue = batch->queue, .bodies = batch->bodies};
+}
+
+static int try_batch(struct lists *lists, uint64_t after, struct batch *batch, size_t *txnid)
+{
+    int error = open_lists(lists);
     if (error)
         return error;
-    error = open_list(txn, queue, flags & READER_REJECTED ? 'r' : 'q', &list.records);
+    *txnid = mdb_txn_id(lists->txn);
+    struct walk_list list = {.records = lists->records,
+                             .parts = lists->parts,
+                             .queue = batch->queue,
+                             .bodies = batch->bodies};
+    error = page_map_find(lists->txn, &list.map);
     if (!error)
-        error = open_list(txn, queue, 'b', &list.parts);
-    if (!error)
-        error = walk_list(txn, list, after, on_record, on_damaged, batch);
-    mdb_txn_abort(txn);
+        error = walk_list(lists->txn, list, after, on_record, on_damaged, batch);
+    close_lists(lists);
     return error;
+}
+
+static int read_batch(struct reader *reader, uint32_t queue, uint64_t after, unsigned flags,
+                      struct batch *batch, struct failure *failure)
+{
+    struct lists lists = {.reader = reader, .queue = queue, .rejected = flags & READER_REJECTED};
+    for (unsigned tries = 0; tries < TRIES_WITHOUT_LOCK; tries++) {
+        size_t txnid = 0;
+        int error = try_batch(&lists, after, batch, &txnid);
+        if (still_stands(reader, txnid))
+            return error;
+        free_batch(batch);
+    }
+    return changes_too_fast(failure);
 }
 
 enum status reader_records(struct reader *reader, uint32_t queue, uint64_t after, unsigned flags,
@@ -274,7 +410,7 @@ enum status reader_records(struct reader *reader, uint32_t queue, uint64_t after
     int error = 0;
     while (more) {
         *batch = (struct batch){.queue = queue, .bodies = flags & READER_BODIES};
-        error = read_batch(reader, queue, after, flags, batch);
+        error = read_batch(reader, queue, after, flags, batch, failure);
         more = batch->full && !error && !batch->no_memory;
         bool wanted = true;
         for (size_t i = 0; i < batch->count; i++) {
@@ -293,6 +429,8 @@ enum status reader_records(struct reader *reader, uint32_t queue, uint64_t after
     if (no_memory)
         return failure_set(failure, STATUS_NO_MEMORY, "out of memory for message %llu",
                            (unsigned long long)after + 1);
+    if (error == MDB_BAD_TXN)
+        return STATUS_IN_USE;
     return env_error(failure, error, "reading the queue");
 }
 

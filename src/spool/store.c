@@ -7,9 +7,11 @@
 
 #include "base/assert.h"
 #include "base/crash_point.h"
+#include "base/log.h"
 #include "spool/big_endian.h"
 #include "spool/directory.h"
 #include "spool/env.h"
+#include "spool/guard.h"
 #include "spool/record.h"
 #include "spool/store_internal.h"
 
@@ -70,7 +72,8 @@ static enum status open_databases(struct store *s, MDB_txn *txn, struct failure 
     }
     if (status != STATUS_OK)
         return status;
-    return env_error(failure, mdb_dbi_open(txn, "queues", MDB_CREATE, &s->queues),
+    unsigned create = s->is_free_list_damaged ? 0 : MDB_CREATE;
+    return env_error(failure, mdb_dbi_open(txn, "queues", create, &s->queues),
                      "opening the queues");
 }
 
@@ -83,57 +86,227 @@ static struct queue_slot *add_slot(struct store *s)
     return slot;
 }
 
-static enum status open_lists(struct queue_slot *slot, MDB_txn *txn, struct failure *failure)
+static enum status open_lists(const struct store *s, struct queue_slot *slot, MDB_txn *txn,
+                              struct failure *failure)
 {
     char name[16];
     directory_database(name, 'q', slot->entry.id);
-    int error = mdb_dbi_open(txn, name, MDB_CREATE, &slot->waiting);
+    unsigned create = s->is_free_list_damaged ? 0 : MDB_CREATE;
+    int error = mdb_dbi_open(txn, name, create, &slot->waiting);
     directory_database(name, 'r', slot->entry.id);
     if (!error)
-        error = mdb_dbi_open(txn, name, MDB_CREATE, &slot->rejected);
+        error = mdb_dbi_open(txn, name, create, &slot->rejected);
     directory_database(name, 'b', slot->entry.id);
     if (!error)
-        error = mdb_dbi_open(txn, name, MDB_CREATE, &slot->parts);
+        error = mdb_dbi_open(txn, name, create, &slot->parts);
     if (error == MDB_DBS_FULL)
         return failure_set(failure, STATUS_FULL, "more than %d queues in one spool",
                            ENV_DATABASES_MAX / 3 - 1);
     return env_error(failure, error, "opening a queue");
 }
 
-/* A sequence number is never used twice, whatever the `queues` database says. */
-static int pass_last_seq(struct queue_slot *slot, MDB_txn *txn, MDB_dbi dbi)
+void store_note_damage(struct queue_slot *slot, enum queue_damage damage)
 {
-    MDB_cursor *cursor;
-    MDB_val key, data;
-    int error = mdb_cursor_open(txn, dbi, &cursor);
+    if (damage <= slot->damage)
+        return;
+    LOG(LOG_ERROR, "queue_damaged", LOG_N("queue", slot->entry.id), LOG_T("user", slot->entry.user),
+        LOG_T("vhost", slot->entry.vhost),
+        LOG_T("reason", damage == QUEUE_TAILLESS
+                            ? "its last page cannot be read: nothing is appended or deleted"
+                            : "some pages cannot be read: what can is delivered, but not deleted"));
+    slot->damage = damage;
+}
+
+/* In a transaction that writes pages are not all in the map. */
+static struct page_map anywhere(const struct store *s)
+{
+    return (struct page_map){.end = UINTPTR_MAX, .page_bytes = (size_t)s->page_bytes};
+}
+
+static void find_ends(const struct store *s, struct queue_slot *slot, MDB_txn *txn)
+{
+    struct walk_list list = {.records = slot->waiting, .queue = slot->entry.id, .map = anywhere(s)};
+    if (slot->damage == QUEUE_SOUND && (walk_edge(txn, &list, false, &slot->ends.first) != 0 ||
+                                        walk_edge(txn, &list, true, &slot->ends.last) != 0))
+        store_note_damage(slot, QUEUE_HOLED);
+}
+
+/* ---- what a queue really holds ---- */
+
+struct load_view {
+    struct queue_slot *slot;
+    uint64_t messages, bytes;
+};
+
+/* Runs `read` in a read transaction of its own, guarded. */
+static int in_view(MDB_env *env, int (*read)(void *arg), void *arg, MDB_txn **txn)
+{
+    int error = env_begin(env, MDB_RDONLY, txn);
     if (error)
         return error;
-    error = mdb_cursor_get(cursor, &key, &data, MDB_LAST);
-    mdb_cursor_close(cursor);
-    if (!error && key.mv_size >= RECORD_KEY_BYTES &&
-        record_key_seq(key.mv_data) >= slot->entry.next_seq)
-        slot->entry.next_seq = record_key_seq(key.mv_data) + 1;
+    error = guard_run(read, arg);
+    mdb_txn_abort(*txn);
+    return error;
+}
+
+struct tree_view {
+    MDB_txn *txn;
+    MDB_dbi dbi;
+    MDB_cursor *cursor; /* the caller closes it */
+    struct page_map map;
+    uint64_t last_seq; /* result: of the last key, if it begins with one */
+};
+
+/* Reads all keys: for trees that are small beside what hangs on them. */
+static int read_tree(void *arg)
+{
+    struct tree_view *view = arg;
+    MDB_val key, data;
+    int error = page_map_find(view->txn, &view->map);
+    if (!error)
+        error = mdb_cursor_open(view->txn, view->dbi, &view->cursor);
+    MDB_val last = {0};
+    for (uintptr_t page = 0; !error; last = key) {
+        error = mdb_cursor_get(view->cursor, &key, &data, MDB_NEXT);
+        if (error)
+            break;
+        if (!page_map_has(&view->map, &key) ||
+            (last.mv_data && mdb_cmp(view->txn, view->dbi, &last, &key) >= 0))
+            error = MDB_CORRUPTED; /* a page in a wrong place may even lead back to itself */
+        else if (page_of(&view->map, &key) != page && !page_is_sound(&view->map, &key))
+            error = MDB_CORRUPTED;
+        page = page_of(&view->map, &key);
+    }
     return error == MDB_NOTFOUND ? 0 : error;
 }
 
-static void find_ends(struct queue_slot *slot, MDB_txn *txn)
+static int read_tail(void *arg)
 {
-    slot->ends.first = walk_edge(txn, slot->waiting, slot->entry.id, false);
-    slot->ends.last = walk_edge(txn, slot->waiting, slot->entry.id, true);
+    struct tree_view *view = arg;
+    MDB_val key, data;
+    int error = page_map_find(view->txn, &view->map);
+    if (!error)
+        error = mdb_cursor_open(view->txn, view->dbi, &view->cursor);
+    if (!error)
+        error = mdb_cursor_get(view->cursor, &key, &data, MDB_LAST);
+    if (!error && !page_is_sound(&view->map, &key))
+        error = MDB_CORRUPTED;
+    if (!error && key.mv_size >= RECORD_KEY_BYTES)
+        view->last_seq = record_key_seq(key.mv_data);
+    return error == MDB_NOTFOUND ? 0 : error;
 }
 
-static enum status load_lists(struct queue_slot *slot, MDB_txn *txn, struct failure *failure)
+static int look_at_tree(MDB_env *env, int (*read)(void *arg), struct tree_view *view)
 {
-    enum status status = open_lists(slot, txn, failure);
-    if (status != STATUS_OK)
-        return status;
-    int error = pass_last_seq(slot, txn, slot->waiting);
-    if (!error)
-        error = pass_last_seq(slot, txn, slot->rejected);
-    if (!error)
-        error = pass_last_seq(slot, txn, slot->parts);
-    find_ends(slot, txn);
-    return env_error(failure, error, "looking for the end of a queue");
+    int error = in_view(env, read, view, &view->txn);
+    if (view->cursor)
+        mdb_cursor_close(view->cursor);
+    view->cursor = NULL;
+    return error;
+}
+
+static bool add_message(void *arg, uint64_t seq, const struct record *r, const struct iovec *body,
+                        size_t body_count)
+{
+    (void)seq, (void)body, (void)body_count;
+    struct load_view *view = arg;
+    view->messages++;
+    view->bytes += r->method.iov_len + r->header.iov_len + r->body_size;
+    return true;
+}
+
+static bool add_damaged(void *arg, uint64_t seq, const char *what)
+{
+    (void)seq;
+    struct load_view *view = arg;
+    if (what == walk_pages_damaged)
+        store_note_damage(view->slot, QUEUE_HOLED);
+    else
+        view->messages++;
+    return true;
+}
+
+/* The entry has no checksum: LMDB counts records itself, and if the two differ they are counted. */
+static void check_counters(struct store *s, struct queue_slot *slot)
+{
+    MDB_txn *txn;
+    MDB_stat waiting = {0}, rejected = {0};
+    MDB_envinfo info;
+    mdb_env_info(s->env, &info);
+    if (env_begin(s->env, MDB_RDONLY, &txn) != 0)
+        return;
+    struct directory_entry *e = &slot->entry;
+    bool is_known = mdb_stat(txn, slot->waiting, &waiting) == 0 &&
+                    mdb_stat(txn, slot->rejected, &rejected) == 0;
+    uint64_t most_bytes = (info.me_last_pgno + 1) * s->page_bytes;
+    if (is_known && (e->messages != waiting.ms_entries || e->bytes > most_bytes)) {
+        struct load_view view = {.slot = slot};
+        struct walk_list list = {.records = slot->waiting, .queue = e->id};
+        if (page_map_find(txn, &list.map) == 0)
+            walk_list(txn, list, 0, add_message, add_damaged, &view);
+        LOG(LOG_WARN, "counters_mended", LOG_N("queue", e->id), LOG_N("from", e->messages),
+            LOG_N("messages", waiting.ms_entries));
+        e->messages = waiting.ms_entries;
+        e->bytes = view.bytes;
+    }
+    if (is_known)
+        e->rejected = rejected.ms_entries;
+    mdb_txn_abort(txn);
+}
+
+/* Damaged pages of one queue are no reason not to serve the others. */
+static void look_at_queue(struct store *s, struct queue_slot *slot)
+{
+    const MDB_dbi lists[] = {slot->waiting, slot->rejected, slot->parts};
+    MDB_txn *txn;
+    for (unsigned i = 0; i < sizeof lists / sizeof *lists; i++) {
+        struct tree_view view = {.dbi = lists[i]};
+        int error = look_at_tree(s->env, read_tail, &view);
+        /* What waits is looked at when it is read. */
+        if (!error && lists[i] != slot->waiting)
+            error = look_at_tree(s->env, read_tree, &view);
+        if (error)
+            store_note_damage(slot, QUEUE_TAILLESS);
+        /* A sequence number is never used twice, whatever the `queues` database says. */
+        if (view.last_seq >= slot->entry.next_seq)
+            slot->entry.next_seq = view.last_seq + 1;
+    }
+    check_counters(s, slot);
+    if (env_begin(s->env, MDB_RDONLY, &txn) != 0)
+        return;
+    find_ends(s, slot, txn);
+    mdb_txn_abort(txn);
+}
+
+/* ---- opening, on ---- */
+
+struct named_tree {
+    struct tree_view view;
+    const char *name; /* NULL: the database of databases */
+};
+
+static int read_named(void *arg)
+{
+    struct named_tree *tree = arg;
+    int error = mdb_dbi_open(tree->view.txn, tree->name, 0, &tree->view.dbi);
+    if (error)
+        return error == MDB_NOTFOUND ? 0 : error;
+    return read_tree(&tree->view);
+}
+
+/* What all queues hang on is read before anything is written. */
+static enum status check_trees(struct store *s, struct failure *failure)
+{
+    static const char *const names[] = {NULL, "meta", "queues"};
+    for (unsigned i = 0; i < sizeof names / sizeof *names; i++) {
+        struct named_tree tree = {.name = names[i]};
+        int error = in_view(s->env, read_named, &tree, &tree.view.txn);
+        if (tree.view.cursor)
+            mdb_cursor_close(tree.view.cursor);
+        if (error)
+            return env_error(failure, error, "reading the list of queues");
+    }
+    return STATUS_OK;
 }
 
 /* Queues that were dropped keep their ids to themselves. */
@@ -162,7 +335,7 @@ static enum status load_queues(struct store *s, MDB_txn *txn, struct failure *fa
     }
     mdb_cursor_close(cursor);
     for (uint32_t i = 0; status == STATUS_OK && i < s->slot_count; i++)
-        status = load_lists(&s->slots[i], txn, failure);
+        status = open_lists(s, &s->slots[i], txn, failure);
     if (status == STATUS_OK && error != MDB_NOTFOUND)
         return env_error(failure, error, "reading the queues");
     return status;
@@ -175,6 +348,17 @@ static uint64_t now_ms(void)
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
+static void note_free_list(struct store *s, const struct failure *failure)
+{
+    if (!s->is_free_list_damaged)
+        LOG(LOG_ERROR, "spool_damaged",
+            LOG_T("reason", "the list of free pages cannot be read: what waits is delivered, and "
+                            "nothing is stored or deleted"),
+            LOG_T("error", failure ? failure->text : NULL));
+    s->is_free_list_damaged = true;
+    s->counted_ms = now_ms();
+}
+
 enum status store_recount(struct store *s, struct failure *failure)
 {
     MDB_txn *txn;
@@ -185,6 +369,10 @@ enum status store_recount(struct store *s, struct failure *failure)
     enum status status = env_count_pages(s->env, txn, &pages, failure);
     mdb_txn_abort(txn);
     s->page_bytes = pages.bytes;
+    if (status == STATUS_DAMAGED) {
+        note_free_list(s, failure);
+        return STATUS_OK;
+    }
     s->used_bytes = pages.used * pages.bytes + (s->txn ? s->txn_bytes : 0);
     uint64_t held = pages.held * pages.bytes, bearable = s->reserve_bytes / 4;
     s->held_bytes = held > bearable ? held - bearable : 0;
@@ -199,6 +387,8 @@ enum status store_recount(struct store *s, struct failure *failure)
 static enum status pass_transaction(struct store *s, struct failure *failure)
 {
     MDB_txn *txn;
+    if (s->is_free_list_damaged)
+        return STATUS_OK;
     int error = mdb_txn_begin(s->env, NULL, 0, &txn);
     if (error)
         return env_error(failure, error, "starting a transaction");
@@ -246,11 +436,16 @@ static enum status load(struct store *s, struct failure *failure)
 {
     MDB_txn *txn;
     CRASH_POINT("before_load");
-    int error = mdb_txn_begin(s->env, NULL, 0, &txn);
+    enum status status = store_recount(s, failure);
+    if (status == STATUS_OK)
+        status = check_trees(s, failure);
+    if (status != STATUS_OK)
+        return status;
+    int error = mdb_txn_begin(s->env, NULL, s->is_free_list_damaged ? MDB_RDONLY : 0, &txn);
     if (error)
         return env_error(failure, error, "starting to read the spool");
-    enum status status = open_databases(s, txn, failure);
-    if (status == STATUS_OK)
+    status = open_databases(s, txn, failure);
+    if (status == STATUS_OK && !s->is_free_list_damaged)
         status = env_error(failure, put_max_size(s, txn), "writing the spool's limit");
     if (status == STATUS_OK)
         status = env_error(failure, load_last_dropped(s, txn), "reading the highest queue's id");
@@ -263,8 +458,11 @@ static enum status load(struct store *s, struct failure *failure)
     CRASH_POINT("before_first_commit");
     error = mdb_txn_commit(txn);
     CRASH_POINT("after_first_commit");
-    return error ? env_error(failure, error, "committing the first transaction")
-                 : store_recount(s, failure);
+    if (error)
+        return env_error(failure, error, "committing the first transaction");
+    for (uint32_t i = 0; i < s->slot_count; i++)
+        look_at_queue(s, &s->slots[i]);
+    return store_recount(s, failure);
 }
 
 /* Deletions may go beyond max_size: a reader that stands still keeps all pages from being used
@@ -427,6 +625,8 @@ enum status store_begin(struct store *s, struct failure *failure)
 {
     ENSURE(!s->txn);
     enum status status = count_room(s, failure);
+    if (status == STATUS_OK && s->is_free_list_damaged)
+        status = failure_set(failure, STATUS_DAMAGED, "the spool's list of free pages is damaged");
     if (status != STATUS_OK)
         return status;
     s->txn_bytes = 0;
@@ -464,7 +664,7 @@ enum status store_commit(struct store *s, struct failure *failure)
     for (uint32_t i = 0; i < s->slot_count && !error; i++) {
         if (!s->slots[i].dirty)
             continue;
-        find_ends(&s->slots[i], s->txn);
+        find_ends(s, &s->slots[i], s->txn);
         error = put_entry(s, &s->slots[i].entry);
     }
     if (error)
@@ -524,7 +724,7 @@ static enum status make_queue(struct store *s, const char *user, const char *vho
     slot->entry.user = strdup(user);
     slot->entry.vhost = strdup(vhost);
     ENSURE(slot->entry.user && slot->entry.vhost);
-    enum status status = open_lists(slot, s->txn, failure);
+    enum status status = open_lists(s, slot, s->txn, failure);
     if (status != STATUS_OK) {
         directory_entry_clear(&slot->entry);
         s->slot_count--;
@@ -565,6 +765,8 @@ enum status store_queue_drop(struct store *s, uint32_t id, struct failure *failu
     struct queue_slot *slot = store_slot(s, id);
     if (!slot)
         return failure_set(failure, STATUS_NOT_FOUND, "there is no queue %u", id);
+    if (s->is_free_list_damaged || slot->damage != QUEUE_SOUND)
+        return failure_set(failure, STATUS_INVALID, "queue %u has damaged pages", id);
     int error = mdb_txn_begin(s->env, NULL, 0, &txn);
     if (error)
         return env_error(failure, error, "starting a transaction");
@@ -624,7 +826,7 @@ static enum status give_back(struct store *s, struct failure *failure)
     MDB_envinfo info;
     mdb_env_info(s->env, &info);
     uint64_t end = (info.me_last_pgno + 1) * s->page_bytes;
-    if (s->is_reader_behind || end < s->used_bytes)
+    if (s->is_reader_behind || s->is_free_list_damaged || end < s->used_bytes)
         return STATUS_OK; /* somebody still reads what is free */
     int error = env_begin(s->env, MDB_RDONLY, &txn);
     if (error)
@@ -653,7 +855,8 @@ bool store_has_room(struct store *s)
     uint64_t message = s->max_bytes / RESERVE_DIVISOR;
     if (message > ORDINARY_BYTES)
         message = ORDINARY_BYTES;
-    return store_fits(s, message) && room_has(&s->room, s->used_bytes + s->held_bytes + message);
+    return !s->is_free_list_damaged && store_fits(s, message) &&
+           room_has(&s->room, s->used_bytes + s->held_bytes + message);
 }
 
 bool store_is_beyond(const struct store *s)

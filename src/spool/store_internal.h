@@ -18,7 +18,15 @@ struct queue_ends {
     struct walk_edge first, last; /* of what waits */
 };
 
+/* What damaged pages, found when they were read, leave of a queue. What can be read is read. */
+enum queue_damage {
+    QUEUE_SOUND,
+    QUEUE_HOLED,    /* nothing is deleted: LMDB would put a damaged page and another together */
+    QUEUE_TAILLESS, /* nor is anything appended: its last page is one of them */
+};
+
 struct queue_slot {
+    enum queue_damage damage;
     struct directory_entry entry;
     struct directory_entry saved; /* counters at begin (strings are not copied) */
     uint8_t *saved_sealed;
@@ -49,12 +57,15 @@ struct store {
                                the reserve can stand in for; as last counted */
     bool is_reader_behind;  /* as last counted */
     struct store_holder holder;
-    uint64_t txn_bytes; /* written in this transaction, or the last one */
-    bool is_recounted;  /* in this transaction */
+    bool is_free_list_damaged; /* then nothing can be written */
+    uint64_t txn_bytes;        /* written in this transaction, or the last one */
+    bool is_recounted;         /* in this transaction */
     uint64_t counted_ms;
     uint64_t page_bytes;
 };
 
+/* Says it once; a damage never becomes less. */
+void store_note_damage(struct queue_slot *, enum queue_damage);
 /* The queue of that id, or NULL. */
 struct queue_slot *store_slot(struct store *, uint32_t id);
 /* Deletes the parts of a body; those that are missing are no error. Returns an LMDB error. */

@@ -4,6 +4,7 @@
 #include "base/assert.h"
 #include "base/crash_point.h"
 #include "spool/env.h"
+#include "spool/guard.h"
 #include "spool/record.h"
 #include "spool/store_internal.h"
 #include "spool/walk.h"
@@ -159,6 +160,9 @@ enum status store_append(struct store *s, uint32_t queue, const struct store_mes
     struct queue_slot *slot = store_slot(s, queue);
     if (!slot)
         return failure_set(failure, STATUS_INVALID, "there is no queue %u", queue);
+    if (slot->damage == QUEUE_TAILLESS)
+        return failure_set(failure, STATUS_INVALID,
+                           "queue %u has damaged pages at its end: nothing can be appended", queue);
     struct record r = record_of(message);
     enum status status = check_room(s, &r, failure);
     if (status != STATUS_OK)
@@ -180,6 +184,9 @@ enum status store_append_rejected(struct store *s, uint32_t queue,
     struct queue_slot *slot = store_slot(s, queue);
     if (!slot)
         return failure_set(failure, STATUS_INVALID, "there is no queue %u", queue);
+    if (slot->damage == QUEUE_TAILLESS)
+        return failure_set(failure, STATUS_INVALID,
+                           "queue %u has damaged pages at its end: nothing can be appended", queue);
     struct record r = record_of(message);
     r.is_rejected = true;
     r.rejection = *rejection;
@@ -193,22 +200,46 @@ enum status store_append_rejected(struct store *s, uint32_t queue,
                       failure);
 }
 
-/* Looks a waiting record up; its pointers are into the map until the next write. */
-static enum status find_record(struct store *s, const struct queue_slot *slot, uint64_t seq,
+struct lookup {
+    MDB_txn *txn;
+    const struct queue_slot *slot;
+    uint64_t seq;
+    struct record *r;
+    MDB_val *value;
+    const char *what; /* is wrong with it; NULL: nothing */
+};
+
+static int look_up(void *arg)
+{
+    struct lookup *l = arg;
+    uint8_t key_bytes[RECORD_KEY_BYTES];
+    record_key(key_bytes, l->seq);
+    MDB_val key = {sizeof key_bytes, key_bytes};
+    int error = mdb_get(l->txn, l->slot->waiting, &key, l->value);
+    if (!error && record_read(l->value->mv_data, l->value->mv_size, l->slot->entry.id, l->seq, l->r,
+                              &l->what) == STATUS_OK)
+        l->what = NULL;
+    return error;
+}
+
+/* Looks a waiting record up that is to be deleted or moved; its pointers are into the map until the
+ * next write. */
+static enum status find_record(struct store *s, struct queue_slot *slot, uint64_t seq,
                                struct record *r, MDB_val *value, struct failure *failure)
 {
-    uint8_t key_bytes[RECORD_KEY_BYTES];
-    record_key(key_bytes, seq);
-    MDB_val key = {sizeof key_bytes, key_bytes};
-    int error = mdb_get(s->txn, slot->waiting, &key, value);
+    if (slot->damage != QUEUE_SOUND)
+        return failure_set(failure, STATUS_INVALID,
+                           "queue %u has damaged pages: message %llu stays in it", slot->entry.id,
+                           (unsigned long long)seq);
+    struct lookup l = {s->txn, slot, seq, r, value, NULL};
+    int error = guard_run(look_up, &l);
+    if (error == MDB_CORRUPTED || error == MDB_PAGE_NOTFOUND)
+        store_note_damage(slot, QUEUE_HOLED);
     if (error)
         return env_error(failure, error, "looking for a message");
-    const char *what;
-    enum status status = record_read(value->mv_data, value->mv_size, slot->entry.id, seq, r, &what);
-    if (status == STATUS_OK)
-        return STATUS_OK;
-    return failure_set(failure, STATUS_INVALID, "message %llu is damaged: %s",
-                       (unsigned long long)seq, what);
+    return l.what ? failure_set(failure, STATUS_INVALID, "message %llu is damaged: %s",
+                                (unsigned long long)seq, l.what)
+                  : STATUS_OK;
 }
 
 static int delete_head(struct store *s, const struct queue_slot *slot, uint64_t seq)
@@ -312,6 +343,7 @@ struct read_state {
     bool (*visit)(void *arg, const struct store_record *);
     void (*damaged)(void *arg, uint64_t seq);
     void *arg;
+    struct queue_slot *slot;
 };
 
 static bool on_record(void *arg, uint64_t seq, const struct record *r, const struct iovec *body,
@@ -333,9 +365,11 @@ static bool on_record(void *arg, uint64_t seq, const struct record *r, const str
 
 static bool on_damaged(void *arg, uint64_t seq, const char *what)
 {
-    (void)what;
     struct read_state *state = arg;
-    state->damaged(state->arg, seq);
+    if (what == walk_pages_damaged || what == walk_pages_unsound)
+        store_note_damage(state->slot, QUEUE_HOLED);
+    if (what != walk_pages_unsound)
+        state->damaged(state->arg, seq);
     return true;
 }
 
@@ -351,9 +385,17 @@ enum status store_read(struct store *s, uint32_t queue, uint64_t after,
     int error = env_begin(s->env, MDB_RDONLY, &txn);
     if (error)
         return env_error(failure, error, "starting to read");
-    struct read_state state = {visit, damaged, arg};
-    error = walk_list(txn, (struct walk_list){slot->waiting, slot->parts, queue, true}, after,
-                      on_record, on_damaged, &state);
+    struct read_state state = {visit, damaged, arg, slot};
+    struct walk_list list = {
+        .records = slot->waiting,
+        .parts = slot->parts,
+        .queue = queue,
+        .bodies = true,
+        .looks_ahead = true,
+    };
+    error = page_map_find(txn, &list.map);
+    if (!error)
+        error = walk_list(txn, list, after, on_record, on_damaged, &state);
     mdb_txn_abort(txn);
     return env_error(failure, error, "reading the queue");
 }

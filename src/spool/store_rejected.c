@@ -86,6 +86,7 @@ static enum status find(struct store *s, const struct queue_slot *slot, uint64_t
         .records = slot->rejected,
         .parts = slot->parts,
         .bodies = f->with_body,
+        .map = {.end = UINTPTR_MAX, .page_bytes = (size_t)s->page_bytes},
     };
     int error = walk_list(s->txn, list, after, on_record, on_damaged, f);
     if (error)
@@ -100,6 +101,10 @@ static enum status find(struct store *s, const struct queue_slot *slot, uint64_t
 static enum status take_out(struct store *s, struct queue_slot *slot, const struct found *f,
                             struct failure *failure)
 {
+    if (slot->damage != QUEUE_SOUND)
+        return failure_set(failure, STATUS_INVALID,
+                           "queue %u has damaged pages: nothing is taken out of it",
+                           slot->entry.id);
     uint8_t key_bytes[RECORD_KEY_BYTES];
     record_key(key_bytes, f->seq);
     MDB_val key = {sizeof key_bytes, key_bytes};

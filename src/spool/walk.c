@@ -1,7 +1,16 @@
 #include "spool/walk.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "spool/guard.h"
+#include "spool/page.h"
+
+enum { PROBES_ONE_BY_ONE = 64 };
+
+const char walk_pages_unsound[] = "a damaged page: its messages can be read, but not be deleted";
+const char walk_pages_damaged[] = "damaged pages: nothing can be read up to the next message";
 
 struct body_parts {
     struct iovec one;
@@ -23,14 +32,15 @@ static bool make_room(struct body_parts *body, uint32_t parts)
 
 /* Looks the parts up in order. Returns what is wrong, or NULL. */
 static const char *collect_parts(MDB_txn *txn, const struct walk_list *list, uint64_t seq,
-                                 uint64_t body_size, struct body_parts *body)
+                                 uint64_t body_size, struct body_parts *body,
+                                 MDB_cursor **parts_cursor)
 {
     uint32_t parts = record_part_count(body_size);
     if (!make_room(body, parts))
         return "too large for memory";
-    MDB_cursor *cursor;
-    if (mdb_cursor_open(txn, list->parts, &cursor) != 0)
+    if (mdb_cursor_open(txn, list->parts, parts_cursor) != 0)
         return "its parts cannot be read";
+    MDB_cursor *cursor = *parts_cursor; /* closed by the caller, whatever happens here */
     const char *what = NULL;
     for (uint32_t part = 1; part <= parts && !what; part++) {
         uint8_t key_bytes[RECORD_PART_KEY_BYTES];
@@ -38,8 +48,12 @@ static const char *collect_parts(MDB_txn *txn, const struct walk_list *list, uin
         record_part_key(key_bytes, seq, part);
         MDB_val key = {sizeof key_bytes, key_bytes}, data;
         int error = mdb_cursor_get(cursor, &key, &data, part == 1 ? MDB_SET_KEY : MDB_NEXT);
-        if (error || key.mv_size != sizeof key_bytes ||
-            memcmp(key.mv_data, key_bytes, sizeof key_bytes) != 0)
+        if ((error && error != MDB_NOTFOUND) ||
+            (!error &&
+             (!page_map_has(&list->map, &key) || !page_map_has_value(&list->map, &key, &data))))
+            what = walk_pages_damaged;
+        else if (error || key.mv_size != sizeof key_bytes ||
+                 memcmp(key.mv_data, key_bytes, sizeof key_bytes) != 0)
             what = "a part of the body is missing";
         else if (data.mv_size != len + RECORD_PART_CHECKSUM_BYTES)
             what = "a part of the body has another length";
@@ -49,14 +63,13 @@ static const char *collect_parts(MDB_txn *txn, const struct walk_list *list, uin
             body->many[part - 1] =
                 (struct iovec){(uint8_t *)data.mv_data + RECORD_PART_CHECKSUM_BYTES, len};
     }
-    mdb_cursor_close(cursor);
     return what;
 }
 
 /* Takes a record apart. Returns what is wrong, or NULL. */
 static const char *read_record(MDB_txn *txn, const struct walk_list *list, uint64_t seq,
                                const MDB_val *value, struct record *r, struct body_parts *body,
-                               struct iovec **iov, size_t *count)
+                               struct iovec **iov, size_t *count, MDB_cursor **parts_cursor)
 {
     const char *what;
     *iov = NULL;
@@ -66,7 +79,7 @@ static const char *read_record(MDB_txn *txn, const struct walk_list *list, uint6
     if (!list->bodies)
         return NULL;
     if (r->parted) {
-        what = collect_parts(txn, list, seq, r->body_size, body);
+        what = collect_parts(txn, list, seq, r->body_size, body, parts_cursor);
         *iov = body->many;
         *count = record_part_count(r->body_size);
         return what;
@@ -77,56 +90,256 @@ static const char *read_record(MDB_txn *txn, const struct walk_list *list, uint6
     return NULL;
 }
 
-static int walk(MDB_txn *txn, MDB_cursor *cursor, const struct walk_list *list, uint64_t after,
-                struct body_parts *body, walk_visit visit, walk_damaged damaged, void *arg)
+/* ---- walking ---- */
+
+struct walk {
+    MDB_txn *txn;
+    MDB_cursor *cursor;
+    const struct walk_list *list;
+    uint64_t after;       /* visited, or passed over */
+    bool is_positioned;   /* the cursor stands at `after` */
+    uintptr_t page;       /* of the last key */
+    bool is_page_unsound; /* it can be read, but not written to */
+    /* the record that was fetched */
+    uint64_t seq;
+    struct record record;
+    struct body_parts body;
+    struct iovec *iov;
+    size_t count;
+    const char *what; /* is wrong with it; NULL: nothing */
+    MDB_cursor *parts;
+};
+
+/* Records may be read from a page that LMDB could not write to without harm. */
+static bool is_page_sound(struct walk *w, const MDB_val *key)
+{
+    uintptr_t page = page_of(&w->list->map, key);
+    if (!w->list->looks_ahead || page == w->page)
+        return true;
+    w->page = page;
+    return page_is_sound(&w->list->map, key);
+}
+
+/* Numbers rise; a page in a wrong place may even lead back to itself. */
+static int check_key(const struct walk *w, const MDB_val *key)
+{
+    return page_map_has(&w->list->map, key) && key->mv_size == RECORD_KEY_BYTES &&
+                   record_key_seq(key->mv_data) > w->after
+               ? 0
+               : MDB_CORRUPTED;
+}
+
+static int check_item(struct walk *w, const MDB_val *key, const MDB_val *value)
+{
+    if (check_key(w, key) != 0 || !page_map_has_value(&w->list->map, key, value))
+        return MDB_CORRUPTED;
+    w->seq = record_key_seq(key->mv_data);
+    return 0;
+}
+
+static int find_behind(struct walk *w, MDB_val *key, MDB_val *value)
 {
     uint8_t key_bytes[RECORD_KEY_BYTES];
-    record_key(key_bytes, after + 1);
-    MDB_val key = {sizeof key_bytes, key_bytes}, value;
-    int error = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
-    for (; !error; error = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
-        if (key.mv_size != RECORD_KEY_BYTES)
-            return MDB_CORRUPTED;
-        uint64_t seq = record_key_seq(key.mv_data);
-        struct record r;
-        struct iovec *iov;
-        size_t count;
-        const char *what = read_record(txn, list, seq, &value, &r, body, &iov, &count);
-        if (what ? !damaged(arg, seq, what) : !visit(arg, seq, &r, iov, count))
-            return 0;
+    record_key(key_bytes, w->after + 1);
+    *key = (MDB_val){sizeof key_bytes, key_bytes};
+    int error = mdb_cursor_get(w->cursor, key, value, MDB_SET_RANGE);
+    return error ? error : check_item(w, key, value);
+}
+
+/* The next record, in w. Guarded. */
+static int fetch(void *arg)
+{
+    struct walk *w = arg;
+    MDB_val key, value;
+    int error;
+    if (w->is_positioned) {
+        error = mdb_cursor_get(w->cursor, &key, &value, MDB_NEXT);
+        if (!error)
+            error = check_item(w, &key, &value);
+    } else {
+        error = find_behind(w, &key, &value);
+    }
+    if (error)
+        return error;
+    w->is_page_unsound = !is_page_sound(w, &key);
+    w->what = read_record(w->txn, w->list, w->seq, &value, &w->record, &w->body, &w->iov, &w->count,
+                          &w->parts);
+    return 0;
+}
+
+static int probe(void *arg)
+{
+    MDB_val key, value;
+    return find_behind(arg, &key, &value);
+}
+
+static void close_parts(struct walk *w)
+{
+    if (w->parts)
+        mdb_cursor_close(w->parts);
+    w->parts = NULL;
+}
+
+/* After an error LMDB does nothing more in that transaction. One that writes cannot begin anew. */
+static int begin_anew(struct walk *w)
+{
+    if (w->cursor)
+        mdb_cursor_close(w->cursor);
+    w->cursor = NULL;
+    w->is_positioned = false;
+    mdb_txn_reset(w->txn);
+    int error = mdb_txn_renew(w->txn);
+    return error ? error : mdb_cursor_open(w->txn, w->list->records, &w->cursor);
+}
+
+static int probe_at(struct walk *w, uint64_t after)
+{
+    w->after = after;
+    int error = begin_anew(w);
+    return error ? error : guard_run(probe, w);
+}
+
+/* Passes damaged pages over: one number after the other first, for a page has few; then in longer
+ * steps, and back to where they began to be readable. False if nothing can be read behind them. */
+static bool pass_damage(struct walk *w)
+{
+    uint64_t bad = w->after + 1, step = 1, good = 0;
+    for (unsigned probes = 0; good == 0; probes++) {
+        int error = probe_at(w, bad);
+        if (error == MDB_NOTFOUND || error == EINVAL)
+            return false;
+        if (error == 0) {
+            good = w->seq;
+            break;
+        }
+        step = probes < PROBES_ONE_BY_ONE ? 1 : step * 2;
+        if (bad > UINT64_MAX / 2 - step)
+            return false;
+        bad += step;
+    }
+    for (uint64_t low = bad - step; bad - low > 1;) {
+        uint64_t middle = low + (bad - low) / 2;
+        if (probe_at(w, middle) == 0) {
+            bad = middle;
+            good = w->seq;
+        } else {
+            low = middle;
+        }
+    }
+    w->after = good - 1;
+    return begin_anew(w) == 0;
+}
+
+static bool is_damage(int error)
+{
+    return error == MDB_CORRUPTED || error == MDB_PAGE_NOTFOUND || error == MDB_INVALID ||
+           error == MDB_BAD_TXN;
+}
+
+/* To the page behind the one that the cursor stands on: when records are deleted here, LMDB may put
+ * what is left of the two together. A key lies in its page. */
+static int look_ahead(void *arg)
+{
+    struct walk *w = arg;
+    MDB_val key;
+    int error = 0;
+    for (uintptr_t page = w->page; !error && page == w->page;) {
+        error = mdb_cursor_get(w->cursor, &key, NULL, MDB_NEXT);
+        if (!error && (check_key(w, &key) != 0 || !is_page_sound(w, &key)))
+            error = MDB_CORRUPTED;
     }
     return error == MDB_NOTFOUND ? 0 : error;
+}
+
+static int walk(struct walk *w, walk_visit visit, walk_damaged damaged, void *arg)
+{
+    for (;;) {
+        int error = guard_run(fetch, w);
+        close_parts(w);
+        if (error == MDB_NOTFOUND)
+            return 0;
+        if (error && !is_damage(error))
+            return error;
+        if (error == MDB_BAD_TXN && w->is_positioned) { /* a damaged part was read before */
+            error = begin_anew(w);
+            if (error)
+                return error;
+            continue;
+        }
+        if (error) {
+            uint64_t first = w->after + 1;
+            if (begin_anew(w) == EINVAL)
+                return error; /* it writes */
+            bool goes_on = pass_damage(w);
+            if (!damaged(arg, first, walk_pages_damaged) || !goes_on)
+                return 0;
+            continue;
+        }
+        w->after = w->seq;
+        w->is_positioned = true;
+        if (w->is_page_unsound)
+            damaged(arg, w->seq, walk_pages_unsound);
+        w->is_page_unsound = false;
+        if (w->what ? !damaged(arg, w->seq, w->what)
+                    : !visit(arg, w->seq, &w->record, w->iov, w->count)) {
+            if (w->list->looks_ahead && guard_run(look_ahead, w) != 0)
+                damaged(arg, w->seq + 1, walk_pages_damaged);
+            return 0;
+        }
+    }
 }
 
 int walk_list(MDB_txn *txn, struct walk_list list, uint64_t after, walk_visit visit,
               walk_damaged damaged, void *arg)
 {
-    MDB_cursor *cursor;
-    int error = mdb_cursor_open(txn, list.records, &cursor);
+    struct walk w = {.txn = txn, .list = &list, .after = after};
+    int error = mdb_cursor_open(txn, list.records, &w.cursor);
     if (error)
         return error;
-    struct body_parts body = {0};
-    error = walk(txn, cursor, &list, after, &body, visit, damaged, arg);
-    free(body.many);
-    mdb_cursor_close(cursor);
+    error = walk(&w, visit, damaged, arg);
+    free(w.body.many);
+    if (w.cursor)
+        mdb_cursor_close(w.cursor);
     return error;
 }
 
-struct walk_edge walk_edge(MDB_txn *txn, MDB_dbi dbi, uint32_t queue, bool last)
-{
+/* ---- an edge ---- */
+
+struct edge {
     MDB_cursor *cursor;
+    const struct page_map *map;
+    uint32_t queue;
+    bool last;
+    struct walk_edge found;
+};
+
+static int read_edge(void *arg)
+{
+    struct edge *e = arg;
     MDB_val key, value;
-    struct walk_edge edge = {0};
-    if (mdb_cursor_open(txn, dbi, &cursor) != 0)
-        return edge;
-    int error = mdb_cursor_get(cursor, &key, &value, last ? MDB_LAST : MDB_FIRST);
-    if (!error && key.mv_size == RECORD_KEY_BYTES) {
-        struct record r;
-        const char *what;
-        edge.seq = record_key_seq(key.mv_data);
-        if (record_read(value.mv_data, value.mv_size, queue, edge.seq, &r, &what) == STATUS_OK)
-            edge.at_us = r.received_at_us;
-    }
-    mdb_cursor_close(cursor);
-    return edge;
+    int error = mdb_cursor_get(e->cursor, &key, &value, e->last ? MDB_LAST : MDB_FIRST);
+    if (error)
+        return error;
+    if (key.mv_size != RECORD_KEY_BYTES || !page_map_has(e->map, &key) ||
+        !page_map_has(e->map, &value))
+        return MDB_CORRUPTED;
+    struct record r;
+    const char *what;
+    e->found.seq = record_key_seq(key.mv_data);
+    if (record_read(value.mv_data, value.mv_size, e->queue, e->found.seq, &r, &what) == STATUS_OK)
+        e->found.at_us = r.received_at_us;
+    return 0;
+}
+
+int walk_edge(MDB_txn *txn, const struct walk_list *list, bool last, struct walk_edge *edge)
+{
+    struct edge e = {.map = &list->map, .queue = list->queue, .last = last};
+    int error = mdb_cursor_open(txn, list->records, &e.cursor);
+    *edge = (struct walk_edge){0};
+    if (error)
+        return error;
+    error = guard_run(read_edge, &e);
+    mdb_cursor_close(e.cursor);
+    *edge = error ? (struct walk_edge){0} : e.found;
+    return error == MDB_NOTFOUND ? 0 : error;
 }

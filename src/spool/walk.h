@@ -8,6 +8,7 @@
 
 #include <lmdb.h>
 
+#include "spool/page.h"
 #include "spool/record.h"
 
 /* Both return false to stop. Pointers are into the map, valid during the call. */
@@ -20,13 +21,23 @@ struct walk_list {
     MDB_dbi parts;   /* used only with `bodies` */
     uint32_t queue;
     bool bodies; /* false: parts are not read, and body_count is 0 */
+    /* Where a visitor stops, also the page behind is looked at, which a deletion may touch. */
+    bool looks_ahead;
+    struct page_map map; /* what LMDB says is believed if it is in there */
 };
+
+/* What is told as damaged when whole pages are: the first number that may be on them. */
+extern const char walk_pages_damaged[];
+/* The same of a page whose records can be read, where it looks ahead. */
+extern const char walk_pages_unsound[];
 
 struct walk_edge {
     uint64_t seq, at_us; /* received, microseconds since 1970 UTC; 0 if the record is damaged */
 };
 
-/* The record at one end of a list; zeros if it is empty or unreadable. */
-struct walk_edge walk_edge(MDB_txn *, MDB_dbi, uint32_t queue, bool last);
-/* Visits records with seq > after. Damaged ones are passed over. Returns an LMDB error or 0. */
+/* The record at one end of a list; zeros if it is empty or unreadable. Returns an LMDB error or 0.
+ */
+int walk_edge(MDB_txn *, const struct walk_list *, bool last, struct walk_edge *);
+/* Visits records with seq > after. Damaged ones are passed over, and damaged pages too if the
+ * transaction only reads; it is renewed for that. Returns an LMDB error or 0. */
 int walk_list(MDB_txn *, struct walk_list, uint64_t after, walk_visit, walk_damaged, void *arg);

@@ -1,0 +1,61 @@
+#include "spool/guard.h"
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/assert.h"
+
+static _Thread_local sigjmp_buf *way_out; /* NULL: nothing is guarded */
+static _Thread_local bool was_unreadable;
+static struct sigaction usual_segv, usual_bus;
+
+static void on_assertion(MDB_env *env, const char *text)
+{
+    (void)env, (void)text;
+    if (way_out)
+        siglongjmp(*way_out, 1);
+}
+
+/* Not ours: the faulting instruction runs again, and the signal goes where it went before. */
+static void on_signal(int number)
+{
+    was_unreadable = number == SIGBUS;
+    if (way_out)
+        siglongjmp(*way_out, 1);
+    ENSURE(sigaction(number, number == SIGBUS ? &usual_bus : &usual_segv, NULL) == 0);
+}
+
+static void take_signals(void)
+{
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_NODEFER};
+    ENSURE(sigaction(SIGSEGV, &action, &usual_segv) == 0);
+    ENSURE(sigaction(SIGBUS, &action, &usual_bus) == 0);
+}
+
+void guard_init(MDB_env *env)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    ENSURE(pthread_once(&once, take_signals) == 0);
+    ENSURE(mdb_env_set_assert(env, on_assertion) == 0);
+}
+
+bool guard_was_unreadable(void)
+{
+    return was_unreadable;
+}
+
+int guard_run(int (*run)(void *arg), void *arg)
+{
+    sigjmp_buf here, *volatile outer = way_out;
+    if (sigsetjmp(here, 0) != 0) {
+        way_out = outer;
+        return MDB_CORRUPTED;
+    }
+    way_out = &here;
+    int result = run(arg);
+    way_out = outer;
+    return result;
+}
