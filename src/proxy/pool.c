@@ -499,6 +499,8 @@ static void schedule_retry(struct pool *pool)
     uint64_t jittered = delay - delay / 4 + (uint64_t)random() % (delay / 2 + 1);
     if (jittered > most)
         jittered = most;
+    LOG(LOG_DEBUG, "retry_scheduled", LOG_T("user", pool->user), LOG_T("vhost", pool->vhost),
+        LOG_N("ms", jittered));
     uv_timer_start(&pool->retry, on_retry, jittered, 0);
 }
 

@@ -10,6 +10,8 @@
 #include "base/log.h"
 #include "base/service.h"
 #include "base/slab.h"
+#include "base/test_switch.h"
+#include "proxy/balance.h"
 #include "proxy/certificates.h"
 #include "proxy/channel.h"
 #include "proxy/client.h"
@@ -81,7 +83,8 @@ static void on_before_poll(uv_prepare_t *handle)
  * by no answer to a job of its own. */
 static void look_at_room(struct proxy *proxy)
 {
-    if (!proxy->spooler || !spooler_has_room(proxy->spooler) || spooler_is_full(proxy->spooler))
+    if (test_switch("AMQPBUF_TEST_NO_TICK_WAKES") || !proxy->spooler ||
+        !spooler_has_room(proxy->spooler) || spooler_is_full(proxy->spooler))
         return;
     for (struct list *n = proxy->pools.next; n != &proxy->pools; n = n->next)
         pool_wake(LIST_ENTRY(n, struct pool, node));
@@ -108,7 +111,8 @@ static void tick_all(struct proxy *proxy, uint64_t now)
         }
         rate_look(&queue->drain_rate, queue->drained, now);
         drain_tick(queue->drain, now);
-        queue_changed(queue); /* who was held at its end may have waited long enough */
+        if (!test_switch("AMQPBUF_TEST_NO_TICK_WAKES"))
+            queue_changed(queue); /* who was held at its end may have waited long enough */
     }
 }
 
@@ -161,6 +165,7 @@ static void begin_closing(struct proxy *proxy)
         next = n->next;
         upstream_close(LIST_ENTRY(n, struct upstream, node));
     }
+    balance_look_at_end(proxy);
     if (proxy->spooler)
         spooler_close(proxy->spooler, on_spooler_closed, proxy);
     if (proxy->side_self)
@@ -323,6 +328,7 @@ static void on_tick(uv_timer_t *timer)
     tick_all(proxy, now);
     look_at_room(proxy);
     look_at_spooler(proxy, now);
+    balance_look(proxy);
     if (proxy->stage == PROXY_RUNNING)
         cleanup(proxy, now);
     advance_end(proxy);

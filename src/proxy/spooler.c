@@ -245,6 +245,11 @@ uint64_t spooler_pending(const struct spooler *sp)
     return sp->pending;
 }
 
+uint64_t spooler_pending_bytes(const struct spooler *sp)
+{
+    return sp->pending_bytes;
+}
+
 void spooler_view(struct spooler *sp, struct spool_view *view)
 {
     spool_gauges_copy(&sp->work.gauges, view);

@@ -54,6 +54,8 @@ bool spooler_has_room(const struct spooler *);
 uint64_t spooler_pending(const struct spooler *);
 /* For how long the thread has been at what it does, a commit mostly; 0 while it waits for work. */
 uint64_t spooler_busy_ms(const struct spooler *);
+/* Bytes of messages among them. */
+uint64_t spooler_pending_bytes(const struct spooler *);
 /* The spool as of the last batch; the caller frees view->queues. */
 void spooler_view(struct spooler *, struct spool_view *view);
 /* Why the spool took no message at the last try, if that was a moment ago; else NULL. Valid until

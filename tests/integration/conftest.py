@@ -11,7 +11,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from support.broker import FakeBroker  # noqa: E402
 from support.http import Admin  # noqa: E402
 from support.ports import free_port, release_port  # noqa: E402
-from support.proxy import Proxy  # noqa: E402
+from support.proxy import TICK_WAKES, Proxy  # noqa: E402
 from support.rabbit import Rabbit  # noqa: E402
 
 logging.getLogger("pika").setLevel(logging.CRITICAL)  # it tells of every refused connect
@@ -24,6 +24,11 @@ def pytest_runtest_makereport(item, call):
     outcome = yield
     if call.when == "call":
         item.failed = outcome.get_result().failed
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "provokes(event, ...): the log may have these (support/proxy.py)")
+    config.addinivalue_line("markers", "tick_wakes(why): the tick has to wake held clients here")
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +55,13 @@ def broker():
 def make_proxy(request):
     """make_proxy(url, {"section.key": value}): ended at the end of the test, its log looked at."""
     made = []
+    provokes = {event for mark in request.node.iter_markers("provokes") for event in mark.args}
+    ticks = TICK_WAKES if request.node.get_closest_marker("tick_wakes") else {}
 
     def make(url, options=None, **kwargs):
-        proxy = Proxy(url, {**BUFFER, **(options or {})}, **kwargs)
+        environment = {**ticks, **(kwargs.pop("environment", None) or {})}
+        proxy = Proxy(url, {**BUFFER, **(options or {})}, environment=environment,
+                      provokes=provokes | set(kwargs.pop("provokes", ())), **kwargs)
         made.append(proxy)
         return proxy
 

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from support.proxy import BINARY, INSPECT
+from support.proxy import BINARY, CTL, INSPECT
 from support.outage import spool
 from support.raw import RawClient
 from support.spool import MakeSpool
@@ -35,6 +35,7 @@ def inspect(proxy, *arguments):
                           stderr=subprocess.PIPE, text=True, check=False, timeout=60)
 
 
+@pytest.mark.provokes("record_damaged", "records_set_aside", "unbalanced")
 @pytest.mark.parametrize("damaged", [[1], [3], [5], [1, 2, 5], [1, 2, 3, 4, 5]])
 def test_damaged_records_are_set_aside(broker, stopped, damaged):
     bodies = [b"%d " % n + b"x" * 100 for n in range(1, 6)]
@@ -62,6 +63,21 @@ def test_damaged_records_are_set_aside(broker, stopped, damaged):
     assert done.returncode == 1
     for seq in damaged:
         assert f"queue 1, message {seq}: " in done.stdout
+
+
+@pytest.mark.parametrize("what, moved", [(["retry", 1], 3), (["discard", 1, "--all"], 4)])
+def test_damaged_rejected_message_stops_no_sweep(stopped, what, moved):
+    proxy = stopped([b"%d" % number for number in range(1, 6)])
+    made = MakeSpool(proxy.spool)
+    for seq in range(1, 5):
+        made.reject(1, seq, 404, 1, b"NOT_FOUND")
+    made.damage("r/1", 2)
+    made.close()
+    proxy.start()
+    done = subprocess.run([CTL, "-s", proxy.spool, *map(str, what)], text=True, check=False,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
+    assert (done.returncode, done.stdout) == (0, f"{moved} messages\n")
+    assert proxy.waiting() == (1 + moved if what[0] == "retry" else 1)
 
 
 @pytest.mark.parametrize("share", [0.9, 0.5, 0.1])

@@ -152,6 +152,7 @@ def test_method_flood_that_nobody_reads_the_answers_of(proxy):
     witness.publishes(10)
 
 
+@pytest.mark.provokes("client_refused")
 @pytest.mark.parametrize("seed", range(3))
 def test_random_bytes(proxy, seed):
     """At each step of the handshake, and behind it."""

@@ -9,6 +9,7 @@ from support.raw import RawClient
 from support.wait import wait_until
 
 BODY = b"x" * 10000
+pytestmark = pytest.mark.provokes("spool_failed", "sync_failed", "delete_failed")
 
 
 @pytest.fixture
@@ -113,6 +114,7 @@ def test_confirmed_and_not_deleted_is_not_sent_again(broker, make_proxy, disk):
     assert proxy.waiting() == 0 and proxy.dump("--rejected") == []
 
 
+@pytest.mark.tick_wakes("room in the spool is looked for by the tick")
 def test_overflow_block_holds_publishers_until_there_is_room(broker, away, disk):
     proxy = away({"spool.overflow": "block"})
     disk.become("readonly")

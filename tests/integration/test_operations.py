@@ -49,6 +49,7 @@ def test_moved_spool_goes_out_with_no_publisher(broker, proxy, make_proxy):
     assert delivered(broker) == BODIES
 
 
+@pytest.mark.provokes("login_unreadable")
 def test_lost_key_costs_nothing_but_a_login(broker, proxy):
     proxy.term()
     (proxy.spool / "credential.key").unlink()
@@ -82,3 +83,41 @@ def test_full_queue_gets_room_by_a_reload(broker, make_proxy):
         client.close()
     broker.up()
     wait_until(lambda: delivered(broker) == BODIES, lambda: proxy.failure("all three are there"))
+
+
+def test_reload_reaches_the_spool(broker, proxy):
+    """drain.expiration: the messages' own time to live is shortened by how long they have waited."""
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        client.publish(b"expires", "q", properties=b"\x01\x00\x06600000")
+        client.acked_up_to(1)
+        client.close()
+    proxy.options["drain.expiration"] = "shorten"
+    proxy.reload()
+    broker.up()
+    proxy.wait_event("drain_finished")
+    properties = broker.messages[-1].header[12:]
+    assert properties[:2] == b"\x01\x00" and int(properties[3:]) < 600000, properties
+
+
+def test_spool_that_a_reload_turns_on_says_what_it_has_not_kept(broker, make_proxy):
+    """Published while buffering was off, unconfirmed when RabbitMQ goes: its client is told."""
+    proxy = make_proxy(broker.url)
+    spool(broker, proxy, [])
+    proxy.term()  # a spool is there
+    broker.up()
+    proxy.options["pool.publish_buffer_size"] = 0
+    proxy.start()
+    broker.acks = False
+    client = RawClient(proxy.port)
+    client.open_channel(confirms=True)
+    client.publish(b"not kept", "q")
+    broker.wait_messages(1)
+    proxy.options["pool.publish_buffer_size"] = 100
+    proxy.reload()
+    client.open_channel(2, confirms=True)
+    client.publish(b"kept", "q", channel=2)
+    broker.wait_messages(2)
+    broker.down()
+    client.expect_close(320)
+    wait_until(lambda: proxy.bodies() == ["kept"], lambda: f"only what was kept, {proxy.bodies()}")

@@ -54,7 +54,7 @@ def spool(rabbit, make_proxy, queue, kinds):
 def check(rabbit, proxy, queue, kinds):
     good = [number for number, kind in enumerate(kinds, 1) if not kind]
     bodies = rabbit.wait_for(queue, len(good))
-    proxy.wait_event("drain_finished", timeout=300)
+    proxy.wait_event("drain_finished", progress="drain_sent")
     bodies += [body for *_, body in rabbit.take(queue)]
     arrived = [int(body.split()[0]) for body in bodies]
     assert list(dict.fromkeys(arrived)) == good

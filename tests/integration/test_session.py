@@ -256,3 +256,24 @@ def test_alarm_lets_consumers_go_on(broker, make_proxy):
         own = broker.wait_connection(2)
         wait_until(lambda: "1:basic.ack" in own.sequence(), lambda: f"its ack, {own.sequence()}")
         client.close()
+
+
+def test_consumer_that_is_woken_while_its_connection_is_dialled_waits_on(broker, make_proxy):
+    """In an alarm; whatever wakes it before the connection is there is no reason to refuse it."""
+    proxy = make_proxy(broker.url)
+    with RawClient(proxy.port) as client, RawClient(proxy.port) as other:
+        client.open_channel()
+        other.open_channel()
+        shared = broker.connections[0]
+        shared.send_method(0, "connection.blocked", reason="low on memory")
+        proxy.wait_event("buffering_started")
+        broker.gate = threading.Event()
+        client.send_method(1, "basic.consume", queue="q")
+        wait_until(lambda: len(broker.connections) == 2, "its own is dialled")
+        for number in range(3):  # each wakes whoever is held
+            shared.send_method(0, "connection.blocked", reason="low on memory")
+            wait_until(lambda n=number: len(proxy.events("upstream_blocked")) > n + 1, "blocked again")
+        broker.gate.set()
+        client.expect("basic.consume-ok", 1)
+        client.close()
+        other.close()

@@ -319,3 +319,82 @@ class FrameStream:
         if kind == METHOD:
             result.name, result.args = read_method(result.payload)
         return result
+
+
+wrong_confirms = []  # of all clients
+
+
+class _Opened:
+    """A channel number from one channel.open to the next."""
+
+    def __init__(self):
+        self.is_open = self.confirms = False
+        self.sent, self.unconfirmed = 0, set()
+
+    def take(self, tag, multiple):
+        """A confirm; returns what is wrong with it."""
+        if not self.confirms:
+            return "no confirms were asked for"
+        if not 0 < tag <= self.sent:
+            return f"only {self.sent} sent"
+        if tag not in self.unconfirmed:
+            return "confirmed before"
+        self.unconfirmed -= {t for t in self.unconfirmed if t <= tag} if multiple else {tag}
+        return None
+
+
+class Confirms:
+    """Watches both directions of a client's connection, and fails over a confirm that makes no sense:
+    of a tag that was not sent, of one that was confirmed before, or where none were asked for.
+    """
+
+    def __init__(self):
+        self._buffer = b""
+        self._channels = {}  # number: what it was opened for; the first is what the peer speaks of
+        self._knows = True  # false once bytes were sent that are no frames
+
+    def sent(self, data):
+        if not self._knows:
+            return
+        if data[:4] == b"AMQP":
+            data = data[8:]
+        self._buffer += data
+        at = 0
+        while len(self._buffer) - at >= 7:
+            kind, channel, size = struct.unpack_from(">BHL", self._buffer, at)
+            if len(self._buffer) - at < size + 8:
+                break
+            if self._buffer[at + 7 + size] != FRAME_END:
+                self._knows = False
+                return
+            if kind == METHOD and size >= 4:
+                self._sent_method(channel, struct.unpack_from(">HH", self._buffer, at + 7))
+            at += size + 8
+        self._buffer = self._buffer[at:]
+
+    def _sent_method(self, channel, numbers):
+        name = NAMES.get(numbers)
+        if name == "channel.open":
+            self._channels.setdefault(channel, []).append(_Opened())
+        elif channel in self._channels:
+            last = self._channels[channel][-1]
+            if name == "confirm.select":
+                last.confirms = True
+            elif name == "basic.publish" and last.confirms:
+                last.sent += 1
+                last.unconfirmed.add(last.sent)
+
+    def received(self, frame):
+        opened = self._channels.get(frame.channel)
+        if not self._knows or not opened:
+            return
+        if frame.name == "channel.open-ok":
+            if opened[0].is_open and len(opened) > 1:
+                del opened[0]
+            opened[0].is_open = True
+        elif frame.name in ("basic.ack", "basic.nack"):
+            tag, multiple = frame.args["delivery_tag"], frame.args["multiple"]
+            wrong = opened[0].take(tag, multiple)
+            if wrong:
+                wrong_confirms.append(f"{frame} {frame.args}: {wrong}")  # where it is forgiven too
+                raise AssertionError(wrong_confirms[-1])

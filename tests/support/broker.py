@@ -151,6 +151,8 @@ class Connection(threading.Thread):
         broker = self.broker
         if broker.hangs_up:
             return False
+        if broker.silent_before == "connection.start":
+            self._read()  # until the other side gives up
         preamble = self._stream.take(8)
         if preamble is None:
             raise Lost
@@ -158,6 +160,8 @@ class Connection(threading.Thread):
         self.send_method(0, "connection.start", version_minor=9, mechanisms="PLAIN AMQPLAIN",
                          locales="en_US", server_properties=broker.server_properties)
         start_ok = self._expect("connection.start-ok")
+        if broker.silent_before == "connection.tune":
+            self._read()
         self.client_properties = start_ok["client_properties"]
         user, password = start_ok["response"].split(b"\0")[1:]
         if len(start_ok["response"]) > broker.login_max:
@@ -173,6 +177,10 @@ class Connection(threading.Thread):
                          frame_max=broker.frame_max, heartbeat=broker.heartbeat)
         self.tuned = self._expect("connection.tune-ok")
         vhost = self._expect("connection.open")["vhost"]
+        if broker.gate:
+            broker.gate.wait(60)
+        if broker.silent_before == "connection.open-ok":
+            self._read()
         self.login = (start_ok["mechanism"], user.decode(), password.decode(), vhost)
         if broker.refuse_vhost:
             text = broker.refuse_vhost
@@ -223,7 +231,7 @@ class Connection(threading.Thread):
             self.last_tags[frame.channel] = 0
         elif frame.name == "channel.open":
             self.last_tags.pop(frame.channel, None)
-        if frame.name in self.broker.silent_on:
+        if frame.name in self.broker.silent_on or frame.args.get("no_wait"):
             return
         if frame.name == "queue.declare":
             self.send_method(frame.channel, "queue.declare-ok", queue=frame.args["queue"])
@@ -272,6 +280,8 @@ class FakeBroker:
     refuse_vhost    answers connection.open with connection.close 530; a text is what it says
     hangs_up        closes each new connection without a word
     silent_on       names of methods that get no answer
+    silent_before   connection.start, .tune or .open-ok: new connections get to there
+    gate            a threading.Event that new connections wait for before connection.open-ok
     on_frame        called with (connection, frame); true: the frame is dealt with
     on_message      called with (connection, message) instead of confirming it
     death           (k, "before" | "after"): the next connection that gets to its k-th frame ends
@@ -292,6 +302,7 @@ class FakeBroker:
         self.refused_passwords, self.hangs_up = set(), False
         self.login_max, self.silent_logins = 16384, set()
         self.silent_on, self.death = set(), None
+        self.silent_before = self.gate = None
         self.on_frame = self.on_message = None
         self.lock = threading.Lock()
         self.connections = []
@@ -366,7 +377,8 @@ class FakeBroker:
 
     def wait_messages(self, count):
         wait_until(lambda: len(self.messages) >= count,
-                   lambda: f"{count} messages at the broker, got {len(self.messages)}")
+                   lambda: f"{count} messages at the broker, got {len(self.messages)}",
+                   progress=lambda: len(self.messages))
         return [message.body for message in self.messages]
 
     def close(self):

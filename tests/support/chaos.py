@@ -265,7 +265,7 @@ class Chaos:
 
     def run_with(self, options):
         with UnrulyBroker(self.chance) as self.broker, \
-                Proxy(self.broker.url, options) as self.proxy:
+                Proxy(self.broker.url, options, provokes=["client_refused"]) as self.proxy:
             self.connect(with_tls=False).close()
             clients = [UnrulyClient(self) for _ in range(CLIENTS)]
             for client in clients:

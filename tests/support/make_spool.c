@@ -8,7 +8,8 @@
  *   declare QUEUE AT METHOD                  ok SEQ
  *   reject QUEUE SEQ CODE AT TEXT            ok 0
  *   delete QUEUE SEQ                         ok 0
- *   damage QUEUE SEQ                         ok 0; flips a bit in the middle of the record
+ *   damage QUEUE SEQ                         ok 0; flips a bit in the middle of the record; a
+ *                                            QUEUE r/ID is the rejected list
  *   lose QUEUE SEQ                           ok 0; removes the record behind the store's back
  *
  * USER, VHOST, METHOD, HEADER, BODY and TEXT are in hexadecimal, "-" if empty; AT is in
@@ -175,7 +176,7 @@ static void change(struct maker *maker, char **words, void (*how)(MDB_txn *, MDB
     char name[24];
     wire_put64(bytes, number(words[1]));
     MDB_val key = {sizeof bytes, bytes};
-    snprintf(name, sizeof name, "q/%s", words[0]);
+    snprintf(name, sizeof name, "%s%s", strchr(words[0], '/') ? "" : "q/", words[0]);
     store_close(maker->store);
     ENSURE(mdb_env_create(&env) == 0);
     ENSURE(mdb_env_set_maxdbs(env, 4) == 0);

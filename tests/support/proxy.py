@@ -12,6 +12,7 @@ import tempfile
 
 import pika
 
+from . import amqp, raw
 from .ports import free_port, release_port
 from .process import spawn
 from .wait import wait_until
@@ -19,6 +20,7 @@ from .wait import wait_until
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = pathlib.Path(os.environ.get("AMQPBUF_TEST_BIN", ROOT / "build-dev" / "amqpbuf"))
 INSPECT = pathlib.Path(os.environ.get("AMQPBUF_TEST_INSPECT", BINARY.parent / "amqpbuf-inspect"))
+CTL = pathlib.Path(os.environ.get("AMQPBUF_TEST_CTL", BINARY.parent / "amqpbuf-ctl"))
 
 _REPORT = re.compile(r"AddressSanitizer|LeakSanitizer|UndefinedBehavior|runtime error:|"
                      r"SUMMARY: |Assertion|assertion")
@@ -29,6 +31,10 @@ _SANITIZERS = {
     "ASAN_OPTIONS": "detect_leaks=1:quarantine_size_mb=4:exitcode=99",
     "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
 }
+
+# No tick wakes who is held: what lets somebody go on has to wake him itself.
+_SWITCHES = {"AMQPBUF_TEST_NO_TICK_WAKES": "1"}
+TICK_WAKES = {"AMQPBUF_TEST_NO_TICK_WAKES": ""}
 
 # Quick enough for tests; what a test is about it sets itself.
 DEFAULTS = {
@@ -54,10 +60,16 @@ def parse_line(line):
 
 
 class Proxy:
-    """`options` are SECTION.KEY: value. Starts at once unless `start` is false."""
+    """`options` are SECTION.KEY: value. Starts at once unless `start` is false.
 
-    def __init__(self, upstream_url, options=None, start=True, environment=None):
+    `close` fails over every event of level error, and over every client_refused of which no RawClient
+    has read the connection.close, unless `provokes` has its name: such events are the proxy's way of
+    saying that it is broken, or that it has closed somebody's connection.
+    """
+
+    def __init__(self, upstream_url, options=None, start=True, environment=None, provokes=()):
         self.environment = environment or {}
+        self.provokes = set(provokes)
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="amqpbuf-proxy-"))
         self.spool = self.folder / "spool"
         self.port = free_port()
@@ -92,7 +104,7 @@ class Proxy:
         with open(self.log_path, "ab") as log:
             self._process = spawn([str(BINARY), "-c", str(self.folder / "proxy.ini")],
                                   cwd=self.folder, stdout=log, stderr=log,
-                                  env=dict(os.environ, **{**_SANITIZERS, **self.environment}))
+                                  env=dict(os.environ, **{**_SANITIZERS, **_SWITCHES, **self.environment}))
         self.wait_event("listening")
         return self
 
@@ -157,12 +169,34 @@ class Proxy:
             assert not reports, self.failure("\n".join(reports[:5]))
             broken = [line for line in self.log_text().splitlines() if parse_line(line) is None]
             assert not broken, f"log lines that are not logfmt: {broken[:5]}"
+            assert not amqp.wrong_confirms, self.failure("\n".join(amqp.wrong_confirms[:5]))
+            unprovoked = self._unprovoked()
+            assert not unprovoked, self.failure(
+                "\n".join(str(fields) for fields in unprovoked[:5]) +
+                "\nA test that provokes such an event says so: @pytest.mark.provokes(EVENT), "
+                "Proxy(provokes=...)")
         finally:
             if self.is_running():
                 self._process.kill()
                 self._process.wait()
-            shutil.rmtree(self.folder, ignore_errors=True)
-            release_port(self.port)
+            self._clear()
+
+    def _clear(self):
+        shutil.rmtree(self.folder, ignore_errors=True)
+        release_port(self.port)
+        amqp.wrong_confirms.clear()
+
+    def _unprovoked(self):
+        """Events that nobody has announced: see the class."""
+        found, stopping = [], False
+        for fields in self.events(whole=True):
+            stopping = (stopping or fields["event"] == "stopping") and fields["event"] != "listening"
+            heard = stopping or fields.get("peer") in raw.told_to_leave
+            if fields["event"] in self.provokes:
+                continue
+            if fields.get("level") == "error" or (fields["event"] == "client_refused" and not heard):
+                found.append(fields)
+        return found
 
     def discard(self):
         """Ends it after a test that has failed already: no second complaint."""
@@ -170,8 +204,7 @@ class Proxy:
             self._process.kill()
             self._process.wait()
         self._process = None
-        shutil.rmtree(self.folder, ignore_errors=True)
-        release_port(self.port)
+        self._clear()
 
     def __enter__(self):
         return self
@@ -198,8 +231,12 @@ class Proxy:
         parsed = [fields for fields in map(parse_line, lines) if fields]
         return [fields for fields in parsed if name in (None, fields["event"])]
 
-    def wait_event(self, name, count=1, timeout=60):
-        """Until `event=name` was logged `count` times since the start; the last of them."""
+    def wait_event(self, name, count=1, timeout=60, progress=None):
+        """Until `event=name` was logged `count` times since the start; the last of them. `progress`
+        as wait_until has it; the name of another event stands for how often that was logged."""
+        if isinstance(progress, str):
+            other = progress
+            progress = lambda: len(self.events(other))  # noqa: E731
 
         def seen():
             found = self.events(name)
@@ -207,7 +244,8 @@ class Proxy:
                 raise AssertionError(self.failure(f"amqpbuf ended before event={name}"))
             return len(found) >= count and found[count - 1]
 
-        return wait_until(seen, lambda: self.failure(f"event={name} {count} times"), timeout)
+        return wait_until(seen, lambda: self.failure(f"event={name} {count} times"), timeout,
+                          progress)
 
     # ---- looking at it ----
 
@@ -248,7 +286,8 @@ class Proxy:
 
     def wait_empty(self):
         wait_until(lambda: self.waiting() == 0,
-                   lambda: self.failure(f"spool empty, {self.waiting()} messages wait"))
+                   lambda: self.failure(f"spool empty, {self.waiting()} messages wait"),
+                   progress=self.waiting)
 
     # ---- clients ----
 

@@ -226,7 +226,8 @@ class Rabbit:
             return len(bodies) >= expected
 
         wait_until(enough, lambda: f"{expected} messages in {queue}, got {len(bodies)}: "
-                                   f"{bodies[:3]}...{bodies[-3:]}")
+                                   f"{bodies[:3]}...{bodies[-3:]}",
+                   progress=lambda: len(bodies))
         return bodies
 
 

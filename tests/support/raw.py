@@ -7,6 +7,8 @@ from . import amqp
 
 TIMEOUT_S = 60
 
+told_to_leave = set()  # addresses of clients that have read a connection.close
+
 
 class RawClient:
     """Does the handshake like a library would; after that the test decides on every byte."""
@@ -20,6 +22,9 @@ class RawClient:
         self.socket.settimeout(TIMEOUT_S)
         self.socket.connect(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.address = "%s:%d" % self.socket.getsockname()
+        told_to_leave.discard(self.address)  # another one had it
+        self.confirms = amqp.Confirms()
         if tls:
             self.socket = tls.wrap_socket(self.socket, server_hostname="127.0.0.1")
         self.stream = amqp.FrameStream(self.socket)
@@ -74,6 +79,7 @@ class RawClient:
     # ---- sending ----
 
     def send(self, data):
+        self.confirms.sent(data)
         self.socket.sendall(data)
 
     def send_method(self, channel, name, **args):
@@ -99,7 +105,12 @@ class RawClient:
         """The next frame that is no heartbeat; None at the end of the connection."""
         while True:
             frame = self.stream.read()
-            if frame is None or frame.type != amqp.HEARTBEAT:
+            if frame is None:
+                return None
+            self.confirms.received(frame)
+            if frame.name == "connection.close":
+                told_to_leave.add(self.address)
+            if frame.type != amqp.HEARTBEAT:
                 return frame
 
     def expect(self, name, channel=None):

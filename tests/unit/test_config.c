@@ -365,6 +365,13 @@ static void test_values_refused(void **state)
     REFUSED_SET("pool.idle_timeout=99999999999999999h",
                 "expected a duration in ms, s, m or h from 0s to 744h, found "
                 "\"99999999999999999h\"");
+    /* 2^57 hours are 0 ms, 2^54 + 2 KiB are 2 KiB, modulo 2^64 */
+    REFUSED_SET("pool.idle_timeout=144115188075855872h",
+                "expected a duration in ms, s, m or h from 0s to 744h, found "
+                "\"144115188075855872h\"");
+    REFUSED_SET("spool.max_message_size=18014398509481986KiB",
+                "expected a size in KiB, MiB or GiB from 1KiB to 2GiB, found "
+                "\"18014398509481986KiB\"");
     REFUSED_SET("spool.max_size=10GB",
                 "expected a size in KiB, MiB or GiB from 1MiB to 65536GiB, found \"10GB\"");
     REFUSED_SET("spool.max_message_size=0",

@@ -227,6 +227,23 @@ static void test_longest_inline_body(void **state)
     free(value);
 }
 
+/* More parts than a part's number can count. */
+static void test_impossible_size(void **state)
+{
+    (void)state;
+    uint64_t most = (uint64_t)UINT32_MAX * RECORD_PART_BYTES;
+    uint64_t sizes[] = {most, most + 1, UINT64_MAX};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        struct record in = publish_of(sizes[i]), out;
+        const char *what = NULL;
+        size_t len;
+        uint8_t *value = written(&in, 1, 1, "", &len);
+        enum status status = record_read(value, len, 1, 1, &out, &what);
+        assert_int_equal(status, sizes[i] > most ? STATUS_DAMAGED : STATUS_OK);
+        free(value);
+    }
+}
+
 static void test_part_sizes(void **state)
 {
     (void)state;
@@ -347,13 +364,14 @@ static void test_newer_version(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden_record),   cmocka_unit_test(test_golden_rejected),
-        cmocka_unit_test(test_golden_declare),  cmocka_unit_test(test_golden_parts),
-        cmocka_unit_test(test_golden_keys),     cmocka_unit_test(test_read_back),
-        cmocka_unit_test(test_body_in_pieces),  cmocka_unit_test(test_longest_inline_body),
-        cmocka_unit_test(test_part_sizes),      cmocka_unit_test(test_flips_in_records),
-        cmocka_unit_test(test_flips_in_a_part), cmocka_unit_test(test_other_lengths),
-        cmocka_unit_test(test_wrong_place),     cmocka_unit_test(test_newer_version),
+        cmocka_unit_test(test_golden_record),    cmocka_unit_test(test_golden_rejected),
+        cmocka_unit_test(test_golden_declare),   cmocka_unit_test(test_golden_parts),
+        cmocka_unit_test(test_golden_keys),      cmocka_unit_test(test_read_back),
+        cmocka_unit_test(test_body_in_pieces),   cmocka_unit_test(test_longest_inline_body),
+        cmocka_unit_test(test_impossible_size),  cmocka_unit_test(test_part_sizes),
+        cmocka_unit_test(test_flips_in_records), cmocka_unit_test(test_flips_in_a_part),
+        cmocka_unit_test(test_other_lengths),    cmocka_unit_test(test_wrong_place),
+        cmocka_unit_test(test_newer_version),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

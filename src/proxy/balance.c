@@ -1,0 +1,160 @@
+#include "proxy/balance.h"
+
+#ifdef AMQPBUF_CRASH_POINTS
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "proxy/channel.h"
+#include "proxy/client.h"
+#include "proxy/pool.h"
+#include "proxy/proxy.h"
+#include "proxy/queue.h"
+#include "proxy/relay.h"
+#include "proxy/spooler.h"
+#include "proxy/upstream.h"
+
+/* What the counters say, beside what a walk finds. */
+struct found {
+    uint64_t clients, in_pools, reserved, spooling;
+    uint64_t upstreams, relays, retained;
+};
+
+static void compare(const char *what, uint64_t said, uint64_t found)
+{
+    if (said != found)
+        LOG_OFTEN(LOG_ERROR, "unbalanced", LOG_T("what", what), LOG_N("said", said),
+                  LOG_N("found", found));
+}
+
+static void walk_clients(const struct proxy *proxy, struct found *f)
+{
+    for (struct list *n = proxy->clients.next; n != &proxy->clients; n = n->next) {
+        const struct client *c = LIST_ENTRY(n, struct client, node);
+        uint64_t channels = 0;
+        f->clients++;
+        f->in_pools += c->pool != NULL;
+        for (uint32_t i = 0; i < c->channels_capacity; i++) {
+            const struct channel *ch = c->channels[i];
+            if (!ch)
+                continue;
+            channels++;
+            f->reserved += ch->tx_reserved;
+            f->spooling += ch->spooling;
+        }
+        compare("channels of a client", c->channel_count, channels);
+    }
+}
+
+static uint64_t count_open(struct relay *r)
+{
+    uint64_t count = 0;
+    for (uint32_t i = 0; i < r->ring_count; i++)
+        count += relay_retained(r, i)->state == RETAINED_OPEN;
+    compare("open publishes of a relay", r->open, count);
+    return count;
+}
+
+static void walk_upstreams(const struct proxy *proxy, struct found *f)
+{
+    for (struct list *n = proxy->upstreams.next; n != &proxy->upstreams; n = n->next) {
+        const struct upstream *u = LIST_ENTRY(n, struct upstream, node);
+        uint64_t retained = 0, links = 0;
+        f->upstreams += u->state == UPSTREAM_OPEN;
+        for (uint32_t i = 0; i < u->links_capacity; i++) {
+            struct relay *r = u->links[i] ? relay_of(u->links[i]) : NULL;
+            links += u->links[i] != NULL;
+            f->relays += r != NULL;
+            retained += r ? count_open(r) : 0;
+        }
+        compare("channels of an upstream", u->link_count, links);
+        compare("publishes unconfirmed on an upstream", u->window.under_way, retained);
+        f->retained += retained;
+    }
+}
+
+static void look_at_dials(const struct pool *pool)
+{
+    uint64_t dialing = 0;
+    for (struct list *n = pool->upstreams.next; n != &pool->upstreams; n = n->next)
+        dialing += LIST_ENTRY(n, struct upstream, owner_node)->state != UPSTREAM_OPEN;
+    compare("upstreams being dialled", pool->dialing, dialing);
+}
+
+static void look_at_pools(const struct proxy *proxy, const struct found *f)
+{
+    uint64_t clients = 0, relays = 0;
+    for (struct list *n = proxy->pools.next; n != &proxy->pools; n = n->next) {
+        const struct pool *pool = LIST_ENTRY(n, struct pool, node);
+        if (proxy->stage != PROXY_CLOSING) /* then they are all being closed */
+            look_at_dials(pool);
+        clients += pool->client_count;
+        relays += pool->relay_count;
+    }
+    compare("clients of pools", clients, f->in_pools);
+    compare("relays of pools", relays, f->relays);
+}
+
+static void look_at_queues(const struct proxy *proxy, const struct found *f)
+{
+    uint64_t reserved = 0, retained = 0, appending = 0;
+    for (struct list *n = proxy->queues.next; n != &proxy->queues; n = n->next) {
+        const struct queue *queue = LIST_ENTRY(n, struct queue, node);
+        reserved += queue->reserved;
+        retained += queue->retained;
+        appending += queue->appending;
+    }
+    compare("places reserved", reserved, f->reserved);
+    compare("publishes retained", retained, f->retained);
+    if (proxy->spooler && spooler_pending(proxy->spooler) > 0)
+        return;
+    compare("messages being appended", appending, 0);
+    compare("appends of channels under way", f->spooling, 0);
+    if (proxy->spooler)
+        compare("bytes on their way to the spool", spooler_pending_bytes(proxy->spooler), 0);
+}
+
+void balance_look(struct proxy *proxy)
+{
+    struct found found = {0};
+    walk_clients(proxy, &found);
+    walk_upstreams(proxy, &found);
+    compare("clients", proxy->counters.clients, found.clients);
+    compare("upstreams", proxy->counters.upstreams, found.upstreams);
+    look_at_pools(proxy, &found);
+    look_at_queues(proxy, &found);
+}
+
+static const struct queue_gauges *gauges_of(const struct spool_view *view, uint32_t id)
+{
+    for (uint32_t i = 0; i < view->queue_count; i++)
+        if (view->queues[i].id == id)
+            return &view->queues[i];
+    return NULL;
+}
+
+static void look_at_store(struct proxy *proxy)
+{
+    struct spool_view view = {0};
+    spooler_view(proxy->spooler, &view);
+    for (struct list *n = proxy->queues.next; n != &proxy->queues; n = n->next) {
+        const struct queue *queue = LIST_ENTRY(n, struct queue, node);
+        const struct queue_gauges *gauges = queue->id ? gauges_of(&view, queue->id) : NULL;
+        if (!gauges)
+            continue;
+        compare("messages of a queue", queue->waiting, gauges->messages);
+        compare("rejected messages of a queue", queue->rejected, gauges->rejected);
+    }
+    free(view.queues);
+}
+
+void balance_look_at_end(struct proxy *proxy)
+{
+    balance_look(proxy);
+    if (proxy->spooler && spooler_pending(proxy->spooler) == 0)
+        look_at_store(proxy);
+}
+
+#endif
