@@ -187,9 +187,8 @@ void channel_closed_upstream(struct channel *ch)
 static void settle(struct channel *ch)
 {
     struct client *client = ch->client;
-    struct pool *pool = client->pool;
     struct relay *r = ch->relay;
-    bool wait = pool->proxy->config->pool.close_waits || pool->state != POOL_LIVE;
+    bool wait = pool_close_waits(client->pool);
     if ((r && r->call_count > 0) || (wait && channel_unsafe(ch) > 0))
         return;
     if (r && !(r->shared && r->confirming)) {
@@ -234,6 +233,10 @@ void channel_refuse_bytes(struct channel *ch, uint16_t code, amqp_bytes_t text,
 {
     if (ch->state >= CHANNEL_REFUSING)
         return;
+    if (ch->client->state == CLIENT_LEAVING) { /* it hears no more of single channels */
+        cancel_content(ch);
+        return;
+    }
     struct refusal refusal = {.code = code, .cause = cause};
     refusal.text_len = (uint8_t)(text.len < UINT8_MAX ? text.len : UINT8_MAX);
     memcpy(refusal.text, text.bytes, refusal.text_len);
@@ -491,4 +494,33 @@ bool channel_frame(struct channel *ch, struct slab *slab, const struct frame *fr
     }
     return frame->type == FRAME_METHOD ? take_method(ch, slab, frame)
                                        : take_content(ch, slab, frame);
+}
+
+void channel_leave(struct channel *ch)
+{
+    if (ch->state != CHANNEL_OPEN || ch->confirming || ch->transactional) {
+        channel_free(ch);
+        return;
+    }
+    if (ch->relay)
+        relay_release(ch->relay);
+}
+
+bool channel_leaving_frame(struct channel *ch, struct slab *slab, const struct frame *frame)
+{
+    bool idle = ch->content.state == CONTENT_IDLE;
+    if (!idle)
+        return frame->type == FRAME_METHOD ? take_method(ch, slab, frame)
+                                           : take_content(ch, slab, frame);
+    if (frame->type != FRAME_METHOD)
+        return true;
+    switch (method_number(frame->payload, frame->payload_len)) {
+    case AMQP_BASIC_PUBLISH_METHOD:
+        return begin_publish(ch, slab, frame);
+    case AMQP_CHANNEL_CLOSE_METHOD:
+        channel_free(ch); /* not answered: it awaits the end of its connection */
+        return true;
+    default:
+        return true;
+    }
 }

@@ -56,6 +56,10 @@ struct channel {
 void channel_open(struct client *, uint16_t number);
 /* Takes one frame of the client; false: the frame has to wait, the client is held. */
 bool channel_frame(struct channel *, struct slab *, const struct frame *);
+/* The same for a client that was told to leave: only its publishes matter. */
+bool channel_leaving_frame(struct channel *, struct slab *, const struct frame *);
+/* Its client is told to leave: publishes that go on arriving are stored, or the channel goes. */
+void channel_leave(struct channel *);
 /* Routes the complete publish in `content`; false: it has to wait, the client is held. */
 bool channel_retry(struct channel *);
 /* Publishes of it that neither RabbitMQ nor the disk has confirmed. */

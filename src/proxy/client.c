@@ -24,7 +24,8 @@
  * a complete publish in its channel, until pool_wake lets it try again.
  *
  * What can fail: the peer breaks the protocol (client_refuse: connection.close, then until
- * close-ok, end of file or a deadline everything it sends is discarded), it goes away
+ * close-ok, end of file or a deadline everything it sends is discarded), it has to go although it
+ * did nothing wrong (client_leave: the same, but what it still publishes is stored), it goes away
  * (client_close), it is silent for two heartbeats, or the handshake takes too long. Memory goes in
  * on_closed. */
 
@@ -32,21 +33,27 @@ enum { CLOSE_TIMEOUT_MS = 5000 };
 
 /* ---- life ---- */
 
-static void release_upstreams(struct client *c)
+static void release_own(struct client *c)
 {
-    for (uint32_t i = 0; i < c->channels_capacity; i++)
-        if (c->channels[i])
-            channel_free(c->channels[i]);
     if (!c->own)
         return;
     struct upstream *own = c->own;
     c->own = NULL;
+    c->own_is_open = false;
     own->owner = NULL;
     if (own->state == UPSTREAM_OPEN)
         stream_resume(&own->stream); /* it may have waited for a client that did not read */
     /* What it has published is confirmed first; then the last relay closes the upstream. */
     if (own->state != UPSTREAM_OPEN || own->link_count == 0)
         upstream_close(own);
+}
+
+static void release_upstreams(struct client *c)
+{
+    for (uint32_t i = 0; i < c->channels_capacity; i++)
+        if (c->channels[i])
+            channel_free(c->channels[i]);
+    release_own(c);
 }
 
 static void leave_pool(struct client *c)
@@ -113,22 +120,57 @@ static void answer_close(struct client *c)
         wire_send_plain(&c->stream, 0, AMQP_CONNECTION_CLOSE_OK_METHOD);
 }
 
-void client_refuse(struct client *c, uint16_t code, const char *text, amqp_method_number_t cause)
+/* Once: who was told to leave is told nothing more. */
+static void say_close(struct client *c, uint16_t code, const char *text, amqp_method_number_t cause)
 {
-    if (c->state >= CLIENT_REFUSED)
+    if (!close_move(&c->close, CLOSE_WE_ASK))
         return;
     LOG_OFTEN(LOG_INFO, "client_refused", LOG_N("client", c->id), LOG_T("peer", c->peer),
               LOG_T("user", c->user), LOG_N("code", code), LOG_T("reason", text));
     for (uint32_t i = 0; i < c->channels_capacity; i++)
         if (c->channels[i])
             channel_flush_acks(c->channels[i]);
-    leave_pool(c);
     wire_send_close(&c->stream, 0, code, text, cause);
-    close_move(&c->close, CLOSE_WE_ASK);
+    c->deadline_ms = proxy_now(c->proxy) + CLOSE_TIMEOUT_MS;
+}
+
+void client_refuse(struct client *c, uint16_t code, const char *text, amqp_method_number_t cause)
+{
+    if (c->state >= CLIENT_REFUSED)
+        return;
+    say_close(c, code, text, cause);
+    leave_pool(c);
     answer_close(c); /* if it crosses */
     c->state = CLIENT_REFUSED;
-    c->deadline_ms = proxy_now(c->proxy) + CLOSE_TIMEOUT_MS;
     stream_resume(&c->stream);
+}
+
+/* Its input is looked at before the loop polls, whatever it was held or paused for. */
+static void look_again(struct client *c)
+{
+    if (c->processing)
+        return;
+    client_hold(c);
+    pool_wake(c->pool);
+}
+
+void client_leave(struct client *c, uint16_t code, const char *text, amqp_method_number_t cause)
+{
+    if (c->state == CLIENT_LEAVING) {
+        look_again(c);
+        return;
+    }
+    if (c->state != CLIENT_OPEN || !proxy_buffers(c->proxy) || !c->pool->queue->id) {
+        client_refuse(c, code, text, cause);
+        return;
+    }
+    say_close(c, code, text, cause);
+    c->state = CLIENT_LEAVING;
+    for (uint32_t i = 0; i < c->channels_capacity; i++)
+        if (c->channels[i])
+            channel_leave(c->channels[i]);
+    release_own(c);
+    look_again(c);
 }
 
 /* ---- channels ---- */
@@ -176,13 +218,21 @@ static void finish_close(struct client *c)
  * gone once close-ok is there. Orphaned channels of it are left to their confirms. */
 void client_settled(struct client *c)
 {
-    if (c->state != CLIENT_SETTLING || c->channel_count > 0)
+    if (c->state != CLIENT_SETTLING || c->channel_count > 0 ||
+        (c->retained + c->appending > 0 && pool_close_waits(c->pool)))
         return;
     if (!c->own || !c->own_is_open || c->own->link_count > 0) {
         finish_close(c);
     } else if (c->own->state == UPSTREAM_OPEN) {
         upstream_leave(c->own);
     }
+}
+
+void client_settled_by(uint64_t handle)
+{
+    struct client *c = handles_get(handle);
+    if (c)
+        client_settled(c);
 }
 
 static void begin_close(struct client *c)
@@ -297,6 +347,23 @@ static bool is_being_decided(const struct client *c)
     return c->state == CLIENT_PROVING || c->state == CLIENT_LOGIN;
 }
 
+/* Told to leave: publishes are taken, and the end of the conversation. Its own close is answered as
+ * ever, once all that it covers is safe. */
+static bool leaving_frame(struct client *c, const struct frame *frame)
+{
+    amqp_method_number_t method =
+        frame->type == FRAME_METHOD ? method_number(frame->payload, frame->payload_len) : 0;
+    if (frame->channel == 0) {
+        if (method == AMQP_CONNECTION_CLOSE_OK_METHOD && close_move(&c->close, CLOSE_THEY_ANSWER))
+            client_close(c, "told to leave, and it has answered");
+        else if (method == AMQP_CONNECTION_CLOSE_METHOD)
+            begin_close(c);
+        return true;
+    }
+    struct channel *ch = client_channel(c, frame->channel);
+    return ch ? channel_leaving_frame(ch, c->stream.in, frame) : true;
+}
+
 /* False: the frame has to wait. */
 static bool take_frame(struct client *c, const struct frame *frame)
 {
@@ -305,6 +372,8 @@ static bool take_frame(struct client *c, const struct frame *frame)
             client_refuse(c, 501, "FRAME_ERROR - heartbeat on a channel", 0);
         return true;
     }
+    if (c->state == CLIENT_LEAVING)
+        return leaving_frame(c, frame);
     if (c->state >= CLIENT_SETTLING) {
         closing_frame(c, frame);
         return true;
@@ -401,7 +470,7 @@ static bool step(struct client *c)
 /* A proxy that is stopping accepts nothing more from clients that are open. */
 static bool accepts_input(const struct client *c)
 {
-    return c->proxy->stage == PROXY_RUNNING || c->state >= CLIENT_REFUSED;
+    return c->proxy->stage == PROXY_RUNNING || c->state >= CLIENT_LEAVING;
 }
 
 static void process(struct client *c)

@@ -27,7 +27,9 @@ enum client_state {
     CLIENT_LOGIN,   /* connection.open came; RabbitMQ is being asked about the vhost */
     CLIENT_OPEN,
     CLIENT_SETTLING, /* it sent connection.close; the answer waits for its publishes to be safe */
-    CLIENT_REFUSED,  /* connection.close sent to it; waits for close-ok */
+    CLIENT_LEAVING,  /* connection.close sent to it, and what it still publishes is stored until its
+                      * close-ok, its end or the deadline: many never read while they publish */
+    CLIENT_REFUSED,  /* connection.close sent to it; waits for close-ok, discards all else */
     CLIENT_GARBLED,  /* the same, but where its frames begin is not known any more */
     CLIENT_FINISHED, /* close-ok sent or received; reads until it closes the socket */
     CLIENT_CLOSED,
@@ -77,6 +79,9 @@ struct client {
 
     struct upstream *own; /* upstream of its own, NULL if it needs none */
     bool own_is_open;
+    /* Publishes of it that neither RabbitMQ nor the disk has confirmed, also of channels that are
+     * gone: sent upstream, and on their way to the spool. */
+    uint64_t retained, appending;
     bool consumes; /* has what would be lost with its upstream */
 };
 
@@ -92,6 +97,10 @@ void client_accept(struct proxy *, uv_stream_t *listener, struct tls_context *tl
 void client_close(struct client *, const char *reason);
 /* Sends connection.close and lets the client answer. */
 void client_refuse(struct client *, uint16_t code, const char *text, amqp_method_number_t cause);
+/* The same for a reason that is not its own: complete publishes that are on their way are stored
+ * as long as there is room. Not those of channels with confirms or transactions: their publisher
+ * knows what was not answered, and sends it again itself. */
+void client_leave(struct client *, uint16_t code, const char *text, amqp_method_number_t cause);
 /* Answers connection.open. */
 void client_admit(struct client *);
 /* Takes the frames that have waited. */
@@ -105,6 +114,8 @@ void client_retry(struct client *);
 bool client_waits(struct client *, uint64_t wait_ms);
 /* A channel is gone, or its publishes are safe: a close that waits may be answered. */
 void client_settled(struct client *);
+/* The same for a client by its handle, if it is still there. */
+void client_settled_by(uint64_t handle);
 /* Sends connection.blocked or unblocked to a client that has the capability, once for each turn. */
 void client_tell_blocked(struct client *, bool blocked, const char *reason);
 /* Answers connection.update-secret, which the client waits for. */

@@ -53,7 +53,7 @@ void doubts_remove(struct queue *queue, uint64_t destination)
 
 /* ---- publishes in doubt ---- */
 
-struct doubt *doubt_new(struct pool *pool, struct channel *channel, struct message *message,
+struct doubt *doubt_new(struct pool *pool, struct spool_owner owner, struct message *message,
                         uint64_t client_tag)
 {
     struct doubt *d = calloc(1, sizeof *d);
@@ -62,7 +62,7 @@ struct doubt *doubt_new(struct pool *pool, struct channel *channel, struct messa
     d->queue = pool->queue->handle;
     d->destination = destination_of(message->method.at, message->method.len);
     doubts_add(pool->queue, d->destination);
-    spool_copy(pool, channel, message, client_tag, d->handle);
+    spool_copy(pool, owner, message, client_tag, d->handle);
     return d;
 }
 

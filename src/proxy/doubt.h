@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "proxy/spool_out.h"
 #include "proxy/window.h"
 
 struct channel;
@@ -33,7 +34,7 @@ void doubts_add(struct queue *, uint64_t destination);
 void doubts_remove(struct queue *, uint64_t destination);
 
 /* Puts a publish that RabbitMQ has not confirmed in time into the spool; takes the message. */
-struct doubt *doubt_new(struct pool *, struct channel *, struct message *, uint64_t client_tag);
+struct doubt *doubt_new(struct pool *, struct spool_owner, struct message *, uint64_t client_tag);
 /* RabbitMQ has it after all. Frees the doubt, now or when the copy is deleted. */
 void doubt_confirmed(struct doubt *);
 /* RabbitMQ has lost or refused it. Frees the doubt. */

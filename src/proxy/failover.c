@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "base/assert.h"
+#include "base/handles.h"
 #include "proxy/channel.h"
 #include "proxy/client.h"
 #include "proxy/offline.h"
@@ -69,26 +70,29 @@ static void answer_call(struct relay *r, struct awaited *call)
         offline_method(channel, payload->at, payload->len, call->method);
 }
 
-static void close_bound_clients(struct upstream *u)
+/* Also that of a channel which was closed before, if it has published what is lost now. */
+static void close_client(struct relay *r)
+{
+    struct client *client = r->channel    ? r->channel->client
+                            : r->open > 0 ? handles_get(r->client)
+                                          : NULL;
+    if (client)
+        client_refuse(client, 320, LOST_RABBITMQ, 0);
+}
+
+static void close_clients(struct upstream *u)
 {
     for (uint32_t i = 0; i < u->links_capacity; i++) {
         struct relay *r = u->links[i] ? relay_of(u->links[i]) : NULL;
-        if (r && r->channel)
-            client_refuse(r->channel->client, 320, LOST_RABBITMQ, 0);
+        if (r)
+            close_client(r);
     }
-}
-
-/* Sent while buffering was off, which a reload has turned on since: nothing was kept of it. */
-static void refuse_unkept(struct channel *channel)
-{
-    if (channel)
-        client_refuse(channel->client, 320, LOST_RABBITMQ, 0);
 }
 
 void failover_upstream(struct pool *pool, struct upstream *u)
 {
     if (!proxy_buffers(pool->proxy) || !pool->queue->id) {
-        close_bound_clients(u);
+        close_clients(u);
         return;
     }
     size_t count = count_unanswered(u);
@@ -100,9 +104,9 @@ void failover_upstream(struct pool *pool, struct upstream *u)
     qsort(all, count, sizeof *all, by_stamp);
     for (size_t i = 0; i < count; i++) {
         if (all[i].publish && !all[i].publish->message.method.slab)
-            refuse_unkept(all[i].relay->channel);
+            close_client(all[i].relay); /* sent while buffering was off: nothing was kept of it */
         else if (all[i].publish)
-            spool_publish(pool, all[i].relay->channel, &all[i].publish->message,
+            spool_publish(pool, relay_owner(all[i].relay), &all[i].publish->message,
                           all[i].publish->client_tag);
         else
             answer_call(all[i].relay, all[i].call);

@@ -65,7 +65,7 @@ static int most_first(const void *a, const void *b)
 
 static void refuse(struct client *client)
 {
-    if (client->state < CLIENT_OPEN || client->state >= CLIENT_REFUSED)
+    if (client->state < CLIENT_OPEN || client->state >= CLIENT_LEAVING)
         client_close(client, "listen.max_memory reached");
     else
         client_refuse(client, 506,

@@ -86,7 +86,7 @@ static void end_transaction(struct channel *ch, bool commit)
     struct job *tx = commit ? ch->tx : NULL;
     if (tx) {
         ch->tx = NULL;
-        spool_transaction(ch->client->pool, ch, tx);
+        spool_transaction(ch->client->pool, tx);
     }
     channel_drop_transaction(ch);
     if (commit && !tx)

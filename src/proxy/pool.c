@@ -66,6 +66,11 @@ bool pool_may_return(struct pool *pool)
     return pool->login == LOGIN_PROVEN && pool->failures == 0 && !pool_is_connected(pool);
 }
 
+bool pool_close_waits(const struct pool *pool)
+{
+    return pool->proxy->config->pool.close_waits || pool->state != POOL_LIVE;
+}
+
 static enum pool_state state_now(struct pool *pool)
 {
     if (!first_usable(pool))

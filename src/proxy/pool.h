@@ -100,6 +100,8 @@ void pool_connect(struct pool *);
  * later. A secret that RabbitMQ accepts becomes the pool's password; if it does not, the old one
  * stays. */
 void pool_ask_secrets(struct pool *);
+/* True if a close is answered only when all that it covers is safe (pool.close_waits). */
+bool pool_close_waits(const struct pool *);
 /* An open shared upstream for a new relay, or NULL; asks for another one when all are busy. */
 struct upstream *pool_pick_upstream(struct pool *);
 /* One with a free channel number for a drain, or NULL; then another one is asked for. */

@@ -209,7 +209,7 @@ static void tell_clients(struct proxy *proxy)
         struct client *client = LIST_ENTRY(n, struct client, node);
         next = n->next;
         if (client->state >= CLIENT_OPEN)
-            client_refuse(client, 320, LOST_PROXY, 0);
+            client_leave(client, 320, LOST_PROXY, 0);
         else
             client_close(client, "the proxy is stopping");
     }

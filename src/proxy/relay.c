@@ -7,6 +7,7 @@
 #include "amqp/wire.h"
 #include "base/assert.h"
 #include "base/crash_point.h"
+#include "base/handles.h"
 #include "base/log.h"
 #include "proxy/channel.h"
 #include "proxy/client.h"
@@ -14,6 +15,7 @@
 #include "proxy/pool.h"
 #include "proxy/proxy.h"
 #include "proxy/queue.h"
+#include "proxy/returned.h"
 #include "proxy/spool_out.h"
 #include "proxy/spooler.h"
 #include "proxy/wire_out.h"
@@ -86,6 +88,7 @@ static void retain(struct relay *r, struct message *message, uint64_t client_tag
         message_clear(message);
     message_move(&entry->message, message);
     window_take(&r->link.upstream->window, entry->destination);
+    r->channel->client->retained++;
     r->pool->queue->retained++;
     r->open++;
 }
@@ -94,6 +97,9 @@ static void retain(struct relay *r, struct message *message, uint64_t client_tag
 static void forget(struct relay *r, struct retained *entry)
 {
     message_clear(&entry->message);
+    struct client *client = handles_get(r->client);
+    if (client)
+        client->retained--;
     if (r->link.upstream)
         window_give_back(&r->link.upstream->window, entry->destination);
     r->pool->queue->retained--;
@@ -108,7 +114,7 @@ void relay_doubt(struct relay *r, struct retained *entry)
     message_move(&message, &entry->message);
     forget(r, entry);
     entry->state = RETAINED_DOUBTED;
-    entry->doubt = doubt_new(r->pool, r->channel, &message, entry->client_tag);
+    entry->doubt = doubt_new(r->pool, relay_owner(r), &message, entry->client_tag);
 }
 
 /* The upstream channel is gone. */
@@ -237,6 +243,7 @@ struct relay *relay_bind(struct channel *channel, struct upstream *u, bool share
         restore(r, channel);
     }
     r->channel = channel;
+    r->client = channel->client->handle;
     channel->relay = r;
     return r;
 }
@@ -247,6 +254,7 @@ void relay_free(struct relay *r)
     r->pool->relay_count--;
     drop_retained(r);
     list_remove(&r->idle_node);
+    free(r->returned);
     free(r->ring);
     free(r->calls);
     free(r);
@@ -296,6 +304,7 @@ static void on_lost(struct link *link)
     struct relay *r = relay_of(link);
     struct channel *channel = r->channel;
     struct queue *queue = r->pool->queue;
+    uint64_t owner = r->client;
     drop_retained(r);
     upstream_detach(link);
     unbind(r);
@@ -308,6 +317,7 @@ static void on_lost(struct link *link)
         channel_closed_upstream(channel);
     else if (channel)
         channel_settled(channel);
+    client_settled_by(owner);
     queue_changed(queue);
 }
 
@@ -356,13 +366,24 @@ void relay_method(struct relay *r, struct slab *slab, const struct frame *frame,
 
 /* ---- from RabbitMQ ---- */
 
+static bool can_keep(const struct relay *r, const struct retained *entry)
+{
+    return entry->message.method.slab && r->pool->queue->id;
+}
+
+struct spool_owner relay_owner(const struct relay *r)
+{
+    return (struct spool_owner){.channel = r->channel ? r->channel->handle : 0,
+                                .client = r->client};
+}
+
 /* A nack that no client hears of (it did not ask for confirms, or is gone) must not make the
  * message vanish. */
 static void keep_refused(struct relay *r, struct retained *entry)
 {
     bool heard = r->channel && entry->client_tag;
-    if (!heard && entry->message.method.slab && r->pool->queue->id)
-        spool_reject(r->pool, r->channel, &entry->message, 0, "nacked by RabbitMQ");
+    if (!heard && can_keep(r, entry))
+        spool_reject(r->pool, relay_owner(r), &entry->message, 0, "nacked by RabbitMQ");
 }
 
 static void tell_confirmed(struct relay *r, const struct retained *entry, bool nack)
@@ -412,7 +433,7 @@ static void on_confirm(struct relay *r, const struct frame *frame, bool nack)
     if (frame->payload_len < 13)
         return;
     CRASH_POINT("before_confirm");
-    uint64_t tag = wire_get64(frame->payload + 4);
+    uint64_t tag = wire_get64(frame->payload + 4), owner = r->client;
     if (nack)
         LOG_OFTEN(LOG_WARN, "publish_nacked", LOG_T("user", r->pool->user),
                   LOG_T("vhost", r->pool->vhost), LOG_N("tag", tag));
@@ -422,6 +443,7 @@ static void on_confirm(struct relay *r, const struct frame *frame, bool nack)
         channel_settled(r->channel);
     else
         settle_orphan(r);
+    client_settled_by(owner);
 }
 
 /* Nothing is owed any more: the number is free, the relay goes. */
@@ -430,6 +452,7 @@ static void finish(struct relay *r)
     struct pool *pool = r->pool;
     struct upstream *u = r->link.upstream;
     struct channel *channel = r->channel;
+    uint64_t owner = r->client;
     drop_retained(r);
     upstream_detach(&r->link);
     unbind(r);
@@ -438,35 +461,90 @@ static void finish(struct relay *r)
     queue_changed(pool->queue);
     if (channel && channel->state == CHANNEL_CLOSING)
         channel_closed_upstream(channel);
+    else if (channel)
+        channel_settled(channel);
+    client_settled_by(owner);
     if (!u->owner && u->link_count == 0 && u->state == UPSTREAM_OPEN)
         upstream_close(u); /* a client's own, and the client is gone */
 }
 
-/* A client that waits for connection.close-ok hears of no exception, and RabbitMQ has thrown away
- * what followed the bad message. All of it goes to the spool: the drain finds the bad one and
- * rejects it. */
-static bool save_for_closing(struct relay *r, struct channel *channel)
+static bool can_keep_all(struct relay *r)
 {
-    if (channel->client->state != CLIENT_SETTLING || !proxy_buffers(r->pool->proxy) ||
-        !r->pool->queue->id)
-        return false;
     for (uint32_t i = 0; i < r->ring_count; i++) {
         struct retained *entry = relay_retained(r, i);
-        if (entry->state == RETAINED_OPEN && entry->message.method.slab)
-            spool_publish(r->pool, channel, &entry->message, 0);
+        if (entry->state == RETAINED_OPEN && !can_keep(r, entry))
+            return false;
     }
     return true;
+}
+
+/* The only publish that RabbitMQ can mean, or NULL. */
+static struct retained *only_unconfirmed(struct relay *r)
+{
+    struct retained *only = NULL;
+    for (uint32_t i = 0; i < r->ring_count; i++) {
+        struct retained *entry = relay_retained(r, i);
+        if (entry->state != RETAINED_OPEN)
+            continue;
+        if (only)
+            return NULL;
+        only = entry;
+    }
+    return only;
+}
+
+static bool is_about_a_message(const amqp_channel_close_t *m)
+{
+    return m->class_id == 60 && m->method_id == 40 &&
+           (m->reply_code == 403 || m->reply_code == 404 || m->reply_code == 406);
+}
+
+/* Nobody hears of the exception: the client is gone, or waits for connection.close-ok, or its
+ * channel was closed before. RabbitMQ has thrown away what followed the bad message. If it was
+ * alone it is kept as rejected; else all of it goes to the spool: the drain finds the bad one and
+ * rejects it. False if no copies were kept. */
+static bool keep_unconfirmed(struct relay *r, const amqp_channel_close_t *m)
+{
+    struct retained *only = only_unconfirmed(r);
+    if (!proxy_buffers(r->pool->proxy) || !can_keep_all(r))
+        return false;
+    if (only && is_about_a_message(m)) {
+        char text[256];
+        snprintf(text, sizeof text, "%.*s", (int)m->reply_text.len,
+                 (const char *)m->reply_text.bytes);
+        spool_reject(r->pool, relay_owner(r), &only->message, m->reply_code, text);
+        return true;
+    }
+    for (uint32_t i = 0; i < r->ring_count; i++) {
+        struct retained *entry = relay_retained(r, i);
+        if (entry->state == RETAINED_OPEN)
+            spool_publish(r->pool, relay_owner(r), &entry->message, 0);
+    }
+    return true;
+}
+
+/* Publishes of a channel that was closed before are lost, and their client is still there. */
+static void tell_lost(struct relay *r)
+{
+    struct client *client = handles_get(r->client);
+    if (client && r->open > 0)
+        client_refuse(client, 320, "CONNECTION_FORCED - what was published last was not confirmed",
+                      AMQP_BASIC_PUBLISH_METHOD);
 }
 
 static void refuse_channel(struct relay *r, const amqp_channel_close_t *m)
 {
     struct channel *channel = r->channel;
-    if (!channel)
+    bool heard = channel && channel->client->state != CLIENT_SETTLING;
+    bool saved = !heard && r->open > 0 && keep_unconfirmed(r, m);
+    if (!channel) {
+        if (!saved) /* buffering is off */
+            tell_lost(r);
         return;
-    bool saved = save_for_closing(r, channel);
+    }
     unbind(r);
     if (saved)
-        channel_settled(channel); /* there may have been nothing to save */
+        channel_settled(channel);
     else if (channel->inside_content)
         client_refuse(channel->client, 501, "FRAME_ERROR - RabbitMQ has ended a message too early",
                       0);
@@ -617,6 +695,32 @@ static void pass_reply(struct relay *r, struct slab *slab, const struct frame *f
         channel_settled(r->channel);
 }
 
+/* RabbitMQ gives a message back, and its publisher is gone: it is kept as rejected (P4). */
+static void begin_unheard_return(struct relay *r, const struct frame *frame)
+{
+    if (!r->returned)
+        r->returned = calloc(1, sizeof *r->returned);
+    ENSURE(r->returned);
+    returned_begin(r->returned, frame);
+}
+
+static void end_unheard_return(struct relay *r, const struct frame *header)
+{
+    if (header->type != FRAME_HEADER || !r->returned || !r->returned->active)
+        return;
+    r->returned->active = false;
+    for (uint32_t i = 0; i < r->ring_count; i++) {
+        struct retained *entry = relay_retained(r, i);
+        if (entry->state != RETAINED_OPEN || !can_keep(r, entry) ||
+            !returned_is_message(r->returned, &entry->message, header))
+            continue;
+        spool_reject(r->pool, relay_owner(r), &entry->message, r->returned->code,
+                     r->returned->text);
+        forget(r, entry);
+        return;
+    }
+}
+
 static void on_method(struct relay *r, struct slab *slab, const struct frame *frame)
 {
     amqp_method_number_t method = method_number(frame->payload, frame->payload_len);
@@ -635,7 +739,9 @@ static void on_method(struct relay *r, struct slab *slab, const struct frame *fr
     default:
         break;
     }
-    if (r->channel) { /* closing or not: it goes on until close-ok */
+    if (!r->channel && method == AMQP_BASIC_RETURN_METHOD) {
+        begin_unheard_return(r, frame);
+    } else if (r->channel) { /* closing or not: it goes on until close-ok */
         pass_reply(r, slab, frame, method);
     } else if (r->call_count > 0 && method != AMQP_BASIC_DELIVER_METHOD &&
                method != AMQP_BASIC_RETURN_METHOD) {
@@ -650,7 +756,9 @@ static void on_frame(struct link *link, struct slab *slab, const struct frame *f
     struct relay *r = relay_of(link);
     if (frame->type == FRAME_METHOD)
         on_method(r, slab, frame);
-    else if (frame->type != FRAME_HEARTBEAT && r->channel)
+    else if (!r->channel)
+        end_unheard_return(r, frame);
+    else if (frame->type != FRAME_HEARTBEAT)
         pass_content(r, slab, frame);
 }
 

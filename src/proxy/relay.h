@@ -13,6 +13,7 @@
 #include "amqp/content.h"
 #include "amqp/method.h"
 #include "proxy/close_handshake.h"
+#include "proxy/spool_out.h"
 #include "proxy/upstream.h"
 
 struct channel;
@@ -49,8 +50,10 @@ enum { RELAY_CALLS_MAX = 256 }; /* then the client waits for a reply */
 struct relay {
     struct link link;
     struct pool *pool;
-    struct channel *channel; /* NULL: idle, or orphaned with publishes still unconfirmed */
-    struct list idle_node;   /* in upstream->idle_relays */
+    struct channel *channel;   /* NULL: idle, or orphaned with publishes still unconfirmed */
+    uint64_t client;           /* handle of whose publishes are retained; it may be gone */
+    struct returned *returned; /* the basic.return that nobody hears of; NULL: none is arriving */
+    struct list idle_node;     /* in upstream->idle_relays */
     bool shared;
     bool confirming; /* confirm.select was sent */
     bool transactional;
@@ -80,6 +83,8 @@ bool relay_publish(struct relay *, struct message *, uint64_t client_tag);
 void relay_method(struct relay *, struct slab *, const struct frame *, amqp_method_number_t);
 /* False: as many replies are awaited as may be. */
 bool relay_takes_calls(const struct relay *);
+/* Whose publishes it retains. */
+struct spool_owner relay_owner(const struct relay *);
 /* Nothing unconfirmed and nothing awaited. */
 bool relay_is_settled(const struct relay *);
 /* Nothing that is open, and nothing awaited: the channel may go on elsewhere. */

@@ -41,14 +41,29 @@ uint8_t *returned_key(const uint8_t *method, size_t method_len, size_t header_le
     return key;
 }
 
+static bool is_routed_as(const struct returned *r, const struct publish *publish)
+{
+    return publish->exchange_len == r->exchange_len &&
+           memcmp(publish->exchange, r->exchange, r->exchange_len) == 0 &&
+           publish->routing_key_len == r->routing_key_len &&
+           memcmp(publish->routing_key, r->routing_key, r->routing_key_len) == 0;
+}
+
+bool returned_is_message(const struct returned *r, const struct message *message,
+                         const struct frame *header)
+{
+    struct publish publish;
+    return message->header.len == header->payload_len &&
+           memcmp(message->header.at, header->payload, header->payload_len) == 0 &&
+           publish_parse(message->method.at, message->method.len, &publish) && publish.mandatory &&
+           is_routed_as(r, &publish);
+}
+
 bool returned_is(const struct returned *r, const uint8_t *key, size_t method_len, size_t header_len,
                  const struct frame *header)
 {
     struct publish publish;
     return header_len == header->payload_len &&
            memcmp(key + method_len, header->payload, header_len) == 0 &&
-           publish_parse(key, method_len, &publish) && publish.exchange_len == r->exchange_len &&
-           memcmp(publish.exchange, r->exchange, r->exchange_len) == 0 &&
-           publish.routing_key_len == r->routing_key_len &&
-           memcmp(publish.routing_key, r->routing_key, r->routing_key_len) == 0;
+           publish_parse(key, method_len, &publish) && is_routed_as(r, &publish);
 }

@@ -105,8 +105,13 @@ static enum route refuse_full(struct channel *ch, const char *what)
               LOG_T("reason", what), LOG_N("messages", queue_used(pool->queue)),
               LOG_T("client", ch->client->peer));
     if (config->spool.overflow == OVERFLOW_DISCONNECT) {
-        client_refuse(ch->client, 506, text, AMQP_BASIC_PUBLISH_METHOD);
-        return ROUTE_REFUSED;
+        struct client *client = ch->client;
+        uint16_t number = ch->number;
+        client_leave(client, 506, text, AMQP_BASIC_PUBLISH_METHOD);
+        if (client->state != CLIENT_LEAVING || !client_channel(client, number))
+            return ROUTE_REFUSED;
+        ch->rejecting = true;
+        return ROUTE_DONE;
     }
     if (!ch->confirming) {
         channel_refuse(ch, 506, text, AMQP_BASIC_PUBLISH_METHOD);
@@ -129,6 +134,14 @@ static enum route refuse_no_room(struct channel *ch)
     return refuse_full(ch, what);
 }
 
+/* Of a client that was told to leave. What finds no room is dropped: it knows by then. */
+static enum route begin_stored(struct channel *ch)
+{
+    const struct pool *pool = ch->client->pool;
+    ch->rejecting = !spool_is_usable(pool) || !queue_has_room(pool->queue);
+    return ROUTE_DONE;
+}
+
 /* A place is taken by a complete publish alone: one that has begun and does not go on takes
  * nobody's. So this is only a first look, before a body is sent that nobody could keep. */
 enum route router_begin_publish(struct channel *ch, const struct publish *publish)
@@ -142,6 +155,8 @@ enum route router_begin_publish(struct channel *ch, const struct publish *publis
     }
     if (memory_limit_reached(pool->proxy))
         return ROUTE_HELD;
+    if (ch->client->state == CLIENT_LEAVING)
+        return begin_stored(ch);
     if (!spool_is_usable(pool)) {
         if (pool->state == POOL_OFFLINE)
             return refuse_offline(ch);
@@ -165,7 +180,8 @@ static enum route publish_spooled(struct channel *ch)
     struct pool *pool = ch->client->pool;
     if (spooler_is_full(pool->proxy->spooler))
         return ROUTE_HELD;
-    spool_publish(pool, ch, &ch->content.message, take_tag(ch));
+    struct spool_owner owner = {.channel = ch->handle, .client = ch->client->handle};
+    spool_publish(pool, owner, &ch->content.message, take_tag(ch));
     return ROUTE_DONE;
 }
 
@@ -259,8 +275,21 @@ static enum route nack(struct channel *ch)
 {
     ch->rejecting = false;
     message_clear(&ch->content.message);
-    channel_nack(ch, take_tag(ch));
+    if (ch->client->state != CLIENT_LEAVING) /* it hears nothing more of single messages */
+        channel_nack(ch, take_tag(ch));
     return ROUTE_DONE;
+}
+
+/* Of a client that was told to leave: to the spool, behind what is still on its way (P2). */
+static enum route publish_leaving(struct channel *ch, uint64_t destination)
+{
+    const struct pool *pool = ch->client->pool;
+    if (ch->client->retained > 0)
+        return ROUTE_HELD;
+    if (!spool_is_usable(pool) || !queue_has_room_for(pool->queue, destination) ||
+        !spooler_has_room(pool->proxy->spooler))
+        return nack(ch);
+    return publish_spooled(ch);
 }
 
 enum route router_publish(struct channel *ch)
@@ -270,6 +299,8 @@ enum route router_publish(struct channel *ch)
     if (ch->rejecting)
         return nack(ch);
     uint64_t destination = destination_of(method->at, method->len);
+    if (ch->client->state == CLIENT_LEAVING)
+        return publish_leaving(ch, destination);
     if (spool_is_usable(pool) && !queue_has_room_for(pool->queue, destination)) {
         enum route route = refuse_no_room(ch);
         return route == ROUTE_DONE ? nack(ch) : route;

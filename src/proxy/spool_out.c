@@ -19,27 +19,41 @@
  * channel acks. If it cannot be stored (disk or map full), a message of a connected publisher is
  * refused by closing its connection: it was never answered as safe. */
 
-static void tell_publisher(struct channel *channel, const struct job *job)
+static void refuse_unstored(struct client *client, const struct job *job)
+{
+    char text[256];
+    snprintf(text, sizeof text, "RESOURCE_ERROR - the spool cannot take it: %.200s", job->error);
+    client_refuse(client, 506, text, AMQP_BASIC_PUBLISH_METHOD);
+}
+
+static void tell_channel(struct channel *channel, const struct job *job)
 {
     channel->spooling -= job->append.count;
     bool rejects = channel->client->proxy->config->spool.overflow == OVERFLOW_REJECT;
     if (job->status != STATUS_OK && rejects && job->context && !job->append.commit) {
         channel_nack(channel, job->context);
-        channel_settled(channel);
+    } else if (job->status != STATUS_OK) {
+        refuse_unstored(channel->client, job);
         return;
-    }
-    if (job->status != STATUS_OK) {
-        char text[256];
-        snprintf(text, sizeof text, "RESOURCE_ERROR - the spool cannot take it: %.200s",
-                 job->error);
-        client_refuse(channel->client, 506, text, AMQP_BASIC_PUBLISH_METHOD);
-        return;
-    }
-    if (job->append.commit)
+    } else if (job->append.commit) {
         channel_send(channel, AMQP_TX_COMMIT_OK_METHOD, &(amqp_tx_commit_ok_t){0});
-    else if (job->context)
+    } else if (job->context) {
         channel_ack(channel, job->context);
+    }
     channel_settled(channel);
+}
+
+static void tell_publisher(const struct job *job)
+{
+    struct channel *channel = handles_get(job->owner);
+    struct client *client = handles_get(job->append.client);
+    if (client)
+        client->appending -= job->append.count;
+    if (channel)
+        tell_channel(channel, job);
+    else if (client && job->status != STATUS_OK)
+        refuse_unstored(client, job);
+    client_settled_by(job->append.client);
 }
 
 static void log_failed(const struct queue *queue, const struct job *job)
@@ -61,7 +75,6 @@ static void log_rejected(const struct queue *queue, const struct job *job)
 
 static void on_rejected(struct job *job)
 {
-    struct channel *channel = handles_get(job->owner);
     struct queue *queue = handles_get(job->append.queue);
     if (queue && job->status == STATUS_OK) {
         queue->rejected++;
@@ -69,8 +82,7 @@ static void on_rejected(struct job *job)
     }
     if (queue)
         log_rejected(queue, job);
-    if (channel)
-        tell_publisher(channel, job);
+    tell_publisher(job);
 }
 
 /* Unless a destination came back meanwhile: then all is counted anew. */
@@ -86,7 +98,6 @@ static void count_behind_doubts(struct queue *queue, const struct job *job)
 static void on_appended(struct job *job)
 {
     CRASH_POINT("before_ack");
-    struct channel *channel = handles_get(job->owner);
     struct queue *queue = handles_get(job->append.queue);
     if (queue) {
         queue->appending -= job->append.count;
@@ -101,8 +112,7 @@ static void on_appended(struct job *job)
     struct doubt *doubt = handles_get(job->append.doubt);
     if (doubt)
         doubt_appended(doubt, job->status == STATUS_OK, job->append.last_seq);
-    if (channel)
-        tell_publisher(channel, job);
+    tell_publisher(job);
     if (queue) {
         if (queue->drain)
             drain_more(queue->drain);
@@ -110,28 +120,45 @@ static void on_appended(struct job *job)
     }
 }
 
-static void post(struct pool *pool, struct channel *channel, struct job *job)
+static struct spool_owner owner_of(const struct channel *channel)
+{
+    return (struct spool_owner){.channel = channel->handle, .client = channel->client->handle};
+}
+
+/* Their closes wait for it. */
+static void note_owner(struct job *job)
+{
+    struct channel *channel = handles_get(job->owner);
+    struct client *client = handles_get(job->append.client);
+    if (channel)
+        channel->spooling += job->append.count;
+    if (client)
+        client->appending += job->append.count;
+}
+
+static void post(struct pool *pool, struct job *job)
 {
     struct queue *queue = pool->queue;
     job->append.queue = queue->handle;
     queue->appending += job->append.count;
-    if (channel)
-        channel->spooling += job->append.count;
+    note_owner(job);
     spooler_post(pool->proxy->spooler, job);
     pool_update(pool);
 }
 
-static struct job *new_append(struct pool *pool, struct channel *channel)
+static struct job *new_append(struct pool *pool, struct spool_owner owner)
 {
     ENSURE(pool->queue->id);
-    return job_new(JOB_APPEND, pool->queue->id, on_appended, channel ? channel->handle : 0);
+    struct job *job = job_new(JOB_APPEND, pool->queue->id, on_appended, owner.channel);
+    job->append.client = owner.client;
+    return job;
 }
 
-void spool_copy(struct pool *pool, struct channel *channel, struct message *message,
+void spool_copy(struct pool *pool, struct spool_owner owner, struct message *message,
                 uint64_t client_tag, uint64_t doubt)
 {
     struct queue *queue = pool->queue;
-    struct job *job = new_append(pool, channel);
+    struct job *job = new_append(pool, owner);
     job->context = client_tag;
     job->append.doubt = doubt;
     if (doubts_hold(queue, destination_of(message->method.at, message->method.len))) {
@@ -139,22 +166,22 @@ void spool_copy(struct pool *pool, struct channel *channel, struct message *mess
         queue->doubts.appending++;
     }
     job_add_message(job, RECORD_PUBLISH, message);
-    post(pool, channel, job);
+    post(pool, job);
 }
 
-void spool_publish(struct pool *pool, struct channel *channel, struct message *message,
+void spool_publish(struct pool *pool, struct spool_owner owner, struct message *message,
                    uint64_t client_tag)
 {
-    spool_copy(pool, channel, message, client_tag, 0);
+    spool_copy(pool, owner, message, client_tag, 0);
 }
 
 /* Not counted among what waits: a rejected message is no backlog. */
-void spool_reject(struct pool *pool, struct channel *channel, struct message *message,
+void spool_reject(struct pool *pool, struct spool_owner owner, struct message *message,
                   uint16_t code, const char *text)
 {
     ENSURE(pool->queue->id);
-    struct job *job =
-        job_new(JOB_APPEND, pool->queue->id, on_rejected, channel ? channel->handle : 0);
+    struct job *job = job_new(JOB_APPEND, pool->queue->id, on_rejected, owner.channel);
+    job->append.client = owner.client;
     job->append.queue = pool->queue->handle;
     job->append.rejection_text = strdup(text);
     ENSURE(job->append.rejection_text);
@@ -165,8 +192,7 @@ void spool_reject(struct pool *pool, struct channel *channel, struct message *me
         .at_us = job_clock_us(),
     };
     job_add_message(job, RECORD_PUBLISH, message);
-    if (channel)
-        channel->spooling += job->append.count;
+    note_owner(job);
     spooler_post(pool->proxy->spooler, job);
 }
 
@@ -176,18 +202,18 @@ void spool_declare(struct pool *pool, struct channel *channel, struct slab *slab
     struct message message;
     message_init(&message);
     message.method = span_of(slab, frame->payload, frame->payload_len);
-    struct job *job = new_append(pool, channel);
+    struct job *job = new_append(pool, owner_of(channel));
     job_add_message(job, RECORD_DECLARE, &message);
-    post(pool, channel, job);
+    post(pool, job);
 }
 
 struct job *spool_begin_transaction(struct pool *pool, struct channel *channel)
 {
-    return new_append(pool, channel);
+    return new_append(pool, owner_of(channel));
 }
 
-void spool_transaction(struct pool *pool, struct channel *channel, struct job *job)
+void spool_transaction(struct pool *pool, struct job *job)
 {
     job->append.commit = true;
-    post(pool, channel, job);
+    post(pool, job);
 }

@@ -10,15 +10,19 @@
 struct channel;
 struct pool;
 
-/* Takes the message over. `channel` may be NULL (its client is gone); client_tag is the tag to be
- * acked after the commit, 0 for none. */
-void spool_publish(struct pool *, struct channel *channel, struct message *, uint64_t client_tag);
+/* Who published it, as handles: either may be gone by now, or become so. Closes of both wait for
+ * the commit. */
+struct spool_owner {
+    uint64_t channel, client;
+};
+
+/* Takes the message over; client_tag is the tag to be acked after the commit, 0 for none. */
+void spool_publish(struct pool *, struct spool_owner, struct message *, uint64_t client_tag);
 /* The same for one that RabbitMQ has as well; `doubt` is told the copy's number. */
-void spool_copy(struct pool *, struct channel *channel, struct message *, uint64_t client_tag,
+void spool_copy(struct pool *, struct spool_owner, struct message *, uint64_t client_tag,
                 uint64_t doubt);
-/* Keeps a message that RabbitMQ has refused among the rejected of its queue (P4); takes it over.
- * `channel` may be NULL; if not, its close waits for the commit. */
-void spool_reject(struct pool *, struct channel *channel, struct message *, uint16_t code,
+/* Keeps a message that RabbitMQ has refused among the rejected of its queue (P4); takes it over. */
+void spool_reject(struct pool *, struct spool_owner, struct message *, uint16_t code,
                   const char *text);
 /* A declaration, kept in its place: a method frame that lies in `slab`. */
 void spool_declare(struct pool *, struct channel *channel, struct slab *slab,
@@ -26,4 +30,4 @@ void spool_declare(struct pool *, struct channel *channel, struct slab *slab,
 /* A job that collects the messages of a transaction, with job_add_message. */
 struct job *spool_begin_transaction(struct pool *, struct channel *);
 /* Appends them all or nothing: tx.commit-ok follows the commit. */
-void spool_transaction(struct pool *, struct channel *, struct job *);
+void spool_transaction(struct pool *, struct job *);

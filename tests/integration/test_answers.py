@@ -2,6 +2,7 @@
 is owed an answer waits for ever."""
 
 import itertools
+import select
 import struct
 
 import pytest
@@ -232,3 +233,134 @@ def test_confirms_are_refused_where_nobody_gives_them(make_proxy):
             client.open_channel(confirms=True)
             client.publish(b"one", "q")
             client.expect_close(540)
+
+
+# ---- closes cover every channel, also those that are gone ----
+
+
+def test_connection_close_covers_a_channel_that_was_refused(broker, one_proxy):
+    broker.acks = False
+    with RawClient(one_proxy.port) as client:
+        client.open_channel()
+        client.publish(b"important", "q")
+        connection, channel = arrived(broker, 1)
+        client.send(amqp.method_frame(1, "basic.publish", routing_key="q") +
+                    amqp.frame(amqp.HEADER, 1, amqp.header(1 << 40)))
+        client.expect("channel.close", 1)
+        client.send_method(1, "channel.close-ok")
+        client.send_method(0, "connection.close", reply_code=200)
+        with RawClient(one_proxy.port) as other:  # a round trip: the close was read
+            other.close()
+        assert not readable(client)
+        connection.send_method(channel, "basic.ack", delivery_tag=1)
+        client.expect("connection.close-ok", 0)
+
+
+def readable(client):
+    return select.select([client.socket], [], [], 0)[0] != []
+
+
+def test_what_a_refused_channel_published_goes_to_the_spool_before_the_close(broker, one_proxy):
+    broker.acks = False
+    with RawClient(one_proxy.port) as client:
+        client.open_channel()
+        client.publish(b"important", "q")
+        arrived(broker, 1)
+        client.send(amqp.method_frame(1, "basic.publish", routing_key="q") +
+                    amqp.frame(amqp.HEADER, 1, amqp.header(1 << 40)))
+        client.expect("channel.close", 1)
+        client.send_method(1, "channel.close-ok")
+        client.send_method(0, "connection.close", reply_code=200)
+        broker.down()
+        client.expect("connection.close-ok", 0)
+        assert one_proxy.bodies() == ["important"]
+
+
+def test_a_client_is_told_when_a_refused_channel_loses_what_it_published(broker, make_proxy):
+    proxy = make_proxy(broker.url, {"pool.publish_buffer_size": 0})
+    broker.acks = False
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        client.publish(b"important", "q")
+        arrived(broker, 1)
+        client.send(amqp.method_frame(1, "basic.publish", routing_key="q") +
+                    amqp.frame(amqp.HEADER, 1, amqp.header(1 << 40)))
+        client.expect("channel.close", 1)
+        client.send_method(1, "channel.close-ok")
+        client.send_method(0, "connection.close", reply_code=200)
+        broker.down()
+        client.expect_close(320)
+
+
+# ---- refused, and nobody there to hear of it ----
+
+
+def gone(client, proxy, how):
+    """The publisher leaves; the proxy knows."""
+    if how == "died":
+        client.die()
+    else:
+        client.send_method(0, "connection.close", reply_code=200)
+        client.expect("connection.close-ok", 0)
+        client.socket.close()
+    proxy.wait_event("client_closed")
+
+
+@pytest.fixture(params=["died", "closed"])
+def orphans(broker, make_proxy, request):
+    """(proxy, what waits): three mandatory publishes, unconfirmed, whose publisher is gone."""
+    proxy = make_proxy(broker.url, {"pool.close_waits": "no"})
+    broker.acks = False
+    client = RawClient(proxy.port)
+    client.open_channel()
+    for body in (b"one", b"two", b"three"):
+        client.publish(body, body.decode(), mandatory=True)
+    connection, channel = arrived(broker, 3)
+    gone(client, proxy, request.param)
+    return proxy, connection, channel
+
+
+def test_returned_to_nobody(orphans):
+    proxy, connection, channel = orphans
+    for tag, body in ((2, b"two"), (3, b"three")):
+        connection.send(amqp.method_frame(channel, "basic.return", reply_code=312,
+                                          reply_text="NO_ROUTE", routing_key=body.decode()) +
+                        amqp.content_frames(channel, body))
+        connection.send_method(channel, "basic.ack", delivery_tag=tag)
+    connection.send_method(channel, "basic.ack", delivery_tag=1)
+    wait_until(lambda: len(proxy.dump("--rejected")) == 2, "both are kept")
+    assert [(r["body"], r["rejected"]["code"], r["rejected"]["text"])
+            for r in proxy.dump("--rejected")] == [("two", 312, "NO_ROUTE"),
+                                                   ("three", 312, "NO_ROUTE")]
+    assert proxy.waiting() == 0
+
+
+def test_an_exception_that_nobody_hears(broker, orphans):
+    proxy, connection, channel = orphans
+
+    def refuse(connection, message):
+        if message.body == b"two":
+            connection.close_channel(message.channel, 404, "NOT_FOUND - scripted")
+        else:
+            connection.send_method(message.channel, "basic.ack", delivery_tag=message.tag)
+
+    broker.on_message = refuse
+    connection.close_channel(channel, 404, "NOT_FOUND - scripted")
+    wait_until(lambda: [r["body"] for r in proxy.dump("--rejected")] == ["two"], "the bad one")
+    wait_until(lambda: {m.body for m in broker.messages[3:]} >= {b"one", b"three"}, "the others")
+    proxy.wait_empty()
+
+
+def test_an_exception_over_the_only_one(broker, one_proxy):
+    broker.acks = False
+    client = RawClient(one_proxy.port)
+    client.open_channel()
+    client.publish(b"bad", "q")
+    connection, channel = arrived(broker, 1)
+    gone(client, one_proxy, "died")
+    connection.close_channel(channel, 404, "NOT_FOUND - scripted")
+    wait_until(lambda: one_proxy.dump("--rejected"), "it is kept")
+    [record] = one_proxy.dump("--rejected")
+    assert (record["body"], record["rejected"]["code"], record["rejected"]["text"]) == \
+        ("bad", 404, "NOT_FOUND - scripted")
+    assert len(broker.messages) == 1 and one_proxy.waiting() == 0

@@ -123,9 +123,12 @@ class Proxy:
 
     def term(self, timeout=60):
         """SIGTERM; it must end in order and with status 0."""
+        self.signal_term()
+        self.wait_end(timeout)
+
+    def signal_term(self):
         assert self.is_running(), self.failure("amqpbuf had ended by itself")
         self._process.send_signal(signal.SIGTERM)
-        self.wait_end(timeout)
 
     def wait_end(self, timeout=60):
         """It has been told to end, and does, with status 0."""
