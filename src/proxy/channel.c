@@ -182,6 +182,13 @@ void channel_closed_upstream(struct channel *ch)
     finish_close(ch);
 }
 
+void channel_lost_upstream(struct channel *ch)
+{
+    if (ch->state == CHANNEL_CLOSING)
+        ch->state = CHANNEL_SETTLING;
+    channel_settled(ch);
+}
+
 /* The close is answered once all publishes are safe. A channel of which RabbitMQ knows more than
  * publishes (or confirms nothing) is closed there first, so that its close-ok means the same. */
 static void settle(struct channel *ch)

@@ -35,6 +35,8 @@ struct channel {
     struct content content;
     bool confirming; /* the client asked for confirms */
     bool transactional;
+    uint32_t committing;  /* transactions on their way to the spool; tx.commit-ok follows each */
+    bool consumes;        /* it has sent basic.consume or basic.get */
     uint64_t spooling;    /* appends of its own under way */
     struct relay *relay;  /* NULL: not bound */
     struct job *tx;       /* publishes of the open transaction, not committed; NULL: none */
@@ -78,6 +80,8 @@ void channel_refuse_bytes(struct channel *, uint16_t code, amqp_bytes_t text,
                           amqp_method_number_t cause);
 /* RabbitMQ answered the channel.close that the client had sent. */
 void channel_closed_upstream(struct channel *);
+/* The upstream is lost before it has: the close waits for what went to the spool. */
+void channel_lost_upstream(struct channel *);
 /* Ends the open transaction: it was committed elsewhere, or is given up. */
 void channel_drop_transaction(struct channel *);
 /* The client is gone or going: lets go of everything. */

@@ -61,6 +61,11 @@ static void answer_call(struct relay *r, struct awaited *call)
 {
     struct channel *channel = r->channel;
     struct span *payload = &call->payload;
+    if (call->tx) { /* a commit: its answer follows the spool's */
+        spool_transaction(r->pool, call->tx);
+        call->tx = NULL;
+        return;
+    }
     if (!payload->slab)
         return; /* the proxy's own */
     method_set_nowait(payload->at, payload->len, call->nowait);

@@ -127,14 +127,34 @@ static void drop(struct relay *r, struct retained *entry)
     message_clear(&entry->message);
 }
 
+static void clear_call(struct relay *r, struct awaited *call)
+{
+    span_clear(&call->payload);
+    if (call->tx)
+        job_free(call->tx);
+    call->tx = NULL;
+    r->pool->queue->reserved -= call->tx_reserved;
+    call->tx_reserved = 0;
+}
+
+/* Proven, or lost; then their client is told. */
+static void forget_unproven(struct relay *r)
+{
+    struct client *client = handles_get(r->client);
+    if (client)
+        client->retained -= r->unproven;
+    r->unproven = 0;
+}
+
 static void drop_retained(struct relay *r)
 {
+    forget_unproven(r);
     for (; r->ring_count > 0; r->ring_count--) {
         drop(r, relay_retained(r, 0));
         r->ring_first = (r->ring_first + 1) & (r->ring_capacity - 1);
     }
     for (; r->call_count > 0; r->call_count--) {
-        span_clear(&relay_awaited(r, 0)->payload);
+        clear_call(r, relay_awaited(r, 0));
         r->calls_first = (r->calls_first + 1) & (r->calls_capacity - 1);
     }
 }
@@ -305,6 +325,10 @@ static void on_lost(struct link *link)
     struct channel *channel = r->channel;
     struct queue *queue = r->pool->queue;
     uint64_t owner = r->client;
+    struct client *client = r->unproven > 0 ? handles_get(owner) : NULL;
+    if (client) /* nothing is known of what it has published, and no copy was kept */
+        client_refuse(client, 320, LOST_RABBITMQ, AMQP_BASIC_PUBLISH_METHOD);
+    channel = r->channel;
     drop_retained(r);
     upstream_detach(link);
     unbind(r);
@@ -313,10 +337,8 @@ static void on_lost(struct link *link)
         channel->tx_sent = false; /* RabbitMQ has given it up: it goes on from the copies */
     if (channel && channel->inside_content && channel->client->state == CLIENT_OPEN)
         client_refuse(channel->client, 320, LOST_RABBITMQ, 0);
-    else if (channel && channel->state == CHANNEL_CLOSING)
-        channel_closed_upstream(channel);
     else if (channel)
-        channel_settled(channel);
+        channel_lost_upstream(channel);
     client_settled_by(owner);
     queue_changed(queue);
 }
@@ -344,6 +366,10 @@ bool relay_publish(struct relay *r, struct message *message, uint64_t client_tag
         retain(r, message, client_tag);
         return true;
     }
+    if (!r->transactional) {
+        r->unproven++;
+        r->channel->client->retained++;
+    }
     if (r->transactional && r->channel->tx)
         job_add_message(r->channel->tx, RECORD_PUBLISH, message);
     message_clear(message);
@@ -362,6 +388,18 @@ void relay_method(struct relay *r, struct slab *slab, const struct frame *frame,
     struct awaited *call = await(r, method);
     call->payload = span_of(slab, frame->payload, frame->payload_len);
     call->nowait = nowait;
+}
+
+void relay_await_commit(struct relay *r)
+{
+    ENSURE(r->call_count > 0);
+    struct awaited *call = relay_awaited(r, r->call_count - 1);
+    ENSURE(call->method == AMQP_TX_COMMIT_METHOD);
+    call->tx = r->channel->tx;
+    call->tx_reserved = r->channel->tx_reserved;
+    r->channel->tx = NULL;
+    r->channel->tx_sent = false;
+    r->channel->tx_reserved = 0;
 }
 
 /* ---- from RabbitMQ ---- */
@@ -639,7 +677,7 @@ static bool end_call(struct relay *r)
 {
     struct awaited *oldest = relay_awaited(r, 0);
     bool client_waits = oldest->payload.slab && !oldest->nowait;
-    span_clear(&oldest->payload);
+    clear_call(r, oldest);
     r->calls_first = (r->calls_first + 1) & (r->calls_capacity - 1);
     r->call_count--;
     return client_waits;
@@ -677,10 +715,6 @@ static void pass_reply(struct relay *r, struct slab *slab, const struct frame *f
         break;
     case AMQP_QUEUE_DECLARE_OK_METHOD:
         note_declared(r, frame);
-        break;
-    case AMQP_TX_COMMIT_OK_METHOD:
-    case AMQP_TX_ROLLBACK_OK_METHOD:
-        channel_drop_transaction(r->channel);
         break;
     default:
         break;

@@ -43,6 +43,8 @@ struct awaited {
     amqp_method_number_t method;
     struct span payload; /* empty: the proxy sent it by itself */
     bool nowait;
+    struct job *tx;       /* of tx.commit: copies of what it commits; NULL: none */
+    uint64_t tx_reserved; /* places in the queue that they take */
 };
 
 enum { RELAY_CALLS_MAX = 256 }; /* then the client waits for a reply */
@@ -60,6 +62,7 @@ struct relay {
     enum close_state close; /* of the handshake with RabbitMQ; the number is kept until its end */
     uint64_t sent_tag;      /* RabbitMQ's delivery tag of the last publish */
     uint64_t mandatory_tag; /* and of the last mandatory one; 0: none */
+    uint64_t unproven;      /* publishes that only close-ok proves: there are no confirms */
 
     struct retained *ring; /* publishes, oldest first */
     uint32_t ring_capacity, ring_first, ring_count;
@@ -83,6 +86,9 @@ bool relay_publish(struct relay *, struct message *, uint64_t client_tag);
 void relay_method(struct relay *, struct slab *, const struct frame *, amqp_method_number_t);
 /* False: as many replies are awaited as may be. */
 bool relay_takes_calls(const struct relay *);
+/* tx.commit was sent: the channel's transaction belongs to its reply, and what is published behind
+ * it is the next one. */
+void relay_await_commit(struct relay *);
 /* Whose publishes it retains. */
 struct spool_owner relay_owner(const struct relay *);
 /* Nothing unconfirmed and nothing awaited. */

@@ -235,23 +235,32 @@ static enum route publish_live(struct channel *ch)
     return ROUTE_DONE;
 }
 
-/* RabbitMQ went away in the middle of a transaction that it has begun to get: what it has is given
- * up with its channel, and the transaction goes on here, from the copies. */
-static void take_over_transaction(struct channel *ch)
+/* A transaction that RabbitMQ has begun to get goes on there, whatever becomes of the pool's other
+ * upstreams, unless an alarm blocks this one: then what RabbitMQ has is given up with its channel,
+ * and it goes on here, from the copies. False: the client has to wait, because something is awaited
+ * on that channel, or it consumes. */
+static bool take_over_transaction(struct channel *ch)
 {
-    if (!ch->tx_sent || ch->client->pool->state == POOL_LIVE)
-        return;
+    struct pool *pool = ch->client->pool;
+    if (!ch->tx_sent || pool->state == POOL_LIVE)
+        return true;
+    if (ch->relay && !(ch->relay->link.upstream->blocked && proxy_buffers(pool->proxy)))
+        return true;
+    if (ch->relay && (!relay_is_settled(ch->relay) || ch->consumes))
+        return false;
     ch->tx_sent = false;
     if (ch->relay)
         relay_release(ch->relay);
+    return true;
 }
 
 /* A transaction that is in the proxy alone ends in the spool, whatever happens meanwhile. */
 static enum route publish_transactional(struct channel *ch)
 {
     struct pool *pool = ch->client->pool;
-    take_over_transaction(ch);
-    bool live = pool->state == POOL_LIVE && (!ch->tx || ch->tx_sent);
+    if (!take_over_transaction(ch))
+        return ROUTE_HELD;
+    bool live = ch->tx_sent || (pool->state == POOL_LIVE && !ch->tx);
     if (!spool_is_usable(pool))
         return live                          ? publish_live(ch)
                : pool->state == POOL_OFFLINE ? refuse_offline(ch)
@@ -388,6 +397,34 @@ static bool answer_qos(struct channel *ch, amqp_method_number_t method, const vo
 
 enum { TX_CLASS = 90 };
 
+/* Publishes on an upstream of the client's own are confirmed as well, and RabbitMQ lets nobody
+ * switch from confirms to transactions: the upstream channel is changed for a new one, once all on
+ * it is answered. NULL: not yet. A channel that consumes is bound to its own. */
+static struct relay *relay_for_transactions(struct channel *ch, struct relay *r)
+{
+    if (r->confirming && !ch->consumes) {
+        if (!relay_is_settled(r))
+            return NULL;
+        relay_release(r);
+        r = relay_bind(ch, ch->client->own, false);
+        if (!r)
+            return NULL;
+    }
+    ch->transactional = true;
+    r->transactional = true;
+    return r;
+}
+
+/* What would be lost with the upstream: not a prefetch count, which is set again. */
+static void note_consuming(struct channel *ch, amqp_method_number_t method, const void *decoded)
+{
+    if (method == AMQP_BASIC_CONSUME_METHOD || method == AMQP_BASIC_GET_METHOD)
+        ch->consumes = true;
+    if (!is_shareable(method, decoded) && method >> 16 != TX_CLASS &&
+        method != AMQP_BASIC_QOS_METHOD)
+        ch->client->consumes = true;
+}
+
 static enum route send_live(struct channel *ch, struct slab *slab, const struct frame *frame,
                             amqp_method_number_t method, const void *decoded)
 {
@@ -405,12 +442,16 @@ static enum route send_live(struct channel *ch, struct slab *slab, const struct 
         return ROUTE_REFUSED;
     }
     if (method == AMQP_TX_SELECT_METHOD) {
-        ch->transactional = true;
-        r->transactional = true;
+        r = relay_for_transactions(ch, r);
+        if (!r)
+            return ROUTE_HELD;
     }
-    client->consumes =
-        client->consumes || !(is_shareable(method, decoded) || method >> 16 == TX_CLASS);
+    note_consuming(ch, method, decoded);
     relay_method(r, slab, frame, method);
+    if (method == AMQP_TX_COMMIT_METHOD)
+        relay_await_commit(r);
+    else if (method == AMQP_TX_ROLLBACK_METHOD)
+        channel_drop_transaction(ch);
     return ROUTE_DONE;
 }
 
@@ -450,7 +491,8 @@ static enum route route_decoded(struct channel *ch, struct slab *slab, const str
                                 amqp_method_number_t method, void *decoded)
 {
     struct pool *pool = ch->client->pool;
-    take_over_transaction(ch);
+    if (!take_over_transaction(ch))
+        return ROUTE_HELD;
     bool tx_here = ch->tx && !ch->tx_sent;
     if (method == AMQP_TX_SELECT_METHOD && ch->confirming) {
         channel_refuse(ch, 406, "PRECONDITION_FAILED - cannot switch from confirm to tx mode",
@@ -467,6 +509,8 @@ static enum route route_decoded(struct channel *ch, struct slab *slab, const str
         if (!tx_here &&
             (spooler_is_full(pool->proxy->spooler) || memory_limit_reached(pool->proxy)))
             return ROUTE_HELD;
+        if (ch->committing > 0 || (ch->relay && ch->relay->call_count > 0))
+            return ROUTE_HELD; /* replies keep their order */
         if (!tx_here && !offline_can_answer(method, decoded)) {
             enum route route = needs_rabbitmq(ch, method);
             if (route != ROUTE_DONE)

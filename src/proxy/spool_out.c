@@ -29,6 +29,7 @@ static void refuse_unstored(struct client *client, const struct job *job)
 static void tell_channel(struct channel *channel, const struct job *job)
 {
     channel->spooling -= job->append.count;
+    channel->committing -= job->append.commit;
     bool rejects = channel->client->proxy->config->spool.overflow == OVERFLOW_REJECT;
     if (job->status != STATUS_OK && rejects && job->context && !job->append.commit) {
         channel_nack(channel, job->context);
@@ -214,6 +215,9 @@ struct job *spool_begin_transaction(struct pool *pool, struct channel *channel)
 
 void spool_transaction(struct pool *pool, struct job *job)
 {
+    struct channel *channel = handles_get(job->owner);
     job->append.commit = true;
+    if (channel)
+        channel->committing++;
     post(pool, job);
 }

@@ -364,3 +364,45 @@ def test_an_exception_over_the_only_one(broker, one_proxy):
     assert (record["body"], record["rejected"]["code"], record["rejected"]["text"]) == \
         ("bad", 404, "NOT_FOUND - scripted")
     assert len(broker.messages) == 1 and one_proxy.waiting() == 0
+
+
+@pytest.mark.parametrize("ending", ["channel.close", "connection.close"])
+@pytest.mark.parametrize("refused_before", [False, True], ids=["", "refused_before"])
+def test_a_broker_without_confirms_dies_instead_of_close_ok(make_proxy, ending, refused_before):
+    """Nothing is known of the message: an error, whatever became of its channel."""
+    with FakeBroker(confirms=False) as broker:
+        proxy = make_proxy(broker.url)
+        broker.silent_on = {"channel.close"}
+        with RawClient(proxy.port) as client:
+            client.open_channel()
+            client.publish(b"lost", "q")
+            connection, _ = arrived(broker, 1)
+            if refused_before:
+                client.send(amqp.method_frame(1, "basic.publish", routing_key="q") +
+                            amqp.frame(amqp.HEADER, 1, amqp.header(1 << 40)))
+                client.expect("channel.close", 1)
+                client.send_method(1, "channel.close-ok")
+                client.open_channel(2)
+            number = 1 + refused_before if ending == "channel.close" else 0
+            if not (refused_before and number):
+                client.send_method(number, ending, reply_code=200)
+            wait_until(lambda: "1:channel.close" in connection.sequence(), "the close went on")
+            connection.die()
+            assert client.expect("connection.close", 0).args["reply_code"] == 320
+
+
+@pytest.mark.parametrize("ending", ["channel.close", "connection.close"])
+def test_a_broker_without_confirms_refuses_what_a_close_covers(make_proxy, ending):
+    with FakeBroker(confirms=False) as broker:
+        proxy = make_proxy(broker.url)
+        broker.silent_on = {"channel.close"}
+        with RawClient(proxy.port) as client:
+            client.open_channel()
+            client.publish(b"bad", "q", exchange="missing")
+            connection, channel = arrived(broker, 1)
+            number = 1 if ending == "channel.close" else 0
+            client.send_method(number, ending, reply_code=200)
+            wait_until(lambda: "1:channel.close" in connection.sequence(), "the close went on")
+            connection.close_channel(channel, 404, "NOT_FOUND - scripted")
+            assert client.expect("channel.close", 1).args["reply_code"] == 404
+            client.expect(f"{ending}-ok", number)

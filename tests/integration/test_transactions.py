@@ -1,0 +1,186 @@
+"""tx.commit-ok says what is true of its own transaction, wherever RabbitMQ goes meanwhile."""
+
+import pytest
+
+from conftest import url_of
+from support import amqp
+from support.raw import RawClient
+from support.wait import wait_until
+
+
+class Commits:
+    """A broker that answers tx.commit when it is told to."""
+
+    def __init__(self, broker):
+        self.seen = []
+        broker.on_frame = self.take
+
+    def take(self, connection, frame):
+        if frame.name != "tx.commit":
+            return False
+        self.seen.append((connection, frame.channel))
+        return True
+
+    def wait(self, count):
+        wait_until(lambda: len(self.seen) >= count, lambda: f"{count} commits, {len(self.seen)}")
+
+    def answer(self, number):
+        connection, channel = self.seen[number]
+        connection.send_method(channel, "tx.commit-ok")
+
+
+@pytest.fixture
+def proxy(broker, make_proxy):
+    return make_proxy(broker.url)
+
+
+def own_of(broker):
+    """(the client's own connection, the pool's shared one)."""
+    own = next(c for c in broker.connections if "1:tx.select" in c.sequence())
+    return own, next(c for c in broker.connections if c is not own)
+
+
+def begin(proxy):
+    client = RawClient(proxy.port)
+    client.open_channel()
+    client.call(1, "tx.select")
+    return client
+
+
+def test_what_is_published_behind_a_commit_is_the_next_transaction(broker, proxy):
+    commits = Commits(broker)
+    client = begin(proxy)
+    client.publish(b"A", "q")
+    client.send_method(1, "tx.commit")
+    client.publish(b"B", "q")
+    wait_until(lambda: len(broker.messages) == 2, "both are there")
+    commits.answer(0)
+    client.expect("tx.commit-ok")
+    client.publish(b"C", "q")
+    client.send_method(1, "tx.commit")
+    commits.wait(2)
+    broker.down()
+    client.expect("tx.commit-ok")
+    assert proxy.bodies() == ["B", "C"]
+    client.socket.close()
+
+
+def test_two_commits_on_their_way_are_lost(broker, proxy):
+    """Each is committed in the spool, in order; what follows is still open."""
+    commits = Commits(broker)
+    client = begin(proxy)
+    for body in (b"A", b"B"):
+        client.publish(body, "q")
+        client.send_method(1, "tx.commit")
+    client.publish(b"open", "q")
+    commits.wait(2)
+    wait_until(lambda: len(broker.messages) == 3, "all are there")
+    broker.down()
+    client.expect("tx.commit-ok")
+    client.expect("tx.commit-ok")
+    assert proxy.bodies() == ["A", "B"]
+    client.call(1, "tx.rollback")
+    client.call(1, "tx.commit")
+    assert proxy.bodies() == ["A", "B"]
+    client.socket.close()
+
+
+def test_a_rollback_on_its_way_drops_only_its_own(broker, proxy):
+    broker.silent_on = {"tx.rollback"}
+    commits = Commits(broker)
+    client = begin(proxy)
+    client.publish(b"A", "q")
+    client.send_method(1, "tx.rollback")
+    client.publish(b"B", "q")
+    client.send_method(1, "tx.commit")
+    commits.wait(1)
+    broker.down()
+    client.expect("tx.rollback-ok")
+    client.expect("tx.commit-ok")
+    assert proxy.bodies() == ["B"]
+    client.socket.close()
+
+
+def test_a_commit_is_answered_although_others_are_blocked(broker, proxy):
+    """An alarm has reached the shared connection alone."""
+    commits = Commits(broker)
+    client = begin(proxy)
+    own, shared = own_of(broker)
+    client.publish(b"A", "q")
+    client.send_method(1, "tx.commit")
+    commits.wait(1)
+    shared.send_method(0, "connection.blocked", reason="scripted")
+    proxy.wait_event("buffering_started")
+    client.publish(b"B", "q")
+    commits.answer(0)
+    client.expect("tx.commit-ok")
+    client.send_method(1, "tx.commit")  # B's, which begins behind the alarm
+    client.expect("tx.commit-ok")
+    assert proxy.bodies() == ["B"]
+    assert [m.body for m in own.messages] == [b"A"]
+    client.socket.close()
+
+
+def test_a_transaction_that_has_begun_ends_where_it_began(broker, proxy):
+    """And the channel's consumer goes on."""
+    client = RawClient(proxy.port)
+    client.open_channel()
+    client.call(1, "tx.select")
+    client.call(1, "basic.consume", queue="q", no_ack=True)
+    own, shared = own_of(broker)
+    client.publish(b"A", "out")
+    wait_until(lambda: own.messages, "A")
+    shared.send_method(0, "connection.blocked", reason="scripted")
+    proxy.wait_event("buffering_started")
+    client.publish(b"B", "out")
+    client.call(1, "tx.commit")
+    assert [m.body for m in own.messages] == [b"A", b"B"]
+    assert proxy.waiting() == 0
+    own.send(amqp.method_frame(1, "basic.deliver", consumer_tag="consumer", delivery_tag=1,
+                               routing_key="q") + amqp.content_frames(1, b"work"))
+    client.expect("basic.deliver", 1)
+    client.socket.close()
+
+
+def test_a_transaction_goes_on_here_when_its_own_connection_is_blocked(broker, proxy):
+    client = begin(proxy)
+    own, shared = own_of(broker)
+    client.publish(b"A", "q")
+    wait_until(lambda: own.messages, "A")
+    for connection in (own, shared):
+        connection.send_method(0, "connection.blocked", reason="scripted")
+    proxy.wait_event("buffering_started")
+    client.publish(b"B", "q")
+    client.call(1, "tx.commit")
+    assert proxy.bodies() == ["A", "B"]
+    client.socket.close()
+
+
+def test_a_prefetch_count_makes_no_consumer(broker, proxy):
+    client = begin(proxy)
+    client.call(1, "basic.qos", prefetch_count=1)
+    client.publish(b"A", "q")
+    wait_until(lambda: len(broker.messages) == 1, "A")
+    broker.down()
+    proxy.wait_event("buffering_started")
+    client.publish(b"B", "q")
+    client.call(1, "tx.commit")
+    assert proxy.bodies() == ["A", "B"]
+    client.socket.close()
+
+
+def test_transactions_behind_publishes_that_were_confirmed(rabbit, make_proxy, queue):
+    """RabbitMQ lets nobody switch from confirms; the client never asked for any."""
+    proxy = make_proxy(url_of(rabbit))
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        client.call(1, "queue.declare", queue="", exclusive=True)
+        client.publish(b"before", queue)
+        client.publish(b"and again", queue)
+        client.call(1, "tx.select")
+        client.publish(b"given up", queue)
+        client.call(1, "tx.rollback")
+        client.publish(b"committed", queue)
+        client.call(1, "tx.commit")
+        client.close()
+    assert rabbit.wait_for(queue, 3) == [b"before", b"and again", b"committed"]
