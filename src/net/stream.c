@@ -21,13 +21,18 @@ enum {
 
 /* ---- what all streams share ---- */
 
+static void end_reading(struct stream *s, int status);
+
 void net_flush(struct net *net)
 {
     /* A flush may report an error to an owner who closes other streams: always take the first. */
     struct list *node;
     while ((node = list_first(&net->unflushed)) != NULL) {
+        struct stream *s = LIST_ENTRY(node, struct stream, unflushed);
         list_remove(node);
-        stream_flush(LIST_ENTRY(node, struct stream, unflushed));
+        stream_flush(s);
+        if (s->ended && s->reading && !s->closing)
+            end_reading(s, s->end_status);
     }
 }
 
@@ -180,8 +185,13 @@ static void decrypt(struct stream *s, const uint8_t *bytes, size_t len)
     if (s->closing || n == TLS_LATER)
         return;
     stream_flush(s); /* the alert */
-    if (!s->closing)
-        end_reading(s, n == TLS_ENDED ? 0 : n > 0 ? UV_ENOBUFS : UV_EPROTO);
+    if (s->closing)
+        return;
+    s->end_status = n == TLS_ENDED ? 0 : n > 0 ? UV_ENOBUFS : UV_EPROTO;
+    if (s->reading)
+        end_reading(s, s->end_status);
+    else
+        s->ended = true;
 }
 
 static void on_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
@@ -252,7 +262,13 @@ void stream_resume(struct stream *s)
     if (s->reading || s->closing)
         return;
     s->last_read_ms = uv_now(s->net->loop); /* silence while paused was ours */
-    ENSURE(start_reading(s) == 0);
+    if (!s->ended) {
+        ENSURE(start_reading(s) == 0);
+        return;
+    }
+    s->reading = true;
+    if (list_empty(&s->unflushed))
+        list_append(&s->net->unflushed, &s->unflushed);
 }
 
 /* ---- writing ---- */

@@ -12,6 +12,9 @@
  * STREAM_HIGH_BYTES stream_is_full says so, the owner stops producing, and on_writable is called
  * when the queue has fallen below STREAM_LOW_BYTES.
  *
+ * The end is no news until all before it is taken: an owner that has paused with input unread hears
+ * of it behind stream_resume.
+ *
  * With TLS, what is queued waits for the end of the handshake, and a failure of TLS is an end with
  * UV_EPROTO, of which stream_why says more.
  *
@@ -75,6 +78,8 @@ struct stream {
 
     uint64_t last_read_ms, last_write_ms; /* uv_now of the loop */
     bool reading, writing, full, closing;
+    bool ended;     /* TLS has, while the owner had paused: on_end comes once it has resumed */
+    int end_status; /* of that */
 
     struct tls *tls;  /* NULL: plain */
     uint8_t *sending; /* of TLS: what the socket has not taken yet; free */

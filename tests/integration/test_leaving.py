@@ -175,3 +175,16 @@ def test_without_a_spool_there_is_nowhere_to_store(make_proxy):
         assert client.read() is None
         client.socket.close()
         proxy.wait_end()
+
+
+def test_a_job_that_ends_without_looking(broker, away):
+    """It is gone when it is told: its socket is closed with our close unread in it."""
+    proxy, state = away
+    client = begin(proxy, broker, state)
+    stop(proxy)
+    bodies = [b"%d" % number for number in range(500)]
+    client.send(b"".join(amqp.publish_frames(1, body, routing_key="q") for body in bodies))
+    client.socket.close()
+    broker.down()
+    restarted(proxy)
+    assert proxy.bodies() == [body.decode() for body in bodies]

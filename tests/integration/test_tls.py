@@ -260,3 +260,66 @@ def test_unusable_file_ends_the_start_with_a_clear_line(tmp_path, server, missin
     assert done.returncode == 1
     assert b"tls_unusable" in done.stderr
     assert b"/nowhere.pem: No such file or directory" in done.stderr
+
+
+class Records:
+    """TLS records in a buffer: what is written to it goes out with one send, its end as well."""
+
+    def __init__(self, port, context):
+        self.plain = socket.create_connection(("127.0.0.1", port))
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._in, self._out, server_hostname="127.0.0.1")
+        self._until_done(self._tls.do_handshake)
+
+    def _until_done(self, act):
+        while True:
+            try:
+                done = act()
+            except ssl.SSLWantReadError:
+                self.plain.sendall(self._out.read())
+                self._in.write(self.plain.recv(1 << 16))
+                continue
+            self.plain.sendall(self._out.read())
+            return done
+
+    def sendall(self, data):
+        self._tls.write(data)
+        self.plain.sendall(self._out.read())
+
+    def recv(self, size):
+        return self._until_done(lambda: self._tls.read(size))
+
+    def send_and_end(self, data):
+        """Data and close_notify, in one piece."""
+        self._tls.write(data)
+        with pytest.raises(ssl.SSLWantReadError):
+            self._tls.unwrap()
+        self.plain.sendall(self._out.read())
+
+
+@pytest.mark.parametrize("half_open", [True, False])
+def test_an_end_behind_publishes_that_have_to_wait(broker, make_tls_proxy, authority, half_open):
+    """They were received: an end of TLS in the same piece does not overtake them."""
+    proxy, port = make_tls_proxy(broker.url, {"drain.window": 4})
+    broker.acks = False
+    client = RawClient.__new__(RawClient)
+    client.socket = Records(port, context_of(authority))
+    client.stream = amqp.FrameStream(client.socket)
+    client.begin("guest", "guest")
+    client.tune_ok()
+    client.send_method(0, "connection.open", vhost="/")
+    client.expect("connection.open-ok")
+    client.open_channel()
+    bodies = [b"%d" % number for number in range(30)]
+    client.socket.send_and_end(b"".join(amqp.publish_frames(1, body, routing_key="q")
+                                        for body in bodies))
+    if not half_open:
+        client.socket.plain.close()
+    wait_until(lambda: len(broker.messages) >= 4, "a full window")
+    broker.acks = True
+    connection = broker.connections[-1]
+    connection.send_method(broker.messages[-1].channel, "basic.ack", multiple=True,
+                           delivery_tag=len(broker.messages))
+    assert broker.wait_messages(len(bodies)) == bodies
+    proxy.wait_event("client_closed")  # and the end is seen, though no more bytes come
+    client.socket.plain.close()
