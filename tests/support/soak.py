@@ -3,6 +3,7 @@ in every way, a proxy that is killed; and the account of it at the end."""
 
 import collections
 import random
+import re
 import shutil
 import tempfile
 import threading
@@ -10,6 +11,7 @@ import time
 
 import pika
 
+from . import recovered
 from .proxy import Proxy
 from .rabbit import Rabbit
 from .raw import RawClient
@@ -17,6 +19,7 @@ from .wait import wait_until
 
 KEPT, CONSUMED = "soak.kept", "soak.consumed"
 IN_FLIGHT_MAX, JOB_MESSAGES = 20, 5
+NUMBERED = re.compile(rb"(\w+):(\d+) ")
 PROGRESS = 300  # messages between two events
 BROKEN = (OSError, AssertionError, pika.exceptions.AMQPError)  # a connection that has ended
 
@@ -86,6 +89,7 @@ class Ledger:
         self.publisher, self.in_order = publisher, in_order
         self.has = bytearray()  # by number
         self.last, self.copies = -1, 0
+        self.late = set()  # RabbitMQ was killed and had kept later ones, but not these
         self.recent = collections.deque(maxlen=300)
 
     def add(self, body, redelivered):
@@ -100,9 +104,12 @@ class Ledger:
         self.has.extend(bytes(max(0, number + 1 - len(self.has))))
         is_first, self.has[number] = not self.has[number], 1
         last, self.last = self.last, max(self.last, number)
-        if is_first and self.in_order and number < last:
+        if is_first and self.in_order and number < last and number not in self.late:
             return f"{name}:{number} came after {last}: {' '.join(self.recent)}"
         return None
+
+    def has_arrived(self, number):
+        return number < len(self.has) and bool(self.has[number])
 
     def missing(self):
         return [number for number in range(self.publisher.safe)
@@ -159,8 +166,21 @@ class Soak:
         self.outage()
         self.rabbit.start()
 
-    def broker_is_killed(self):
+    def kill_broker(self):
+        """Messages that it has lost while it kept later ones come again, behind those."""
         self.rabbit.kill()
+        numbers = collections.defaultdict(list)
+        for message in recovered.messages(self.rabbit):
+            for name, number in NUMBERED.findall(message):
+                numbers[name.decode()].append(int(number))
+        for name, ledger in self.ledgers.items():
+            late = {n for n in recovered.holes(numbers[name]) if not ledger.has_arrived(n)}
+            ledger.late |= late
+            if late:
+                self.note(f"RabbitMQ was killed, and has lost {len(late)} of {name} before later ones")
+
+    def broker_is_killed(self):
+        self.kill_broker()
         self.outage()
         self.rabbit.start()
 
@@ -181,7 +201,7 @@ class Soak:
         self.proxy.restart()
 
     def proxy_is_killed_in_an_outage(self):
-        self.rabbit.kill()
+        self.kill_broker()
         self.progress()
         self.proxy.crash_and_start()
         self.outage()
