@@ -31,6 +31,8 @@ static void say_bus_error(void)
 static int run(struct config *config, const struct config_sources *sources)
 {
     signal(SIGPIPE, SIG_IGN); /* a peer that is gone is told by the write */
+    signal(SIGUSR1, SIG_IGN); /* "reopen your log" to other programs: no reason to end */
+    signal(SIGUSR2, SIG_IGN);
     log_init(config->log.level, config->log.format);
     bus_error_explain(say_bus_error, EXIT_CANNOT_RUN);
     return proxy_run(config, sources, &admin_side);

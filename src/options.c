@@ -5,15 +5,15 @@
 
 #include "base/assert.h"
 
-enum { SET = 256, CHECK, PRINT_CONFIG, VERSION, HELP };
+enum { SET = 256, CHECK, PRINT_CONFIG };
 
 static const struct option long_options[] = {
     {"config", required_argument, NULL, 'c'},
     {"set", required_argument, NULL, SET},
     {"check", no_argument, NULL, CHECK},
     {"print-config", no_argument, NULL, PRINT_CONFIG},
-    {"version", no_argument, NULL, VERSION},
-    {"help", no_argument, NULL, HELP},
+    {"version", no_argument, NULL, 'V'},
+    {"help", no_argument, NULL, 'h'},
     {0},
 };
 
@@ -38,10 +38,10 @@ static bool take(struct options *options, int option, char *argv[], FILE *errors
     case PRINT_CONFIG:
         options->action = OPTIONS_PRINT_CONFIG;
         return true;
-    case VERSION:
+    case 'V':
         options->action = OPTIONS_VERSION;
         return true;
-    case HELP:
+    case 'h':
         options->action = OPTIONS_HELP;
         return true;
     case ':':
@@ -61,7 +61,7 @@ bool options_parse(struct options *options, int argc, char *argv[], FILE *errors
     optind = 0; /* glibc: begin anew */
     opterr = 0;
     int option;
-    while ((option = getopt_long(argc, argv, "+:c:", long_options, NULL)) != -1)
+    while ((option = getopt_long(argc, argv, "+:c:hV", long_options, NULL)) != -1)
         if (!take(options, option, argv, errors))
             return false;
     if (optind < argc)
@@ -95,8 +95,8 @@ void options_print_help(FILE *out)
           "  --set SECTION.KEY=VALUE   set one option, over file and environment; may be repeated\n"
           "  --check                   say what is wrong with the configuration, and exit\n"
           "  --print-config            print the configuration as it is used, and exit\n"
-          "  --version                 print the version, and exit\n"
-          "  --help                    print this, and exit\n"
+          "  -V, --version             print the version, and exit\n"
+          "  -h, --help                print this, and exit\n"
           "\n"
           "The environment sets options too: AMQPBUF_SECTION_KEY=VALUE.\n"
           "See amqpbuf(8) and proxy.ini(5).\n",

@@ -14,6 +14,7 @@
 #include "admin/history.h"
 #include "base/assert.h"
 #include "base/log.h"
+#include "base/service.h"
 
 enum { BACKLOG = 64, REQUEST_MAX_MS = 10000 };
 
@@ -108,7 +109,9 @@ static bool open_port(struct admin *admin)
     int port = admin->proxy->config->admin.port;
     if (port == 0)
         return true;
-    int fd = listen_on_port(address, port);
+    int fd = service_socket("admin", address, port);
+    if (fd < 0)
+        fd = listen_on_port(address, port);
     admin->port.limit_ms = REQUEST_MAX_MS;
     admin->port.on_closed = on_port_closed;
     if (open_door(admin, &admin->port, fd)) {

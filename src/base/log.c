@@ -6,9 +6,13 @@
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+
+#include <sys/stat.h>
+#include <sys/uio.h>
 
 #include "base/assert.h"
 
@@ -26,6 +30,8 @@ static const char *const level_names[] = {"debug", "info", "warn", "error"};
 /* A reload on the loop's thread sets these while others log. */
 static _Atomic enum log_level least_level = LOG_INFO;
 static _Atomic enum log_format line_format = LOG_LOGFMT;
+static _Atomic bool
+    to_journal; /* standard error is the journal: it reads a priority (sd-daemon(3)) */
 
 struct line {
     enum log_format format;
@@ -33,8 +39,19 @@ struct line {
     char text[LINE_BYTES];
 };
 
+/* JOURNAL_STREAM has device and inode of what systemd has connected (systemd.exec(5)). */
+static bool is_journal(int fd)
+{
+    const char *stream = getenv("JOURNAL_STREAM");
+    struct stat stat;
+    unsigned long long device, inode;
+    return stream && sscanf(stream, "%llu:%llu", &device, &inode) == 2 && fstat(fd, &stat) == 0 &&
+           stat.st_dev == device && stat.st_ino == inode;
+}
+
 void log_init(enum log_level level, enum log_format format)
 {
+    atomic_store_explicit(&to_journal, is_journal(STDERR_FILENO), memory_order_relaxed);
     atomic_store_explicit(&least_level, level, memory_order_relaxed);
     atomic_store_explicit(&line_format, format, memory_order_relaxed);
 }
@@ -192,6 +209,16 @@ static void add_time(struct line *line)
     add_text(line, "ts", text);
 }
 
+/* A log that cannot be written has nobody to complain to. */
+static void write_line(enum log_level level, struct line *line)
+{
+    static const char *const priorities[] = {"<7>", "<6>", "<4>", "<3>"};
+    bool told = atomic_load_explicit(&to_journal, memory_order_relaxed);
+    struct iovec parts[] = {{(char *)priorities[level], told ? 3 : 0}, {line->text, line->len}};
+    while (writev(STDERR_FILENO, parts, 2) < 0 && errno == EINTR)
+        ;
+}
+
 void log_write(enum log_level level, const char *event, const struct log_field *fields,
                unsigned count)
 {
@@ -212,9 +239,7 @@ void log_write(enum log_level level, const char *event, const struct log_field *
     if (line.format == LOG_JSON)
         add(&line, "}", 1);
     add(&line, "\n", 1);
-    /* A log that cannot be written has nobody to complain to. */
-    while (write(STDERR_FILENO, line.text, line.len) < 0 && errno == EINTR)
-        ;
+    write_line(level, &line);
     errno = saved_errno;
 }
 

@@ -3,9 +3,77 @@
 #ifdef AMQPBUF_SYSTEMD
 
 #include <inttypes.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
 #include <time.h>
+#include <unistd.h>
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 
 #include <systemd/sd-daemon.h>
+
+/* Taken at the first question. A name that was claimed or closed is NULL. */
+static struct {
+    bool taken;
+    int count;
+    char **names;
+} sockets;
+
+static void take_sockets(void)
+{
+    if (!sockets.taken)
+        sockets.count = sd_listen_fds_with_names(1, &sockets.names);
+    sockets.taken = true;
+}
+
+static bool listens_at(int fd, const char *address, int port)
+{
+    struct in_addr v4;
+    struct in6_addr v6;
+    struct sockaddr_storage storage = {0};
+    socklen_t len = sizeof storage;
+    if (getsockname(fd, (struct sockaddr *)&storage, &len) < 0)
+        return false;
+    const struct sockaddr_in *in = (struct sockaddr_in *)&storage;
+    const struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)&storage;
+    if (storage.ss_family == AF_INET && inet_pton(AF_INET, address, &v4) == 1)
+        return in->sin_addr.s_addr == v4.s_addr && ntohs(in->sin_port) == port;
+    if (storage.ss_family == AF_INET6 && inet_pton(AF_INET6, address, &v6) == 1)
+        return memcmp(&in6->sin6_addr, &v6, sizeof v6) == 0 && ntohs(in6->sin6_port) == port;
+    return false;
+}
+
+int service_socket(const char *name, const char *address, int port)
+{
+    take_sockets();
+    for (int i = 0; i < sockets.count; i++) {
+        if (!sockets.names[i] || strcmp(sockets.names[i], name) != 0 ||
+            !listens_at(SD_LISTEN_FDS_START + i, address, port))
+            continue;
+        free(sockets.names[i]);
+        sockets.names[i] = NULL;
+        return SD_LISTEN_FDS_START + i;
+    }
+    return -1;
+}
+
+void service_close_sockets(void (*unused)(const char *name))
+{
+    take_sockets();
+    for (int i = 0; i < sockets.count; i++) {
+        if (!sockets.names[i])
+            continue;
+        unused(sockets.names[i]);
+        free(sockets.names[i]);
+        close(SD_LISTEN_FDS_START + i);
+    }
+    free(sockets.names);
+    sockets.names = NULL;
+    sockets.count = 0;
+}
 
 void service_ready(void)
 {
@@ -37,6 +105,17 @@ void service_alive(uint64_t now_ms)
 }
 
 #else
+
+int service_socket(const char *name, const char *address, int port)
+{
+    (void)name, (void)address, (void)port;
+    return -1;
+}
+
+void service_close_sockets(void (*unused)(const char *name))
+{
+    (void)unused;
+}
 
 void service_ready(void) {}
 

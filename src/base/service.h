@@ -4,6 +4,12 @@
 
 #include <stdint.h>
 
+/* A socket that listens at this numeric address and port and that the service manager holds open
+ * while this process restarts (sd_listen_fds(3)); `name` is its FileDescriptorName. -1: there is
+ * none. The caller owns it from then on, and gets it once. */
+int service_socket(const char *name, const char *address, int port);
+/* Names and closes those that nobody has asked for. */
+void service_close_sockets(void (*unused)(const char *name));
 /* The process serves. */
 void service_ready(void);
 /* SIGHUP: until service_ready. */

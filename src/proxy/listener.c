@@ -4,6 +4,7 @@
 
 #include "base/assert.h"
 #include "base/log.h"
+#include "base/service.h"
 #include "proxy/client.h"
 #include "proxy/proxy.h"
 
@@ -63,6 +64,15 @@ static int bind_to(struct listener *l, const char *address, int port)
     return status;
 }
 
+/* On the service manager's socket for this address, so that the port outlives the process; else on
+ * one of its own. */
+static int listen_at(struct listener *l, const char *address, int port)
+{
+    int passed = service_socket(l->tls ? "amqps" : "amqp", address, port);
+    int status = passed < 0 ? bind_to(l, address, port) : uv_tcp_open(&l->tcp, passed);
+    return status < 0 ? status : uv_listen((uv_stream_t *)&l->tcp, BACKLOG, on_connection);
+}
+
 bool listener_start(struct listener *l)
 {
     const struct config *config = l->proxy->config;
@@ -70,9 +80,7 @@ bool listener_start(struct listener *l)
     int port = l->tls ? config->listen.tls_port : config->listen.port;
     if (port == 0)
         return true;
-    int status = bind_to(l, address, port);
-    if (status == 0)
-        status = uv_listen((uv_stream_t *)&l->tcp, BACKLOG, on_connection);
+    int status = listen_at(l, address, port);
     if (status < 0) {
         LOG(LOG_ERROR, "cannot_listen", LOG_T("address", address), LOG_N("port", port),
             LOG_T("reason", uv_strerror(status)));

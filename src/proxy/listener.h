@@ -18,6 +18,6 @@ struct listener {
 void listener_raise_descriptors(void);
 /* Prepares the handle; from now on it must be closed with uv_close. */
 void listener_init(struct listener *, struct proxy *, bool tls);
-/* Listens on listen.address and its port; does nothing if that is 0. False, after a line in the
- * log, if it cannot. */
+/* Listens on listen.address and its port (on the service manager's socket "amqp" or "amqps" if that
+ * is the same); does nothing if the port is 0. False, after a line in the log, if it cannot. */
 bool listener_start(struct listener *);

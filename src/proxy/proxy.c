@@ -498,6 +498,12 @@ static void init_handles(struct proxy *proxy)
     srandom((unsigned)(uv_hrtime() ^ (uint64_t)uv_os_getpid()));
 }
 
+static void socket_unused(const char *name)
+{
+    LOG(LOG_WARN, "socket_unused", LOG_T("name", name),
+        LOG_T("reason", "listen.* and admin.* name no such address and port"));
+}
+
 static bool start(struct proxy *proxy)
 {
     /* First: whoever reads "listening" in the log may send one. They are served in the loop. */
@@ -509,6 +515,7 @@ static bool start(struct proxy *proxy)
         !proxy->side->open(proxy, &proxy->side_self) || !listener_start(&proxy->tls) ||
         !listener_start(&proxy->plain))
         return false;
+    service_close_sockets(socket_unused);
     uv_prepare_start(&proxy->before_poll, on_before_poll);
     uv_timer_start(&proxy->tick, on_tick, tick_ms(), tick_ms());
     connect_pools(proxy);

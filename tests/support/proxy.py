@@ -96,13 +96,16 @@ class Proxy:
 
     # ---- life ----
 
-    def start(self):
+    def start(self, manager=None):
+        """`manager` holds listening sockets and passes them on (support/service.py)."""
         assert not self.is_running()
         self._write_configuration()
         self.log_path.touch()
         self._read_from = self.log_path.stat().st_size
+        command = [str(BINARY), "-c", str(self.folder / "proxy.ini")]
         with open(self.log_path, "ab") as log:
-            self._process = spawn([str(BINARY), "-c", str(self.folder / "proxy.ini")],
+            self._process = spawn(manager.command(command) if manager else command,
+                                  pass_fds=manager.descriptors() if manager else (),
                                   cwd=self.folder, stdout=log, stderr=log,
                                   env=dict(os.environ, **{**_SANITIZERS, **_SWITCHES, **self.environment}))
         self.wait_event("listening")

@@ -10,8 +10,10 @@
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -154,6 +156,35 @@ static json_t *next_object(void)
     return object;
 }
 
+/* Only the journal reads "<4>" as a priority: another stream of the same process must not get it.
+ */
+static void test_priority_for_the_journal(void **state)
+{
+    (void)state;
+    static const struct {
+        enum log_level level;
+        const char *start;
+    } cases[] = {
+        {LOG_DEBUG, "<7>ts="}, {LOG_INFO, "<6>ts="}, {LOG_WARN, "<4>ts="}, {LOG_ERROR, "<3>ts="}};
+    struct stat stat;
+    char stream[64];
+    assert_int_equal(fstat(STDERR_FILENO, &stat), 0);
+    snprintf(stream, sizeof stream, "%llu:%llu", (unsigned long long)stat.st_dev,
+             (unsigned long long)stat.st_ino);
+    setenv("JOURNAL_STREAM", stream, 1);
+    log_init(LOG_DEBUG, LOG_LOGFMT);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        LOG(cases[i].level, "x");
+        assert_memory_equal(next_write(), cases[i].start, strlen(cases[i].start));
+    }
+    setenv("JOURNAL_STREAM", "1:1", 1);
+    log_init(LOG_INFO, LOG_LOGFMT);
+    LOG(LOG_WARN, "x");
+    assert_memory_equal(next_write(), "ts=", 3);
+    unsetenv("JOURNAL_STREAM");
+    log_init(LOG_INFO, LOG_LOGFMT);
+}
+
 static void test_json(void **state)
 {
     (void)state;
@@ -286,6 +317,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_levels, redirect, restore),
         cmocka_unit_test_setup_teardown(test_logfmt_quoting, redirect, restore),
         cmocka_unit_test_setup_teardown(test_json, redirect, restore),
+        cmocka_unit_test_setup_teardown(test_priority_for_the_journal, redirect, restore),
         cmocka_unit_test_setup_teardown(test_a_long_value_is_cut, redirect, restore),
         cmocka_unit_test_setup_teardown(test_a_full_line, redirect, restore),
         cmocka_unit_test_setup_teardown(test_what_comes_often, redirect, restore),

@@ -77,6 +77,7 @@ static void test_actions(void **state)
     } cases[] = {
         {"--check", OPTIONS_CHECK},     {"--print-config", OPTIONS_PRINT_CONFIG},
         {"--version", OPTIONS_VERSION}, {"--help", OPTIONS_HELP},
+        {"-V", OPTIONS_VERSION},        {"-h", OPTIONS_HELP},
         {"--config=f", OPTIONS_RUN},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
