@@ -138,6 +138,9 @@ static void put_counters(FILE *out, const struct counters *counters)
           counters->spooled);
     plain(out, "amqpbuf_messages_drained_total", "counter",
           "Messages that RabbitMQ took out of the spool.", counters->drained);
+    plain(out, "amqpbuf_messages_unroutable_total", "counter",
+          "Messages out of the spool that no queue was bound for, and that were dropped.",
+          counters->unroutable);
     put_rejected(out, counters);
     plain(out, "amqpbuf_queue_full_total", "counter", "Publishes refused because a queue was full.",
           counters->queue_full);

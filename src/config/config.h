@@ -14,6 +14,7 @@ enum config_sync { CONFIG_SYNC_COMMIT, CONFIG_SYNC_INTERVAL, CONFIG_SYNC_NEVER }
 enum config_overflow { OVERFLOW_DISCONNECT, OVERFLOW_BLOCK, OVERFLOW_REJECT };
 enum config_logins { LOGINS_REJECT, LOGINS_ACCEPT };
 enum config_confirms { CONFIRMS_AUTO, CONFIRMS_OFF };
+enum config_unroutable { UNROUTABLE_DROP, UNROUTABLE_REJECT };
 enum config_missing { MISSING_REJECT, MISSING_WAIT };
 enum config_expiration { EXPIRATION_SHORTEN, EXPIRATION_KEEP };
 
@@ -62,6 +63,8 @@ struct config {
         uint32_t window;
         uint32_t rate;
         uint32_t nack_limit;
+        uint32_t unroutable_wait_ms;
+        enum config_unroutable unroutable;
         enum config_missing missing;
         enum config_expiration expiration;
     } drain;

@@ -18,6 +18,7 @@ struct counters {
     uint64_t clients, upstreams; /* connections that are open now */
     uint64_t channels;           /* of clients, open now */
     uint64_t forwarded, spooled, drained;
+    uint64_t unroutable; /* dropped: drained, and no queue was bound for them */
     uint64_t queue_full, login_refused;
     struct counted_code rejected[COUNTED_CODES_MAX];
     unsigned rejected_codes; /* entries of `rejected` in use */

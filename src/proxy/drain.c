@@ -4,11 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "amqp/method.h"
 #include "amqp/wire.h"
 #include "base/assert.h"
 #include "base/crash_point.h"
 #include "base/handles.h"
 #include "base/log.h"
+#include "proxy/aside.h"
 #include "proxy/blame.h"
 #include "proxy/in_flight.h"
 #include "proxy/pool.h"
@@ -34,10 +36,15 @@
  * from what went well since the last rejection, so that one bad message in ten is no great matter.
  * - RabbitMQ fails at a record for reasons of its own while it is alone (an internal error): it is
  *   tried again in its place with growing pauses, and rejected after drain.nack_limit tries.
- * - basic.return or basic.nack: that message is rejected, the drain goes on. */
+ * - basic.return or basic.nack, or no confirm for pool.confirm_timeout: the message's destination
+ * is set aside (aside.h). Its messages are read apart from all others, from a place of their own,
+ * and tried again in their order; the others go on. What was nacked drain.nack_limit times is
+ * rejected, what was returned for drain.unroutable_wait is dropped or rejected. */
 
 enum {
     BATCH_BYTES = 1024 * 1024,
+    ASIDES_MAX = 64,     /* that are not silent; then all others wait for them */
+    SILENT_LONG = 10,    /* times pool.confirm_timeout: then something is sent again all the same */
     CAREFUL_WINDOW = 16, /* the root of the usual window: two small steps find one of 256 */
 };
 
@@ -59,11 +66,12 @@ struct drain {
     uint64_t deadline_ms; /* of the answer that is awaited; 0: none */
     bool confirms;
     bool reading;
+    bool more;           /* came since the read that is under way was asked for */
     bool at_end;         /* the last read saw the end of the queue */
-    bool barrier;        /* a declaration is out, or next: it is sent alone */
-    uint64_t read_after; /* sequence number of the last record that was read */
+    bool barrier;        /* something is out, or next, that is sent alone */
+    uint64_t read_after; /* sequence number of the last record of all but those aside */
     uint64_t pass;       /* doubts.pass of its queue when it began at the first record */
-    uint64_t skipped;    /* records of destinations set aside that were read since */
+    uint64_t skipped;    /* records of doubtful destinations that were read since */
     uint64_t last_tag;
     uint64_t epoch; /* which opening of the channel: what was read for an older one is stale */
     uint64_t drained, rejected, started_ms;
@@ -72,6 +80,11 @@ struct drain {
     uint32_t fine;   /* messages that went well since the window last grew, or the rejection */
 
     struct in_flight sent;
+    struct job_record *batch; /* what was read and is not sent yet: a declaration's answer is due */
+    struct slab *batch_slab;
+    uint32_t batch_count, batch_next;
+    uint64_t batch_reached; /* by all of it */
+    uint64_t batch_only;    /* it is of this destination, which is aside; 0: of all others */
 
     struct returned returned; /* the basic.return that is arriving */
 };
@@ -160,8 +173,43 @@ struct drain *drain_start(struct queue *queue, struct pool *pool)
     return d;
 }
 
+static void drop_batch(struct drain *d)
+{
+    if (d->batch_slab)
+        slab_unref(d->batch_slab);
+    free(d->batch);
+    d->batch = NULL;
+    d->batch_slab = NULL;
+    d->batch_count = d->batch_next = 0;
+    d->batch_only = 0;
+}
+
+/* What RabbitMQ has not answered for will be read, and sent, again. */
+static void rewind_open(struct drain *d)
+{
+    struct asides *asides = &d->queue->asides;
+    for (uint32_t i = d->sent.count; i-- > 0;) {
+        const struct sent *entry = &d->sent.all[i];
+        struct aside *a = asides_find(asides, entry->destination);
+        if (entry->state == SENT_CONFIRMED)
+            continue;
+        if (a)
+            aside_rewind(a, entry->seq);
+        else if (entry->seq <= d->read_after)
+            d->read_after = entry->seq - 1;
+    }
+    for (uint32_t i = 0; i < asides->count; i++) {
+        asides->all[i].under_way = asides->all[i].fine = 0;
+        if (asides->all[i].state == ASIDE_SILENT)
+            asides->all[i].state = ASIDE_TRYING;
+    }
+    in_flight_forget_open(&d->sent, 0);
+    drop_batch(d);
+}
+
 static void drain_free(struct drain *d)
 {
+    rewind_open(d);
     d->queue->drain = NULL;
     handles_remove(d->handle);
     in_flight_clear(&d->sent);
@@ -184,8 +232,10 @@ static void finish(struct drain *d)
         LOG_T("user", queue->user), LOG_T("vhost", queue->vhost), LOG_N("drained", d->drained),
         LOG_N("rejected", d->rejected), LOG_N("messages", queue->waiting),
         LOG_N("ms", proxy_now(queue->proxy) - d->started_ms));
-    if (is_done(d))
+    if (is_done(d)) {
         queue->doubts.records = queue->waiting;
+        asides_clear(&queue->asides);
+    }
     upstream_detach(&d->link);
     drain_free(d);
     queue_changed(queue);
@@ -230,7 +280,7 @@ static void on_deleted(struct job *job)
         for (uint32_t i = 0; i < job->delete.count; i++) {
             struct sent *entry = in_flight_find(&d->sent, job->delete.seqs[i]);
             if (entry)
-                entry->state = SENT_UNDELETED;
+                in_flight_set(&d->sent, entry, SENT_UNDELETED);
         }
         return;
     }
@@ -307,12 +357,112 @@ struct verdict {
 
 static bool concerns(const struct verdict *verdict, const struct sent *entry)
 {
-    if (entry->state != SENT_UNCONFIRMED)
+    if (!sent_is_open(entry))
         return false;
     if (verdict->all || entry->tag == 0)
         return verdict->all;
     return verdict->multiple ? entry->tag <= verdict->tag || verdict->tag == 0
                              : entry->tag == verdict->tag;
+}
+
+static uint32_t count_open(const struct drain *d, uint64_t destination)
+{
+    uint32_t open = 0;
+    for (uint32_t i = 0; i < d->sent.count; i++)
+        open += sent_is_open(&d->sent.all[i]) && d->sent.all[i].destination == destination;
+    return open;
+}
+
+/* The destination is aside from now on. */
+static struct aside *set_aside(struct drain *d, uint64_t destination)
+{
+    struct aside *a = asides_find(&d->queue->asides, destination);
+    if (a)
+        return a;
+    a = asides_add(&d->queue->asides, destination, d->read_after);
+    a->under_way = count_open(d, destination);
+    return a;
+}
+
+static void name_of(const struct sent *entry, char exchange[256], char routing_key[256])
+{
+    struct publish publish = {0};
+    publish_parse(entry->names, entry->names_len, &publish);
+    snprintf(exchange, 256, "%.*s", (int)publish.exchange_len, (const char *)publish.exchange);
+    snprintf(routing_key, 256, "%.*s", (int)publish.routing_key_len,
+             (const char *)publish.routing_key);
+}
+
+/* It goes out as RabbitMQ would have let it go: said once for each destination. */
+static void tell_dropped(struct drain *d, const struct sent *entry)
+{
+    struct queue *queue = d->queue;
+    queue->proxy->counters.unroutable++;
+    for (unsigned i = 0; i < QUEUE_TOLD; i++)
+        if (queue->told[i] == entry->destination)
+            return;
+    queue->told[queue->told_next++ % QUEUE_TOLD] = entry->destination;
+    char exchange[256], routing_key[256];
+    name_of(entry, exchange, routing_key);
+    LOG(LOG_WARN, "message_unroutable", LOG_T("user", queue->user), LOG_T("vhost", queue->vhost),
+        LOG_N("seq", entry->seq), LOG_T("exchange", exchange), LOG_T("routing_key", routing_key),
+        LOG_T("reason", entry->why));
+}
+
+/* RabbitMQ has nacked or returned this publish, which is no reason to stop the others. */
+static enum remedy judge_one(struct drain *d, struct sent *entry, uint16_t code, const char *text)
+{
+    const struct config *config = d->queue->proxy->config;
+    uint64_t now = proxy_now(d->queue->proxy);
+    struct aside *a = asides_find(&d->queue->asides, entry->destination);
+    struct circumstances circumstances = {
+        .tries = a && a->failing == entry->seq ? a->tries + 1 : 1,
+        .nack_limit = config->drain.nack_limit,
+        .just_back = now - d->queue->back_ms < config->drain.unroutable_wait_ms,
+        .mandatory = entry->mandatory,
+        .unroutable_rejects = config->drain.unroutable == UNROUTABLE_REJECT,
+    };
+    enum remedy remedy = remedy_of(blame_of(code, text), &circumstances);
+    if (remedy != REMEDY_AGAIN) {
+        if (a)
+            aside_taken(a, entry->seq);
+        return remedy;
+    }
+    a = set_aside(d, entry->destination);
+    uint32_t tries = aside_failed(a, entry->seq);
+    if (d->batch_only == entry->destination)
+        drop_batch(d); /* it was read from behind this one */
+    if (tries == 0)
+        return remedy; /* an older one has its turn first */
+    LOG_OFTEN(LOG_INFO, "drain_again", LOG_T("user", d->queue->user),
+              LOG_T("vhost", d->queue->vhost), LOG_N("seq", entry->seq), LOG_N("code", code),
+              LOG_T("reason", text), LOG_N("tries", tries));
+    aside_rest(a, now, blame_pause_ms(tries));
+    return remedy;
+}
+
+/* True if it can be deleted. */
+static bool settle_one(struct drain *d, struct sent *entry, bool nack)
+{
+    uint16_t code = nack ? 0 : entry->returned;
+    const char *text = nack ? "nacked by RabbitMQ" : entry->why;
+    in_flight_set(&d->sent, entry, SENT_CONFIRMED);
+    struct aside *a = asides_find(&d->queue->asides, entry->destination);
+    if (a && a->under_way > 0)
+        a->under_way--;
+    if (!nack && !entry->returned) {
+        if (a)
+            aside_taken(a, entry->seq);
+        return true;
+    }
+    enum remedy remedy = d->confirms ? judge_one(d, entry, code, text) : REMEDY_REJECT;
+    if (remedy == REMEDY_REJECT)
+        reject_seq(d, entry->seq, code, text);
+    else if (remedy == REMEDY_DROP)
+        tell_dropped(d, entry);
+    else
+        in_flight_set(&d->sent, entry, SENT_AGAIN);
+    return remedy == REMEDY_DROP;
 }
 
 /* Those that it concerns have been taken by RabbitMQ, or refused, if they were returned or nacked.
@@ -321,21 +471,19 @@ static void confirm(struct drain *d, const struct verdict *verdict)
 {
     uint64_t *seqs = malloc((d->sent.count + 1) * sizeof *seqs);
     ENSURE(seqs);
-    uint32_t count = 0;
+    uint32_t count = 0, again = 0;
     for (uint32_t i = 0; i < d->sent.count; i++) {
         struct sent *entry = &d->sent.all[i];
         if (!concerns(verdict, entry))
             continue;
-        entry->state = SENT_CONFIRMED;
-        if (verdict->nack)
-            reject_seq(d, entry->seq, 0, "nacked by RabbitMQ");
-        else if (entry->returned)
-            reject_seq(d, entry->seq, entry->returned, entry->why);
-        else
+        if (settle_one(d, entry, verdict->nack))
             seqs[count++] = entry->seq;
+        again += entry->state == SENT_AGAIN;
     }
     delete_entries(d, seqs, count);
     free(seqs);
+    if (again > 0)
+        in_flight_forget_again(&d->sent);
 }
 
 /* RabbitMQ answers the methods of a channel in order: a reply is of the oldest declaration. */
@@ -344,8 +492,9 @@ static void confirm_declaration(struct drain *d)
     for (uint32_t i = 0; i < d->sent.count; i++) {
         struct sent *entry = &d->sent.all[i];
         if (entry->tag == 0 && entry->state == SENT_UNCONFIRMED) {
-            entry->state = SENT_CONFIRMED;
+            in_flight_set(&d->sent, entry, SENT_CONFIRMED);
             delete_entries(d, &entry->seq, 1);
+            advance(d);
             return;
         }
     }
@@ -353,47 +502,120 @@ static void confirm_declaration(struct drain *d)
 
 /* ---- sending ---- */
 
-static void send_record(struct drain *d, struct slab *slab, const struct job_record *record)
+static void send_record(struct drain *d, const struct job_record *record)
 {
-    d->read_after = record->seq;
     bool is_publish = record->kind == RECORD_PUBLISH, fits = record->frames_len > 0;
-    struct sent *entry = in_flight_add(&d->sent, record, is_publish && fits ? ++d->last_tag : 0);
+    struct sent *entry = in_flight_add(&d->sent, record, is_publish && fits ? ++d->last_tag : 0,
+                                       proxy_now(d->queue->proxy));
     if (fits) {
-        stream_write_span(stream_of(d), slab, record->frames, record->frames_len);
+        stream_write_span(stream_of(d), d->batch_slab, record->frames, record->frames_len);
         return;
     }
     /* It was taken when RabbitMQ's frame_max was larger. */
-    entry->state = SENT_CONFIRMED;
+    in_flight_set(&d->sent, entry, SENT_CONFIRMED);
     reject_seq(d, record->seq, 501,
                is_publish ? "FRAME_ERROR - content header larger than frame_max"
                           : "FRAME_ERROR - method larger than frame_max");
 }
 
+/* A publish to a destination that is aside waits for that one's turn; one that is under way is not
+ * sent twice. */
+static bool is_passed_over(struct drain *d, const struct job_record *record)
+{
+    if (d->batch_only)
+        return in_flight_find(&d->sent, record->seq) != NULL;
+    return record->kind == RECORD_PUBLISH && asides_find(&d->queue->asides, record->destination);
+}
+
+static void note_reached(struct drain *d, uint64_t seq)
+{
+    struct aside *a = d->batch_only ? asides_find(&d->queue->asides, d->batch_only) : NULL;
+    if (!d->batch_only && seq > d->read_after)
+        d->read_after = seq;
+    else if (a && seq > a->cursor)
+        a->cursor = seq;
+}
+
+static void note_under_way(struct drain *d)
+{
+    struct aside *a = d->batch_only ? asides_find(&d->queue->asides, d->batch_only) : NULL;
+    if (a)
+        a->under_way++;
+}
+
 static bool is_held_back(const struct queue *queue, const struct job_record *record)
 {
-    return record->kind == RECORD_PUBLISH && record->frames_len > 0 &&
-           doubts_hold(queue,
-                       destination_of(record->frames + FRAME_HEAD_BYTES, record->method_len));
+    return record->kind == RECORD_PUBLISH && doubts_hold(queue, record->destination);
 }
 
 /* A declaration that RabbitMQ refuses closes the channel, and the confirms of what went before it
- * are lost with it: so it is sent alone. Returns how many records were sent. */
-static uint32_t send_batch(struct drain *d, const struct job *job)
+ * are lost with it: so it is sent alone. Its answer is waited for, not its deletion. Returns how
+ * many records were sent. */
+static uint32_t send_batch(struct drain *d)
 {
-    for (uint32_t i = 0; i < job->read.count; i++) {
-        const struct job_record *record = &job->read.records[i];
+    uint32_t sent = 0;
+    for (; d->batch_next < d->batch_count; d->batch_next++) {
+        const struct job_record *record = &d->batch[d->batch_next];
+        if (is_passed_over(d, record)) {
+            note_reached(d, record->seq);
+            continue;
+        }
         if (is_held_back(d->queue, record)) {
-            d->read_after = record->seq;
+            note_reached(d, record->seq);
             d->skipped++;
             continue;
         }
-        d->barrier =
-            d->barrier || record->kind == RECORD_DECLARE || record->seq == d->queue->suspect;
-        if (d->barrier && d->sent.count > 0)
-            return i;
-        send_record(d, job->read.slab, record);
+        bool open = in_flight_has_sent(&d->sent, 0);
+        d->barrier = (d->barrier && open) || record->kind == RECORD_DECLARE ||
+                     record->seq == d->queue->suspect;
+        if (d->barrier && open)
+            return sent;
+        send_record(d, record);
+        note_reached(d, record->seq);
+        note_under_way(d);
+        sent++;
     }
-    return job->read.count;
+    note_reached(d, d->batch_reached);
+    drop_batch(d);
+    return sent;
+}
+
+/* Sends what was read, as far as it may go out now. */
+static void send_more(struct drain *d)
+{
+    if (d->pass != d->queue->doubts.pass)
+        drop_batch(d); /* something that waits before it goes first now */
+    if (!d->batch || d->state != DRAIN_RUNNING)
+        return;
+    CRASH_POINT("before_replay");
+    uint64_t first = d->batch_next < d->batch_count ? d->batch[d->batch_next].seq : 0;
+    uint32_t sent = send_batch(d);
+    if (sent > 0)
+        LOG(LOG_DEBUG, "drain_sent", LOG_N("queue", d->queue->id),
+            LOG_N("upstream", d->link.upstream->id), LOG_N("messages", sent),
+            LOG_N("first", first));
+    CRASH_POINT("after_replay");
+    d->tokens -= d->tokens < sent ? d->tokens : sent;
+}
+
+static void take_batch(struct drain *d, struct job *job)
+{
+    ENSURE(!d->batch);
+    struct aside *a = job->read.only ? asides_find(&d->queue->asides, job->read.only) : NULL;
+    if (job->read.only && (!a || a->state != ASIDE_TRYING || a->cursor != job->read.after))
+        return; /* RabbitMQ has failed at an older one of it meanwhile */
+    d->batch = job->read.records;
+    d->batch_slab = job->read.slab;
+    d->batch_count = job->read.count;
+    d->batch_next = 0;
+    d->batch_reached = job->read.reached;
+    d->batch_only = job->read.only;
+    job->read.records = NULL;
+    job->read.slab = NULL;
+    if (a)
+        a->scanned = job->read.at_end ? job->read.until : 0;
+    else
+        d->at_end = job->read.at_end && !d->more;
 }
 
 static void on_read(struct job *job)
@@ -412,16 +634,8 @@ static void on_read(struct job *job)
         upstream_abort(d->link.upstream, "the queue cannot be read");
         return;
     }
-    CRASH_POINT("before_replay");
-    uint32_t sent = send_batch(d, job);
-    if (sent > 0)
-        LOG(LOG_DEBUG, "drain_sent", LOG_N("queue", job->queue),
-            LOG_N("upstream", d->link.upstream->id), LOG_N("messages", sent),
-            LOG_N("first", job->read.records[0].seq),
-            LOG_N("last", job->read.records[sent - 1].seq));
-    CRASH_POINT("after_replay");
-    d->tokens -= d->tokens < sent ? d->tokens : sent;
-    d->at_end = job->read.at_end && sent == job->read.count;
+    take_batch(d, job);
+    send_more(d);
     advance(d);
 }
 
@@ -431,7 +645,7 @@ static bool begin_pass(struct drain *d)
 {
     if (d->pass == d->queue->doubts.pass)
         return true;
-    if (d->reading || d->sent.count > 0)
+    if (d->reading || in_flight_in_window(&d->sent) > 0)
         return false;
     d->pass = d->queue->doubts.pass;
     d->read_after = d->skipped = 0;
@@ -439,39 +653,93 @@ static bool begin_pass(struct drain *d)
     return true;
 }
 
+static struct job *new_read(struct drain *d, uint32_t records_max)
+{
+    struct job *job = job_new(JOB_READ, d->queue->id, on_read, d->handle);
+    job->context = d->epoch;
+    job->read.records_max = records_max;
+    job->read.bytes_max = BATCH_BYTES;
+    job->read.channel = d->link.channel;
+    job->read.frame_max = d->link.upstream->frame_max;
+    job->read.mandatory = d->confirms;
+    return job;
+}
+
+static void read_others(struct drain *d, uint32_t room)
+{
+    struct asides *asides = &d->queue->asides;
+    struct job *job = new_read(d, room);
+    job->read.after = d->read_after;
+    job->read.until = UINT64_MAX;
+    job->read.except = malloc((asides->count + 1) * sizeof *job->read.except);
+    ENSURE(job->read.except);
+    for (uint32_t i = 0; i < asides->count; i++)
+        job->read.except[job->read.except_count++] = asides->all[i].destination;
+    d->more = false;
+    d->reading = true;
+    spooler_post(d->queue->proxy->spooler, job);
+}
+
+/* Reads for the first of those aside that may have something sent; one that has caught up with all
+ * others is no longer aside. False if there was nothing to do. */
+static bool read_aside(struct drain *d, uint32_t room)
+{
+    struct asides *asides = &d->queue->asides;
+    for (uint32_t i = 0; i < asides->count; i++) {
+        struct aside *a = &asides->all[i];
+        bool has_caught_up = (a->scanned > 0 && a->scanned == d->read_after) ||
+                             (a->fine > 0 && a->cursor >= d->read_after);
+        if (a->state == ASIDE_TRYING && has_caught_up && a->under_way == 0 && a->failing == 0) {
+            asides_remove(asides, a);
+            d->at_end = false;
+            i--;
+            continue;
+        }
+        uint32_t most = aside_room(a, window_of(d));
+        if (most == 0 || doubts_hold(d->queue, a->destination) || has_caught_up ||
+            a->cursor >= d->read_after)
+            continue;
+        struct job *job = new_read(d, most < room ? most : room);
+        job->read.after = a->cursor;
+        job->read.until = d->read_after;
+        job->read.only = a->destination;
+        d->reading = true;
+        spooler_post(d->queue->proxy->spooler, job);
+        return true;
+    }
+    return false;
+}
+
 static void read_more(struct drain *d)
 {
-    if (d->barrier && d->sent.count > 0)
+    if (d->batch || d->reading || (d->barrier && in_flight_has_sent(&d->sent, 0)))
         return;
     d->barrier = false;
     if (!begin_pass(d))
         return;
-    uint32_t window = window_of(d);
-    uint32_t room = d->sent.count < window ? window - d->sent.count : 0;
-    if (d->queue->proxy->config->drain.rate > 0 && room > d->tokens)
+    const struct config *config = d->queue->proxy->config;
+    const struct asides *asides = &d->queue->asides;
+    uint32_t window = window_of(d), taken = in_flight_in_window(&d->sent);
+    uint32_t room = taken < window ? window - taken : 0;
+    if (config->drain.rate > 0 && room > d->tokens)
         room = d->tokens;
-    /* A read for each single confirm would cost more than it brings. */
-    if (d->reading || d->at_end || d->queue->paused || room == 0 ||
-        (d->confirms && room < window / 2 && d->sent.count > 0) ||
-        d->queue->proxy->stage != PROXY_RUNNING || stream_is_full(stream_of(d)))
+    if (d->queue->paused || room == 0 || d->queue->proxy->stage != PROXY_RUNNING ||
+        stream_is_full(stream_of(d)) || read_aside(d, room))
         return;
-    struct job *job = job_new(JOB_READ, d->queue->id, on_read, d->handle);
-    job->context = d->epoch;
-    job->read.after = d->read_after;
-    job->read.records_max = room;
-    job->read.bytes_max = BATCH_BYTES;
-    job->read.channel = d->link.channel;
-    job->read.frame_max = d->link.upstream->frame_max;
-    d->reading = true;
-    spooler_post(d->queue->proxy->spooler, job);
+    /* A read for each single confirm would cost more than it brings. */
+    if (d->at_end || (d->confirms && room < window / 2 && taken > 0) ||
+        asides->count - asides_silent(asides) >= ASIDES_MAX)
+        return;
+    read_others(d, room);
 }
 
 /* The end was read and everything that was read is settled: what still counts as waiting cannot be
  * read. It stays where it is, in nobody's way. */
 static void set_damaged_aside(struct drain *d)
 {
-    if (d->state != DRAIN_RUNNING || d->reading || !d->at_end || d->sent.count > 0 ||
-        d->pass != d->queue->doubts.pass || d->queue->waiting <= d->skipped)
+    if (d->state != DRAIN_RUNNING || d->reading || d->batch || !d->at_end || d->sent.count > 0 ||
+        d->queue->asides.count > 0 || d->pass != d->queue->doubts.pass ||
+        d->queue->waiting <= d->skipped)
         return;
     LOG(LOG_ERROR, "records_set_aside", LOG_T("user", d->queue->user),
         LOG_T("vhost", d->queue->vhost), LOG_N("messages", d->queue->waiting - d->skipped));
@@ -481,8 +749,9 @@ static void set_damaged_aside(struct drain *d)
 /* What waits still is for destinations set aside: nothing more to do until one comes back. */
 static bool is_done(const struct drain *d)
 {
-    return d->queue->waiting == 0 || (d->at_end && d->pass == d->queue->doubts.pass &&
-                                      d->sent.count == 0 && d->queue->waiting <= d->skipped);
+    return d->queue->waiting == 0 ||
+           (d->at_end && d->pass == d->queue->doubts.pass && !d->batch &&
+            d->queue->asides.count == 0 && d->sent.count == 0 && d->queue->waiting <= d->skipped);
 }
 
 static void advance(struct drain *d)
@@ -500,10 +769,11 @@ static void advance(struct drain *d)
     }
     if (d->state != DRAIN_RUNNING)
         return;
+    send_more(d);
     read_more(d);
-    if (d->reading)
+    if (d->reading || (d->batch && d->confirms))
         return;
-    if (is_over && d->sent.count == 0) {
+    if (is_over && in_flight_in_window(&d->sent) == 0) {
         if (d->confirms || d->last_tag == 0)
             close_channel(d);
     } else if (!d->confirms && d->sent.count > 0 &&
@@ -514,6 +784,7 @@ static void advance(struct drain *d)
 
 static void wait_for_deletes(struct drain *d)
 {
+    rewind_open(d); /* or what is read again would be sent again */
     d->deadline_ms = 0;
     d->state = DRAIN_DELETING;
     advance(d);
@@ -522,6 +793,7 @@ static void wait_for_deletes(struct drain *d)
 void drain_more(struct drain *d)
 {
     d->at_end = false;
+    d->more = true; /* what is being read just now may not show it */
     advance(d);
 }
 
@@ -531,8 +803,53 @@ static void delete_again(struct drain *d)
         struct sent *entry = &d->sent.all[i];
         if (entry->state != SENT_UNDELETED)
             continue;
-        entry->state = SENT_CONFIRMED;
+        in_flight_set(&d->sent, entry, SENT_CONFIRMED);
         delete_entries(d, &entry->seq, 1);
+    }
+}
+
+/* RabbitMQ has not confirmed it for so long. */
+static void set_silent(struct drain *d, const struct sent *first, uint64_t now_ms)
+{
+    uint64_t destination = first->destination;
+    uint32_t timeout = d->queue->proxy->config->pool.confirm_timeout_ms;
+    char exchange[256], routing_key[256];
+    name_of(first, exchange, routing_key);
+    struct aside *a = set_aside(d, destination);
+    aside_is_silent(a, now_ms, SILENT_LONG * timeout);
+    for (uint32_t i = 0; i < d->sent.count; i++)
+        if (d->sent.all[i].destination == destination && sent_is_open(&d->sent.all[i]))
+            in_flight_set(&d->sent, &d->sent.all[i], SENT_PARKED);
+    LOG(LOG_WARN, "confirms_stalled", LOG_T("user", d->queue->user),
+        LOG_T("vhost", d->queue->vhost), LOG_T("exchange", exchange),
+        LOG_T("routing_key", routing_key), LOG_N("unconfirmed", a->under_way));
+}
+
+/* Those whose time has come are tried again; what a silent one owes is sent once more. */
+static void wake_asides(struct drain *d, uint64_t now_ms)
+{
+    struct asides *asides = &d->queue->asides;
+    for (uint32_t i = 0; i < asides->count; i++) {
+        struct aside *a = &asides->all[i];
+        bool silent = a->state == ASIDE_SILENT;
+        if (!aside_wakes(a, now_ms) || !silent)
+            continue;
+        for (uint32_t k = d->sent.count; k-- > 0;)
+            if (d->sent.all[k].destination == a->destination && sent_is_open(&d->sent.all[k]))
+                aside_rewind(a, d->sent.all[k].seq);
+        a->under_way = 0;
+        in_flight_forget_open(&d->sent, a->destination);
+    }
+}
+
+static void look_for_silence(struct drain *d, uint64_t now_ms)
+{
+    uint32_t timeout = d->queue->proxy->config->pool.confirm_timeout_ms;
+    for (uint32_t i = 0; i < d->sent.count; i++) {
+        const struct sent *entry = &d->sent.all[i];
+        if (entry->state == SENT_UNCONFIRMED && entry->tag > 0 &&
+            now_ms - entry->sent_ms >= timeout)
+            set_silent(d, entry, now_ms);
     }
 }
 
@@ -544,16 +861,16 @@ void drain_tick(struct drain *d, uint64_t now_ms)
         return; /* and the drain is gone */
     }
     delete_again(d);
-    uint32_t rate = d->queue->proxy->config->drain.rate;
-    if (rate == 0) {
-        if (d->state == DRAIN_RESTING)
-            advance(d);
-        return;
+    if (d->state == DRAIN_RUNNING && d->confirms) {
+        wake_asides(d, now_ms);
+        look_for_silence(d, now_ms);
     }
+    uint32_t rate = d->queue->proxy->config->drain.rate;
     d->tokens += (uint32_t)((uint64_t)rate * PROXY_TICK_MS / 1000) + 1;
     if (d->tokens > rate)
         d->tokens = rate;
-    advance(d); /* which may end the drain */
+    if (rate > 0 || d->state == DRAIN_RESTING || d->queue->asides.count > 0)
+        advance(d); /* which may end the drain */
 }
 
 /* ---- what RabbitMQ says ---- */
@@ -579,7 +896,10 @@ static void judge(struct drain *d, struct sent *entry, uint16_t code, const char
         return;
     }
     queue->failing = 0;
-    entry->state = SENT_CONFIRMED;
+    struct aside *a = asides_find(&queue->asides, entry->destination);
+    if (a)
+        aside_taken(a, entry->seq);
+    in_flight_set(&d->sent, entry, SENT_CONFIRMED);
     reject_seq(d, entry->seq, code, text);
 }
 
@@ -592,7 +912,6 @@ static void on_refused(struct drain *d, uint16_t code, const char *text)
     if (!first)
         return;
     struct sent *suspect = count > 1 ? in_flight_accused(&d->sent, text) : NULL;
-    d->read_after = first->seq - 1;
     if (count == 1) {
         judge(d, first, code, text);
     } else if (suspect && suspect->seq != d->queue->suspect) {
@@ -627,9 +946,10 @@ static void on_exception(struct drain *d, const struct frame *frame)
               LOG_T("vhost", d->queue->vhost), LOG_N("code", code), LOG_T("reason", text),
               LOG_N("sent", d->sent.count));
     on_refused(d, code, text);
-    in_flight_forget_unconfirmed(&d->sent);
-    if (d->state != DRAIN_CLOSING) /* they crossed: its close-ok is still to come */
-        wait_for_deletes(d);       /* or what is read again would be sent again */
+    if (d->state == DRAIN_CLOSING) /* they crossed: its close-ok is still to come */
+        rewind_open(d);
+    else
+        wait_for_deletes(d);
 }
 
 static void on_close_ok(struct drain *d)
@@ -661,7 +981,7 @@ static void on_method(struct drain *d, const struct frame *frame)
             confirm(d, &(struct verdict){.tag = wire_get64(frame->payload + 4),
                                          .multiple = frame->payload[12] & 1,
                                          .nack = method == AMQP_BASIC_NACK_METHOD});
-        return;
+        break;
     case AMQP_BASIC_RETURN_METHOD:
         returned_begin(&d->returned, frame);
         return;

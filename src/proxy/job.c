@@ -80,6 +80,7 @@ void job_free(struct job *job)
         if (job->read.slab)
             slab_unref(job->read.slab);
         free(job->read.records);
+        free(job->read.except);
         break;
     }
     free(job);

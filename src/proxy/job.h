@@ -42,6 +42,8 @@ struct job_record {
     size_t frames_len;               /* 0: it does not fit frame_max */
     uint32_t method_len, header_len; /* bytes of the payloads, the method's first */
     uint64_t body_size;
+    uint64_t destination; /* of a publish */
+    bool mandatory;       /* as its publisher wanted it */
 };
 
 struct job {
@@ -88,7 +90,11 @@ struct job {
             uint32_t count;   /* result, also if one of them could not be moved */
         } rejected;
         struct {
-            uint64_t after;
+            uint64_t after, until; /* records with after < number <= until */
+            uint64_t only;         /* publishes to this destination; 0: any record */
+            uint64_t *except;      /* but publishes to these; freed by job_free */
+            uint32_t except_count;
+            bool mandatory; /* publishes become it, so that RabbitMQ tells what it cannot route */
             uint32_t records_max;
             size_t bytes_max;   /* at least one record is read whatever its size */
             uint16_t channel;   /* frames are made for this channel */
@@ -96,7 +102,8 @@ struct job {
             struct slab *slab;  /* result; one reference; NULL if there were no records */
             struct job_record *records;
             uint32_t count;
-            bool at_end; /* nothing waits behind the last of these */
+            uint64_t reached; /* number of the last record that was looked at, or `after` */
+            bool at_end;      /* nothing that is wanted waits behind it */
         } read;
     };
 };

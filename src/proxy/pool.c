@@ -98,6 +98,8 @@ void pool_update(struct pool *pool)
         begin_buffering(pool);
     else
         pool->buffering_since_ms = 0;
+    if (pool->state == POOL_OFFLINE)
+        pool->queue->back_ms = proxy_now(pool->proxy);
     if (state == POOL_LIVE)
         pool->backoff_ms = 0;
     pool->state = state;

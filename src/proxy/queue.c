@@ -61,6 +61,7 @@ void queue_free(struct queue *queue)
     if (queue->password)
         credential_wipe(queue->password, strlen(queue->password));
     free(queue->password);
+    asides_clear(&queue->asides);
     free(queue->user);
     free(queue->identity);
     free(queue->vhost);
@@ -105,7 +106,7 @@ bool queue_has_room_for(const struct queue *queue, uint64_t destination)
 bool queue_holds(struct queue *queue)
 {
     uint64_t now = proxy_now(queue->proxy);
-    if (!queue->drain || queue->paused ||
+    if (!queue->drain || queue->paused || queue->asides.count > 0 ||
         queue->waiting + queue->appending > queue->proxy->config->drain.window)
         return false;
     if (now >= queue->hold_again_ms) {

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "base/list.h"
+#include "proxy/aside.h"
 #include "proxy/doubt.h"
 #include "proxy/rate.h"
 
@@ -14,7 +15,7 @@ struct proxy;
 struct pool;
 struct drain;
 
-enum { QUEUE_HOLD_MS = 50, QUEUE_HOLD_AGAIN_MS = 1000 };
+enum { QUEUE_HOLD_MS = 50, QUEUE_HOLD_AGAIN_MS = 1000, QUEUE_TOLD = 64 };
 
 struct queue {
     struct proxy *proxy;
@@ -39,6 +40,10 @@ struct queue {
     uint64_t failing;        /* sequence number of the record that RabbitMQ failed at, sent alone */
     uint32_t tries;          /* of it */
     uint64_t drain_again_ms; /* not before */
+    struct asides asides;
+    uint64_t back_ms;          /* when RabbitMQ could be used again */
+    uint64_t told[QUEUE_TOLD]; /* unroutable destinations that the log has heard of, a ring */
+    unsigned told_next;
     uint64_t hold_until_ms, hold_again_ms;
     struct drain *drain;
     bool paused;            /* a person has asked for no drain, until told otherwise or restarted */

@@ -1,12 +1,10 @@
 #include "proxy/returned.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "amqp/method.h"
 #include "amqp/wire.h"
-#include "base/assert.h"
 
 static void take_name(struct cursor *c, uint8_t *len, uint8_t name[255])
 {
@@ -29,18 +27,6 @@ void returned_begin(struct returned *r, const struct frame *frame)
     r->active = !c.failed;
 }
 
-uint8_t *returned_key(const uint8_t *method, size_t method_len, size_t header_len)
-{
-    struct publish publish;
-    if (!publish_parse(method, method_len, &publish) || !publish.mandatory)
-        return NULL;
-    uint8_t *key = malloc(method_len + header_len);
-    ENSURE(key);
-    memcpy(key, method, method_len);
-    memcpy(key + method_len, method + method_len + FRAME_OVERHEAD_BYTES, header_len);
-    return key;
-}
-
 static bool is_routed_as(const struct returned *r, const struct publish *publish)
 {
     return publish->exchange_len == r->exchange_len &&
@@ -59,11 +45,8 @@ bool returned_is_message(const struct returned *r, const struct message *message
            is_routed_as(r, &publish);
 }
 
-bool returned_is(const struct returned *r, const uint8_t *key, size_t method_len, size_t header_len,
-                 const struct frame *header)
+bool returned_names(const struct returned *r, const uint8_t *method, size_t method_len)
 {
     struct publish publish;
-    return header_len == header->payload_len &&
-           memcmp(key + method_len, header->payload, header_len) == 0 &&
-           publish_parse(key, method_len, &publish) && is_routed_as(r, &publish);
+    return publish_parse(method, method_len, &publish) && is_routed_as(r, &publish);
 }

@@ -21,12 +21,8 @@ struct returned {
 
 /* Takes the method apart. */
 void returned_begin(struct returned *, const struct frame *);
-/* What a mandatory publish is known again by (free), made of its method payload and, behind the
- * next frame's head, its content header payload; NULL if it is not mandatory. */
-uint8_t *returned_key(const uint8_t *method, size_t method_len, size_t header_len);
-/* The same for a publish that is at hand; false if it is not mandatory. */
+/* True if it is about this publish, which is at hand; false if that is not mandatory. */
 bool returned_is_message(const struct returned *, const struct message *,
                          const struct frame *header);
-/* True if the return is about a publish with this key. */
-bool returned_is(const struct returned *, const uint8_t *key, size_t method_len, size_t header_len,
-                 const struct frame *header);
+/* True if it is about what went to this exchange and routing key; `method` is a method payload. */
+bool returned_names(const struct returned *, const uint8_t *method, size_t method_len);

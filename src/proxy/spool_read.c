@@ -6,13 +6,19 @@
 #include "amqp/expiration.h"
 #include "base/assert.h"
 #include "base/log.h"
+#include "proxy/window.h"
 
-enum { SHORTENED_MAX = 128 * 1024 }; /* longest content header whose expiration is shortened */
+enum {
+    SHORTENED_MAX = 128 * 1024, /* longest content header whose expiration is shortened */
+    PASSED_OVER_MAX = 10000,    /* records that are looked at and not wanted: the disk has others to
+                                   serve */
+};
 
 struct read_state {
     const struct spool_work *work;
     struct job *job;
     size_t used, capacity; /* of the slab under construction, which starts on the heap */
+    uint32_t passed_over;
     bool stopped;
 };
 
@@ -32,10 +38,39 @@ static struct iovec shorten_expiration(const struct spool_work *w,
     return len ? (struct iovec){shortened, len} : record->header;
 }
 
+static bool is_wanted(const struct job *job, const struct store_record *record,
+                      uint64_t destination)
+{
+    if (job->read.only)
+        return destination == job->read.only;
+    for (uint32_t i = 0; i < job->read.except_count; i++)
+        if (destination == job->read.except[i] && record->kind == RECORD_PUBLISH)
+            return false;
+    return true;
+}
+
+/* The last octet of basic.publish holds mandatory and immediate; returns whether it was set. */
+static bool set_mandatory(uint8_t *last)
+{
+    bool was_set = *last & 1;
+    *last |= 1;
+    return was_set;
+}
+
 static bool visit_record(void *arg, const struct store_record *record)
 {
     struct read_state *state = arg;
     struct job *job = state->job;
+    if (record->seq > job->read.until)
+        return false;
+    uint64_t destination = record->kind == RECORD_PUBLISH
+                               ? destination_of(record->method.iov_base, record->method.iov_len)
+                               : 0;
+    if (!is_wanted(job, record, destination)) {
+        job->read.reached = record->seq;
+        state->stopped = ++state->passed_over == PASSED_OVER_MAX;
+        return !state->stopped;
+    }
     uint32_t frame_max = job->read.frame_max;
     uint8_t shortened[SHORTENED_MAX];
     struct iovec header = shorten_expiration(state->work, record, shortened);
@@ -70,7 +105,9 @@ static bool visit_record(void *arg, const struct store_record *record)
         .method_len = (uint32_t)record->method.iov_len,
         .header_len = (uint32_t)header.iov_len,
         .body_size = record->body_size,
+        .destination = destination,
     };
+    job->read.reached = record->seq;
     if (record->kind == RECORD_DECLARE && size > frame_max) {
         out->frames_len = 0;
     } else if (record->kind == RECORD_DECLARE) {
@@ -79,6 +116,8 @@ static bool visit_record(void *arg, const struct store_record *record)
     } else {
         out->frames_len = message_write(at, job->read.channel, frame_max, &record->method, &header,
                                         record->body, record->body_count);
+        if (job->read.mandatory && out->frames_len > 0)
+            out->mandatory = set_mandatory(at + FRAME_HEAD_BYTES + out->method_len - 1);
     }
     state->used += out->frames_len;
     job->read.slab->used = state->used;
@@ -99,6 +138,7 @@ void spool_read(struct spool_work *w, struct job *job)
         spool_work_result(job, failure.status, &failure);
         return;
     }
+    job->read.reached = job->read.after;
     job->read.records = calloc(job->read.records_max, sizeof *job->read.records);
     ENSURE(job->read.records);
     enum status status = store_read(w->store, job->queue, job->read.after, visit_record, on_damaged,

@@ -2,6 +2,8 @@
 
 import pathlib
 
+import pytest
+
 from support.outage import spool
 from support.raw import RawClient
 from support.wait import wait_until
@@ -75,6 +77,7 @@ def flip(path, text):
             at = data.find(text, at + 1)
 
 
+@pytest.mark.provokes("record_damaged", "unbalanced")  # it stays in the spool, in nobody's way
 def test_a_record_that_breaks_while_it_is_under_way(broker, make_proxy):
     proxy = make_proxy(broker.url)
     bodies = [b"first " + b"x" * 50, b"breaks " + b"y" * 50, b"third " + b"z" * 50]

@@ -103,6 +103,22 @@ class Connection(threading.Thread):
         self.send_method(channel, "channel.close", reply_code=code, reply_text=text,
                          class_id=60, method_id=40)
 
+    def give_back(self, message, code=312, text="NO_ROUTE", header=None):
+        """basic.return; a broker may have changed the header."""
+        header = message.header if header is None else header
+        self.send_method(message.channel, "basic.return", reply_code=code, reply_text=text,
+                         exchange=message.args["exchange"],
+                         routing_key=message.args["routing_key"])
+        self.send(amqp.frame(amqp.HEADER, message.channel, header))
+        if message.body:
+            self.send(amqp.frame(amqp.BODY, message.channel, message.body))
+
+    def ack(self, message, **args):
+        self.send_method(message.channel, "basic.ack", delivery_tag=message.tag, **args)
+
+    def nack(self, message, **args):
+        self.send_method(message.channel, "basic.nack", delivery_tag=message.tag, **args)
+
     def die(self):
         """Goes away like a killed process whose machine is still there: with a reset."""
         try:
