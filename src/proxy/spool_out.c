@@ -121,8 +121,11 @@ static void on_appended(struct job *job)
     }
 }
 
+/* NULL: its client is gone. */
 static struct spool_owner owner_of(const struct channel *channel)
 {
+    if (!channel)
+        return (struct spool_owner){0};
     return (struct spool_owner){.channel = channel->handle, .client = channel->client->handle};
 }
 
