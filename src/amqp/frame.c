@@ -2,15 +2,14 @@
 
 #include "amqp/wire.h"
 
-static bool type_known(uint8_t type, uint16_t channel)
+static bool type_known(uint8_t type)
 {
     switch (type) {
     case FRAME_METHOD:
     case FRAME_HEADER:
     case FRAME_BODY:
-        return true;
     case FRAME_HEARTBEAT:
-        return channel == 0;
+        return true;
     default:
         return false;
     }
@@ -23,20 +22,19 @@ enum frame_result frame_scan(uint8_t *data, size_t len, uint32_t frame_max, stru
     if (len < FRAME_HEAD_BYTES)
         return FRAME_PARTIAL;
     uint8_t type = data[0];
-    uint16_t channel = wire_get16(data + 1);
     uint32_t payload_len = wire_get32(data + 3);
-    if (!type_known(type, channel))
+    if (!type_known(type))
         return FRAME_BAD_TYPE;
     size_t size = (size_t)payload_len + FRAME_OVERHEAD_BYTES;
     *need = size;
-    if (frame_max != 0 && size > frame_max)
+    if (!frame_fits(payload_len, frame_max))
         return FRAME_TOO_LARGE;
     if (len < size)
         return FRAME_PARTIAL;
     if (data[size - 1] != FRAME_END)
         return FRAME_BAD_END;
     *frame = (struct frame){.type = type,
-                            .channel = channel,
+                            .channel = wire_get16(data + 1),
                             .payload_len = payload_len,
                             .payload = data + FRAME_HEAD_BYTES};
     return FRAME_COMPLETE;

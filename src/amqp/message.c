@@ -160,9 +160,9 @@ bool message_frame(struct message *message, uint16_t channel, uint32_t frame_max
                    void *arg)
 {
     size_t piece_max = payload_max(frame_max);
-    ENSURE(message->method.slab && message->method.len <= piece_max);
+    ENSURE(message->method.slab && frame_fits(message->method.len, frame_max));
     ENSURE(message->header.slab);
-    if (message->header.len > piece_max)
+    if (!frame_fits(message->header.len, frame_max))
         return false;
     size_t pieces = pieces_cut(message, piece_max);
     struct slab *heads = NULL;
@@ -228,7 +228,7 @@ size_t message_write(uint8_t *out, uint16_t channel, uint32_t frame_max, const s
                      const struct iovec *header, const struct iovec *body, size_t body_count)
 {
     size_t piece_max = payload_max(frame_max);
-    if (method->iov_len > piece_max || header->iov_len > piece_max)
+    if (!frame_fits(method->iov_len, frame_max) || !frame_fits(header->iov_len, frame_max))
         return 0;
     uint8_t *at = out;
     at += write_whole(at, FRAME_METHOD, channel, method);

@@ -13,7 +13,6 @@
 #include "proxy/proxy.h"
 #include "proxy/queue.h"
 #include "proxy/relay.h"
-#include "proxy/rewrite.h"
 #include "proxy/router.h"
 #include "proxy/spooler.h"
 #include "proxy/wire_out.h"
@@ -152,6 +151,8 @@ void channel_free(struct channel *ch)
     free(ch->refusal);
     free(ch->behind);
     free(ch->last_queue);
+    free(ch->qos[0]);
+    free(ch->qos[1]);
     free(ch);
 }
 
@@ -316,6 +317,15 @@ void channel_set_last_queue(struct channel *ch, const void *name, size_t len)
     ch->last_queue = copy;
 }
 
+void channel_remember_qos(struct channel *ch, const amqp_basic_qos_t *asked)
+{
+    amqp_basic_qos_t **kept = &ch->qos[asked->global != 0];
+    if (!*kept)
+        *kept = malloc(sizeof **kept);
+    ENSURE(*kept);
+    **kept = *asked;
+}
+
 /* confirm.select is the proxy's own affair: publishes are confirmed upstream anyway. */
 static bool select_confirms(struct channel *ch, const struct frame *frame)
 {
@@ -338,8 +348,6 @@ static bool select_confirms(struct channel *ch, const struct frame *frame)
 static bool begin_publish(struct channel *ch, struct slab *slab, const struct frame *frame)
 {
     struct publish publish;
-    struct frame full = *frame;
-    struct slab *made = NULL;
     if (!publish_parse(frame->payload, frame->payload_len, &publish)) {
         client_refuse(ch->client, 502, "SYNTAX_ERROR - malformed basic.publish",
                       AMQP_BASIC_PUBLISH_METHOD);
@@ -354,14 +362,7 @@ static bool begin_publish(struct channel *ch, struct slab *slab, const struct fr
     case ROUTE_DONE:
         break;
     }
-    if (!rewrite_publish(ch, &publish, &full, &made)) {
-        client_refuse(ch->client, 506, "RESOURCE_ERROR - out of memory for this message",
-                      AMQP_BASIC_PUBLISH_METHOD);
-        return true;
-    }
-    content_begin(&ch->content, made ? made : slab, &full);
-    if (made)
-        slab_unref(made);
+    content_begin(&ch->content, slab, frame);
     return true;
 }
 
@@ -450,7 +451,7 @@ static void refuse_content(struct channel *ch, enum content_result result,
                       AMQP_BASIC_PUBLISH_METHOD);
         break;
     case CONTENT_WRONG_CLASS:
-        client_refuse(client, 501, "FRAME_ERROR - content header of another class",
+        client_refuse(client, 505, "UNEXPECTED_FRAME - expected content header for class 60",
                       AMQP_BASIC_PUBLISH_METHOD);
         break;
     case CONTENT_MALFORMED:

@@ -44,8 +44,9 @@ struct channel {
     uint64_t tx_reserved; /* places in the queue that they take */
     bool rejecting;       /* the publish that is arriving will be nacked: the queue is full */
     char *last_queue;     /* NULL: none declared */
-    bool has_qos;
-    amqp_basic_qos_t qos;
+    /* What was asked for each consumer, and for all of the channel: two settings (the method's
+     * `global`). NULL: nothing was. */
+    amqp_basic_qos_t *qos[2];
 
     struct ledger ledger;  /* confirms that the client is owed, from confirm.select on */
     struct list ack_node;  /* in proxy->acking */
@@ -94,4 +95,6 @@ void channel_content_done(struct channel *);
 /* An answer that the proxy gives by itself would overtake what RabbitMQ still owes the client: a
  * reply, a returned message. */
 bool channel_is_owed(const struct channel *);
+/* For the channel of RabbitMQ that it may be bound to later. */
+void channel_remember_qos(struct channel *, const amqp_basic_qos_t *);
 void channel_set_last_queue(struct channel *, const void *name, size_t len);

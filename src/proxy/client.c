@@ -364,18 +364,25 @@ static bool leaving_frame(struct client *c, const struct frame *frame)
     return ch ? channel_leaving_frame(ch, c->stream.in, frame) : true;
 }
 
+static void take_heartbeat(struct client *c, const struct frame *frame)
+{
+    if (frame->payload_len > 0)
+        client_refuse(c, 501, "FRAME_ERROR - heartbeat with a payload", 0);
+    else if (frame->channel != 0)
+        client_refuse(c, 505, "UNEXPECTED_FRAME - heartbeat on a channel", 0);
+}
+
 /* False: the frame has to wait. */
 static bool take_frame(struct client *c, const struct frame *frame)
 {
-    if (frame->type == FRAME_HEARTBEAT) {
-        if (frame->channel != 0)
-            client_refuse(c, 501, "FRAME_ERROR - heartbeat on a channel", 0);
-        return true;
-    }
     if (c->state == CLIENT_LEAVING)
         return leaving_frame(c, frame);
     if (c->state >= CLIENT_SETTLING) {
         closing_frame(c, frame);
+        return true;
+    }
+    if (frame->type == FRAME_HEARTBEAT) {
+        take_heartbeat(c, frame);
         return true;
     }
     if (c->state != CLIENT_OPEN) {
@@ -632,9 +639,7 @@ void client_secret_decided(struct client *c, enum secret_verdict verdict)
         client_refuse(c, 530, "NOT_ALLOWED - New secret was refused by one of the backends",
                       AMQP_CONNECTION_UPDATE_SECRET_METHOD);
     else
-        client_refuse(c, 320,
-                      "CONNECTION_FORCED - the new secret has other permissions: connect with it",
-                      AMQP_CONNECTION_UPDATE_SECRET_METHOD);
+        client_refuse(c, 320, LOST_PERMISSIONS, AMQP_CONNECTION_UPDATE_SECRET_METHOD);
     if (c->pool)
         pool_wake(c->pool); /* it may have sent another one */
 }

@@ -90,8 +90,11 @@ void client_accept(struct proxy *, uv_stream_t *listener, struct tls_context *tl
                    const char *obstacle);
 /* Texts of 320. Client libraries look for "Lost connection" to see that connecting again will help
  * (Laravel's DetectsLostConnections, for one). */
-#define LOST_RABBITMQ "CONNECTION_FORCED - Lost connection to RabbitMQ"
-#define LOST_PROXY    "CONNECTION_FORCED - Lost connection: the proxy is stopping"
+#define LOST_RABBITMQ    "CONNECTION_FORCED - Lost connection to RabbitMQ"
+#define LOST_PROXY       "CONNECTION_FORCED - Lost connection: the proxy is stopping"
+#define LOST_PERMISSIONS "CONNECTION_FORCED - Lost connection: the new secret has other permissions"
+#define LOST_UNCONFIRMED                                                                           \
+    "CONNECTION_FORCED - Lost connection: the last publishes were not confirmed"
 
 /* Closes a connection on which all is said. */
 void client_close(struct client *, const char *reason);

@@ -76,8 +76,7 @@ static void bind_exchange(struct channel *ch, amqp_exchange_bind_t *m)
 
 static void remember_qos(struct channel *ch, const amqp_basic_qos_t *m)
 {
-    ch->qos = *m;
-    ch->has_qos = true;
+    channel_remember_qos(ch, m);
     channel_send(ch, AMQP_BASIC_QOS_OK_METHOD, &(amqp_basic_qos_ok_t){0});
 }
 

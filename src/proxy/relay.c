@@ -236,8 +236,10 @@ static void select_confirms(struct relay *r)
 /* What the client has set before its channel was bound here. */
 static void restore(struct relay *r, const struct channel *channel)
 {
-    if (!r->shared && channel->has_qos) {
-        wire_send(stream_of(r), r->link.channel, AMQP_BASIC_QOS_METHOD, &channel->qos);
+    for (unsigned i = 0; i < 2 && !r->shared; i++) {
+        if (!channel->qos[i])
+            continue;
+        wire_send(stream_of(r), r->link.channel, AMQP_BASIC_QOS_METHOD, channel->qos[i]);
         await(r, AMQP_BASIC_QOS_METHOD);
     }
     if (channel->transactional) {
@@ -566,8 +568,7 @@ static void tell_lost(struct relay *r)
 {
     struct client *client = handles_get(r->client);
     if (client && r->open > 0)
-        client_refuse(client, 320, "CONNECTION_FORCED - what was published last was not confirmed",
-                      AMQP_BASIC_PUBLISH_METHOD);
+        client_refuse(client, 320, LOST_UNCONFIRMED, AMQP_BASIC_PUBLISH_METHOD);
 }
 
 static void refuse_channel(struct relay *r, const amqp_channel_close_t *m)

@@ -52,6 +52,19 @@ static amqp_bytes_t *queue_field(amqp_method_number_t method, void *decoded)
     }
 }
 
+/* The key of a binding, which means the queue's name if both are left empty. */
+static amqp_bytes_t *key_field(amqp_method_number_t method, void *decoded)
+{
+    switch (method) {
+    case AMQP_QUEUE_BIND_METHOD:
+        return &((amqp_queue_bind_t *)decoded)->routing_key;
+    case AMQP_QUEUE_UNBIND_METHOD:
+        return &((amqp_queue_unbind_t *)decoded)->routing_key;
+    default:
+        return NULL;
+    }
+}
+
 static bool has_last_queue(struct channel *ch, amqp_method_number_t method)
 {
     if (ch->last_queue)
@@ -76,27 +89,12 @@ bool rewrite_queue_name(struct channel *ch, amqp_method_number_t method, void *d
         return true;
     if (!has_last_queue(ch, method))
         return false;
-    amqp_bytes_t *key =
-        method == AMQP_QUEUE_BIND_METHOD ? &((amqp_queue_bind_t *)decoded)->routing_key : NULL;
+    amqp_bytes_t *key = key_field(method, decoded);
     *queue = bytes_of(ch->last_queue);
     if (key && key->len == 0) /* rabbit_channel: both empty mean the queue's name twice */
         *key = *queue;
     *made = rewrite_encode(method, decoded, frame);
     if (!*made)
         client_refuse(ch->client, 506, "RESOURCE_ERROR - out of memory for this method", method);
-    return *made;
-}
-
-bool rewrite_publish(const struct channel *ch, const struct publish *publish, struct frame *frame,
-                     struct slab **made)
-{
-    if (publish->exchange_len > 0 || publish->routing_key_len > 0 || !ch->last_queue)
-        return true;
-    amqp_basic_publish_t m = {
-        .exchange = amqp_empty_bytes,
-        .routing_key = bytes_of(ch->last_queue),
-        .mandatory = publish->mandatory,
-    };
-    *made = rewrite_encode(AMQP_BASIC_PUBLISH_METHOD, &m, frame);
     return *made;
 }

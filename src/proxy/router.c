@@ -220,7 +220,7 @@ static enum route publish_live(struct channel *ch)
     if (ch->confirming && !r->link.upstream->offers_confirms)
         return publish_unconfirmed(ch);
     uint32_t frame_max = r->link.upstream->frame_max;
-    if (message->header.len + FRAME_OVERHEAD_BYTES > frame_max) {
+    if (!frame_fits(message->header.len, frame_max)) {
         client_refuse(ch->client, 501,
                       "FRAME_ERROR - content header larger than RabbitMQ's frame_max",
                       AMQP_BASIC_PUBLISH_METHOD);
@@ -383,12 +383,19 @@ static bool is_answered_here(const struct channel *ch, amqp_method_number_t meth
     return method == AMQP_BASIC_QOS_METHOD && !(ch->relay && !ch->relay->shared);
 }
 
+/* RabbitMQ ends the connection for it, and would do so when the channel is bound there, too late.
+ */
+static bool asks_for_bytes(amqp_method_number_t method, const void *decoded)
+{
+    return method == AMQP_BASIC_QOS_METHOD &&
+           ((const amqp_basic_qos_t *)decoded)->prefetch_size != 0;
+}
+
 static bool answer_qos(struct channel *ch, amqp_method_number_t method, const void *decoded)
 {
     if (method != AMQP_BASIC_QOS_METHOD)
         return false;
-    ch->qos = *(const amqp_basic_qos_t *)decoded;
-    ch->has_qos = true;
+    channel_remember_qos(ch, decoded);
     if (!is_answered_here(ch, method))
         return false;
     channel_send(ch, AMQP_BASIC_QOS_OK_METHOD, &(amqp_basic_qos_ok_t){0});
@@ -437,7 +444,7 @@ static enum route send_live(struct channel *ch, struct slab *slab, const struct 
     struct relay *r = ch->relay;
     if (stream_is_full(&r->link.upstream->stream) || !relay_takes_calls(r))
         return ROUTE_HELD;
-    if (frame->payload_len + FRAME_OVERHEAD_BYTES > r->link.upstream->frame_max) {
+    if (!frame_fits(frame->payload_len, r->link.upstream->frame_max)) {
         client_refuse(client, 501, "FRAME_ERROR - method larger than RabbitMQ's frame_max", method);
         return ROUTE_REFUSED;
     }
@@ -497,6 +504,10 @@ static enum route route_decoded(struct channel *ch, struct slab *slab, const str
     if (method == AMQP_TX_SELECT_METHOD && ch->confirming) {
         channel_refuse(ch, 406, "PRECONDITION_FAILED - cannot switch from confirm to tx mode",
                        method);
+        return ROUTE_REFUSED;
+    }
+    if (asks_for_bytes(method, decoded)) {
+        client_refuse(ch->client, 540, "NOT_IMPLEMENTED - prefetch_size!=0", method);
         return ROUTE_REFUSED;
     }
     bool offline =

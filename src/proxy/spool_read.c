@@ -108,7 +108,7 @@ static bool visit_record(void *arg, const struct store_record *record)
         .destination = destination,
     };
     job->read.reached = record->seq;
-    if (record->kind == RECORD_DECLARE && size > frame_max) {
+    if (record->kind == RECORD_DECLARE && !frame_fits(record->method.iov_len, frame_max)) {
         out->frames_len = 0;
     } else if (record->kind == RECORD_DECLARE) {
         memcpy(at + FRAME_HEAD_BYTES, record->method.iov_base, record->method.iov_len);

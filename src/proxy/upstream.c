@@ -302,7 +302,7 @@ static void on_tune(struct upstream *u, const amqp_connection_tune_t *m)
     u->channel_max = m->channel_max && m->channel_max < limit ? m->channel_max : limit;
     uint32_t heartbeat_s = (u->proxy->config->upstream.heartbeat_ms + 999) / 1000;
     u->heartbeat_ms = (uint64_t)heartbeat_s * 1000;
-    broker_remember(&u->proxy->broker, u->server_properties, u->server_properties_len, m->frame_max,
+    broker_remember(&u->proxy->broker, u->server_properties, u->server_properties_len, u->frame_max,
                     m->channel_max);
     u->state = UPSTREAM_TUNED;
     if (u->vhost)
