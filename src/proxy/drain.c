@@ -235,6 +235,7 @@ static void finish(struct drain *d)
     if (is_done(d)) {
         queue->doubts.records = queue->waiting;
         asides_clear(&queue->asides);
+        declared_clear(&queue->declared);
     }
     upstream_detach(&d->link);
     drain_free(d);
@@ -441,12 +442,20 @@ static enum remedy judge_one(struct drain *d, struct sent *entry, uint16_t code,
     return remedy;
 }
 
+/* RabbitMQ has answered a declaration: an identical one that comes now is kept again. */
+static void forget_declared(struct drain *d, const struct sent *entry)
+{
+    if (entry->tag == 0)
+        declared_remove(&d->queue->declared, entry->destination);
+}
+
 /* True if it can be deleted. */
 static bool settle_one(struct drain *d, struct sent *entry, bool nack)
 {
     uint16_t code = nack ? 0 : entry->returned;
     const char *text = nack ? "nacked by RabbitMQ" : entry->why;
     in_flight_set(&d->sent, entry, SENT_CONFIRMED);
+    forget_declared(d, entry);
     struct aside *a = asides_find(&d->queue->asides, entry->destination);
     if (a && a->under_way > 0)
         a->under_way--;
@@ -493,6 +502,7 @@ static void confirm_declaration(struct drain *d)
         struct sent *entry = &d->sent.all[i];
         if (entry->tag == 0 && entry->state == SENT_UNCONFIRMED) {
             in_flight_set(&d->sent, entry, SENT_CONFIRMED);
+            forget_declared(d, entry);
             delete_entries(d, &entry->seq, 1);
             advance(d);
             return;
@@ -502,15 +512,26 @@ static void confirm_declaration(struct drain *d)
 
 /* ---- sending ---- */
 
+/* After a restart what waits is learned from what is read. */
+static void note_declared(struct drain *d, struct sent *entry, const struct job_record *record)
+{
+    entry->destination = declared_hash(record->frames + FRAME_HEAD_BYTES, record->method_len);
+    declared_add(&d->queue->declared, entry->destination);
+}
+
 static void send_record(struct drain *d, const struct job_record *record)
 {
     bool is_publish = record->kind == RECORD_PUBLISH, fits = record->frames_len > 0;
     struct sent *entry = in_flight_add(&d->sent, record, is_publish && fits ? ++d->last_tag : 0,
                                        proxy_now(d->queue->proxy));
     if (fits) {
+        if (!is_publish)
+            note_declared(d, entry, record);
         stream_write_span(stream_of(d), d->batch_slab, record->frames, record->frames_len);
         return;
     }
+    if (!is_publish)
+        declared_clear(&d->queue->declared); /* whichever it was */
     /* It was taken when RabbitMQ's frame_max was larger. */
     in_flight_set(&d->sent, entry, SENT_CONFIRMED);
     reject_seq(d, record->seq, 501,
@@ -900,6 +921,7 @@ static void judge(struct drain *d, struct sent *entry, uint16_t code, const char
     if (a)
         aside_taken(a, entry->seq);
     in_flight_set(&d->sent, entry, SENT_CONFIRMED);
+    forget_declared(d, entry);
     reject_seq(d, entry->seq, code, text);
 }
 

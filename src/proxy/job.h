@@ -67,6 +67,7 @@ struct job {
             uint64_t pass;     /* doubts.pass, if its destination is set aside; 0: it is not */
             uint64_t doubt;    /* handle of the doubt that it is the copy of */
             uint64_t client;   /* handle of whose messages they are, also if its channel is gone */
+            uint64_t declared; /* declared_hash of a declaration; 0: none is identical */
             bool commit;       /* it is a transaction: the client waits for tx.commit-ok */
             uint64_t last_seq; /* result */
             struct rejection rejection;

@@ -1,10 +1,12 @@
 #include "proxy/offline.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/assert.h"
 #include "proxy/channel.h"
 #include "proxy/client.h"
+#include "proxy/declared.h"
 #include "proxy/pool.h"
 #include "proxy/queue.h"
 #include "proxy/rewrite.h"
@@ -16,23 +18,133 @@ static void refuse(struct channel *ch, amqp_method_number_t method)
         ch, 406, "PRECONDITION_FAILED - upstream unavailable: only publishing is buffered", method);
 }
 
-/* Keeps a declaration in its place in the queue, without nowait: its reply shows that it is done.
- */
+/* A queue with x-expires lives longer by each declaration, so none of them is the same. */
+static bool expires(amqp_method_number_t method, const void *decoded)
+{
+    if (method != AMQP_QUEUE_DECLARE_METHOD)
+        return false;
+    const amqp_table_t *arguments = &((const amqp_queue_declare_t *)decoded)->arguments;
+    for (int i = 0; i < arguments->num_entries; i++) {
+        amqp_bytes_t key = arguments->entries[i].key;
+        if (key.len == strlen("x-expires") && memcmp(key.bytes, "x-expires", key.len) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* A declaration as it is kept: without nowait, since its reply shows that it is done. */
+struct kept {
+    struct slab *slab; /* NULL: memory is short */
+    struct frame frame;
+    uint64_t hash;
+};
+
+static struct kept encode(amqp_method_number_t method, const void *decoded)
+{
+    struct kept kept = {0};
+    kept.slab = rewrite_encode(method, decoded, &kept.frame);
+    if (kept.slab && !expires(method, decoded))
+        kept.hash = declared_hash(kept.frame.payload, kept.frame.payload_len);
+    return kept;
+}
+
+/* One that is identical to one that waits takes no place: that one goes out before what follows. */
+static bool waits_already(const struct queue *queue, const struct kept *kept)
+{
+    return kept->hash && declared_has(&queue->declared, kept->hash);
+}
+
+/* Keeps a declaration in its place in the queue. */
 static bool keep(struct channel *ch, amqp_method_number_t method, const void *decoded)
 {
     struct pool *pool = ch->client->pool;
-    if (!queue_has_room(pool->queue)) {
-        channel_refuse(ch, 506, "RESOURCE_ERROR - publish buffer full", method);
-        return false;
-    }
-    struct frame frame = {0};
-    struct slab *slab = rewrite_encode(method, decoded, &frame);
-    if (!slab) {
+    struct kept kept = encode(method, decoded);
+    if (!kept.slab) {
         client_refuse(ch->client, 506, "RESOURCE_ERROR - out of memory for this method", method);
         return false;
     }
-    spool_declare(pool, ch, slab, &frame);
-    slab_unref(slab);
+    bool waits = waits_already(pool->queue, &kept), full = !waits && !queue_has_room(pool->queue);
+    if (full)
+        channel_refuse(ch, 506, "RESOURCE_ERROR - publish buffer full", method);
+    else if (!waits)
+        spool_declare(pool, ch, kept.slab, &kept.frame, kept.hash);
+    slab_unref(kept.slab);
+    return !full;
+}
+
+static void set_wait(amqp_method_number_t method, void *decoded, amqp_boolean_t nowait)
+{
+    switch (method) {
+    case AMQP_EXCHANGE_DECLARE_METHOD:
+        ((amqp_exchange_declare_t *)decoded)->nowait = nowait;
+        return;
+    case AMQP_QUEUE_DECLARE_METHOD:
+        ((amqp_queue_declare_t *)decoded)->nowait = nowait;
+        return;
+    case AMQP_QUEUE_BIND_METHOD:
+        ((amqp_queue_bind_t *)decoded)->nowait = nowait;
+        return;
+    default:
+        ((amqp_exchange_bind_t *)decoded)->nowait = nowait;
+    }
+}
+
+static bool is_kept(amqp_method_number_t method, const void *decoded, bool *nowait)
+{
+    switch (method) {
+    case AMQP_EXCHANGE_DECLARE_METHOD:
+        *nowait = ((const amqp_exchange_declare_t *)decoded)->nowait;
+        return !((const amqp_exchange_declare_t *)decoded)->passive;
+    case AMQP_QUEUE_DECLARE_METHOD:
+        *nowait = ((const amqp_queue_declare_t *)decoded)->nowait;
+        return !((const amqp_queue_declare_t *)decoded)->passive;
+    case AMQP_QUEUE_BIND_METHOD:
+        *nowait = ((const amqp_queue_bind_t *)decoded)->nowait;
+        return true;
+    case AMQP_EXCHANGE_BIND_METHOD:
+        *nowait = ((const amqp_exchange_bind_t *)decoded)->nowait;
+        return true;
+    default:
+        return false;
+    }
+}
+
+bool offline_takes_place(const struct channel *ch, amqp_method_number_t method, void *decoded)
+{
+    bool nowait;
+    if (!is_kept(method, decoded, &nowait))
+        return false;
+    set_wait(method, decoded, 0);
+    struct kept kept = encode(method, decoded);
+    set_wait(method, decoded, nowait);
+    bool takes = !waits_already(ch->client->pool->queue, &kept);
+    if (kept.slab)
+        slab_unref(kept.slab);
+    return takes;
+}
+
+/* A passive declaration asks whether it is there. Who hears no declares it, as with RabbitMQ. */
+static bool is_there(struct channel *ch, amqp_method_number_t method, amqp_bytes_t name)
+{
+    const struct pool *pool = ch->client->pool;
+    if (queue_has_seen(pool->queue, method, name.bytes, name.len))
+        return true;
+    char text[256];
+    snprintf(text, sizeof text, "NOT_FOUND - no %s '%.*s' in vhost '%s'",
+             method == AMQP_QUEUE_DECLARE_METHOD ? "queue" : "exchange", (int)name.len,
+             (const char *)name.bytes, pool->vhost);
+    channel_refuse(ch, 404, text, method);
+    return false;
+}
+
+static bool declare(struct channel *ch, amqp_method_number_t method, const void *decoded,
+                    amqp_bytes_t name, bool passive)
+{
+    if (passive)
+        return is_there(ch, method, name);
+    if (!keep(ch, method, decoded))
+        return false;
+    queue_note_seen(ch->client->pool->queue, method, name.bytes, name.len);
     return true;
 }
 
@@ -40,7 +152,7 @@ static void declare_exchange(struct channel *ch, amqp_exchange_declare_t *m)
 {
     bool reply = !m->nowait;
     m->nowait = 0;
-    if (!m->passive && !keep(ch, AMQP_EXCHANGE_DECLARE_METHOD, m))
+    if (!declare(ch, AMQP_EXCHANGE_DECLARE_METHOD, m, m->exchange, m->passive))
         return;
     if (reply)
         channel_send(ch, AMQP_EXCHANGE_DECLARE_OK_METHOD, &(amqp_exchange_declare_ok_t){0});
@@ -50,7 +162,7 @@ static void declare_queue(struct channel *ch, amqp_queue_declare_t *m)
 {
     bool reply = !m->nowait;
     m->nowait = 0;
-    if (!m->passive && !keep(ch, AMQP_QUEUE_DECLARE_METHOD, m))
+    if (!declare(ch, AMQP_QUEUE_DECLARE_METHOD, m, m->queue, m->passive))
         return;
     channel_set_last_queue(ch, m->queue.bytes, m->queue.len);
     amqp_queue_declare_ok_t ok = {.queue = m->queue};
@@ -197,7 +309,9 @@ void offline_keep(struct pool *pool, const uint8_t *payload, size_t len)
                               .payload_len = (uint32_t)len};
         memcpy(frame.payload, payload, len);
         method_set_nowait(frame.payload, len, false); /* its reply shows that it is done */
-        spool_declare(pool, NULL, slab, &frame);
+        uint64_t hash = expires(method, decoded) ? 0 : declared_hash(frame.payload, len);
+        if (!hash || !declared_has(&pool->queue->declared, hash))
+            spool_declare(pool, NULL, slab, &frame, hash);
         slab_unref(slab);
     }
     method_arena_deinit(&arena);

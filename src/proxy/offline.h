@@ -10,6 +10,8 @@ struct pool;
 
 /* True for what is answered here at all; everything else needs RabbitMQ. */
 bool offline_can_answer(amqp_method_number_t, const void *decoded);
+/* True if the method is a declaration that would take a place in the queue. */
+bool offline_takes_place(const struct channel *, amqp_method_number_t, void *decoded);
 /* Answers a method of a channel; `payload` has been checked. Declarations go to the spool. */
 void offline_method(struct channel *, const uint8_t *payload, size_t len, amqp_method_number_t);
 /* A method of a client that is gone, which RabbitMQ has not answered: a declaration goes to the

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "amqp/wire.h"
 #include "base/assert.h"
 #include "base/handles.h"
 #include "base/log.h"
@@ -62,6 +63,8 @@ void queue_free(struct queue *queue)
         credential_wipe(queue->password, strlen(queue->password));
     free(queue->password);
     asides_clear(&queue->asides);
+    declared_clear(&queue->declared);
+    declared_clear(&queue->seen);
     free(queue->user);
     free(queue->identity);
     free(queue->vhost);
@@ -187,6 +190,33 @@ void queue_pause(struct queue *queue, bool paused)
     if (queue->drain)
         drain_more(queue->drain);
     queue_changed(queue);
+}
+
+/* ---- names ---- */
+
+static uint64_t hash_of_name(uint32_t method, const uint8_t *name, size_t len)
+{
+    uint8_t bytes[4 + 255];
+    wire_put32(bytes, method);
+    if (len > 255)
+        len = 255;
+    if (len > 0)
+        memcpy(bytes + 4, name, len);
+    return declared_hash(bytes, 4 + len);
+}
+
+void queue_note_seen(struct queue *queue, uint32_t method, const uint8_t *name, size_t len)
+{
+    if (queue->seen.count < QUEUE_SEEN_MAX)
+        declared_add(&queue->seen, hash_of_name(method, name, len));
+}
+
+/* What is built in is always there; of too many names nothing is known any more. */
+bool queue_has_seen(const struct queue *queue, uint32_t method, const uint8_t *name, size_t len)
+{
+    return len == 0 || (len >= 4 && memcmp(name, "amq.", 4) == 0) ||
+           queue->seen.count >= QUEUE_SEEN_MAX ||
+           declared_has(&queue->seen, hash_of_name(method, name, len));
 }
 
 void queue_reconfigured(struct queue *queue)

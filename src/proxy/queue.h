@@ -8,6 +8,7 @@
 
 #include "base/list.h"
 #include "proxy/aside.h"
+#include "proxy/declared.h"
 #include "proxy/doubt.h"
 #include "proxy/rate.h"
 
@@ -15,7 +16,12 @@ struct proxy;
 struct pool;
 struct drain;
 
-enum { QUEUE_HOLD_MS = 50, QUEUE_HOLD_AGAIN_MS = 1000, QUEUE_TOLD = 64 };
+enum {
+    QUEUE_HOLD_MS = 50,
+    QUEUE_HOLD_AGAIN_MS = 1000,
+    QUEUE_TOLD = 64,
+    QUEUE_SEEN_MAX = 65536, /* names; 1 MiB */
+};
 
 struct queue {
     struct proxy *proxy;
@@ -41,6 +47,8 @@ struct queue {
     uint32_t tries;          /* of it */
     uint64_t drain_again_ms; /* not before */
     struct asides asides;
+    struct declared declared;  /* declarations that wait */
+    struct declared seen;      /* queues and exchanges that exist, or will, by kind and name */
     uint64_t back_ms;          /* when RabbitMQ could be used again */
     uint64_t told[QUEUE_TOLD]; /* unroutable destinations that the log has heard of, a ring */
     unsigned told_next;
@@ -80,5 +88,9 @@ void queue_pause(struct queue *, bool paused);
 void queue_cleanup(struct queue *, uint64_t now_ms);
 /* After a reload: who waits for room, or for drain.rate, looks again. */
 void queue_reconfigured(struct queue *);
+/* An exchange or a queue (its declaring method says which) was declared here, or RabbitMQ has
+ * answered for it: a passive declaration in an outage may be told that it exists. */
+void queue_note_seen(struct queue *, uint32_t method, const uint8_t *name, size_t len);
+bool queue_has_seen(const struct queue *, uint32_t method, const uint8_t *name, size_t len);
 /* To be called after any of the counters or the drain changed: pools change their state. */
 void queue_changed(struct queue *);

@@ -673,6 +673,17 @@ static void pass_content(struct relay *r, struct slab *slab, const struct frame 
         channel_content_done(channel);
 }
 
+/* RabbitMQ has said that this exchange is there. exchange.declare: two reserved octets, its name.
+ */
+static void note_exchange(struct relay *r)
+{
+    const struct awaited *call = relay_awaited(r, 0);
+    if (call->method == AMQP_EXCHANGE_DECLARE_METHOD && call->payload.len > 6 &&
+        call->payload.at[6] <= call->payload.len - 7)
+        queue_note_seen(r->pool->queue, AMQP_EXCHANGE_DECLARE_METHOD, call->payload.at + 7,
+                        call->payload.at[6]);
+}
+
 /* The oldest method is answered; true if the client awaits that. */
 static bool end_call(struct relay *r)
 {
@@ -684,6 +695,14 @@ static bool end_call(struct relay *r)
     return client_waits;
 }
 
+/* queue.declare-ok begins with the queue's name, a short string. */
+static void note_queue(struct relay *r, const struct frame *frame)
+{
+    if (frame->payload_len > 5 && frame->payload[4] <= frame->payload_len - 5)
+        queue_note_seen(r->pool->queue, AMQP_QUEUE_DECLARE_METHOD, frame->payload + 5,
+                        frame->payload[4]);
+}
+
 /* A name that RabbitMQ has made up; one that the client gave is noted when it is sent. */
 static void note_declared(struct relay *r, const struct frame *frame)
 {
@@ -692,8 +711,9 @@ static void note_declared(struct relay *r, const struct frame *frame)
     if (!declare || declare->len <= NAME_LEN_AT || declare->at[NAME_LEN_AT] > 0)
         return;
     /* queue.declare-ok: queue name (short string) first. */
-    if (frame->payload_len > 5 && frame->payload[4] <= frame->payload_len - 5)
-        channel_set_last_queue(r->channel, frame->payload + 5, frame->payload[4]);
+    if (frame->payload_len <= 5 || frame->payload[4] > frame->payload_len - 5)
+        return;
+    channel_set_last_queue(r->channel, frame->payload + 5, frame->payload[4]);
 }
 
 static void pass_reply(struct relay *r, struct slab *slab, const struct frame *frame,
@@ -715,7 +735,12 @@ static void pass_reply(struct relay *r, struct slab *slab, const struct frame *f
         r->channel->content_left = 1;
         break;
     case AMQP_QUEUE_DECLARE_OK_METHOD:
+        note_queue(r, frame);
         note_declared(r, frame);
+        break;
+    case AMQP_EXCHANGE_DECLARE_OK_METHOD:
+        if (r->call_count > 0)
+            note_exchange(r);
         break;
     default:
         break;

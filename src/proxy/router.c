@@ -90,7 +90,7 @@ static enum route refuse_offline(struct channel *ch)
     return ROUTE_REFUSED;
 }
 
-static enum route refuse_full(struct channel *ch, const char *what)
+static enum route refuse_full(struct channel *ch, const char *what, amqp_method_number_t method)
 {
     struct pool *pool = ch->client->pool;
     const struct config *config = pool->proxy->config;
@@ -107,18 +107,28 @@ static enum route refuse_full(struct channel *ch, const char *what)
     if (config->spool.overflow == OVERFLOW_DISCONNECT) {
         struct client *client = ch->client;
         uint16_t number = ch->number;
-        client_leave(client, 506, text, AMQP_BASIC_PUBLISH_METHOD);
-        if (client->state != CLIENT_LEAVING || !client_channel(client, number))
+        client_leave(client, 506, text, method);
+        if (method != AMQP_BASIC_PUBLISH_METHOD || client->state != CLIENT_LEAVING ||
+            !client_channel(client, number))
             return ROUTE_REFUSED;
         ch->rejecting = true;
         return ROUTE_DONE;
     }
-    if (!ch->confirming) {
-        channel_refuse(ch, 506, text, AMQP_BASIC_PUBLISH_METHOD);
+    if (!ch->confirming || method != AMQP_BASIC_PUBLISH_METHOD) {
+        channel_refuse(ch, 506, text, method);
         return ROUTE_REFUSED;
     }
     ch->rejecting = true;
     return ROUTE_DONE;
+}
+
+static const char *why_full(struct pool *pool, char text[64])
+{
+    if (queue_has_room(pool->queue))
+        return spooler_has_room(pool->proxy->spooler) ? NULL : "the spool has no room";
+    snprintf(text, 64, "publish buffer full (%llu messages)",
+             (unsigned long long)pool->proxy->config->pool.publish_buffer_size);
+    return text;
 }
 
 /* Places taken by what is on its way to RabbitMQ become free by themselves; others do not. */
@@ -129,9 +139,7 @@ static enum route refuse_no_room(struct channel *ch)
     if ((pool->state == POOL_LIVE && queue->retained > 0) || queue_holds(queue))
         return ROUTE_HELD;
     char what[64];
-    snprintf(what, sizeof what, "publish buffer full (%llu messages)",
-             (unsigned long long)pool->proxy->config->pool.publish_buffer_size);
-    return refuse_full(ch, what);
+    return refuse_full(ch, why_full(pool, what), AMQP_BASIC_PUBLISH_METHOD);
 }
 
 /* Of a client that was told to leave. What finds no room is dropped: it knows by then. */
@@ -165,7 +173,7 @@ enum route router_begin_publish(struct channel *ch, const struct publish *publis
     if (!queue_has_room(queue))
         return refuse_no_room(ch);
     if (pool->state != POOL_LIVE && !spooler_has_room(pool->proxy->spooler))
-        return refuse_full(ch, "the spool has no room");
+        return refuse_full(ch, "the spool has no room", AMQP_BASIC_PUBLISH_METHOD);
     client_tell_blocked(ch->client, false, NULL);
     return ROUTE_DONE;
 }
@@ -527,9 +535,16 @@ static enum route route_decoded(struct channel *ch, struct slab *slab, const str
             if (route != ROUTE_DONE)
                 return route;
         }
+        char what[64];
+        const char *full = offline_takes_place(ch, method, decoded) ? why_full(pool, what) : NULL;
+        if (full)
+            return refuse_full(ch, full, method);
+        client_tell_blocked(ch->client, false, NULL);
         offline_method(ch, frame->payload, frame->payload_len, method);
         return ROUTE_DONE;
     }
+    if (proxy_buffers(pool->proxy))
+        client_tell_blocked(ch->client, false, NULL);
     if (answer_qos(ch, method, decoded))
         return ROUTE_DONE;
     return send_live(ch, slab, frame, method, decoded);

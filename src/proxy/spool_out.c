@@ -106,6 +106,8 @@ static void on_appended(struct job *job)
         if (job->status == STATUS_OK) {
             queue->waiting += job->append.count;
             queue->proxy->counters.spooled += job->append.count;
+            if (job->append.declared)
+                declared_add(&queue->declared, job->append.declared);
         } else {
             log_failed(queue, job);
         }
@@ -201,12 +203,13 @@ void spool_reject(struct pool *pool, struct spool_owner owner, struct message *m
 }
 
 void spool_declare(struct pool *pool, struct channel *channel, struct slab *slab,
-                   const struct frame *frame)
+                   const struct frame *frame, uint64_t hash)
 {
     struct message message;
     message_init(&message);
     message.method = span_of(slab, frame->payload, frame->payload_len);
     struct job *job = new_append(pool, owner_of(channel));
+    job->append.declared = hash;
     job_add_message(job, RECORD_DECLARE, &message);
     post(pool, job);
 }

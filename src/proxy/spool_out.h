@@ -24,9 +24,10 @@ void spool_copy(struct pool *, struct spool_owner, struct message *, uint64_t cl
 /* Keeps a message that RabbitMQ has refused among the rejected of its queue (P4); takes it over. */
 void spool_reject(struct pool *, struct spool_owner, struct message *, uint16_t code,
                   const char *text);
-/* A declaration, kept in its place: a method frame that lies in `slab`. */
+/* A declaration, kept in its place: a method frame that lies in `slab`. `hash` is its
+ * declared_hash, by which an identical one is known while it waits; 0: none is identical. */
 void spool_declare(struct pool *, struct channel *channel, struct slab *slab,
-                   const struct frame *frame);
+                   const struct frame *frame, uint64_t hash);
 /* A job that collects the messages of a transaction, with job_add_message. */
 struct job *spool_begin_transaction(struct pool *, struct channel *);
 /* Appends them all or nothing: tx.commit-ok follows the commit. */

@@ -12,13 +12,22 @@
 #include "spool/credential.h"
 #include "spool/store.h"
 
+enum { SPOOL_CHANNELS_FAILED = 256 };
+
 struct spool_work {
     struct store *store; /* NULL: has to be opened again */
     struct store_options options;
     char *path; /* of the options */
     struct credential_key key;
     _Atomic bool shorten_expiration;
-    bool failing; /* the last commit or sync failed */
+    /* Handles of channels of which a message could not be stored, a ring. Later ones are not stored
+     * either, also if they are smaller and find room: their client is closed, and what it had sent
+     * must have no hole in it (P2). */
+    uint64_t failed[SPOOL_CHANNELS_FAILED];
+    unsigned failed_next;
+    _Atomic bool
+        refuses_one_by_one; /* spool.overflow = reject: each that is confirmed has its own answer */
+    bool failing;           /* the last commit or sync failed */
     struct spool_gauges gauges;
 };
 

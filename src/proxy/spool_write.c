@@ -56,8 +56,33 @@ static enum status append_one(struct spool_work *w, struct job *job, struct job_
     return status;
 }
 
+static bool has_failed(const struct spool_work *w, uint64_t channel)
+{
+    for (unsigned i = 0; channel && i < SPOOL_CHANNELS_FAILED; i++)
+        if (w->failed[i] == channel)
+            return true;
+    return false;
+}
+
+/* One in the line of its channel: what RabbitMQ has refused stands beside it. */
+static bool is_in_line(const struct job *job)
+{
+    return job->type == JOB_APPEND && !job->append.rejection_text;
+}
+
+static void note_failed(struct spool_work *w, const struct job *job)
+{
+    bool hears_of_each = w->refuses_one_by_one && job->context && !job->append.commit;
+    if (is_in_line(job) && job->status != STATUS_OK && job->owner && !hears_of_each &&
+        !has_failed(w, job->owner))
+        w->failed[w->failed_next++ % SPOOL_CHANNELS_FAILED] = job->owner;
+}
+
 static enum status run_append(struct spool_work *w, struct job *job, struct failure *failure)
 {
+    if (is_in_line(job) && has_failed(w, job->owner))
+        return failure_set(failure, STATUS_FULL,
+                           "an earlier message of its channel could not be stored");
     for (struct job_append *a = &job->append.first; a; a = a->next) {
         enum status status = append_one(w, job, a, failure);
         if (status != STATUS_OK)
@@ -192,6 +217,7 @@ static void write_alone(struct spool_work *w, struct job *job)
         }
     }
     spool_work_result(job, pass_damage(job, status), &failure);
+    note_failed(w, job);
     spool_work_close_if_fatal(w, status);
 }
 
@@ -214,6 +240,7 @@ static bool write_together(struct spool_work *w, struct mail_chain *batch)
             return false;
         }
         spool_work_result(job, pass_damage(job, status), &failure);
+        note_failed(w, job);
     }
     status = commit(w, &failure);
     spool_work_close_if_fatal(w, status);

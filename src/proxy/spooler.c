@@ -215,6 +215,7 @@ bool spooler_gathers(const struct spooler *sp)
 void spooler_configure(struct spooler *sp, const struct config *config)
 {
     sp->work.shorten_expiration = config->drain.expiration == EXPIRATION_SHORTEN;
+    sp->work.refuses_one_by_one = config->spool.overflow == OVERFLOW_REJECT;
 }
 
 bool spooler_is_full(const struct spooler *sp)
@@ -308,6 +309,7 @@ static bool open_store(struct spooler *sp, const struct config *config, struct f
                                                              : STORE_SYNC_NEVER,
     };
     sp->work.shorten_expiration = config->drain.expiration == EXPIRATION_SHORTEN;
+    sp->work.refuses_one_by_one = config->spool.overflow == OVERFLOW_REJECT;
     if (config->spool.sync == CONFIG_SYNC_INTERVAL)
         sp->sync_interval_ms = config->spool.sync_interval_ms;
     if (store_open(&sp->work.store, &sp->work.options, failure) != STATUS_OK)

@@ -1,0 +1,21 @@
+#pragma once
+
+/* The declarations of one queue that wait in the spool, by a hash of their bytes: one that is
+ * identical to one that waits needs no place of its own, since that one goes out before whatever
+ * follows. Kept in memory only: after a restart each is stored once more. */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct declared {
+    uint64_t *hashes;         /* open addressing; 0: free */
+    uint32_t capacity, count; /* capacity is a power of two */
+};
+
+/* Of a method payload; never 0. */
+uint64_t declared_hash(const uint8_t *method, size_t len);
+bool declared_has(const struct declared *, uint64_t hash);
+void declared_add(struct declared *, uint64_t hash);
+void declared_remove(struct declared *, uint64_t hash);
+void declared_clear(struct declared *);

@@ -1,0 +1,218 @@
+"""Declarations in an outage: what each job repeats costs nothing, and nothing is promised in vain."""
+
+import pytest
+
+from support.raw import RawClient
+from support.wait import wait_until
+
+JOBS = 200
+
+
+def take_away(broker, proxy):
+    """An outage; the login is known."""
+    RawClient(proxy.port).close()
+    lost = len(proxy.events("upstream_lost"))
+    broker.down()
+    proxy.wait_event("upstream_lost", lost + 1)
+
+
+def declare_all(client):
+    client.call(1, "exchange.declare", exchange="shop", type="direct", durable=True)
+    client.call(1, "queue.declare", queue="orders", durable=True)
+    client.call(1, "queue.bind", queue="orders", exchange="shop", routing_key="orders")
+
+
+def job(proxy, number, declares):
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        if declares:
+            declare_all(client)
+        client.publish(b"%d" % number, "orders", exchange="shop")
+        client.close()
+
+
+def commits(admin):
+    return admin.metrics()["amqpbuf_spool_commit_seconds_count"]
+
+
+def kinds(proxy):
+    return [record.get("kind", "publish") for record in proxy.dump()]
+
+
+def declare(client, proxy, already, **args):
+    """It is on disk before the next one: the answer does not wait for that."""
+    client.call(1, "queue.declare", **args)
+    wait_until(lambda: len(kinds(proxy)) >= already, lambda: proxy.failure(f"{already} records"))
+
+
+def drained_methods(broker):
+    names = [frame.name for frame in broker.connections[-1].frames if frame.name]
+    return [name for name in names if name.split(".")[1] in ("declare", "bind")]
+
+
+def test_what_every_job_declares_costs_nothing(broker, make_watched):
+    proxy, admin = make_watched(broker.url)
+    spent = {}
+    for round_, declares in enumerate((False, True), 1):
+        take_away(broker, proxy)
+        for number in range(JOBS):
+            job(proxy, number, declares)
+        assert proxy.waiting() == JOBS + (3 if declares else 0)
+        before = commits(admin)
+        broker.up()
+        assert proxy.wait_event("drain_finished", round_)["messages"] == "0"
+        spent[declares] = commits(admin) - before
+    assert spent[True] <= 2 * spent[False] + 6  # 3 declarations are deleted one by one
+    assert drained_methods(broker) == ["exchange.declare", "queue.declare", "queue.bind"]
+    bodies = [message.body for message in broker.messages]
+    assert bodies == [b"%d" % number for number in range(JOBS)] * 2
+
+
+def test_the_first_stands_before_what_follows(broker, make_proxy):
+    """And after a drain the same declaration is kept once more, in its new place."""
+    proxy = make_proxy(broker.url)
+    for number in (1, 2):
+        take_away(broker, proxy)
+        job(proxy, 0, declares=True)
+        job(proxy, 1, declares=True)
+        assert kinds(proxy) == ["declare"] * 3 + ["publish"] * 2
+        broker.up()
+        proxy.wait_event("drain_finished", number)
+        assert drained_methods(broker) == ["exchange.declare", "queue.declare", "queue.bind"]
+
+
+def test_after_a_restart(broker, make_proxy):
+    """What waits is not known before it is read: kept once more, and drained in order."""
+    proxy = make_proxy(broker.url)
+    take_away(broker, proxy)
+    job(proxy, 0, declares=True)
+    proxy.restart()
+    job(proxy, 1, declares=True)
+    job(proxy, 2, declares=True)
+    assert kinds(proxy) == ["declare"] * 3 + ["publish"] + ["declare"] * 3 + ["publish"] * 2
+    broker.up()
+    proxy.wait_event("drain_finished")
+    assert [message.body for message in broker.messages] == [b"0", b"1", b"2"]
+
+
+def test_a_queue_that_expires_is_declared_each_time(broker, make_proxy):
+    """Only a declaration renews it."""
+    proxy = make_proxy(broker.url)
+    take_away(broker, proxy)
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        for number, expires in enumerate((60000, 60000, None, None)):
+            arguments = {"x-expires": expires} if expires else {"x-max-length": 5}
+            declare(client, proxy, min(number + 1, 3), queue="delay", durable=True,
+                    arguments=arguments)
+        client.close()
+    assert kinds(proxy) == ["declare"] * 3
+    broker.up()
+    proxy.wait_event("drain_finished")
+
+
+def test_one_that_differs_in_anything_is_another(broker, make_proxy):
+    proxy = make_proxy(broker.url)
+    take_away(broker, proxy)
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        for _ in range(2):
+            client.call(1, "queue.declare", queue="a", durable=True)
+            client.call(1, "queue.declare", queue="a")
+            client.call(1, "queue.declare", queue="b", durable=True)
+            client.call(1, "queue.bind", queue="a", exchange="amq.direct", routing_key="x")
+            client.call(1, "queue.bind", queue="a", exchange="amq.direct", routing_key="y")
+            wait_until(lambda: len(kinds(proxy)) == 5, lambda: proxy.failure("all are kept"))
+        # no-wait is not part of what is declared
+        client.send_method(1, "queue.declare", queue="a", durable=True, no_wait=True)
+        client.close()
+    assert kinds(proxy) == ["declare"] * 5
+
+
+def test_one_that_is_refused_is_kept_again_later(broker, make_proxy):
+    proxy = make_proxy(broker.url)
+    for number in (1, 2):
+        take_away(broker, proxy)
+        with RawClient(proxy.port) as client:
+            client.open_channel()
+            client.call(1, "queue.declare", queue="a", durable=True)
+            client.close()
+        assert kinds(proxy) == ["declare"]
+
+        def refuse(connection, frame):
+            if frame.name != "queue.declare":
+                return False
+            connection.close_channel(frame.channel, 406, "PRECONDITION_FAILED - scripted")
+            return True
+
+        broker.on_frame = refuse
+        broker.up()
+        proxy.wait_event("drain_finished", number)
+        assert len(proxy.dump("--rejected")) == number
+
+
+FULL = {"pool.publish_buffer_size": 4}
+
+
+def fill(proxy):
+    job(proxy, 0, declares=True)
+
+
+@pytest.mark.parametrize("overflow", ["disconnect", "reject", "block"])
+def test_a_full_queue(broker, make_proxy, overflow):
+    """What takes no place is answered; what would take one meets spool.overflow, as a publish does."""
+    proxy = make_proxy(broker.url, {**FULL, "spool.overflow": overflow})
+    take_away(broker, proxy)
+    fill(proxy)
+    assert len(kinds(proxy)) == 4
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        declare_all(client)
+        client.send_method(1, "queue.declare", queue="one more", durable=True)
+        if overflow == "disconnect":
+            assert "publish buffer full" in client.expect_close(506)
+        elif overflow == "reject":
+            assert client.expect("channel.close", 1).args["reply_code"] == 506
+            client.send_method(1, "channel.close-ok")
+            client.close()
+        else:
+            client.expect("connection.blocked")
+            broker.up()
+            client.expect("connection.unblocked")
+            client.expect("queue.declare-ok", 1)
+            client.close()
+    if overflow == "block":
+        wait_until(lambda: proxy.waiting() == 0, lambda: proxy.failure("all is drained"))
+    else:
+        assert len(kinds(proxy)) == 4
+
+
+def test_a_passive_declaration(broker, make_proxy):
+    """Ok for a name that was seen to exist, else 404, so that its client declares it."""
+    proxy = make_proxy(broker.url)
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        client.call(1, "queue.declare", queue="live", durable=True)
+        client.call(1, "queue.declare", queue="found", passive=True)
+        client.call(1, "exchange.declare", exchange="live", type="direct")
+        client.close()
+    take_away(broker, proxy)
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        for name in ("live", "found"):
+            client.call(1, "queue.declare", queue=name, passive=True)
+        for name in ("live", "amq.topic", ""):
+            client.call(1, "exchange.declare", exchange=name, passive=True)
+        for method, field, text in (("queue.declare", "queue", "no queue 'found '"),
+                                    ("queue.declare", "queue", "no queue 'new'"),
+                                    ("exchange.declare", "exchange", "no exchange 'new'")):
+            name = text.split("'")[1]
+            close = client.call(1, method, "channel.close", **{field: name, "passive": True}).args
+            assert (close["reply_code"], close["class_id"]) == (404, 50 if field == "queue" else 40)
+            assert text in close["reply_text"]
+            client.send_method(1, "channel.close-ok")
+            client.open_channel()
+        client.call(1, "queue.declare", queue="new", durable=True)
+        client.call(1, "queue.declare", queue="new", passive=True)
+        client.close()
+    assert kinds(proxy) == ["declare"]
