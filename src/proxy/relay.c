@@ -418,12 +418,12 @@ struct spool_owner relay_owner(const struct relay *r)
 }
 
 /* A nack that no client hears of (it did not ask for confirms, or is gone) must not make the
- * message vanish. */
+ * message vanish. It is RabbitMQ's failure, not the message's: the drain tries it again. */
 static void keep_refused(struct relay *r, struct retained *entry)
 {
     bool heard = r->channel && entry->client_tag;
     if (!heard && can_keep(r, entry))
-        spool_reject(r->pool, relay_owner(r), &entry->message, 0, "nacked by RabbitMQ");
+        spool_publish(r->pool, relay_owner(r), &entry->message, 0);
 }
 
 static void tell_confirmed(struct relay *r, const struct retained *entry, bool nack)

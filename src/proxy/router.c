@@ -122,13 +122,18 @@ static enum route refuse_full(struct channel *ch, const char *what, amqp_method_
     return ROUTE_DONE;
 }
 
-static const char *why_full(struct pool *pool, char text[64])
+static const char *buffer_is_full(const struct pool *pool, char text[64])
 {
-    if (queue_has_room(pool->queue))
-        return spooler_has_room(pool->proxy->spooler) ? NULL : "the spool has no room";
     snprintf(text, 64, "publish buffer full (%llu messages)",
              (unsigned long long)pool->proxy->config->pool.publish_buffer_size);
     return text;
+}
+
+static const char *why_full(const struct pool *pool, char text[64])
+{
+    if (!queue_has_room(pool->queue))
+        return buffer_is_full(pool, text);
+    return spooler_has_room(pool->proxy->spooler) ? NULL : "the spool has no room";
 }
 
 /* Places taken by what is on its way to RabbitMQ become free by themselves; others do not. */
@@ -139,7 +144,7 @@ static enum route refuse_no_room(struct channel *ch)
     if ((pool->state == POOL_LIVE && queue->retained > 0) || queue_holds(queue))
         return ROUTE_HELD;
     char what[64];
-    return refuse_full(ch, why_full(pool, what), AMQP_BASIC_PUBLISH_METHOD);
+    return refuse_full(ch, buffer_is_full(pool, what), AMQP_BASIC_PUBLISH_METHOD);
 }
 
 /* Of a client that was told to leave. What finds no room is dropped: it knows by then. */
