@@ -10,6 +10,8 @@ from support.outage import spool
 from support.raw import RawClient
 from support.wait import wait_until
 
+AT_ONCE = {"drain.unroutable_wait": "0s"}  # what RabbitMQ returns is rejected, not tried again
+
 
 def ack(broker, message, tag, multiple=False, name="basic.ack"):
     connection = next(c for c in broker.connections if message in c.messages)
@@ -112,7 +114,7 @@ def send_back(connection, message):
 
 def test_two_equal_messages_are_returned(broker, make_proxy):
     """Both are mandatory, go nowhere, and look alike but for their bodies; the returns come first."""
-    proxy = make_proxy(broker.url)
+    proxy = make_proxy(broker.url, AT_ONCE)
     RawClient(proxy.port).close()
     broker.down()
     proxy.wait_event("buffering_started")
@@ -206,7 +208,7 @@ def test_close_is_answered_after_the_confirms(broker, make_proxy, what):
 @pytest.mark.parametrize("returned", ["a", "b"])
 def test_returns_find_their_message(broker, make_proxy, returned):
     """Two messages that differ by their routing key alone; RabbitMQ returns one of them."""
-    proxy = make_proxy(broker.url)
+    proxy = make_proxy(broker.url, AT_ONCE)
     RawClient(proxy.port).close()
     broker.down()
     proxy.wait_event("buffering_started")
