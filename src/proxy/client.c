@@ -719,6 +719,18 @@ static void own_failed(struct upstream *u, const struct upstream_end *end)
     client_refuse(c, refused ? end->code : 320, refused ? end->text : LOST_RABBITMQ, 0);
 }
 
+/* Who has consumers, deliveries that are not settled, or queues of its own must connect again. Who
+ * had them, and publishes now, need not hear of it. */
+static bool would_lose(const struct client *c)
+{
+    for (uint32_t i = 0; i < c->channels_capacity; i++) {
+        const struct channel *ch = c->channels[i];
+        if (ch && ch->relay && relay_is_consumed(ch->relay))
+            return true;
+    }
+    return c->owns_queues;
+}
+
 static void own_lost(struct upstream *u, const struct upstream_end *end)
 {
     struct client *c = u->owner;
@@ -732,13 +744,14 @@ static void own_lost(struct upstream *u, const struct upstream_end *end)
         return;
     }
     struct pool *pool = c->pool;
+    bool loses = would_lose(c); /* before calls are answered in RabbitMQ's place */
     failover_upstream(pool, u);
     c->own = NULL;
     c->own_is_open = false;
     /* RabbitMQ's own error for what this client did, or the end of what it was consuming. */
     if (end->code && end->code != 320)
         client_refuse(c, end->code, end->text, end->cause);
-    else if (c->consumes)
+    else if (loses)
         client_refuse(c, 320, LOST_RABBITMQ, 0);
     pool_wake(pool);
 }

@@ -82,7 +82,7 @@ struct client {
     /* Publishes of it that neither RabbitMQ nor the disk has confirmed, also of channels that are
      * gone: sent upstream, and on their way to the spool. */
     uint64_t retained, appending;
-    bool consumes; /* has what would be lost with its upstream */
+    bool owns_queues; /* exclusive ones: they are gone with its upstream */
 };
 
 /* `tls` is NULL for a plain connection; `obstacle` says why it has to go at once, NULL if not. */

@@ -31,6 +31,7 @@
 enum {
     LEAVE_MS = 1000,
     STALLED_AGAIN_MS = 60000,
+    AWAY_TICKS = 4,
     HANGS_MS = 500, /* while stopping: a commit of a disk that works takes less */
 };
 
@@ -319,12 +320,24 @@ static uint64_t tick_ms(void)
 }
 #endif
 
+/* The process did not run for a while: it was stopped, or its machine slept. What has come
+ * meanwhile is in the sockets, and the loop reads it behind this tick: nobody is late before that.
+ * Once, so that a loop whose every turn takes long goes on all the same. */
+static bool was_away(struct proxy *proxy, uint64_t now)
+{
+    bool away = proxy->ticked_ms && now - proxy->ticked_ms >= AWAY_TICKS * tick_ms();
+    proxy->ticked_ms = away ? 0 : now;
+    return away;
+}
+
 static void on_tick(uv_timer_t *timer)
 {
     struct proxy *proxy = timer->data;
     uint64_t now = proxy_now(proxy);
     service_alive(now);
     log_tell_suppressed();
+    if (was_away(proxy, now))
+        return;
     tick_all(proxy, now);
     look_at_room(proxy);
     look_at_spooler(proxy, now);

@@ -61,6 +61,7 @@ struct proxy {
     uv_prepare_t before_poll;
     uv_idle_t not_done; /* active: the loop only looks at its events, it does not wait for them */
     uint64_t cleanup_due_ms;
+    uint64_t ticked_ms; /* when the last tick was; 0: none yet, or it was passed over */
 
     struct list clients, upstreams, pools, queues;
     struct logins logins;

@@ -175,6 +175,16 @@ bool relay_owes(const struct relay *r)
     return r->call_count > 0 || (r->open > 0 && r->mandatory_tag > r->sent_tag - r->ring_count);
 }
 
+bool relay_is_consumed(struct relay *r)
+{
+    for (uint32_t i = 0; i < r->call_count; i++) {
+        amqp_method_number_t method = relay_awaited(r, i)->method;
+        if (method == AMQP_BASIC_CONSUME_METHOD || method == AMQP_BASIC_GET_METHOD)
+            return true;
+    }
+    return !consuming_is_empty(&r->consuming);
+}
+
 bool relay_upstream_is_idle(const struct upstream *u)
 {
     uint32_t idle = 0;
@@ -279,6 +289,7 @@ void relay_free(struct relay *r)
     free(r->returned);
     free(r->ring);
     free(r->calls);
+    consuming_deinit(&r->consuming);
     free(r);
 }
 
@@ -385,6 +396,8 @@ void relay_method(struct relay *r, struct slab *slab, const struct frame *frame,
     frame_set_channel(frame->payload, r->link.channel);
     stream_write_span(stream_of(r), slab, frame->payload - FRAME_HEAD_BYTES,
                       frame->payload_len + FRAME_OVERHEAD_BYTES);
+    if (!r->transactional) /* there an ack counts with its commit, if it comes */
+        consuming_say(&r->consuming, method, frame);
     if (!method_is_answered(method))
         return;
     struct awaited *call = await(r, method);
@@ -716,9 +729,16 @@ static void note_declared(struct relay *r, const struct frame *frame)
     channel_set_last_queue(r->channel, frame->payload + 5, frame->payload[4]);
 }
 
+static void note_consuming(struct relay *r, const struct frame *frame, amqp_method_number_t method)
+{
+    const struct span *call = r->call_count > 0 ? &relay_awaited(r, 0)->payload : NULL;
+    consuming_hear(&r->consuming, method, frame, call && call->slab ? call : NULL);
+}
+
 static void pass_reply(struct relay *r, struct slab *slab, const struct frame *frame,
                        amqp_method_number_t method)
 {
+    note_consuming(r, frame, method);
     switch (method) {
     case AMQP_BASIC_RETURN_METHOD:
     case AMQP_BASIC_DELIVER_METHOD:

@@ -13,6 +13,7 @@
 #include "amqp/content.h"
 #include "amqp/method.h"
 #include "proxy/close_handshake.h"
+#include "proxy/consuming.h"
 #include "proxy/spool_out.h"
 #include "proxy/upstream.h"
 
@@ -69,6 +70,7 @@ struct relay {
     uint32_t open;         /* of them, RETAINED_OPEN */
     struct awaited *calls; /* methods, oldest first */
     uint32_t calls_capacity, calls_first, call_count;
+    struct consuming consuming; /* of one that is not shared */
 };
 
 /* Binds a channel: an idle relay of the upstream, or a new channel on it (channel.open and, if it
@@ -91,6 +93,8 @@ bool relay_takes_calls(const struct relay *);
 void relay_await_commit(struct relay *);
 /* Whose publishes it retains. */
 struct spool_owner relay_owner(const struct relay *);
+/* The client consumes on it, is about to, or has not settled what it got. */
+bool relay_is_consumed(struct relay *);
 /* Nothing unconfirmed and nothing awaited. */
 bool relay_is_settled(const struct relay *);
 /* Nothing that is open, and nothing awaited: the channel may go on elsewhere. */

@@ -415,8 +415,6 @@ static bool answer_qos(struct channel *ch, amqp_method_number_t method, const vo
     return true;
 }
 
-enum { TX_CLASS = 90 };
-
 /* Publishes on an upstream of the client's own are confirmed as well, and RabbitMQ lets nobody
  * switch from confirms to transactions: the upstream channel is changed for a new one, once all on
  * it is answered. NULL: not yet. A channel that consumes is bound to its own. */
@@ -435,14 +433,12 @@ static struct relay *relay_for_transactions(struct channel *ch, struct relay *r)
     return r;
 }
 
-/* What would be lost with the upstream: not a prefetch count, which is set again. */
-static void note_consuming(struct channel *ch, amqp_method_number_t method, const void *decoded)
+static void note_bound(struct channel *ch, amqp_method_number_t method, const void *decoded)
 {
     if (method == AMQP_BASIC_CONSUME_METHOD || method == AMQP_BASIC_GET_METHOD)
         ch->consumes = true;
-    if (!is_shareable(method, decoded) && method >> 16 != TX_CLASS &&
-        method != AMQP_BASIC_QOS_METHOD)
-        ch->client->consumes = true;
+    if (method == AMQP_QUEUE_DECLARE_METHOD && ((const amqp_queue_declare_t *)decoded)->exclusive)
+        ch->client->owns_queues = true;
 }
 
 static enum route send_live(struct channel *ch, struct slab *slab, const struct frame *frame,
@@ -466,7 +462,7 @@ static enum route send_live(struct channel *ch, struct slab *slab, const struct 
         if (!r)
             return ROUTE_HELD;
     }
-    note_consuming(ch, method, decoded);
+    note_bound(ch, method, decoded);
     relay_method(r, slab, frame, method);
     if (method == AMQP_TX_COMMIT_METHOD)
         relay_await_commit(r);

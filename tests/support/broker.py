@@ -253,6 +253,9 @@ class Connection(threading.Thread):
             return
         if frame.name == "queue.declare":
             self.send_method(frame.channel, "queue.declare-ok", queue=frame.args["queue"])
+        elif frame.name == "basic.cancel":
+            self.send_method(frame.channel, "basic.cancel-ok",
+                             consumer_tag=frame.args["consumer_tag"])
         elif frame.name in ANSWERS:
             name, args = ANSWERS[frame.name]
             self.send_method(frame.channel, name, **args)

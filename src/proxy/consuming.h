@@ -1,0 +1,40 @@
+#pragma once
+
+/* What a client would lose together with a channel of RabbitMQ's: the consumers on it, and the
+ * deliveries that it has not settled. Read off the methods that pass in both directions; where they
+ * say too little (acks in a transaction), the answer is that there is something to lose. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "amqp/frame.h"
+#include "amqp/method.h"
+#include "base/slab.h"
+
+struct consumer {
+    uint64_t name; /* of its tag */
+    bool acks;
+};
+
+/* All zeros is empty. */
+struct consuming {
+    struct consumer *consumers;
+    uint32_t consumer_count, consumer_capacity;
+    uint32_t acking; /* consumers that settle what they get */
+
+    uint64_t *tags; /* delivery tags, ascending; those that are settled stay for a while, marked */
+    uint32_t tag_count, tag_capacity;
+    uint32_t unsettled;
+};
+
+void consuming_deinit(struct consuming *);
+/* A method of RabbitMQ; `call` is the client's method that it answers, NULL if it answers none. */
+void consuming_hear(struct consuming *, amqp_method_number_t, const struct frame *,
+                    const struct span *call);
+/* A method of the client. */
+void consuming_say(struct consuming *, amqp_method_number_t, const struct frame *);
+/* Nothing would be lost. */
+static inline bool consuming_is_empty(const struct consuming *c)
+{
+    return c->consumer_count == 0 && c->unsettled == 0;
+}
