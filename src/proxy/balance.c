@@ -57,6 +57,15 @@ static uint64_t count_open(struct relay *r)
     return count;
 }
 
+/* Of transactions whose commit is under way. */
+static uint64_t count_reserved(struct relay *r)
+{
+    uint64_t count = 0;
+    for (uint32_t i = 0; i < r->call_count; i++)
+        count += relay_awaited(r, i)->tx_reserved;
+    return count;
+}
+
 static void walk_upstreams(const struct proxy *proxy, struct found *f)
 {
     for (struct list *n = proxy->upstreams.next; n != &proxy->upstreams; n = n->next) {
@@ -68,6 +77,7 @@ static void walk_upstreams(const struct proxy *proxy, struct found *f)
             links += u->links[i] != NULL;
             f->relays += r != NULL;
             retained += r ? count_open(r) : 0;
+            f->reserved += r ? count_reserved(r) : 0;
         }
         compare("channels of an upstream", u->link_count, links);
         compare("publishes unconfirmed on an upstream", u->window.under_way, retained);
