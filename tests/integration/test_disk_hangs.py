@@ -10,6 +10,8 @@ from support.disk import Disk
 from support.raw import RawClient
 from support.wait import wait_until
 
+pytestmark = pytest.mark.provokes("spool_stalled", "stop_unfinished")
+
 FRAMES = amqp.publish_frames(1, b"abc", routing_key="q", frame_max=131072)
 
 
