@@ -8,8 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <amqp.h>
-#include <amqp_framing.h>
+#include "amqp/librabbitmq.h"
 
 /* Class and method number of a method payload, 0 if it is shorter than four bytes. */
 amqp_method_number_t method_number(const uint8_t *payload, size_t len);

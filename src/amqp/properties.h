@@ -6,8 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <amqp.h>
-#include <amqp_framing.h>
+#include "amqp/librabbitmq.h"
 
 struct properties {
     amqp_pool_t pool;

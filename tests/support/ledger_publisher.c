@@ -6,8 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <amqp.h>
-#include <amqp_tcp_socket.h>
+#include "amqp/librabbitmq.h"
 
 enum { CHANNEL = 1, PAUSE_US = 100000 };
 
