@@ -1,5 +1,6 @@
 """A RabbitMQ of its own: private folder, ports, cookie and epmd; the system's service is untouched."""
 
+import functools
 import json
 import os
 import pathlib
@@ -18,6 +19,12 @@ from .wait import wait_until
 
 # Debian's wrapper in /usr/sbin changes to the user rabbitmq and to /var/lib/rabbitmq.
 SCRIPTS = pathlib.Path("/usr/lib/rabbitmq/bin")
+# AMQPBUF_TEST_RABBIT: "debian13" for that release's RabbitMQ 4.0; without it the machine's own.
+WHICH = os.environ.get("AMQPBUF_TEST_RABBIT", "")
+DEBIAN13 = str(pathlib.Path(__file__).with_name("debian13"))
+# AMQPBUF_TEST_RABBIT_SETTINGS: "KEY=VALUE ...", lines that every rabbitmq.conf has.
+SETTINGS = dict(word.split("=", 1)
+                for word in os.environ.get("AMQPBUF_TEST_RABBIT_SETTINGS", "").split())
 
 USERS = {"guest": "guest", "shop": "shop-secret", "audit": "audit-secret"}
 VHOSTS = ["/", "shop"]
@@ -26,6 +33,24 @@ VHOSTS = ["/", "shop"]
 ERL_ARGS = "-noinput +S 1:1 +sbwt none -kernel inet_dist_use_interface {127,0,0,1}"
 
 START_TIMEOUT_S = 120
+
+
+@functools.cache
+def _debian13():
+    """The folder of that release's root, which is made if it is missing."""
+    return subprocess.run([DEBIAN13, "root"], check=True, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def _command(script, *arguments):
+    """What runs one of RabbitMQ's scripts, and its environment beside RabbitMQ's own."""
+    command = [str(SCRIPTS / script), *arguments]
+    if not WHICH:
+        return command, {}
+    assert WHICH == "debian13", f"AMQPBUF_TEST_RABBIT: {WHICH!r} is not known"
+    # A change of namespaces can end what spawn() has asked for.
+    return ([DEBIAN13, "run", "setpriv", "--pdeathsig", "KILL", *command],
+            {"AMQPBUF_TEST_DEBIAN13": _debian13()})
 
 
 class Rabbit:
@@ -54,6 +79,7 @@ class Rabbit:
             "disk_free_limit.absolute": "50MB",
             "log.console": "false",
         }
+        lines.update(SETTINGS)
         lines.update({key.replace("__", "."): value for key, value in settings.items()})
         (self.folder / "rabbitmq.conf").write_text(
             "".join(f"{key} = {value}\n" for key, value in lines.items()))
@@ -110,8 +136,9 @@ class Rabbit:
             wait_until(lambda: _connects(self._epmd_port), "epmd accepts")
         assert not self.is_running()
         self._is_started = False
-        self._server = spawn([str(SCRIPTS / "rabbitmq-server")], env=self._environment(),
-                             cwd=self.folder, stdout=self._log, stderr=self._log)
+        command, more = _command("rabbitmq-server")
+        self._server = spawn(command, env=self._environment() | more, cwd=self.folder,
+                             stdout=self._log, stderr=self._log)
 
     def is_running(self):
         return self._server is not None and self._server.poll() is None
@@ -177,10 +204,11 @@ class Rabbit:
         if not self._is_started:
             self._is_started = True  # it accepts connections before it can be asked
             self.ctl("await_startup")
-        done = subprocess.run([str(SCRIPTS / "rabbitmqctl"), "-q", *arguments],
-                              env=self._environment(), cwd=self.folder, timeout=START_TIMEOUT_S,
-                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True, check=False)
+        command, more = _command("rabbitmqctl", "-q", *arguments)
+        done = subprocess.run(command, env=self._environment() | more, cwd=self.folder,
+                              timeout=START_TIMEOUT_S, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              check=False)
         assert done.returncode == 0, f"rabbitmqctl {' '.join(arguments)}: {done.stdout}"
         return done.stdout
 
@@ -189,6 +217,10 @@ class Rabbit:
         return pika.BlockingConnection(pika.ConnectionParameters(
             "127.0.0.1", self.port, vhost, pika.PlainCredentials(user, USERS[user]),
             heartbeat=0, socket_timeout=30, blocked_connection_timeout=60))
+
+    def version(self):
+        """(3, 10), (4, 0)..."""
+        return tuple(int(number) for number in self.ctl("version").split(".")[:2])
 
     def declare(self, queue, vhost="/", **options):
         options.setdefault("durable", True)
