@@ -11,6 +11,7 @@ struct broker {
     size_t properties_len;
     uint32_t frame_max;
     uint16_t channel_max;
+    unsigned major; /* RabbitMQ's version; 0: not known */
 };
 
 /* Before the first upstream: the usual capabilities, 131072 and 2047. */

@@ -12,6 +12,7 @@
 #include "proxy/pool.h"
 #include "proxy/proxy.h"
 #include "proxy/queue.h"
+#include "proxy/redo.h"
 #include "proxy/relay.h"
 #include "proxy/router.h"
 #include "proxy/spooler.h"
@@ -136,6 +137,7 @@ static void let_go(struct channel *ch)
 {
     cancel_content(ch);
     channel_drop_transaction(ch);
+    redo_drop(ch);
     if (ch->relay)
         relay_release(ch->relay);
     list_remove(&ch->ack_node);

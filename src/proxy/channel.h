@@ -13,6 +13,7 @@
 
 struct client;
 struct job;
+struct redo;
 struct relay;
 
 enum channel_state {
@@ -39,6 +40,7 @@ struct channel {
     bool consumes;        /* it has sent basic.consume or basic.get */
     uint64_t spooling;    /* appends of its own under way */
     struct relay *relay;  /* NULL: not bound */
+    struct redo *redo;    /* methods to be sent again; NULL: none */
     struct job *tx;       /* publishes of the open transaction, not committed; NULL: none */
     bool tx_sent;         /* RabbitMQ has them too: they are kept for its loss alone */
     uint64_t tx_reserved; /* places in the queue that they take */

@@ -15,6 +15,7 @@
 #include "proxy/pool.h"
 #include "proxy/proxy.h"
 #include "proxy/queue.h"
+#include "proxy/redo.h"
 #include "proxy/relay.h"
 #include "proxy/wire_out.h"
 #include "spool/credential.h"
@@ -517,6 +518,10 @@ void client_retry(struct client *c)
     list_remove(&c->pool_node);
     if (!accepts_input(c))
         return;
+    if (!redo_run(c)) {
+        client_hold(c);
+        return;
+    }
     if (c->ready) {
         struct channel *ch = c->ready;
         c->ready = NULL;
@@ -740,16 +745,18 @@ static void own_lost(struct upstream *u, const struct upstream_end *end)
             if (u->links[i] && relay_of(u->links[i]))
                 pool = relay_of(u->links[i])->pool;
         if (pool)
-            failover_upstream(pool, u);
+            failover_own(pool, u, FAILOVER_DROP);
         return;
     }
     struct pool *pool = c->pool;
     bool loses = would_lose(c); /* before calls are answered in RabbitMQ's place */
-    failover_upstream(pool, u);
+    /* RabbitMQ's own error for what this client did, or the end of what it was consuming: nobody
+     * but RabbitMQ answers its calls then. */
+    bool is_error = end->code && end->code != 320;
+    failover_own(pool, u, is_error || loses ? FAILOVER_DROP : FAILOVER_ANSWER);
     c->own = NULL;
     c->own_is_open = false;
-    /* RabbitMQ's own error for what this client did, or the end of what it was consuming. */
-    if (end->code && end->code != 320)
+    if (is_error)
         client_refuse(c, end->code, end->text, end->cause);
     else if (loses)
         client_refuse(c, 320, LOST_RABBITMQ, 0);
@@ -781,6 +788,15 @@ static const struct upstream_events own_events = {
     .on_writable = own_blocked,
     .on_left = own_left,
 };
+
+void client_set_apart(struct client *c)
+{
+    if (c->place == CLIENT_APART)
+        return;
+    c->place = CLIENT_APART;
+    LOG_OFTEN(LOG_INFO, "client_apart", LOG_N("client", c->id), LOG_T("peer", c->peer),
+              LOG_T("user", c->user));
+}
 
 void client_dial_own(struct client *c)
 {

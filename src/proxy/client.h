@@ -42,6 +42,11 @@ enum secret_verdict {
     SECRET_ELSEWHERE, /* it may be good, but not here: the client has to log in with it */
 };
 
+enum client_place {
+    CLIENT_SHARES, /* upstreams with others, until it does what belongs to a connection */
+    CLIENT_APART, /* RabbitMQ ends, or may end, a connection over what it sends: on its own alone */
+};
+
 struct client {
     struct proxy *proxy;
     struct stream stream;
@@ -77,6 +82,7 @@ struct client {
     uint32_t channels_capacity, channel_count;
     struct channel *ready; /* holds a complete publish that had to wait */
 
+    enum client_place place;
     struct upstream *own; /* upstream of its own, NULL if it needs none */
     bool own_is_open;
     /* Publishes of it that neither RabbitMQ nor the disk has confirmed, also of channels that are
@@ -128,5 +134,7 @@ void client_tick(struct client *, uint64_t now_ms);
 struct channel *client_channel(struct client *, uint16_t number);
 void client_add_channel(struct client *, struct channel *);
 void client_remove_channel(struct client *, struct channel *);
+/* From now on it sends on an upstream of its own alone. */
+void client_set_apart(struct client *);
 /* Begins an upstream of the client's own; on_own tells when it is there. */
 void client_dial_own(struct client *);

@@ -17,6 +17,7 @@
 #include "proxy/proxy.h"
 #include "proxy/queue.h"
 #include "proxy/returned.h"
+#include "proxy/shareable.h"
 #include "proxy/spooler.h"
 #include "proxy/upstream.h"
 #include "proxy/wire_out.h"
@@ -519,12 +520,24 @@ static void note_declared(struct drain *d, struct sent *entry, const struct job_
     declared_add(&d->queue->declared, entry->destination);
 }
 
+/* RabbitMQ would end the connection over what is not. */
+static bool is_tame(const struct job_record *record)
+{
+    const uint8_t *method = record->frames + FRAME_HEAD_BYTES;
+    struct publish publish;
+    return !publish_parse(method, record->method_len, &publish) ||
+           shareable_publish(publish.routing_key, publish.routing_key_len,
+                             method + record->method_len + FRAME_OVERHEAD_BYTES,
+                             record->header_len);
+}
+
 static void send_record(struct drain *d, const struct job_record *record)
 {
     bool is_publish = record->kind == RECORD_PUBLISH, fits = record->frames_len > 0;
-    struct sent *entry = in_flight_add(&d->sent, record, is_publish && fits ? ++d->last_tag : 0,
+    bool tame = !is_publish || !fits || is_tame(record), goes = fits && tame;
+    struct sent *entry = in_flight_add(&d->sent, record, is_publish && goes ? ++d->last_tag : 0,
                                        proxy_now(d->queue->proxy));
-    if (fits) {
+    if (goes) {
         if (!is_publish)
             note_declared(d, entry, record);
         stream_write_span(stream_of(d), d->batch_slab, record->frames, record->frames_len);
@@ -532,11 +545,13 @@ static void send_record(struct drain *d, const struct job_record *record)
     }
     if (!is_publish)
         declared_clear(&d->queue->declared); /* whichever it was */
-    /* It was taken when RabbitMQ's frame_max was larger. */
     in_flight_set(&d->sent, entry, SENT_CONFIRMED);
-    reject_seq(d, record->seq, 501,
-               is_publish ? "FRAME_ERROR - content header larger than frame_max"
-                          : "FRAME_ERROR - method larger than frame_max");
+    if (!tame)
+        reject_seq(d, record->seq, 541, "INTERNAL_ERROR - a direct reply whose asker is gone");
+    else /* it was taken when RabbitMQ's frame_max was larger */
+        reject_seq(d, record->seq, 501,
+                   is_publish ? "FRAME_ERROR - content header larger than frame_max"
+                              : "FRAME_ERROR - method larger than frame_max");
 }
 
 /* A publish to a destination that is aside waits for that one's turn; one that is under way is not

@@ -4,13 +4,16 @@
 
 #include "base/assert.h"
 #include "base/handles.h"
+#include "base/log.h"
 #include "proxy/channel.h"
 #include "proxy/client.h"
 #include "proxy/offline.h"
 #include "proxy/pool.h"
 #include "proxy/proxy.h"
 #include "proxy/queue.h"
+#include "proxy/redo.h"
 #include "proxy/relay.h"
+#include "proxy/shareable.h"
 #include "proxy/spool_out.h"
 
 /* One thing that was sent and not answered: a publish or a method of a relay. */
@@ -57,10 +60,108 @@ static size_t collect(struct upstream *u, struct unanswered *out)
     return n;
 }
 
-static void answer_call(struct relay *r, struct awaited *call)
+/* ---- whose fault it is ---- */
+
+enum fault {
+    FAULT_NOBODYS,  /* an outage, a shutdown, or what a drain has sent */
+    FAULT_KNOWN,    /* it is this relay's */
+    FAULT_POSSIBLE, /* it may be that of any relay for which might_be_guilty is true */
+};
+
+struct blame {
+    enum fault fault;
+    amqp_method_number_t cause; /* RabbitMQ names it; 0: it names none */
+    struct relay *guilty;       /* FAULT_KNOWN */
+};
+
+static bool is_error(const struct upstream_end *end)
+{
+    return end->code != 0 && end->code != 320;
+}
+
+/* RabbitMQ works through a channel's methods in order: it is the first that has no answer. */
+static bool might_be_guilty(struct relay *r, amqp_method_number_t cause)
+{
+    if (!r->channel)
+        return false;
+    if (cause == 0)
+        return !relay_is_settled(r);
+    if (cause == AMQP_BASIC_PUBLISH_METHOD)
+        return r->ring_count > 0;
+    for (uint32_t i = 0; i < r->call_count; i++) {
+        const struct awaited *call = relay_awaited(r, i);
+        if (call->method == cause || call->payload.slab) /* else it is the proxy's own */
+            return call->method == cause;
+    }
+    return false;
+}
+
+static struct blame find_blame(struct upstream *u, const struct upstream_end *end)
+{
+    struct blame blame = {.cause = end->cause};
+    unsigned candidates = 0;
+    for (uint32_t i = 0; is_error(end) && i < u->links_capacity; i++) {
+        struct relay *r = u->links[i] ? relay_of(u->links[i]) : NULL;
+        if (u->links[i] && !r)
+            candidates += 1; /* a drain: it may have been that one */
+        if (!r || !might_be_guilty(r, end->cause))
+            continue;
+        candidates++;
+        if (!blame.guilty || r->stamp < blame.guilty->stamp)
+            blame.guilty = r;
+    }
+    if (!blame.guilty)
+        return blame;
+    if (end->cause == 0 || end->cause == AMQP_BASIC_PUBLISH_METHOD)
+        blame.fault = FAULT_POSSIBLE; /* one message of many, and RabbitMQ may have failed itself */
+    else /* channels are opened in turn: the first that was not is the one too many */
+        blame.fault = candidates == 1 || end->cause == AMQP_CHANNEL_OPEN_METHOD ? FAULT_KNOWN
+                                                                                : FAULT_POSSIBLE;
+    return blame;
+}
+
+static bool is_suspect(const struct blame *blame, struct relay *r)
+{
+    return blame->fault == FAULT_KNOWN
+               ? r == blame->guilty
+               : blame->fault == FAULT_POSSIBLE && might_be_guilty(r, blame->cause);
+}
+
+static void set_suspects_apart(struct upstream *u, const struct blame *blame)
+{
+    if (blame->cause == AMQP_CHANNEL_OPEN_METHOD)
+        return; /* a connection of its own would not have more room */
+    for (uint32_t i = 0; i < u->links_capacity; i++) {
+        struct relay *r = u->links[i] ? relay_of(u->links[i]) : NULL;
+        if (r && is_suspect(blame, r))
+            client_set_apart(r->channel->client);
+    }
+}
+
+/* ---- what becomes of it ---- */
+
+/* What offline.c answers because it waits in the spool, in its place among the publishes. */
+static bool can_wait(amqp_method_number_t method)
+{
+    switch (method) {
+    case AMQP_EXCHANGE_DECLARE_METHOD:
+    case AMQP_EXCHANGE_BIND_METHOD:
+    case AMQP_QUEUE_DECLARE_METHOD:
+    case AMQP_QUEUE_BIND_METHOD:
+    case AMQP_TX_SELECT_METHOD:
+    case AMQP_TX_COMMIT_METHOD:
+    case AMQP_TX_ROLLBACK_METHOD:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static void move_call(struct relay *r, struct awaited *call, bool spools, bool suspect)
 {
     struct channel *channel = r->channel;
     struct span *payload = &call->payload;
+    const struct upstream_end *end = &r->link.upstream->end;
     if (call->tx) { /* a commit: its answer follows the spool's */
         spool_transaction(r->pool, call->tx);
         call->tx = NULL;
@@ -69,10 +170,25 @@ static void answer_call(struct relay *r, struct awaited *call)
     if (!payload->slab)
         return; /* the proxy's own */
     method_set_nowait(payload->at, payload->len, call->nowait);
-    if (!channel)
+    bool waits = spools && !suspect && can_wait(call->method);
+    if (!channel && waits && !(is_error(end) && end->cause == call->method))
         offline_keep(r->pool, payload->at, payload->len);
-    else if (channel->state == CHANNEL_OPEN || channel->state == CHANNEL_SETTLING)
+    if (!channel)
+        return;
+    if ((channel->state == CHANNEL_OPEN || channel->state == CHANNEL_SETTLING) && waits &&
+        !channel->redo)
         offline_method(channel, payload->at, payload->len, call->method);
+    else if (channel->state == CHANNEL_OPEN)
+        redo_add(channel, call->method, payload);
+}
+
+/* One that RabbitMQ is known to end connections over would do so again from the spool. */
+static bool is_wild(const struct message *message)
+{
+    struct publish publish;
+    return publish_parse(message->method.at, message->method.len, &publish) &&
+           !shareable_publish(publish.routing_key, publish.routing_key_len, message->header.at,
+                              message->header.len);
 }
 
 /* Also that of a channel which was closed before, if it has published what is lost now. */
@@ -85,6 +201,17 @@ static void close_client(struct relay *r)
         client_refuse(client, 320, LOST_RABBITMQ, 0);
 }
 
+static void move_publish(struct relay *r, struct retained *entry, bool spools)
+{
+    const struct upstream_end *end = &r->link.upstream->end;
+    if (spools && entry->message.method.slab && is_error(end) && is_wild(&entry->message))
+        spool_reject(r->pool, relay_owner(r), &entry->message, end->code, end->text);
+    else if (spools && entry->message.method.slab)
+        spool_publish(r->pool, relay_owner(r), &entry->message, entry->client_tag);
+    else
+        close_client(r); /* sent while buffering was off: nothing was kept of it */
+}
+
 static void close_clients(struct upstream *u)
 {
     for (uint32_t i = 0; i < u->links_capacity; i++) {
@@ -94,27 +221,49 @@ static void close_clients(struct upstream *u)
     }
 }
 
-void failover_upstream(struct pool *pool, struct upstream *u)
+static void move_all(struct pool *pool, struct upstream *u, const struct blame *blame,
+                     enum failover_calls calls)
+{
+    bool spools = proxy_buffers(pool->proxy) && pool->queue->id;
+    size_t count = count_unanswered(u);
+    struct unanswered *all = malloc((count + 1) * sizeof *all);
+    ENSURE(all);
+    count = collect(u, all);
+    qsort(all, count, sizeof *all, by_stamp);
+    for (size_t i = 0; i < count; i++) {
+        struct relay *r = all[i].relay;
+        bool guilty = blame->fault == FAULT_KNOWN && r == blame->guilty;
+        if (all[i].publish)
+            move_publish(r, all[i].publish, spools);
+        else if (all[i].call->tx || (calls == FAILOVER_ANSWER && !guilty))
+            move_call(r, all[i].call, spools, is_suspect(blame, r));
+    }
+    free(all);
+}
+
+void failover_shared(struct pool *pool, struct upstream *u, const struct upstream_end *end)
+{
+    struct blame blame = find_blame(u, end);
+    if (!is_error(end) && !(proxy_buffers(pool->proxy) && pool->queue->id)) {
+        close_clients(u);
+        return;
+    }
+    if (is_error(end) && end->cause == AMQP_CHANNEL_OPEN_METHOD)
+        pool_learn_limit(pool, end->text);
+    else if (blame.fault != FAULT_NOBODYS)
+        pool_beware(pool, blame.cause);
+    struct client *guilty = blame.fault == FAULT_KNOWN ? blame.guilty->channel->client : NULL;
+    set_suspects_apart(u, &blame);
+    move_all(pool, u, &blame, FAILOVER_ANSWER);
+    if (guilty)
+        client_refuse(guilty, end->code, end->text, end->cause);
+}
+
+void failover_own(struct pool *pool, struct upstream *u, enum failover_calls calls)
 {
     if (!proxy_buffers(pool->proxy) || !pool->queue->id) {
         close_clients(u);
         return;
     }
-    size_t count = count_unanswered(u);
-    if (count == 0)
-        return;
-    struct unanswered *all = malloc(count * sizeof *all);
-    ENSURE(all);
-    count = collect(u, all);
-    qsort(all, count, sizeof *all, by_stamp);
-    for (size_t i = 0; i < count; i++) {
-        if (all[i].publish && !all[i].publish->message.method.slab)
-            close_client(all[i].relay); /* sent while buffering was off: nothing was kept of it */
-        else if (all[i].publish)
-            spool_publish(pool, relay_owner(all[i].relay), &all[i].publish->message,
-                          all[i].publish->client_tag);
-        else
-            answer_call(all[i].relay, all[i].call);
-    }
-    free(all);
+    move_all(pool, u, &(struct blame){.fault = FAULT_NOBODYS}, calls);
 }

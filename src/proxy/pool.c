@@ -723,6 +723,7 @@ static void on_failed(struct upstream *u, const struct upstream_end *end)
 {
     struct pool *pool = u->owner;
     pool->dialing--;
+    pool_wake(pool);
     if (end->refusal == REFUSAL_LOGIN && strcmp(u->password, pool->password) != 0) {
         refuse_secret(pool, u, end);
         return;
@@ -758,7 +759,7 @@ static void on_lost(struct upstream *u, const struct upstream_end *end)
 {
     struct pool *pool = u->owner;
     note_trouble(pool, end->text);
-    failover_upstream(pool, u);
+    failover_shared(pool, u, end);
     pool_update(pool);
     if (list_empty(&pool->upstreams)) {
         pool->unreachable = true;
@@ -840,6 +841,55 @@ struct upstream *pool_pick_upstream(struct pool *pool)
         dial(pool);
     return best;
 }
+
+/* ---- what ends upstreams ---- */
+
+void pool_beware(struct pool *pool, amqp_method_number_t method)
+{
+    struct wary *place = &pool->wary[0];
+    for (unsigned i = 0; i < WARY_MAX; i++) {
+        struct wary *other = &pool->wary[i];
+        if (other->method == method) {
+            place = other;
+            break;
+        }
+        if (other->until_ms < place->until_ms)
+            place = other;
+    }
+    *place = (struct wary){method, proxy_now(pool->proxy) + WARY_MS};
+}
+
+bool pool_is_wary(const struct pool *pool, amqp_method_number_t method)
+{
+    for (unsigned i = 0; i < WARY_MAX; i++)
+        if (pool->wary[i].method == method && pool->wary[i].until_ms > proxy_now(pool->proxy))
+            return true;
+    return false;
+}
+
+/* "... has reached the maximum allowed user limit of (4)"; else as many as there were without it.
+ */
+void pool_learn_limit(struct pool *pool, const char *text)
+{
+    const char *number = strrchr(text, '(');
+    unsigned long most = number ? strtoul(number + 1, NULL, 10) : 0;
+    if (most == 0)
+        most = pool->relay_count > 1 ? pool->relay_count - 1 : 1;
+    pool->limit = (struct channel_limit){
+        .most = most < UINT32_MAX ? (uint32_t)most : UINT32_MAX,
+        .until_ms = proxy_now(pool->proxy) + LIMIT_MS,
+    };
+    snprintf(pool->limit.text, sizeof pool->limit.text, "%s", text);
+}
+
+const char *pool_channel_limit(const struct pool *pool)
+{
+    bool known = pool->limit.until_ms > proxy_now(pool->proxy);
+    unsigned channels = pool->relay_count + (pool->queue->drain ? 1 : 0);
+    return known && channels >= pool->limit.most ? pool->limit.text : NULL;
+}
+
+/* ---- for a drain ---- */
 
 struct upstream *pool_pick_for_drain(struct pool *pool)
 {

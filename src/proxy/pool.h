@@ -35,6 +35,21 @@ struct other_secret {
 
 enum { OTHER_SECRETS = 8 };
 
+enum { WARY_MAX = 8, WARY_MS = 10 * 60 * 1000, LIMIT_MS = 60 * 1000 };
+
+/* A method over which RabbitMQ has closed a shared upstream. */
+struct wary {
+    amqp_method_number_t method;
+    uint64_t until_ms;
+};
+
+/* RabbitMQ allows this user so many channels on all its connections, in its own words. */
+struct channel_limit {
+    uint32_t most;
+    uint64_t until_ms; /* it may have been raised: looked at again then */
+    char text[256];
+};
+
 struct pool {
     struct proxy *proxy;
     struct list node;       /* in proxy->pools */
@@ -67,6 +82,8 @@ struct pool {
     unsigned client_count;
     unsigned relay_count; /* that name this pool, also of clients that are gone */
     uint64_t idle_since_ms;
+    struct wary wary[WARY_MAX];
+    struct channel_limit limit;
 };
 
 /* The pool that knows this password; the best one if there are several, which without a vhost
@@ -120,3 +137,10 @@ void pool_run_wakes(struct proxy *);
 void pool_forgotten(struct pool *);
 /* Once a cleanup interval: closes what was idle for pool.idle_timeout. */
 void pool_cleanup(struct pool *, uint64_t now_ms);
+/* For some minutes this method is sent on upstreams of a client's own alone. */
+void pool_beware(struct pool *, amqp_method_number_t);
+bool pool_is_wary(const struct pool *, amqp_method_number_t);
+/* RabbitMQ has closed a connection over a channel too many. */
+void pool_learn_limit(struct pool *, const char *text);
+/* RabbitMQ's words if one more channel is known to be too many, else NULL. */
+const char *pool_channel_limit(const struct pool *);

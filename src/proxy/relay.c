@@ -231,6 +231,7 @@ static struct relay *relay_new(struct channel *channel, struct upstream *u, bool
         return NULL;
     }
     r->pool->relay_count++;
+    r->stamp = ++r->pool->proxy->next_stamp;
     wire_send_plain(&u->stream, r->link.channel, AMQP_CHANNEL_OPEN_METHOD);
     await(r, AMQP_CHANNEL_OPEN_METHOD);
     return r;

@@ -58,6 +58,7 @@ struct relay {
     struct returned *returned; /* the basic.return that nobody hears of; NULL: none is arriving */
     struct list idle_node;     /* in upstream->idle_relays */
     bool shared;
+    uint64_t stamp;  /* of its channel.open */
     bool confirming; /* confirm.select was sent */
     bool transactional;
     enum close_state close; /* of the handshake with RabbitMQ; the number is kept until its end */

@@ -16,6 +16,7 @@
 #include "proxy/queue.h"
 #include "proxy/relay.h"
 #include "proxy/rewrite.h"
+#include "proxy/shareable.h"
 #include "proxy/spool_out.h"
 #include "proxy/wire_out.h"
 
@@ -59,13 +60,18 @@ static enum route own_relay_for(struct channel *ch)
 static enum route relay_for(struct channel *ch)
 {
     struct client *client = ch->client;
-    if (ch->transactional && !client->own)
+    if ((ch->transactional || client->place == CLIENT_APART) && !client->own)
         client_dial_own(client);
     if (client->own)
         return own_relay_for(ch);
     if (ch->relay)
         return ROUTE_DONE;
     struct upstream *u = pool_pick_upstream(client->pool);
+    const char *limit = u && list_empty(&u->idle_relays) ? pool_channel_limit(client->pool) : NULL;
+    if (limit) {
+        client_refuse(client, 530, limit, AMQP_CHANNEL_OPEN_METHOD);
+        return ROUTE_REFUSED;
+    }
     return u && relay_bind(ch, u, true) ? ROUTE_DONE : ROUTE_HELD;
 }
 
@@ -219,9 +225,22 @@ static bool has_waited_for_a_channel(const struct channel *ch)
            spool_is_usable(client->pool);
 }
 
+/* A publish that RabbitMQ is known to end connections over goes alone, with its client. */
+static void set_apart_if_wild(struct channel *ch)
+{
+    const struct message *message = &ch->content.message;
+    struct publish publish;
+    if (ch->client->place == CLIENT_SHARES &&
+        publish_parse(message->method.at, message->method.len, &publish) &&
+        !shareable_publish(publish.routing_key, publish.routing_key_len, message->header.at,
+                           message->header.len))
+        client_set_apart(ch->client);
+}
+
 static enum route publish_live(struct channel *ch)
 {
     struct message *message = &ch->content.message;
+    set_apart_if_wild(ch);
     enum route bound = relay_for(ch);
     if (bound == ROUTE_HELD && has_waited_for_a_channel(ch))
         return publish_spooled(ch);
@@ -355,39 +374,12 @@ bool router_must_wait(const struct channel *ch)
 
 /* ---- other methods ---- */
 
-static bool is_standard_type(amqp_bytes_t type)
+/* What has made RabbitMQ end a shared upstream is not sent on one again. */
+static bool is_shareable(const struct client *client, amqp_method_number_t method,
+                         const void *decoded)
 {
-    static const char *const types[] = {"direct", "fanout", "topic", "headers"};
-    for (unsigned i = 0; i < sizeof types / sizeof *types; i++)
-        if (type.len == strlen(types[i]) && memcmp(type.bytes, types[i], type.len) == 0)
-            return true;
-    return false;
-}
-
-/* True for methods that leave nothing behind on the connection and cannot make RabbitMQ close it;
- * everything else is done on an upstream of the client's own. */
-static bool is_shareable(amqp_method_number_t method, const void *decoded)
-{
-    switch (method) {
-    case AMQP_EXCHANGE_DECLARE_METHOD: {
-        const amqp_exchange_declare_t *m = decoded;
-        return m->passive || is_standard_type(m->type);
-    }
-    case AMQP_QUEUE_DECLARE_METHOD: {
-        const amqp_queue_declare_t *m = decoded;
-        return !m->exclusive && (m->queue.len > 0 || m->passive);
-    }
-    case AMQP_EXCHANGE_DELETE_METHOD:
-    case AMQP_EXCHANGE_BIND_METHOD:
-    case AMQP_EXCHANGE_UNBIND_METHOD:
-    case AMQP_QUEUE_BIND_METHOD:
-    case AMQP_QUEUE_UNBIND_METHOD:
-    case AMQP_QUEUE_PURGE_METHOD:
-    case AMQP_QUEUE_DELETE_METHOD:
-        return true;
-    default:
-        return false;
-    }
+    return shareable_method(method, decoded, client->proxy->broker.major) &&
+           !pool_is_wary(client->pool, method);
 }
 
 /* basic.qos before there is a consumer's channel is remembered and answered here. */
@@ -445,7 +437,7 @@ static enum route send_live(struct channel *ch, struct slab *slab, const struct 
                             amqp_method_number_t method, const void *decoded)
 {
     struct client *client = ch->client;
-    if (!client->own && !is_shareable(method, decoded))
+    if (!client->own && !is_shareable(client, method, decoded))
         client_dial_own(client);
     enum route bound = relay_for(ch);
     if (bound != ROUTE_DONE)
@@ -476,7 +468,7 @@ static bool has_own_way(struct client *client, amqp_method_number_t method, cons
 {
     if (client->own)
         return true; /* open, or it waits until that is decided */
-    return pool_is_connected(client->pool) && !is_shareable(method, decoded);
+    return pool_is_connected(client->pool) && !is_shareable(client, method, decoded);
 }
 
 enum { CONSUMER_WAITS_MIN_MS = 1000, CONSUMER_WAITS_MAX_MS = 5000 };

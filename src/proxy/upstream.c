@@ -271,6 +271,7 @@ static void on_start(struct upstream *u, const struct frame *frame,
     u->server_properties = malloc(u->server_properties_len);
     ENSURE(u->server_properties);
     memcpy(u->server_properties, table, u->server_properties_len);
+    u->proxy->broker.major = capability_version(&m->server_properties);
     u->offers_confirms = capability_find(&m->server_properties, "publisher_confirms");
     u->state = UPSTREAM_TUNE;
     targets_answered(u->target);

@@ -55,19 +55,19 @@ def test_publishes_before_the_refused_consume_are_acked(broker, make_proxy):
 def test_other_calls_wait_for_the_first_try_to_return(broker, make_proxy):
     """RabbitMQ closes one connection by force and is there: nobody is refused over it."""
     proxy = make_proxy(broker.url)
-    broker.silent_on.add("queue.purge")
+    broker.silent_on.add("queue.delete")
     with RawClient(proxy.port) as client:
         client.open_channel()
-        client.send_method(1, "queue.purge", queue="first")  # a shared channel is bound
+        client.send_method(1, "queue.delete", queue="first")  # a shared channel is bound
         connection = broker.wait_connection()
-        wait_until(lambda: any("queue.purge" in name for name in connection.sequence()), "purge")
+        wait_until(lambda: any("queue.delete" in name for name in connection.sequence()), "delete")
         connection.die()
         proxy.wait_event("upstream_lost")
         with RawClient(proxy.port) as other:
             other.open_channel()
-            other.send_method(1, "queue.purge", queue="second")
-            wait_until(lambda: any("queue.purge" in name for later in broker.connections[1:]
-                                   for name in later.sequence()), "purge")
+            other.send_method(1, "queue.delete", queue="second")
+            wait_until(lambda: sum("queue.delete" in name for later in broker.connections[1:]
+                                   for name in later.sequence()) == 2, "both are asked for")
             other.socket.close()
 
 
