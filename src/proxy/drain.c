@@ -208,6 +208,14 @@ static void rewind_open(struct drain *d)
     drop_batch(d);
 }
 
+static void let_go_of_upstream(struct drain *d)
+{
+    struct upstream *u = d->link.upstream;
+    upstream_detach(&d->link);
+    if (u->use == UPSTREAM_FOR_DRAIN && u->state == UPSTREAM_OPEN)
+        upstream_close(u);
+}
+
 static void drain_free(struct drain *d)
 {
     rewind_open(d);
@@ -222,7 +230,7 @@ void drain_stop(struct drain *d)
     LOG(LOG_INFO, "drain_stopped", LOG_T("user", d->queue->user), LOG_T("vhost", d->queue->vhost),
         LOG_N("drained", d->drained), LOG_N("messages", d->queue->waiting));
     if (d->link.upstream)
-        upstream_detach(&d->link);
+        let_go_of_upstream(d);
     drain_free(d);
 }
 
@@ -238,7 +246,9 @@ static void finish(struct drain *d)
         asides_clear(&queue->asides);
         declared_clear(&queue->declared);
     }
-    upstream_detach(&d->link);
+    if (queue->waiting == 0)
+        queue->alone = false;
+    let_go_of_upstream(d);
     drain_free(d);
     queue_changed(queue);
 }
@@ -1061,8 +1071,10 @@ static void on_lost(struct link *link)
     /* RabbitMQ could not stand something that was sent on this connection. It names the method, or
      * none (a bad content frame): was it one of ours? */
     if (end->code && blame_of(end->code, end->text) != BLAME_BROKER &&
-        in_flight_has_sent(&d->sent, end->cause))
+        in_flight_has_sent(&d->sent, end->cause)) {
+        queue->alone = true;
         on_refused(d, end->code, end->text);
+    }
     drain_stop(d);
     queue_changed(queue);
 }

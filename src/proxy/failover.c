@@ -204,6 +204,8 @@ static void close_client(struct relay *r)
 static void move_publish(struct relay *r, struct retained *entry, bool spools)
 {
     const struct upstream_end *end = &r->link.upstream->end;
+    if (is_error(end) && (end->cause == 0 || end->cause == AMQP_BASIC_PUBLISH_METHOD))
+        r->pool->queue->alone = true; /* this one may be the reason */
     if (spools && entry->message.method.slab && is_error(end) && is_wild(&entry->message))
         spool_reject(r->pool, relay_owner(r), &entry->message, end->code, end->text);
     else if (spools && entry->message.method.slab)

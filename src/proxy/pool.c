@@ -47,7 +47,7 @@ static struct upstream *first_usable(struct pool *pool)
 {
     for (struct list *n = pool->upstreams.next; n != &pool->upstreams; n = n->next) {
         struct upstream *u = LIST_ENTRY(n, struct upstream, owner_node);
-        if (u->state == UPSTREAM_OPEN && !pool_is_blocked(pool, u))
+        if (u->state == UPSTREAM_OPEN && u->use == UPSTREAM_FOR_ALL && !pool_is_blocked(pool, u))
             return u;
     }
     return NULL;
@@ -150,17 +150,26 @@ static const struct upstream_events events;
 static void store_login(struct pool *pool);
 static void set_password(struct pool *pool, const struct identity *id, const char *password);
 
-static void dial_with(struct pool *pool, const char *password)
+static bool has_none(const struct pool *pool)
+{
+    for (struct list *n = pool->upstreams.next; n != &pool->upstreams; n = n->next)
+        if (LIST_ENTRY(n, struct upstream, owner_node)->use == UPSTREAM_FOR_ALL)
+            return false;
+    return true;
+}
+
+static struct upstream *dial_with(struct pool *pool, const char *password)
 {
     struct upstream *u =
         upstream_dial(pool->proxy, pool->dial_user, password, pool->vhost, NULL, 0, &events, pool);
     pool->dialing++;
     list_append(&pool->upstreams, &u->owner_node);
+    return u;
 }
 
-static void dial(struct pool *pool)
+static struct upstream *dial(struct pool *pool)
 {
-    dial_with(pool, pool->secret ? pool->secret : pool->password);
+    return dial_with(pool, pool->secret ? pool->secret : pool->password);
 }
 
 /* ---- a new secret ---- */
@@ -459,7 +468,7 @@ void pool_disprove(struct proxy *proxy, const struct identity *id, const char *p
 
 void pool_connect(struct pool *pool)
 {
-    if (pool->proxy->stage == PROXY_RUNNING && list_empty(&pool->upstreams) &&
+    if (pool->proxy->stage == PROXY_RUNNING && has_none(pool) &&
         !uv_is_active((uv_handle_t *)&pool->retry))
         dial(pool);
 }
@@ -473,8 +482,7 @@ static bool wants_connection(const struct pool *pool)
 /* Each of them has its turn before anybody hears that there is none, and before the next wait. */
 static bool dial_next_broker(struct pool *pool)
 {
-    if (++pool->tried < pool->proxy->targets.count && wants_connection(pool) &&
-        list_empty(&pool->upstreams)) {
+    if (++pool->tried < pool->proxy->targets.count && wants_connection(pool) && has_none(pool)) {
         dial(pool);
         return true;
     }
@@ -734,6 +742,7 @@ static void on_failed(struct upstream *u, const struct upstream_end *end)
     }
     if (pool_is_connected(pool)) {
         put_off_more(pool); /* it was one more than there are, and none is missing */
+        queue_changed(pool->queue);
         return;
     }
     note_trouble(pool, end->text);
@@ -751,7 +760,7 @@ static void on_failed(struct upstream *u, const struct upstream_end *end)
         if (!pool->storing)
             decide_unreachable(pool);
     }
-    if (wants_connection(pool) && list_empty(&pool->upstreams))
+    if (wants_connection(pool) && has_none(pool))
         schedule_retry(pool);
 }
 
@@ -761,7 +770,7 @@ static void on_lost(struct upstream *u, const struct upstream_end *end)
     note_trouble(pool, end->text);
     failover_shared(pool, u, end);
     pool_update(pool);
-    if (list_empty(&pool->upstreams)) {
+    if (has_none(pool)) {
         pool->unreachable = true;
         schedule_retry(pool);
     }
@@ -826,8 +835,11 @@ struct upstream *pool_pick_upstream(struct pool *pool)
     struct upstream *best = NULL;
     unsigned count = 0;
     bool dialing = false;
-    for (struct list *n = pool->upstreams.next; n != &pool->upstreams; n = n->next, count++) {
+    for (struct list *n = pool->upstreams.next; n != &pool->upstreams; n = n->next) {
         struct upstream *u = LIST_ENTRY(n, struct upstream, owner_node);
+        if (u->use == UPSTREAM_FOR_DRAIN)
+            continue;
+        count++;
         dialing = dialing || u->state != UPSTREAM_OPEN;
         if (u->state != UPSTREAM_OPEN || pool_is_blocked(pool, u))
             continue;
@@ -891,12 +903,26 @@ const char *pool_channel_limit(const struct pool *pool)
 
 /* ---- for a drain ---- */
 
+static struct upstream *pick_alone(struct pool *pool)
+{
+    for (struct list *n = pool->upstreams.next; n != &pool->upstreams; n = n->next) {
+        struct upstream *u = LIST_ENTRY(n, struct upstream, owner_node);
+        if (u->use == UPSTREAM_FOR_DRAIN)
+            return u->state == UPSTREAM_OPEN && !pool_is_blocked(pool, u) ? u : NULL;
+    }
+    if (pool->proxy->stage == PROXY_RUNNING)
+        dial(pool)->use = UPSTREAM_FOR_DRAIN;
+    return NULL;
+}
+
 struct upstream *pool_pick_for_drain(struct pool *pool)
 {
     bool dialing = false;
+    if (pool->queue->alone && proxy_now(pool->proxy) >= pool->more_after_ms)
+        return pick_alone(pool);
     for (struct list *n = pool->upstreams.next; n != &pool->upstreams; n = n->next) {
         struct upstream *u = LIST_ENTRY(n, struct upstream, owner_node);
-        if (u->state == UPSTREAM_OPEN && !pool_is_blocked(pool, u) &&
+        if (u->state == UPSTREAM_OPEN && u->use == UPSTREAM_FOR_ALL && !pool_is_blocked(pool, u) &&
             upstream_has_channel(u, false))
             return u;
         dialing = dialing || u->state != UPSTREAM_OPEN;

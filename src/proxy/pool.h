@@ -121,7 +121,8 @@ void pool_ask_secrets(struct pool *);
 bool pool_close_waits(const struct pool *);
 /* An open shared upstream for a new relay, or NULL; asks for another one when all are busy. */
 struct upstream *pool_pick_upstream(struct pool *);
-/* One with a free channel number for a drain, or NULL; then another one is asked for. */
+/* One with a free channel number for a drain, or NULL; then another one is asked for. One of its
+ * own if the queue is to be drained alone. */
 struct upstream *pool_pick_for_drain(struct pool *);
 /* True if RabbitMQ is there, also if it blocks publishing. */
 bool pool_is_connected(struct pool *);

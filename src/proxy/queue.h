@@ -53,6 +53,7 @@ struct queue {
     uint64_t told[QUEUE_TOLD]; /* unroutable destinations that the log has heard of, a ring */
     unsigned told_next;
     uint64_t hold_until_ms, hold_again_ms;
+    bool alone; /* what waits has ended a connection: drained on one that nobody else uses */
     struct drain *drain;
     bool paused;            /* a person has asked for no drain, until told otherwise or restarted */
     uint64_t drained;       /* messages that RabbitMQ took out of it since the start */

@@ -74,6 +74,11 @@ enum upstream_state {
     UPSTREAM_CLOSED,
 };
 
+enum upstream_use {
+    UPSTREAM_FOR_ALL,   /* of a pool, or of one client */
+    UPSTREAM_FOR_DRAIN, /* alone: RabbitMQ may end it over what is replayed */
+};
+
 struct upstream {
     struct proxy *proxy;
     struct stream stream;
@@ -81,6 +86,7 @@ struct upstream {
     struct addrinfo *addresses, *address; /* of the host: all of them, and the one being tried */
     uint64_t address_deadline_ms;         /* then the next one is tried, if there is one */
     enum upstream_state state;
+    enum upstream_use use;
     uint64_t id; /* for the log */
     const struct upstream_events *events;
     void *owner;

@@ -256,3 +256,46 @@ def test_what_ends_a_connection_is_not_sent_from_the_spool(broker, make_proxy):
     proxy.wait_empty()
     assert [found["rejected"]["code"] for found in proxy.dump("--rejected")] == [541]
     client.close()
+
+
+@pytest.mark.provokes("client_refused")
+def test_message_that_ends_every_connection(broker, make_proxy):
+    """RabbitMQ names no cause: the shared connection is lost once. What was under way is replayed on
+    connections that carry nothing else, until the message is found and set aside."""
+    proxy = make_proxy(broker.url, {"drain.nack_limit": 2})
+    witness = Witness(proxy.port)
+    witness.publishes()
+
+    def on_message(connection, message):
+        if message.body == b"poison":
+            connection.send_method(0, "connection.close", reply_code=541, class_id=0, method_id=0,
+                                   reply_text="INTERNAL_ERROR - scripted")
+            raise Lost
+        connection.send_method(message.channel, "basic.ack", delivery_tag=message.tag)
+
+    broker.on_message = on_message
+    client = RawClient(proxy.port)
+    client.open_channel(confirms=True)
+    for body in (b"a", b"poison", b"b"):
+        client.publish(body, "q")
+    client.acked_up_to(3)
+    proxy.wait_event("message_rejected")
+    proxy.wait_empty()
+    for _ in range(3):
+        witness.publishes()
+    drains = {event["upstream"] for event in proxy.events("drain_started")}
+    lost = [event["upstream"] for event in proxy.events("upstream_lost")]
+    assert len(lost) > 1 and len([number for number in lost if number not in drains]) == 1
+    assert [found["body"] for found in proxy.dump("--rejected")] == ["poison"]
+
+    # The client that sent it has a connection of its own: the next one ends that alone.
+    before = len(proxy.events("upstream_lost"))
+    client.publish(b"poison", "q")
+    proxy.wait_event("upstream_lost", before + 1)
+    proxy.wait_event("message_rejected", 2)
+    expected = witness.ends()
+    drains = {event["upstream"] for event in proxy.events("drain_started")}
+    lost = [event["upstream"] for event in proxy.events("upstream_lost")][before + 1:]
+    assert set(lost) <= drains
+    proxy.wait_empty()
+    assert set(bodies(broker)) == {b"a", b"b", b"poison", *expected}
