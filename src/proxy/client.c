@@ -478,7 +478,7 @@ static bool step(struct client *c)
 /* A proxy that is stopping accepts nothing more from clients that are open. */
 static bool accepts_input(const struct client *c)
 {
-    return c->proxy->stage == PROXY_RUNNING || c->state >= CLIENT_LEAVING;
+    return proxy_serves(c->proxy) || c->state >= CLIENT_LEAVING;
 }
 
 static void process(struct client *c)

@@ -769,7 +769,7 @@ static void read_more(struct drain *d)
     uint32_t room = taken < window ? window - taken : 0;
     if (config->drain.rate > 0 && room > d->tokens)
         room = d->tokens;
-    if (d->queue->paused || room == 0 || d->queue->proxy->stage != PROXY_RUNNING ||
+    if (d->queue->paused || room == 0 || !proxy_serves(d->queue->proxy) ||
         stream_is_full(stream_of(d)) || read_aside(d, room))
         return;
     /* A read for each single confirm would cost more than it brings. */

@@ -213,7 +213,7 @@ static void on_open(struct client *c, const amqp_connection_open_t *m)
         client_refuse(c, 530, "NOT_ALLOWED - vhost not found", AMQP_CONNECTION_OPEN_METHOD);
         return;
     }
-    if (c->proxy->stage != PROXY_RUNNING) {
+    if (!proxy_serves(c->proxy)) {
         client_refuse(c, 320, LOST_PROXY, AMQP_CONNECTION_OPEN_METHOD);
         return;
     }

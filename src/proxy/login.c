@@ -220,7 +220,7 @@ static bool is_away(const struct proxy *proxy, bool known)
 static struct attempt *next_queued(struct proxy *proxy)
 {
     const struct logins *logins = &proxy->logins;
-    if (logins->dialing >= DIALS_MAX || proxy->stage != PROXY_RUNNING)
+    if (logins->dialing >= DIALS_MAX || !proxy_serves(proxy))
         return NULL;
     for (struct list *n = logins->attempts.next; n != &logins->attempts; n = n->next)
         if (LIST_ENTRY(n, struct attempt, node)->state == ATTEMPT_QUEUED)
@@ -298,7 +298,7 @@ static void on_failed(struct upstream *u, const struct upstream_end *end)
         return;
     }
     if (end->refusal == REFUSAL_NONE && ++a->tried < a->proxy->targets.count &&
-        a->proxy->stage == PROXY_RUNNING && !list_empty(&a->clients)) {
+        proxy_serves(a->proxy) && !list_empty(&a->clients)) {
         dial(a);
         return;
     }

@@ -83,6 +83,8 @@ static void begin_buffering(struct pool *pool)
 {
     if (!proxy_buffers(pool->proxy) || pool->buffering_since_ms)
         return;
+    if (!proxy_serves(pool->proxy))
+        return; /* it hangs up itself */
     pool->buffering_since_ms = proxy_now(pool->proxy);
     LOG(LOG_WARN, "buffering_started", LOG_T("user", pool->user), LOG_T("vhost", pool->vhost));
 }
@@ -251,7 +253,7 @@ void pool_ask_secrets(struct pool *pool)
         if (verdict == SECRET_OPEN) {
             set_secret(&pool->secret, client->new_secret);
             bool away = list_empty(&pool->upstreams) && pool->login != LOGIN_REFUSED;
-            if (!away && pool->proxy->stage == PROXY_RUNNING) {
+            if (!away && proxy_serves(pool->proxy)) {
                 uv_timer_stop(&pool->retry);
                 dial_with(pool, pool->secret);
                 return;
@@ -468,14 +470,13 @@ void pool_disprove(struct proxy *proxy, const struct identity *id, const char *p
 
 void pool_connect(struct pool *pool)
 {
-    if (pool->proxy->stage == PROXY_RUNNING && has_none(pool) &&
-        !uv_is_active((uv_handle_t *)&pool->retry))
+    if (proxy_serves(pool->proxy) && has_none(pool) && !uv_is_active((uv_handle_t *)&pool->retry))
         dial(pool);
 }
 
 static bool wants_connection(const struct pool *pool)
 {
-    return pool->proxy->stage == PROXY_RUNNING &&
+    return proxy_serves(pool->proxy) &&
            (pool->client_count > 0 || pool->pinned || queue_has_backlog(pool->queue));
 }
 
@@ -820,7 +821,7 @@ void pool_adopt(struct pool *pool, struct upstream *u)
 {
     u->owner = pool;
     u->events = &events;
-    if (pool_is_connected(pool) || pool->proxy->stage != PROXY_RUNNING) {
+    if (pool_is_connected(pool) || !proxy_serves(pool->proxy)) {
         upstream_close(u);
         return;
     }
@@ -849,7 +850,7 @@ struct upstream *pool_pick_upstream(struct pool *pool)
     }
     bool busy = !best || best->window.under_way >= config->drain.window / 2;
     if (busy && !dialing && (!best || count < config->pool.upstreams) &&
-        proxy_now(pool->proxy) >= pool->more_after_ms && pool->proxy->stage == PROXY_RUNNING)
+        proxy_now(pool->proxy) >= pool->more_after_ms && proxy_serves(pool->proxy))
         dial(pool);
     return best;
 }

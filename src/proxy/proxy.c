@@ -24,11 +24,14 @@
 #include "proxy/stalled.h"
 #include "proxy/upstream.h"
 
-/* Start: spool, its queues, listener, drains. End (SIGTERM): no new connections and nothing more
- * is read; what was accepted is confirmed or spooled and answered (SETTLING), clients are told
- * (LEAVING), every handle is closed and the loop ends empty (CLOSING). */
+/* Start: spool, its queues, listener, drains. End (SIGTERM): no new connections; clients that are
+ * there go on for a moment, so that a short job ends by itself (FINISHING). Then nothing more is
+ * read; what was accepted is confirmed or spooled and answered (SETTLING), clients are told
+ * (LEAVING), every handle is closed and the loop ends empty (CLOSING). A second SIGTERM goes to the
+ * last of these at once. */
 
 enum {
+    FINISH_MS = 1000, /* but no more than half of listen.shutdown_timeout */
     LEAVE_MS = 1000,
     STALLED_AGAIN_MS = 60000,
     AWAY_TICKS = 4,
@@ -60,6 +63,8 @@ static bool is_work_left(const struct proxy *proxy)
            (proxy->spooler && spooler_gathers(proxy->spooler));
 }
 
+static void advance_end(struct proxy *proxy);
+
 static void on_not_done(uv_idle_t *handle)
 {
     (void)handle; /* it is enough that the loop does not wait */
@@ -71,6 +76,9 @@ static void on_before_poll(uv_prepare_t *handle)
 {
     struct proxy *proxy = handle->data;
     unsigned rounds = 0;
+    advance_end(proxy);
+    if (uv_is_closing((uv_handle_t *)handle))
+        return;
     do
         run_round(proxy);
     while (is_work_left(proxy) && ++rounds < PROXY_ROUNDS_MAX);
@@ -138,8 +146,6 @@ static void close_handle(uv_handle_t *handle)
     if (!uv_is_closing(handle))
         uv_close(handle, NULL);
 }
-
-static void advance_end(struct proxy *proxy);
 
 static void on_spooler_closed(void *arg)
 {
@@ -216,11 +222,24 @@ static void tell_clients(struct proxy *proxy)
     }
 }
 
-static void advance_end(struct proxy *proxy)
+/* What is still to come from clients is not looked at any more, until they have been told. */
+static void settle(struct proxy *proxy)
+{
+    proxy->stage = PROXY_SETTLING;
+    proxy->stage_deadline_ms = proxy->give_up_ms;
+    for (struct list *n = proxy->clients.next; n != &proxy->clients; n = n->next)
+        stream_pause(&LIST_ENTRY(n, struct client, node)->stream);
+}
+
+static void end_stage(struct proxy *proxy)
 {
     uint64_t now = proxy_now(proxy);
     switch (proxy->stage) {
     case PROXY_RUNNING:
+        return;
+    case PROXY_FINISHING:
+        if (list_empty(&proxy->clients) || now >= proxy->stage_deadline_ms)
+            settle(proxy);
         return;
     case PROXY_SETTLING:
         if (all_is_safe(proxy))
@@ -241,19 +260,28 @@ static void advance_end(struct proxy *proxy)
     }
 }
 
+/* Each turn of the loop: a restart is as short as it can be. */
+static void advance_end(struct proxy *proxy)
+{
+    enum proxy_stage before;
+    do {
+        before = proxy->stage;
+        end_stage(proxy);
+    } while (proxy->stage != before);
+}
+
 static void on_tick(uv_timer_t *timer);
 
 static void stop(struct proxy *proxy)
 {
     LOG(LOG_INFO, "stopping", LOG_N("clients", proxy->counters.clients));
-    proxy->stage = PROXY_SETTLING;
+    uint64_t now = proxy_now(proxy), patience_ms = proxy->config->listen.shutdown_timeout_ms;
+    proxy->stage = PROXY_FINISHING;
     service_stopping();
-    proxy->stage_deadline_ms = proxy_now(proxy) + proxy->config->listen.shutdown_timeout_ms;
-    proxy->give_up_ms = proxy->stage_deadline_ms;
+    proxy->stage_deadline_ms = now + (patience_ms / 2 < FINISH_MS ? patience_ms / 2 : FINISH_MS);
+    proxy->give_up_ms = now + patience_ms;
     close_handle((uv_handle_t *)&proxy->plain.tcp);
     close_handle((uv_handle_t *)&proxy->tls.tcp);
-    for (struct list *n = proxy->clients.next; n != &proxy->clients; n = n->next)
-        stream_pause(&LIST_ENTRY(n, struct client, node)->stream);
     uv_timer_start(&proxy->tick, on_tick, PROXY_TICK_MS, PROXY_TICK_MS); /* a test's is longer */
     advance_end(proxy);
 }

@@ -21,9 +21,10 @@ struct tls_context;
 
 enum proxy_stage {
     PROXY_RUNNING,
-    PROXY_SETTLING, /* accepts nothing more; brings what was accepted to safety */
-    PROXY_LEAVING,  /* clients were told; waits for them to go */
-    PROXY_CLOSING,  /* every handle is being closed */
+    PROXY_FINISHING, /* no new clients; those that are there have a moment to end by themselves */
+    PROXY_SETTLING,  /* accepts nothing more; brings what was accepted to safety */
+    PROXY_LEAVING,   /* clients were told; waits for them to go */
+    PROXY_CLOSING,   /* every handle is being closed */
 };
 
 struct proxy;
@@ -73,6 +74,12 @@ struct proxy {
 };
 
 enum { PROXY_TICK_MS = 250, PROXY_ROUNDS_MAX = 16 };
+
+/* Clients and RabbitMQ are served as ever: also while the last clients finish. */
+static inline bool proxy_serves(const struct proxy *proxy)
+{
+    return proxy->stage <= PROXY_FINISHING;
+}
 
 /* Runs until it is told to end; `sources` are read again on SIGHUP. Returns the exit status. */
 int proxy_run(struct config *config, const struct config_sources *sources,

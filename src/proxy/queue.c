@@ -124,7 +124,7 @@ void queue_drain_if_possible(struct queue *queue)
     /* What others have sent live and is not confirmed yet holds nothing up: a channel's own later
      * publishes wait for it in the router (P2). */
     if (queue->drain || queue->paused || queue->waiting <= queue->doubts.records ||
-        queue->proxy->stage != PROXY_RUNNING)
+        !proxy_serves(queue->proxy))
         return;
     for (struct list *n = queue->pools.next; n != &queue->pools && !queue->drain; n = n->next) {
         struct pool *pool = LIST_ENTRY(n, struct pool, queue_node);

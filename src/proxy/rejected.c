@@ -49,7 +49,7 @@ static void on_moved(struct job *job);
 static void go_on(struct sweep *sweep)
 {
     struct queue *queue = handles_get(sweep->queue);
-    if (queue && queue->proxy->stage != PROXY_RUNNING) {
+    if (queue && !proxy_serves(queue->proxy)) {
         end(sweep, STATUS_INVALID, "the proxy is stopping");
         return;
     }

@@ -1,9 +1,16 @@
 """Ports that the service manager holds open (LISTEN_FDS): they outlive the process."""
 
+import itertools
+import threading
+
+from support import amqp
 from support.http import Admin
 from support.ports import free_port, release_port
 from support.raw import RawClient
 from support.service import Manager
+from support.wait import wait_until
+
+RESTARTS = 10
 
 
 def publish(client, body):
@@ -28,6 +35,83 @@ def test_who_connects_during_a_restart_is_served(broker, make_proxy):
         publish(waiting, b"after")
         assert proxy.events("socket_unused") == []
     assert [message.body for message in broker.messages] == [b"before", b"after"]
+
+
+class Jobs(threading.Thread):
+    """One short connection after the other until `stop`; the first that fails ends it."""
+
+    def __init__(self, port, name):
+        super().__init__(name=name)
+        self.port, self.published, self.failure, self.stop = port, [], None, threading.Event()
+
+    def run(self):
+        try:
+            for number in itertools.count():
+                if self.stop.is_set():
+                    return
+                body = b"%s %d" % (self.name.encode(), number)
+                with RawClient(self.port) as client:
+                    client.open_channel()
+                    client.publish(body, "q")
+                    client.close()
+                self.published.append(body)
+        except (AssertionError, OSError) as failure:
+            self.failure = failure
+
+
+def test_short_jobs_notice_no_restart(broker, make_proxy):
+    """RabbitMQ is there all the time: nothing is buffered either."""
+    proxy = make_proxy(broker.url, start=False)
+    with Manager([("amqp", proxy.port)]) as manager:
+        proxy.start(manager)
+        jobs = [Jobs(proxy.port, name) for name in ("a", "b", "c")]
+        for job in jobs:
+            job.start()
+        for _ in range(RESTARTS):
+            so_far = [len(job.published) for job in jobs]
+            wait_until(lambda before=so_far: all(job.failure or len(job.published) > count
+                                                 for job, count in zip(jobs, before)),
+                       "a job of each that was served")
+            proxy.term()
+            proxy.start(manager)
+        for job in jobs:
+            job.stop.set()
+        for job in jobs:
+            job.join()
+        assert [job.failure for job in jobs] == [None] * len(jobs)
+        for event in ("client_refused", "buffering_started", "message_rejected"):
+            assert proxy.events(event, whole=True) == []
+    bodies = [message.body for message in broker.messages]
+    assert sorted(bodies) == sorted(body for job in jobs for body in job.published)
+
+
+def test_who_is_there_at_the_end_has_time_to_finish(broker, make_proxy):
+    """One in each place of a job's life: before its handshake, in it, and in the middle of a publish."""
+    proxy = make_proxy(broker.url)
+    clients = [RawClient(proxy.port, handshake=False), RawClient(proxy.port, handshake=False),
+               RawClient(proxy.port)]
+    new, tuned, publishing = clients
+    tuned.begin("guest", "guest")
+    publishing.open_channel(confirms=True)
+    frames = amqp.publish_frames(1, b"finished", routing_key="q")
+    publishing.send(frames[:40])
+    with RawClient(proxy.port) as other:  # a round trip: they are all accepted
+        other.close()
+    proxy.signal_term()
+    proxy.wait_event("stopping")
+    new.begin("guest", "guest")
+    for client in (new, tuned):
+        client.tune_ok()
+        client.call(0, "connection.open", vhost="/")
+        publish(client, b"finished")
+    publishing.send(frames[40:])
+    publishing.acked_up_to(1)
+    publishing.close()
+    proxy.wait_end()
+    assert [message.body for message in broker.messages] == [b"finished"] * 3
+    assert proxy.events("client_refused") == [] and proxy.events("buffering_started") == []
+    for client in clients:
+        client.socket.close()
 
 
 def test_admin_port(broker, make_proxy):
