@@ -223,7 +223,7 @@ enum status checkpoint_begin(struct checkpoint *c, const char *path, MDB_env *en
     int error = mdb_env_sync(env, 1); /* before the old one goes */
     if (error)
         return env_error(failure, error, "syncing the spool");
-    c->fd = open(name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    c->fd = open(name, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (c->fd < 0)
         return fail(failure, errno, name);
     enum status status = checkpoint_take(c, env, failure);

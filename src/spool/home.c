@@ -25,10 +25,12 @@ enum status home_prepare(const char *path, struct failure *failure)
         return failure_set(failure, STATUS_IO, "%s: %s", path, strerror(errno));
     if (!S_ISDIR(st.st_mode))
         return failure_set(failure, STATUS_INVALID, "%s is not a directory", path);
-    if (st.st_uid != geteuid() && geteuid() != 0)
+    /* Root too: its files would lock the owner out, who could lay links for it to write through. */
+    if (st.st_uid != geteuid())
         return failure_set(failure, STATUS_PERMISSION,
-                           "%s belongs to another user; mend it with: chown -R %u:%u %s", path,
-                           geteuid(), getegid(), path);
+                           "%s belongs to user %u: start amqpbuf as that user, or mend it with: "
+                           "chown -R %u:%u %s",
+                           path, st.st_uid, geteuid(), getegid(), path);
     if (st.st_mode & 077)
         return failure_set(failure, STATUS_PERMISSION,
                            "%s is open to others; mend it with: chmod 700 %s", path, path);
@@ -36,28 +38,40 @@ enum status home_prepare(const char *path, struct failure *failure)
 }
 
 /* The names of the files are on disk, too: without this a power cut could take the spool away. */
-static enum status sync_directory(const char *path, struct failure *failure)
+static int sync_opened(int fd, int (*sync)(int fd))
 {
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int error = fd < 0 || fsync(fd) != 0 ? errno : 0;
+    int error = fd < 0 || sync(fd) != 0 ? errno : 0;
     if (fd >= 0)
         close(fd);
+    return error;
+}
+
+static enum status synced(int error, const char *path, struct failure *failure)
+{
     return error ? failure_set(failure, STATUS_IO, "cannot sync %s: %s", path, strerror(error))
                  : STATUS_OK;
+}
+
+static int sync_directory(const char *path)
+{
+    return sync_opened(open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), fsync);
 }
 
 enum status home_sync_parent(const char *file, struct failure *failure)
 {
     char *copy = strdup(file);
     ENSURE(copy);
-    enum status status = sync_directory(dirname(copy), failure);
+    int error = sync_directory(dirname(copy));
     free(copy);
-    return status;
+    /* It may be searched and not read, so it cannot be opened: then all of the file system. */
+    if (error == EACCES)
+        error = sync_opened(open(file, O_RDONLY | O_CLOEXEC), syncfs);
+    return synced(error, file, failure);
 }
 
 enum status home_sync(const char *path, struct failure *failure)
 {
-    enum status status = sync_directory(path, failure);
+    enum status status = synced(sync_directory(path), path, failure);
     return status == STATUS_OK ? home_sync_parent(path, failure) : status;
 }
 
@@ -94,7 +108,7 @@ enum status home_lock(struct home_lock *lock, const char *path, struct failure *
     snprintf(name, sizeof name, "%s/lock", path);
     *lock = HOME_LOCK_NONE;
     enum status status = lock_one(&lock->directory, path, O_RDONLY | O_DIRECTORY, path, failure);
-    return status == STATUS_OK ? lock_one(&lock->file, name, O_RDWR | O_CREAT, path, failure)
+    return status == STATUS_OK ? lock_one(&lock->file, name, O_RDWR | O_CREAT | O_NOFOLLOW, path, failure)
                                : status;
 }
 

@@ -1,6 +1,7 @@
 """The place that the spool is in: one process at a time whatever is removed, a boot that can be told,
 readers in other containers."""
 
+import os
 import subprocess
 
 import pytest
@@ -14,6 +15,18 @@ from support.wait import wait_until
 NAMESPACES = ["unshare", "--map-root-user", "--mount"]
 PROCESSES = [*NAMESPACES, "--pid", "--fork", "--mount-proc", "--kill-child"]
 HIDE_BOOT = "mount --bind /dev/null /proc/sys/kernel/random/boot_id && exec \"$0\" \"$@\""
+
+
+class OrdinaryUser:
+    """Starts it without root's right to read everything, if the tests have that."""
+
+    @staticmethod
+    def command(program):
+        return ["setpriv", "--bounding-set=-all", *program] if os.geteuid() == 0 else program
+
+    @staticmethod
+    def descriptors():
+        return ()
 
 
 def run(*command):
@@ -65,6 +78,36 @@ def test_inspect_beside_a_proxy_whose_boot_it_cannot_tell(broker, make_proxy):
     assert alone.returncode == 3 or alone.returncode == 1, alone
     assert "the machine went down" in alone.stderr
     proxy.start()
+
+
+def test_parent_that_may_be_searched_and_not_read(broker, make_proxy, tmp_path):
+    """The way into a folder that is one's own need not be."""
+    parent = tmp_path / "parent"
+    (parent / "spool").mkdir(parents=True)
+    (parent / "spool").chmod(0o700)
+    proxy = make_proxy(broker.url, {"spool.path": parent / "spool"}, start=False)
+    proxy.spool = parent / "spool"
+    parent.chmod(0o311)
+    try:
+        proxy.start(OrdinaryUser())
+        spool(broker, proxy, [b"one"])
+    finally:
+        parent.chmod(0o700)
+    assert proxy.bodies() == ["one"]
+
+
+@pytest.mark.parametrize("name", ["lock", "checkpoint"])
+def test_links_are_not_written_through(broker, make_proxy, tmp_path, name):
+    victim = tmp_path / "victim"
+    victim.write_text("of somebody else")
+    proxy = make_proxy(broker.url, {"spool.sync": "interval"}, start=False)
+    proxy.spool.mkdir(mode=0o700)
+    (proxy.spool / name).symlink_to(victim)
+    proxy._write_configuration()
+    proxy.log_path.touch()
+    refused = run(BINARY, "-c", proxy.folder / "proxy.ini")
+    assert refused.returncode == 1 and "symbolic link" in refused.stderr
+    assert victim.read_text() == "of somebody else"
 
 
 def test_files_removed_beside_the_proxy(broker, make_proxy):
