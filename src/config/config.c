@@ -22,7 +22,7 @@ enum {
     NAME_MAX_BYTES = 64, /* of section.key and its like; no known one comes near it */
 };
 
-static const char default_file[] = "/etc/amqpbuf/proxy.ini";
+const char config_default_file[] = "/etc/amqpbuf/proxy.ini";
 static const char variable_prefix[] = "AMQPBUF_";
 
 struct loader {
@@ -146,7 +146,7 @@ static void on_mistake(void *arg, unsigned line, const char *what)
 
 static void load_file(struct loader *loader, const char *path)
 {
-    loader->file = path ? path : default_file;
+    loader->file = path ? path : config_default_file;
     loader->section_usable = true; /* a key before any section is told for itself */
     FILE *file = fopen(loader->file, "re");
     if (!file) {

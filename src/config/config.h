@@ -93,6 +93,9 @@ struct config_sources {
     char *const *environment; /* like environ; AMQPBUF_<SECTION>_<KEY>, NULL: none */
 };
 
+/* Read if no other file is named, and it exists. */
+extern const char config_default_file[];
+
 /* Loads defaults, file, environment, --set. On errors writes one line for each to `errors` (file,
  * line, section, key, what it found, what it wants, the nearest known key) and returns false, with
  * `config` zeroed. Every error is reported, not the first alone. A key that a file sets twice is

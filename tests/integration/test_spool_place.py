@@ -9,7 +9,7 @@ import pytest
 import support.proxy
 from support.outage import spool
 from support.ports import free_port
-from support.proxy import BINARY, INSPECT
+from support.proxy import BINARY, CTL, INSPECT
 from support.wait import wait_until
 
 NAMESPACES = ["unshare", "--map-root-user", "--mount"]
@@ -108,6 +108,18 @@ def test_links_are_not_written_through(broker, make_proxy, tmp_path, name):
     refused = run(BINARY, "-c", proxy.folder / "proxy.ini")
     assert refused.returncode == 1 and "symbolic link" in refused.stderr
     assert victim.read_text() == "of somebody else"
+
+
+def test_tools_look_where_the_environment_says(broker, make_proxy, tmp_path, monkeypatch):
+    proxy = make_proxy(broker.url)
+    spool(broker, proxy, [b"one"])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AMQPBUF_SPOOL_PATH", str(proxy.spool))
+    assert "one" in run(INSPECT, "dump").stdout
+    assert run(CTL, "pause", 1).returncode == 0
+    monkeypatch.setenv("AMQPBUF_SPOOL_PATH", str(tmp_path))
+    assert "one" in run(INSPECT, "-s", proxy.spool, "dump").stdout
+    assert run(INSPECT, "dump").returncode == run(CTL, "pause", 1).returncode == 3
 
 
 def test_files_removed_beside_the_proxy(broker, make_proxy):

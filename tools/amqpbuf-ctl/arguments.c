@@ -80,7 +80,7 @@ bool ctl_parse(struct ctl *ctl, int argc, char *argv[], enum ctl_exit *status)
         {"version", no_argument, NULL, VERSION}, {0},
     };
     bool all = false;
-    *ctl = (struct ctl){.spool = "./spool"};
+    *ctl = (struct ctl){0};
     *status = CTL_FINE;
     for (int option; (option = getopt_long(argc, argv, "s:", options, NULL)) != -1;) {
         switch (option) {

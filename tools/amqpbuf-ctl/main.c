@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "config/spool_path.h"
 #include "ctl.h"
 
 /* Looking is amqpbuf-inspect's business: the one beside this program, or the one in PATH. */
@@ -39,5 +40,10 @@ int main(int argc, char *argv[])
     enum ctl_exit status;
     if (!ctl_parse(&ctl, argc, argv, &status))
         return (int)status;
-    return (int)(ctl.verb == CTL_LIST ? list(&ctl) : ctl_ask(&ctl));
+    char *found = NULL;
+    if (!ctl.spool)
+        ctl.spool = found = spool_path_find(NULL, stderr);
+    status = ctl.verb == CTL_LIST ? list(&ctl) : ctl_ask(&ctl);
+    free(found);
+    return (int)status;
 }

@@ -12,6 +12,7 @@
 
 #include "arguments.h"
 #include "base/bus_error.h"
+#include "config/spool_path.h"
 #include "output.h"
 
 enum { PIDS_TRIED = 8 };
@@ -90,7 +91,8 @@ static enum inspect_exit run_with_spool(struct inspect *inspect, command_run run
 
 int main(int argc, char *argv[])
 {
-    struct inspect inspect = {.spool = "./spool"};
+    struct inspect inspect = {0};
+    char *found = NULL;
     inspect_look_at_clock(&inspect);
     command_run run;
     enum inspect_exit status;
@@ -101,7 +103,11 @@ int main(int argc, char *argv[])
     bus_error_explain(say_bus_error, INSPECT_DAMAGE);
     filter_init(&inspect.filter);
     output_init();
-    if (arguments_parse(&inspect, &run, argc, argv, &status))
+    if (arguments_parse(&inspect, &run, argc, argv, &status)) {
+        if (!inspect.spool)
+            inspect.spool = found = spool_path_find(NULL, stderr);
         status = run_with_spool(&inspect, run);
+    }
+    free(found);
     return (int)output_finish(status);
 }
