@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "config/config.h"
 #include "options.h"
+#include "proxy/certificates.h"
 #include "proxy/proxy.h"
 
 enum { EXIT_FINE = 0, EXIT_CANNOT_RUN = 1, EXIT_WRONG_USAGE = 2 };
@@ -38,6 +39,14 @@ static int run(struct config *config, const struct config_sources *sources)
     return proxy_run(config, sources, &admin_side);
 }
 
+static int check(const struct config *config)
+{
+    if (!certificates_check(config, stderr))
+        return EXIT_WRONG_USAGE;
+    puts("configuration is fine");
+    return printed();
+}
+
 static int with_config(const struct options *options)
 {
     struct config_sources sources = options_sources(options, environ);
@@ -47,11 +56,10 @@ static int with_config(const struct options *options)
     int status;
     if (options->action == OPTIONS_RUN)
         status = run(&config, &sources);
+    else if (options->action == OPTIONS_CHECK)
+        status = check(&config);
     else {
-        if (options->action == OPTIONS_CHECK)
-            puts("configuration is fine");
-        else
-            config_print(&config, stdout);
+        config_print(&config, stdout);
         status = printed();
     }
     config_free(&config);

@@ -260,6 +260,56 @@ static void check_listen(struct loader *loader)
          "is the same port as listen.port");
 }
 
+static bool is_any(const char *address)
+{
+    return strcmp(address, "0.0.0.0") == 0 || strcmp(address, "::") == 0;
+}
+
+/* One cannot be bound beside the other. */
+static bool overlap(const char *address, const char *other)
+{
+    return strcmp(address, other) == 0 || is_any(address) || is_any(other);
+}
+
+static void check_admin(struct loader *loader)
+{
+    const struct config *config = loader->config;
+    int port = config->admin.port;
+    bool apart = port == 0 || broken(loader, "admin", "address") ||
+                 broken(loader, "listen", "address") ||
+                 !overlap(config->admin.address, config->listen.address);
+    must(loader, apart || port != config->listen.port || broken(loader, "listen", "port"), "admin",
+         "port", "is the same port as listen.port");
+    must(loader, apart || port != config->listen.tls_port || broken(loader, "listen", "tls_port"),
+         "admin", "port", "is the same port as listen.tls_port");
+}
+
+/* By number alone: whose a name is, is not asked here. */
+static bool is_here(const struct config_upstream *upstream, const struct config *config)
+{
+    int port = upstream->tls ? config->listen.tls_port : config->listen.port;
+    const char *address = config->listen.address;
+    bool on_loopback =
+        strncmp(upstream->host, "127.", 4) == 0 || strcmp(upstream->host, "localhost") == 0;
+    return upstream->port == port && (strcmp(upstream->host, address) == 0 ||
+                                      (on_loopback && (strcmp(address, "0.0.0.0") == 0 ||
+                                                       strcmp(address, "127.0.0.1") == 0)));
+}
+
+/* Each connection would open another one, without end. */
+static void check_loop(struct loader *loader)
+{
+    if (broken(loader, "upstream", "url") || broken(loader, "listen", "address"))
+        return;
+    unsigned count;
+    bool here = false;
+    struct config_upstream *upstreams = config_upstreams(loader->config, &count);
+    for (unsigned i = 0; i < count; i++)
+        here = here || is_here(&upstreams[i], loader->config);
+    config_upstreams_free(upstreams, count);
+    must(loader, !here, "upstream", "url", "leads to amqpbuf itself (listen.address and its port)");
+}
+
 /* A message is refused that takes more than half of the memory (proxy/memory_limit.h). */
 static void check_memory(struct loader *loader)
 {
@@ -302,6 +352,8 @@ bool config_load(struct config *config, const struct config_sources *sources, FI
     for (unsigned i = 0; i < sources->set_count; i++)
         load_set(&loader, sources->sets[i]);
     check_listen(&loader);
+    check_admin(&loader);
+    check_loop(&loader);
     check_memory(&loader);
     check_upstream(&loader);
     for (unsigned i = 0; i < config_table_count; i++)

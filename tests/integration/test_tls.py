@@ -262,6 +262,29 @@ def test_unusable_file_ends_the_start_with_a_clear_line(tmp_path, server, missin
     assert b"/nowhere.pem: No such file or directory" in done.stderr
 
 
+def check(*settings):
+    return subprocess.run([BINARY, "--check", *(word for setting in settings for word in ("--set", setting))],
+                          capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_check_names_files_that_cannot_be_used(server, authority):
+    """Before a restart or a reload finds out."""
+    certificate, key = server
+    other = authority.sign("other")[1]
+    for section, side in (("listen", "listen.tls_port=5671"), ("upstream", "upstream.url=amqps://rabbit")):
+        def pair(one, two, section=section, side=side):
+            return check(side, f"{section}.tls_certificate={one}", f"{section}.tls_private_key={two}")
+
+        assert pair(certificate, key).returncode == 0
+        for refused, named in ((pair("/nowhere.pem", key), "/nowhere.pem"),
+                               (pair(certificate, "/nowhere.pem"), "/nowhere.pem"),
+                               (pair(certificate, other), str(other))):
+            assert refused.returncode == 2 and refused.stdout == ""
+            assert f"[{section}]" in refused.stderr and named in refused.stderr, refused.stderr
+    assert check("upstream.url=amqps://rabbit", "upstream.tls_ca=/nowhere.pem").returncode == 2
+    assert check("upstream.tls_ca=/nowhere.pem").returncode == 0  # used by nobody
+
+
 class Records:
     """TLS records in a buffer: what is written to it goes out with one send, its end as well."""
 

@@ -399,6 +399,17 @@ static void test_options_that_need_each_other(void **state)
                  "FILE:2: [listen] tls_port: needs listen.tls_private_key");
     REFUSED_FILE("[listen]\ntls_port = 5673\ntls_certificate = c\ntls_private_key = k\n",
                  "FILE:2: [listen] tls_port: is the same port as listen.port");
+    REFUSED_FILE("[admin]\nport = 5673\n", "FILE:2: [admin] port: is the same port as listen.port");
+    REFUSED_FILE(
+        "[admin]\naddress = 0.0.0.0\nport = 5671\n[listen]\ntls_port = 5671\ntls_certificate = c\n"
+        "tls_private_key = k\n",
+        "FILE:3: [admin] port: is the same port as listen.tls_port");
+    assert_refused(
+        &(struct loading){.sets = {"upstream.url=amqp://rabbit:1,amqp://localhost:5673"}},
+        "--set upstream.url: leads to amqpbuf itself (listen.address and its port)\n");
+    assert_refused(
+        &(struct loading){.sets = {"listen.address=10.0.0.1", "upstream.url=amqp://10.0.0.1:5673"}},
+        "--set upstream.url: leads to amqpbuf itself (listen.address and its port)\n");
     /* What could not be read is not held against others. */
     assert_refused(&(struct loading){.sets = {"listen.port=0", "listen.tls_port=x"}},
                    "--set listen.tls_port=x: expected a port from 0 to 65535, found \"x\"\n");
