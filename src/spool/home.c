@@ -108,8 +108,9 @@ enum status home_lock(struct home_lock *lock, const char *path, struct failure *
     snprintf(name, sizeof name, "%s/lock", path);
     *lock = HOME_LOCK_NONE;
     enum status status = lock_one(&lock->directory, path, O_RDONLY | O_DIRECTORY, path, failure);
-    return status == STATUS_OK ? lock_one(&lock->file, name, O_RDWR | O_CREAT | O_NOFOLLOW, path, failure)
-                               : status;
+    return status == STATUS_OK
+               ? lock_one(&lock->file, name, O_RDWR | O_CREAT | O_NOFOLLOW, path, failure)
+               : status;
 }
 
 void home_unlock(struct home_lock *lock)
