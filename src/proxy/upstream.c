@@ -340,6 +340,9 @@ static void on_peer_close(struct upstream *u, const amqp_connection_close_t *m)
     };
     snprintf(end.text, sizeof end.text, "%.*s", (int)m->reply_text.len,
              (const char *)m->reply_text.bytes);
+    /* RabbitMQ names no method when a user has too many channels. */
+    if (end.code == 530 && strstr(end.text, "number of channels opened"))
+        end.cause = AMQP_CHANNEL_OPEN_METHOD;
     if (u->state != UPSTREAM_OPEN)
         end.refusal = refusal_of(end.code, end.text);
     wire_send_plain(&u->stream, 0, AMQP_CONNECTION_CLOSE_OK_METHOD);

@@ -163,7 +163,7 @@ def test_more_channels_than_a_user_may_have(broker, make_proxy):
             return False
         if len([key for key in opened if key[0].is_open]) >= 4:
             connection.send_method(0, "connection.close", reply_code=530, reply_text=text,
-                                   class_id=20, method_id=10)
+                                   class_id=0, method_id=0)
             raise Lost
         opened.add((connection, frame.channel))
         return False
