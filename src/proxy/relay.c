@@ -60,7 +60,8 @@ bool relay_takes_calls(const struct relay *r)
     return r->call_count < RELAY_CALLS_MAX;
 }
 
-static void retain(struct relay *r, struct message *message, uint64_t client_tag)
+static void retain(struct relay *r, struct message *message, uint64_t client_tag,
+                   uint64_t destination)
 {
     if (r->ring_count == r->ring_capacity) {
         uint32_t capacity = r->ring_capacity ? r->ring_capacity * 2 : 4;
@@ -83,7 +84,7 @@ static void retain(struct relay *r, struct message *message, uint64_t client_tag
     entry->sent_ms = proxy_now(r->pool->proxy);
     entry->state = RETAINED_OPEN;
     entry->doubt = NULL;
-    entry->destination = destination_of(message->method.at, message->method.len);
+    entry->destination = destination;
     if (!proxy_buffers(r->pool->proxy))
         message_clear(message);
     message_move(&entry->message, message);
@@ -364,7 +365,8 @@ static void emit(void *arg, struct slab *slab, uint8_t *at, size_t len)
     stream_write_span(arg, slab, at, len);
 }
 
-bool relay_publish(struct relay *r, struct message *message, uint64_t client_tag)
+bool relay_publish(struct relay *r, struct message *message, uint64_t client_tag,
+                   uint64_t destination)
 {
     struct upstream *u = r->link.upstream;
     bool mandatory = message->method.at[message->method.len - 1] & 1; /* the last octet: bits */
@@ -377,7 +379,7 @@ bool relay_publish(struct relay *r, struct message *message, uint64_t client_tag
         r->sent_tag++;
         if (mandatory)
             r->mandatory_tag = r->sent_tag;
-        retain(r, message, client_tag);
+        retain(r, message, client_tag, destination);
         return true;
     }
     if (!r->transactional) {

@@ -83,8 +83,8 @@ void relay_release(struct relay *);
 void relay_close(struct relay *);
 /* Sends a complete publish; takes the message over. In a transaction the proxy keeps it in
  * channel->tx. False, with nothing sent and nothing taken, when memory is short. With a tag the
- * upstream must offer confirms: nothing else proves a single publish. */
-bool relay_publish(struct relay *, struct message *, uint64_t client_tag);
+ * upstream must offer confirms: nothing else proves a single publish. `destination`: window.h. */
+bool relay_publish(struct relay *, struct message *, uint64_t client_tag, uint64_t destination);
 /* Sends a method, which lies in the slab and is changed there. */
 void relay_method(struct relay *, struct slab *, const struct frame *, amqp_method_number_t);
 /* False: as many replies are awaited as may be. */

@@ -237,7 +237,7 @@ static void set_apart_if_wild(struct channel *ch)
         client_set_apart(ch->client);
 }
 
-static enum route publish_live(struct channel *ch)
+static enum route publish_live(struct channel *ch, uint64_t destination)
 {
     struct message *message = &ch->content.message;
     set_apart_if_wild(ch);
@@ -247,7 +247,7 @@ static enum route publish_live(struct channel *ch)
     if (bound != ROUTE_DONE)
         return bound;
     struct relay *r = ch->relay;
-    if (is_full(r, destination_of(message->method.at, message->method.len)))
+    if (is_full(r, destination))
         return ROUTE_HELD;
     if (ch->confirming && !r->link.upstream->offers_confirms)
         return publish_unconfirmed(ch);
@@ -258,7 +258,8 @@ static enum route publish_live(struct channel *ch)
                       AMQP_BASIC_PUBLISH_METHOD);
         return ROUTE_REFUSED;
     }
-    if (!relay_publish(r, message, ch->confirming ? ledger_next_tag(&ch->ledger) : 0)) {
+    uint64_t tag = ch->confirming ? ledger_next_tag(&ch->ledger) : 0;
+    if (!relay_publish(r, message, tag, destination)) {
         client_refuse(ch->client, 506, "RESOURCE_ERROR - out of memory for this message",
                       AMQP_BASIC_PUBLISH_METHOD);
         return ROUTE_REFUSED;
@@ -287,21 +288,21 @@ static bool take_over_transaction(struct channel *ch)
 }
 
 /* A transaction that is in the proxy alone ends in the spool, whatever happens meanwhile. */
-static enum route publish_transactional(struct channel *ch)
+static enum route publish_transactional(struct channel *ch, uint64_t destination)
 {
     struct pool *pool = ch->client->pool;
     if (!take_over_transaction(ch))
         return ROUTE_HELD;
     bool live = ch->tx_sent || (pool->state == POOL_LIVE && !ch->tx);
     if (!spool_is_usable(pool))
-        return live                          ? publish_live(ch)
+        return live                          ? publish_live(ch, destination)
                : pool->state == POOL_OFFLINE ? refuse_offline(ch)
                                              : ROUTE_HELD;
     if (!ch->tx)
         ch->tx = spool_begin_transaction(pool, ch);
     if (live) {
         ch->tx_sent = true;
-        enum route route = publish_live(ch);
+        enum route route = publish_live(ch, destination);
         if (route != ROUTE_DONE)
             return route;
     } else {
@@ -347,11 +348,11 @@ enum route router_publish(struct channel *ch)
         return route == ROUTE_DONE ? nack(ch) : route;
     }
     if (ch->transactional)
-        return publish_transactional(ch);
+        return publish_transactional(ch, destination);
     if (spool_is_usable(pool) && doubts_hold(pool->queue, destination))
         return publish_spooled(ch); /* behind its older ones, which are there too */
     if (pool->state == POOL_LIVE && !(ch->relay && ch->relay->link.upstream->blocked))
-        return publish_live(ch);
+        return publish_live(ch, destination);
     if (!spool_is_usable(pool))
         return pool->state == POOL_OFFLINE ? refuse_offline(ch) : ROUTE_HELD;
     if (pool->state == POOL_DRAINING && queue_holds(pool->queue))
