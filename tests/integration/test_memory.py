@@ -13,6 +13,8 @@ from support.ports import free_port, release_port
 from support.raw import RawClient
 from support.wait import wait_until
 
+pytestmark = pytest.mark.provokes("client_refused")  # of those who do not read
+
 MIB = 1024 * 1024
 LIMIT = 64 * MIB
 LARGEST = 16 * MIB
