@@ -904,6 +904,7 @@ const char *pool_channel_limit(const struct pool *pool)
 
 /* ---- for a drain ---- */
 
+/* What waits may end each of them: so the next one is dialled later and later. The tick looks. */
 static struct upstream *pick_alone(struct pool *pool)
 {
     for (struct list *n = pool->upstreams.next; n != &pool->upstreams; n = n->next) {
@@ -911,8 +912,16 @@ static struct upstream *pick_alone(struct pool *pool)
         if (u->use == UPSTREAM_FOR_DRAIN)
             return u->state == UPSTREAM_OPEN && !pool_is_blocked(pool, u) ? u : NULL;
     }
-    if (pool->proxy->stage == PROXY_RUNNING)
-        dial(pool)->use = UPSTREAM_FOR_DRAIN;
+    const struct config *config = pool->proxy->config;
+    uint64_t now = proxy_now(pool->proxy);
+    if (!proxy_serves(pool->proxy) || now < pool->alone_after_ms)
+        return NULL;
+    uint64_t wait =
+        pool->alone_wait_ms ? pool->alone_wait_ms * 2 : config->upstream.reconnect_min_ms;
+    pool->alone_wait_ms =
+        wait < config->upstream.reconnect_max_ms ? wait : config->upstream.reconnect_max_ms;
+    pool->alone_after_ms = now + pool->alone_wait_ms;
+    dial(pool)->use = UPSTREAM_FOR_DRAIN;
     return NULL;
 }
 
@@ -921,6 +930,8 @@ struct upstream *pool_pick_for_drain(struct pool *pool)
     bool dialing = false;
     if (pool->queue->alone && proxy_now(pool->proxy) >= pool->more_after_ms)
         return pick_alone(pool);
+    if (!pool->queue->alone)
+        pool->alone_wait_ms = 0;
     for (struct list *n = pool->upstreams.next; n != &pool->upstreams; n = n->next) {
         struct upstream *u = LIST_ENTRY(n, struct upstream, owner_node);
         if (u->state == UPSTREAM_OPEN && u->use == UPSTREAM_FOR_ALL && !pool_is_blocked(pool, u) &&

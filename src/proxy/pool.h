@@ -73,12 +73,13 @@ struct pool {
     unsigned tried; /* brokers, since the last wait */
     uv_timer_t retry;
     uint64_t backoff_ms;
-    uint64_t refused_ms;                  /* since when its login is refused */
-    unsigned failures;                    /* tries in a row that did not find RabbitMQ */
-    uint64_t more_after_ms, more_wait_ms; /* one upstream more than it has: not before, and why */
-    struct list waiting;                  /* clients whose login is being written to the spool */
-    struct list held;                     /* clients whose next frame has to wait */
-    struct list wake_node;                /* in proxy->waking */
+    uint64_t refused_ms;                    /* since when its login is refused */
+    unsigned failures;                      /* tries in a row that did not find RabbitMQ */
+    uint64_t more_after_ms, more_wait_ms;   /* one upstream more than it has: not before, and why */
+    uint64_t alone_after_ms, alone_wait_ms; /* one for a drain alone: the same */
+    struct list waiting;                    /* clients whose login is being written to the spool */
+    struct list held;                       /* clients whose next frame has to wait */
+    struct list wake_node;                  /* in proxy->waking */
     unsigned client_count;
     unsigned relay_count; /* that name this pool, also of clients that are gone */
     uint64_t idle_since_ms;

@@ -116,6 +116,7 @@ static void tick_all(struct proxy *proxy, uint64_t now)
         struct queue *queue = LIST_ENTRY(n, struct queue, node);
         if (!queue->drain) {
             queue->drain_rate = (struct rate){0};
+            queue_drain_if_possible(queue); /* a connection for it may have been put off */
             continue;
         }
         rate_look(&queue->drain_rate, queue->drained, now);

@@ -340,6 +340,7 @@ int walk_edge(MDB_txn *txn, const struct walk_list *list, bool last, struct walk
         return error;
     error = guard_run(read_edge, &e);
     mdb_cursor_close(e.cursor);
-    *edge = error ? (struct walk_edge){0} : e.found;
+    if (!error)
+        *edge = e.found;
     return error == MDB_NOTFOUND ? 0 : error;
 }
