@@ -79,9 +79,11 @@ static void attempt_free(struct attempt *a)
 
 void logins_deinit(struct logins *logins)
 {
-    struct list *node;
-    while ((node = list_first(&logins->attempts)) != NULL)
-        attempt_free(LIST_ENTRY(node, struct attempt, node));
+    struct list *next;
+    for (struct list *n = logins->attempts.next; n != &logins->attempts; n = next) {
+        next = n->next;
+        attempt_free(LIST_ENTRY(n, struct attempt, node));
+    }
 }
 
 static bool same_vhost(const struct attempt *a, const char *vhost)

@@ -337,13 +337,12 @@ void relay_release(struct relay *r)
 static void on_lost(struct link *link)
 {
     struct relay *r = relay_of(link);
-    struct channel *channel = r->channel;
     struct queue *queue = r->pool->queue;
     uint64_t owner = r->client;
     struct client *client = r->unproven > 0 ? handles_get(owner) : NULL;
     if (client) /* nothing is known of what it has published, and no copy was kept */
         client_refuse(client, 320, LOST_RABBITMQ, AMQP_BASIC_PUBLISH_METHOD);
-    channel = r->channel;
+    struct channel *channel = r->channel;
     drop_retained(r);
     upstream_detach(link);
     unbind(r);

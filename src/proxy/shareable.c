@@ -10,7 +10,7 @@ static bool is_one_of(amqp_bytes_t text, const char *const *words, size_t count)
     return false;
 }
 
-#define IS_ONE_OF(text, words) is_one_of(text, words, sizeof words / sizeof *words)
+#define IS_ONE_OF(text, words) is_one_of(text, words, sizeof(words) / sizeof *(words))
 
 /* RabbitMQ makes a process identifier of what follows: 541 if it is none. */
 static const char reply_name[] = "amq.rabbitmq.reply-to";

@@ -170,10 +170,10 @@ static int read_tree(void *arg)
         error = mdb_cursor_get(view->cursor, &key, &data, MDB_NEXT);
         if (error)
             break;
+        /* Keys out of order: a page in a wrong place may even lead back to itself. */
         if (!page_map_has(&view->map, &key) ||
-            (last.mv_data && mdb_cmp(view->txn, view->dbi, &last, &key) >= 0))
-            error = MDB_CORRUPTED; /* a page in a wrong place may even lead back to itself */
-        else if (page_of(&view->map, &key) != page && !page_is_sound(&view->map, &key))
+            (last.mv_data && mdb_cmp(view->txn, view->dbi, &last, &key) >= 0) ||
+            (page_of(&view->map, &key) != page && !page_is_sound(&view->map, &key)))
             error = MDB_CORRUPTED;
         page = page_of(&view->map, &key);
     }

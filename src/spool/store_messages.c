@@ -325,7 +325,7 @@ enum status store_reject(struct store *s, uint32_t queue, uint64_t seq,
     if (!slot)
         return failure_set(failure, STATUS_INVALID, "there is no queue %u", queue);
     struct record r = {0};
-    MDB_val value;
+    MDB_val value = {0};
     enum status status = find_record(s, slot, seq, &r, &value, failure);
     if (status != STATUS_OK)
         return status;
