@@ -64,7 +64,7 @@ def bad_frames():
         "channel opened twice": (amqp.method_frame(1, "channel.open"), 504),
         "more body than announced": (publish + frame(header, amqp.header(3)) + frame(body, b"four"),
                                      501),
-        "header of another class": (publish + frame(header, amqp.header(0, class_id=50)), 501),
+        "header of another class": (publish + frame(header, amqp.header(0, class_id=50)), 505),
         "unknown method": (frame(amqp.METHOD, struct.pack(">HH", 60, 199)), 540),
         "malformed method": (frame(amqp.METHOD, struct.pack(">HH", 50, 10) + b"\0"), 502),
         "malformed publish": (frame(amqp.METHOD, struct.pack(">HHH", 60, 40, 0) + b"\xff"), 502),
