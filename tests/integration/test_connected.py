@@ -106,6 +106,7 @@ def test_ledger(rabbit, make_proxy, queue, how):
     check_ledger(publishers, bodies, rounds * 2 * 2 * window)
 
 
+@pytest.mark.provokes("client_refused")
 def test_consumer_is_told_and_publisher_is_not(rabbit, proxy, queue):
     consumer = proxy.connect()
     channel = consumer.channel()
