@@ -559,6 +559,7 @@ static bool start(struct proxy *proxy)
         return false;
     service_close_sockets(socket_unused);
     uv_prepare_start(&proxy->before_poll, on_before_poll);
+    proxy->ticked_ms = proxy_now(proxy);
     uv_timer_start(&proxy->tick, on_tick, tick_ms(), tick_ms());
     connect_pools(proxy);
     look_up_hosts(proxy);
