@@ -328,6 +328,7 @@ def test_an_end_behind_publishes_that_have_to_wait(broker, make_tls_proxy, autho
     client = RawClient.__new__(RawClient)
     client.socket = Records(port, context_of(authority))
     client.stream = amqp.FrameStream(client.socket)
+    client.confirms = amqp.Confirms()
     client.begin("guest", "guest")
     client.tune_ok()
     client.send_method(0, "connection.open", vhost="/")
