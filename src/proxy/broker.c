@@ -34,8 +34,8 @@ void broker_init(struct broker *broker)
     amqp_table_entry_t entries[] = {
         {bytes_of("capabilities"), {AMQP_FIELD_KIND_TABLE, {.table = capability_table}}},
         text("product", "RabbitMQ"),
-        text("version",
-             "3.8.0"), /* libraries read it before there was one; no more than they need */
+        /* Some libraries fail without one (Celery); RabbitMQ's own is remembered once there. */
+        text("version", "3.8.0"),
         text("platform", "amqpbuf " AMQPBUF_VERSION),
     };
     amqp_table_t table = {sizeof entries / sizeof *entries, entries};

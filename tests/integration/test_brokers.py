@@ -128,3 +128,13 @@ def test_name_without_an_address_that_answers(broker, make_proxy):
     assert proxy.wait_event("upstream_failed")["reason"] == "connect: connection refused"
     broker.up()
     assert connected(proxy, 1) == [NAME]
+
+
+def test_properties_before_rabbitmq_was_ever_reached(make_proxy):
+    """Libraries look for the product and the version in connection.start."""
+    with FakeBroker(up=False) as broker:
+        proxy = make_proxy(broker.url, {"spool.unverified_logins": "accept"})
+        with RawClient(proxy.port, handshake=False) as client:
+            client.begin("guest", "guest")
+            assert client.server_properties["product"] in (b"RabbitMQ", "RabbitMQ")
+            assert client.server_properties["version"]
