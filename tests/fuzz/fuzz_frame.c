@@ -63,7 +63,7 @@ static void check_frame(const uint8_t *at, uint32_t frame_max)
     }
     uint8_t *copy = exact_copy(at, size), *again = exact_copy(at, size);
     ENSURE(frame_scan(copy, size, frame_max, &frame, &need) == FRAME_COMPLETE);
-    ENSURE(frame_max == 0 || size <= frame_max);
+    ENSURE(frame_fits(frame.payload_len, frame_max));
     memset(again, 0, FRAME_HEAD_BYTES);
     again[size - 1] = 0;
     ENSURE(frame_wrap(again, frame.type, frame.channel, frame.payload_len) == size);

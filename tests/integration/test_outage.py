@@ -277,6 +277,7 @@ def test_declaration_that_closes_the_connection(rabbit, proxy, queue):
     assert [record["rejected"]["code"] for record in proxy.dump("--rejected")] == [code]
 
 
+@pytest.mark.provokes("client_refused")
 def test_only_known_logins_are_let_in(rabbit, proxy):
     take_down(rabbit, proxy)
     proxy.connect().close()

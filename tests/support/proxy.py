@@ -13,6 +13,7 @@ import tempfile
 import pika
 
 from . import amqp, raw
+from .log import Log, parse_line
 from .ports import free_port, release_port
 from .process import spawn
 from .wait import wait_until
@@ -24,7 +25,6 @@ CTL = pathlib.Path(os.environ.get("AMQPBUF_TEST_CTL", BINARY.parent / "amqpbuf-c
 
 _REPORT = re.compile(r"AddressSanitizer|LeakSanitizer|UndefinedBehavior|runtime error:|"
                      r"SUMMARY: |Assertion|assertion")
-_FIELD = re.compile(r'([a-z_0-9]+)=("(?:[^"\\]|\\.)*"|[^ "]*)(?: |$)')
 
 # A small quarantine, so that resident memory says something about the program itself.
 _SANITIZERS = {
@@ -42,21 +42,6 @@ DEFAULTS = {
     "upstream.reconnect_max": "200ms",
     "log.level": "debug",
 }
-
-
-def parse_line(line):
-    """A logfmt line as a dict; None if it is none."""
-    fields, at = {}, 0
-    while at < len(line):
-        match = _FIELD.match(line, at)
-        if not match:
-            return None
-        value = match[2]
-        if value.startswith('"'):
-            value = re.sub(r"\\(.)", r"\1", value[1:-1])
-        fields[match[1]] = value
-        at = match.end()
-    return fields if "event" in fields else None
 
 
 class Proxy:
@@ -82,7 +67,7 @@ class Proxy:
         })
         self.options.update(options or {})
         self._process = None
-        self._read_from = 0
+        self._log = Log(self.log_path)
         if start:
             self.start()
 
@@ -101,7 +86,7 @@ class Proxy:
         assert not self.is_running()
         self._write_configuration()
         self.log_path.touch()
-        self._read_from = self.log_path.stat().st_size
+        self._log.mark()
         command = [str(BINARY), "-c", str(self.folder / "proxy.ini")]
         with open(self.log_path, "ab") as log:
             self._process = spawn(manager.command(command) if manager else command,
@@ -231,11 +216,8 @@ class Proxy:
 
     def events(self, name=None, whole=False):
         """Log lines as dicts: of this start, or of all starts."""
-        with open(self.log_path, "rb") as log:
-            log.seek(0 if whole else self._read_from)
-            lines = log.read().decode(errors="replace").splitlines()
-        parsed = [fields for fields in map(parse_line, lines) if fields]
-        return [fields for fields in parsed if name in (None, fields["event"])]
+        logged = self._log.all() if whole else self._log.since_mark()
+        return [fields for fields in logged if name in (None, fields["event"])]
 
     def wait_event(self, name, count=1, timeout=60, progress=None):
         """Until `event=name` was logged `count` times since the start; the last of them. `progress`

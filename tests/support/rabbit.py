@@ -240,11 +240,9 @@ class Rabbit:
         taken = []
         with self.connect(vhost=vhost) as connection:
             channel = connection.channel()
-            while True:
-                message = channel.basic_get(queue, auto_ack=True)
-                if message[0] is None:
-                    return taken
-                taken.append(message)
+            while count := channel.queue_declare(queue, passive=True).method.message_count:
+                taken += _consume(channel, queue, count)
+        return taken
 
     def wait_for(self, queue, expected, vhost="/"):
         """Takes messages until there are as many as expected, and returns their bodies.
@@ -261,6 +259,26 @@ class Rabbit:
                                    f"{bodies[:3]}...{bodies[-3:]}",
                    progress=lambda: len(bodies))
         return bodies
+
+
+def _consume(channel, queue, count):
+    """Up to `count` messages, and not one more is taken out of the queue: fewer when they expire or
+    go to somebody else."""
+    taken, stopped = [], False
+    while len(taken) < count and not stopped:
+        batch = min(count - len(taken), 500)
+        channel.basic_qos(prefetch_count=batch)  # no more than these are delivered before the ack
+        before = len(taken)
+        for message in channel.consume(queue, inactivity_timeout=1):
+            stopped = message[0] is None
+            if not stopped:
+                taken.append(message)
+            if stopped or len(taken) == before + batch:
+                break
+        channel.cancel()
+        if len(taken) > before:
+            channel.basic_ack(0, multiple=True)
+    return taken
 
 
 def _connects(port):
