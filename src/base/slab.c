@@ -4,26 +4,19 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
+#include "base/test_switch.h"
+
 enum { RECYCLED_MAX = 64 }; /* at most 16 MiB kept for the next burst */
 
 static struct slab *recycled;
 static unsigned recycled_count;
 static atomic_size_t live_bytes;
 
-#ifdef AMQPBUF_CRASH_POINTS
 /* AMQPBUF_TEST_MEMORY_MAX is how many bytes the system seems to have. */
 static bool system_has(size_t bytes)
 {
-    const char *most = getenv("AMQPBUF_TEST_MEMORY_MAX");
-    return !most || slab_live_bytes() + bytes <= strtoull(most, NULL, 10);
+    return slab_live_bytes() + bytes <= test_number("AMQPBUF_TEST_MEMORY_MAX", SIZE_MAX);
 }
-#else
-static bool system_has(size_t bytes)
-{
-    (void)bytes;
-    return true;
-}
-#endif
 
 static struct slab *begin(struct slab *slab, size_t capacity)
 {

@@ -10,4 +10,9 @@ bool test_switch(const char *variable)
     return value && *value;
 }
 
+uint64_t test_number(const char *variable, uint64_t own)
+{
+    const char *value = getenv(variable);
+    return value ? strtoull(value, NULL, 10) : own;
+}
 #endif

@@ -335,19 +335,11 @@ static void look_at_spooler(struct proxy *proxy, uint64_t now)
         give_up(proxy);
 }
 
-#ifdef AMQPBUF_CRASH_POINTS
-/* AMQPBUF_TEST_TICK_MS is another one: a long one shows who waits for the tick alone. */
+/* AMQPBUF_TEST_TICK_MS: a long one shows who waits for the tick alone. */
 static uint64_t tick_ms(void)
 {
-    const char *given = getenv("AMQPBUF_TEST_TICK_MS");
-    return given ? strtoull(given, NULL, 10) : PROXY_TICK_MS;
+    return test_number("AMQPBUF_TEST_TICK_MS", PROXY_TICK_MS);
 }
-#else
-static uint64_t tick_ms(void)
-{
-    return PROXY_TICK_MS;
-}
-#endif
 
 /* The process did not run for a while: it was stopped, or its machine slept. What has come
  * meanwhile is in the sockets, and the loop reads it behind this tick: nobody is late before that.

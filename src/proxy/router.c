@@ -6,6 +6,7 @@
 
 #include "base/assert.h"
 #include "base/log.h"
+#include "base/test_switch.h"
 #include "proxy/channel.h"
 #include "proxy/client.h"
 #include "proxy/doubt.h"
@@ -490,7 +491,8 @@ static enum route needs_rabbitmq(struct channel *ch, amqp_method_number_t method
                    ? ROUTE_HELD
                    : ROUTE_DONE;
     uint64_t spread = CONSUMER_WAITS_MAX_MS - CONSUMER_WAITS_MIN_MS;
-    if (client_waits(ch->client, CONSUMER_WAITS_MIN_MS + (uint64_t)random() % (spread + 1)))
+    uint64_t ms = CONSUMER_WAITS_MIN_MS + (uint64_t)random() % (spread + 1);
+    if (client_waits(ch->client, test_number("AMQPBUF_TEST_CONSUMER_WAITS_MS", ms)))
         return ROUTE_HELD;
     client_refuse(ch->client, 320, LOST_RABBITMQ, method);
     return ROUTE_REFUSED;

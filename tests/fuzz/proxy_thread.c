@@ -8,6 +8,7 @@
 #include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -120,6 +121,9 @@ void proxy_thread_start(const char *unverified_logins)
     int len = snprintf(folder, sizeof folder, "%s/amqpbuf-fuzz-XXXXXX", parent ? parent : "/tmp");
     ENSURE(len < (int)sizeof folder && mkdtemp(folder) && sem_init(&listening, 0, 0) == 0);
     load_config(unverified_logins);
+    /* That a held client has gone is seen at a tick; a consumer waits for seconds. */
+    ENSURE(setenv("AMQPBUF_TEST_TICK_MS", "5", 1) == 0);
+    ENSURE(setenv("AMQPBUF_TEST_CONSUMER_WAITS_MS", "5", 1) == 0);
     log_init(LOG_ERROR, LOG_LOGFMT);
     ENSURE(pthread_create(&thread, NULL, run, NULL) == 0);
     ENSURE(sem_wait(&listening) == 0 && exit_status == -1);
