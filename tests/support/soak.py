@@ -19,7 +19,8 @@ from .wait import wait_until
 
 KEPT, CONSUMED = "soak.kept", "soak.consumed"
 IN_FLIGHT_MAX, JOB_MESSAGES = 20, 5
-NUMBERED = re.compile(rb"(\w+):(\d+) ")
+# A publisher's name and a number. Named, for a body of thousands of letters follows.
+NUMBERED = re.compile(rb"(confirming\d|job\d|consumed):(\d+) ")
 PROGRESS = 300  # messages between two events
 BROKEN = (OSError, AssertionError, pika.exceptions.AMQPError)  # a connection that has ended
 
@@ -238,7 +239,8 @@ class Soak:
         with Rabbit() as self.rabbit, \
                 Proxy(f"amqp://127.0.0.1:{self.rabbit.port}",
                       {"pool.publish_buffer_size": 1000000, "upstream.heartbeat": "2s",
-                       "log.level": "debug"}) as self.proxy:
+                       "log.level": "debug"},
+                      provokes={"client_refused"}) as self.proxy:
             for queue in (KEPT, CONSUMED):
                 self.rabbit.declare(queue)
             self.publishers = [Confirming(self, f"confirming{n}", KEPT) for n in range(3)] + \
