@@ -534,9 +534,7 @@ static void note_declared(struct drain *d, struct sent *entry, const struct job_
 static bool is_tame(const struct job_record *record)
 {
     const uint8_t *method = record->frames + FRAME_HEAD_BYTES;
-    struct publish publish;
-    return !publish_parse(method, record->method_len, &publish) ||
-           shareable_publish(publish.routing_key, publish.routing_key_len,
+    return shareable_publish(method, record->method_len,
                              method + record->method_len + FRAME_OVERHEAD_BYTES,
                              record->header_len);
 }

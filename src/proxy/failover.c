@@ -185,9 +185,7 @@ static void move_call(struct relay *r, struct awaited *call, bool spools, bool s
 /* One that RabbitMQ is known to end connections over would do so again from the spool. */
 static bool is_wild(const struct message *message)
 {
-    struct publish publish;
-    return publish_parse(message->method.at, message->method.len, &publish) &&
-           !shareable_publish(publish.routing_key, publish.routing_key_len, message->header.at,
+    return !shareable_publish(message->method.at, message->method.len, message->header.at,
                               message->header.len);
 }
 

@@ -230,10 +230,8 @@ static bool has_waited_for_a_channel(const struct channel *ch)
 static void set_apart_if_wild(struct channel *ch)
 {
     const struct message *message = &ch->content.message;
-    struct publish publish;
     if (ch->client->place == CLIENT_SHARES &&
-        publish_parse(message->method.at, message->method.len, &publish) &&
-        !shareable_publish(publish.routing_key, publish.routing_key_len, message->header.at,
+        !shareable_publish(message->method.at, message->method.len, message->header.at,
                            message->header.len))
         client_set_apart(ch->client);
 }

@@ -141,21 +141,42 @@ bool shareable_method(amqp_method_number_t method, const void *decoded, unsigned
     return method_leaves_nothing(method, decoded) && is_tame(method, decoded, major);
 }
 
-/* True if `text` is in data[0..len), followed by a dot. */
-static bool mentions_reply_name(const uint8_t *data, size_t len)
+/* The reply name and a dot, from where RabbitMQ reads a process identifier. */
+static bool is_reply_key(const uint8_t *key, size_t len)
 {
-    const uint8_t *at = memmem(data, len, reply_name, sizeof reply_name - 1);
-    for (; at;
-         at = memmem(at + 1, len - (size_t)(at + 1 - data), reply_name, sizeof reply_name - 1)) {
-        const uint8_t *behind = at + sizeof reply_name - 1;
-        if (behind < data + len && *behind == '.')
+    return len >= sizeof reply_name && memcmp(key, reply_name, sizeof reply_name - 1) == 0 &&
+           key[sizeof reply_name - 1] == '.';
+}
+
+/* In the payload of a publish (1.8.3.7): 4 octets of numbers, 2 reserved ones, exchange and routing
+ * key as short strings, one octet of bits. */
+static bool is_keyed_as_reply(const uint8_t *method, size_t len)
+{
+    enum { EXCHANGE_AT = 6, NAMES_MIN = 2, BITS_BYTES = 1 };
+    if (len < EXCHANGE_AT + NAMES_MIN + BITS_BYTES)
+        return false;
+    const uint8_t *key = method + EXCHANGE_AT + 1 + method[EXCHANGE_AT];
+    return is_reply_key(key + 1, key[0]);
+}
+
+/* The headers CC and BCC are routing keys too; a message without the property headers (2.3.5.2) has
+ * none. */
+static bool is_copied_as_reply(const uint8_t *header, size_t len)
+{
+    enum { FLAGS_AT = 12, FLAGS_BYTES = 2, HAS_HEADERS = 0x20 };
+    if (len < FLAGS_AT + FLAGS_BYTES || !(header[FLAGS_AT] & HAS_HEADERS))
+        return false;
+    const uint8_t *end = header + len, *at = header + FLAGS_AT + FLAGS_BYTES;
+    while ((at = memmem(at, (size_t)(end - at), reply_name, sizeof reply_name - 1))) {
+        if (is_reply_key(at, (size_t)(end - at)))
             return true;
+        at++;
     }
     return false;
 }
 
-bool shareable_publish(const uint8_t *key, size_t key_len, const uint8_t *header, size_t header_len)
+bool shareable_publish(const uint8_t *method, size_t method_len, const uint8_t *header,
+                       size_t header_len)
 {
-    /* The headers CC and BCC are routing keys too. */
-    return !mentions_reply_name(key, key_len) && !mentions_reply_name(header, header_len);
+    return !is_keyed_as_reply(method, method_len) && !is_copied_as_reply(header, header_len);
 }

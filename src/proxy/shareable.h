@@ -15,6 +15,7 @@
 bool method_leaves_nothing(amqp_method_number_t, const void *decoded);
 /* True if it may be sent on a shared one. `major` is RabbitMQ's version, 0 if it is not known. */
 bool shareable_method(amqp_method_number_t, const void *decoded, unsigned major);
-/* `key` and `header` are of a well-formed publish (the content header's payload). */
-bool shareable_publish(const uint8_t *key, size_t key_len, const uint8_t *header,
+/* The payloads of a publish's method and content header, both well-formed; without a method it may.
+ */
+bool shareable_publish(const uint8_t *method, size_t method_len, const uint8_t *header,
                        size_t header_len);

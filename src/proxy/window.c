@@ -39,10 +39,12 @@ uint32_t window_share(const struct window *w, uint64_t destination)
 bool window_has_room(const struct window *w, uint64_t destination, uint32_t size)
 {
     uint64_t most = 2 * (uint64_t)size - 1;
+    if (w->under_way < size)
+        return true;
     if (w->under_way >= most)
         return false;
     uint32_t mine = window_share(w, destination);
-    return mine == 0 || w->under_way < size || mine < (most - w->under_way) / LATER_SHARE;
+    return mine == 0 || mine < (most - w->under_way) / LATER_SHARE;
 }
 
 static void grow(struct window *w)

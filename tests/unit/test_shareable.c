@@ -100,19 +100,29 @@ static void test_consuming_leaves_something(void **state)
     assert_false(shareable_method(AMQP_TX_SELECT_METHOD, NULL, 3));
 }
 
-static bool publishes(const char *key, const char *header)
+/* A publish with this routing key, and a content header with these bytes behind its flags. */
+static bool publishes(const char *key, uint16_t flags, const char *properties)
 {
-    return shareable_publish((const uint8_t *)key, strlen(key), (const uint8_t *)header,
-                             strlen(header));
+    uint8_t method[300] = {0, 60, 0, 40, 0, 0, 2, 'e', 'x', (uint8_t)strlen(key)};
+    uint8_t header[300] = {0, 60, [12] = (uint8_t)(flags >> 8), [13] = (uint8_t)flags};
+    memcpy(method + 10, key, strlen(key));
+    memcpy(header + 14, properties, strlen(properties));
+    return shareable_publish(method, 10 + strlen(key) + 1, header, 14 + strlen(properties));
 }
 
 static void test_publishes(void **state)
 {
+    enum { HEADERS = 0x2000, REPLY_TO = 0x0200 };
     (void)state;
-    assert_true(publishes("", ""));
-    assert_true(publishes("orders", "reply_to amq.rabbitmq.reply-to"));
-    assert_false(publishes("amq.rabbitmq.reply-to.g1h2AA.x", ""));
-    assert_false(publishes("orders", "CC amq.rabbitmq.reply-to amq.rabbitmq.reply-to.x"));
+    assert_true(publishes("", 0, ""));
+    assert_true(publishes("amq.rabbitmq.reply-to", 0, ""));
+    assert_true(publishes("amq.rabbitmq.reply-tox", 0, ""));
+    assert_false(publishes("amq.rabbitmq.reply-to.", 0, ""));
+    assert_false(publishes("amq.rabbitmq.reply-to.g1h2AA.x", 0, ""));
+    assert_true(publishes("orders", HEADERS | REPLY_TO, "amq.rabbitmq.reply-to"));
+    assert_false(publishes("orders", HEADERS, "CC amq.rabbitmq.reply-to amq.rabbitmq.reply-to.x"));
+    assert_true(publishes("orders", REPLY_TO, "amq.rabbitmq.reply-to.x")); /* no routing key */
+    assert_true(shareable_publish(NULL, 0, NULL, 0));
 }
 
 int main(void)
