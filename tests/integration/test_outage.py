@@ -242,7 +242,8 @@ def test_amqp_publish_tool(rabbit, proxy, queue, offline):
     assert rabbit.wait_for(queue, 1) == [b"hello"]
 
 
-def test_mandatory_message_that_is_returned_in_the_drain(rabbit, proxy, queue):
+def test_mandatory_message_that_is_returned_in_the_drain(rabbit, make_proxy, queue):
+    proxy = make_proxy(url_of(rabbit), {"drain.unroutable_wait": "1s"})
     with proxy.connect() as connection:
         channel = connection.channel()
         rabbit.stop()
@@ -260,9 +261,10 @@ def test_mandatory_message_that_is_returned_in_the_drain(rabbit, proxy, queue):
     assert {record["rejected"]["code"] for record in rejected} == {312}
 
 
-def test_declaration_that_closes_the_connection(rabbit, proxy, queue):
+def test_declaration_that_closes_the_connection(rabbit, make_proxy, queue):
     """An exchange type that RabbitMQ does not know is an error of the whole connection: 503.
     RabbitMQ 4 closes only the channel."""
+    proxy = make_proxy(url_of(rabbit), {"drain.nack_limit": 3})
     with proxy.connect() as connection:
         channel = connection.channel()
         rabbit.stop()
