@@ -39,8 +39,9 @@
  *   tried again in its place with growing pauses, and rejected after drain.nack_limit tries.
  * - basic.return or basic.nack, or no confirm for pool.confirm_timeout: the message's destination
  * is set aside (aside.h). Its messages are read apart from all others, from a place of their own,
- * and tried again in their order; the others go on. What was nacked drain.nack_limit times is
- * rejected, what was returned for drain.unroutable_wait is dropped or rejected. */
+ * and tried again in their order; the others go on. What was nacked is tried on a new channel, and
+ * rejected after drain.nack_limit tries; what was returned for drain.unroutable_wait is dropped or
+ * rejected. */
 
 enum {
     BATCH_BYTES = 1024 * 1024,
@@ -70,6 +71,8 @@ struct drain {
     bool more;           /* came since the read that is under way was asked for */
     bool at_end;         /* the last read saw the end of the queue */
     bool barrier;        /* something is out, or next, that is sent alone */
+    bool nacked;         /* RabbitMQ has nacked on this channel */
+    bool renews;         /* nothing more is sent before there is a new one */
     uint64_t read_after; /* sequence number of the last record of all but those aside */
     uint64_t pass;       /* doubts.pass of its queue when it began at the first record */
     uint64_t skipped;    /* records of doubtful destinations that were read since */
@@ -135,7 +138,7 @@ static void open_channel(struct drain *d)
     wire_send_plain(stream_of(d), d->link.channel, AMQP_CHANNEL_OPEN_METHOD);
     d->last_tag = 0;
     d->epoch++;
-    d->at_end = false;
+    d->at_end = d->nacked = d->renews = false;
     expect_answer(d, DRAIN_OPENING);
 }
 
@@ -444,6 +447,7 @@ static enum remedy judge_one(struct drain *d, struct sent *entry, uint16_t code,
     uint32_t tries = aside_failed(a, entry->seq);
     if (d->batch_only == entry->destination)
         drop_batch(d); /* it was read from behind this one */
+    d->nacked = d->nacked || code == 0;
     if (tries == 0)
         return remedy; /* an older one has its turn first */
     LOG_OFTEN(LOG_INFO, "drain_again", LOG_T("user", d->queue->user),
@@ -743,6 +747,10 @@ static bool read_aside(struct drain *d, uint32_t room)
         if (most == 0 || doubts_hold(d->queue, a->destination) || has_caught_up ||
             a->cursor >= d->read_after)
             continue;
+        /* Once a quorum queue's leader has gone, a channel may nack for ever what was its own. */
+        d->renews = a->failing != 0 && d->nacked && d->sent.parked == 0;
+        if (d->renews)
+            return true;
         struct job *job = new_read(d, most < room ? most : room);
         job->read.after = a->cursor;
         job->read.until = d->read_after;
@@ -756,7 +764,7 @@ static bool read_aside(struct drain *d, uint32_t room)
 
 static void read_more(struct drain *d)
 {
-    if (d->batch || d->reading || (d->barrier && in_flight_has_sent(&d->sent, 0)))
+    if (d->batch || d->reading || d->renews || (d->barrier && in_flight_has_sent(&d->sent, 0)))
         return;
     d->barrier = false;
     if (!begin_pass(d))
@@ -819,6 +827,9 @@ static void advance(struct drain *d)
         return;
     if (is_over && in_flight_in_window(&d->sent) == 0) {
         if (d->confirms || d->last_tag == 0)
+            close_channel(d);
+    } else if (d->renews) {
+        if (!in_flight_has_sent(&d->sent, 0))
             close_channel(d);
     } else if (!d->confirms && d->sent.count > 0 &&
                (d->at_end || d->barrier || d->queue->paused || d->sent.count >= window_of(d))) {

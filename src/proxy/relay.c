@@ -165,6 +165,11 @@ bool relay_may_be_left(const struct relay *r)
     return r->open == 0 && r->call_count == 0;
 }
 
+bool relay_is_spoiled(const struct relay *r)
+{
+    return r->shared && r->nacked;
+}
+
 bool relay_is_settled(const struct relay *r)
 {
     return r->ring_count == 0 && r->call_count == 0;
@@ -318,7 +323,7 @@ static void settle_orphan(struct relay *r)
     if (!relay_is_settled(r) || r->close != CLOSE_NONE || idle)
         return;
     struct upstream *u = r->link.upstream;
-    if (r->shared && r->confirming && u->link_count <= IDLE_RELAYS_MAX) {
+    if (r->shared && r->confirming && !r->nacked && u->link_count <= IDLE_RELAYS_MAX) {
         list_append(&u->idle_relays, &r->idle_node);
         if (u->link_count == 1)
             u->idle_since_ms = proxy_now(u->proxy);
@@ -493,6 +498,7 @@ static void on_confirm(struct relay *r, const struct frame *frame, bool nack)
         LOG_OFTEN(LOG_WARN, "publish_nacked", LOG_T("user", r->pool->user),
                   LOG_T("vhost", r->pool->vhost), LOG_N("tag", tag));
     confirm(r, tag, frame->payload[12] & 1, nack);
+    r->nacked = r->nacked || nack;
     pool_wake(r->pool);
     if (r->channel)
         channel_settled(r->channel);

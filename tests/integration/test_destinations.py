@@ -166,6 +166,62 @@ def test_a_full_queue_that_somebody_reads_from(broker, make_proxy):
     assert well < full
 
 
+class Spoils:
+    """A broker that nacks the `spoiling` messages of one key, and from then on all of that key on a
+    channel that has seen it: what RabbitMQ 3.10 does once the leader of a quorum queue has gone."""
+
+    def __init__(self, broker, key, spoiling):
+        self.key, self.spoiling = key, set(spoiling)
+        self.spoiled, self.nacked, self.taken = set(), [], []
+        broker.on_message = self.on_message
+
+    def on_message(self, connection, message):
+        place = (connection, len([f for f in connection.frames if f.channel == message.channel and
+                                  f.name == "channel.open"]), message.channel)
+        if message.args["routing_key"] == self.key and message.body in self.spoiling:
+            self.spoiling.remove(message.body)
+            self.spoiled.add(place)
+        if message.args["routing_key"] == self.key and place in self.spoiled:
+            self.nacked.append(message.body)
+            connection.nack(message)
+        else:
+            self.taken.append(message.body)
+            connection.ack(message)
+
+
+def test_a_channel_that_nacks_for_ever(broker, make_proxy):
+    """In the drain: the next try goes on another one, and no message is rejected."""
+    proxy = make_proxy(broker.url, {**FAST, "drain.nack_limit": 2})
+    spool(broker, proxy, by_turns(["quorum", "well"], 300))
+    spoils = Spoils(broker, "quorum", [b"quorum 7", b"quorum 250"])
+    broker.up()
+    assert proxy.wait_event("drain_finished")["messages"] == "0"
+    assert proxy.dump("--rejected") == [] and b"quorum 7" in spoils.nacked
+    assert [body for body in spoils.taken if b"quorum" in body] == numbers("quorum", 300)
+    assert bodies_to(broker, "well") == numbers("well", 300)
+    assert len(proxy.events("upstream_connected")) == 2, "the connection stays"
+
+
+def test_a_channel_that_nacks_for_ever_is_left_by_live_publishers(broker, make_proxy):
+    """Who is told of the nack publishes again, on another one; and so does whoever comes next."""
+    proxy = make_proxy(broker.url, FAST)
+    spoils = Spoils(broker, "quorum", [b"quorum 0"])
+    for _ in range(2):
+        with RawClient(proxy.port) as client:
+            client.open_channel(confirms=True)
+            if spoils.spoiling:
+                client.publish(b"quorum 0", "quorum")
+                assert client.expect("basic.nack").args["delivery_tag"] == 1
+            for number in range(20):
+                client.publish(b"quorum %d" % number, "quorum")
+                client.expect("basic.ack")
+            client.close()
+    assert spoils.nacked == [b"quorum 0"]
+    assert spoils.taken == numbers("quorum", 20) * 2
+    names = [f.name for f in broker.connections[0].frames]
+    assert names.count("channel.open") == 2 and names.count("channel.close") == 1
+
+
 def test_nacked_for_good(broker, make_proxy):
     proxy = make_proxy(broker.url, {**FAST, "drain.nack_limit": 2})
     spool(broker, proxy, by_turns(["full", "well"], 3))
