@@ -22,9 +22,10 @@ def php_command(script, port, routing_key, **options):
 class Job:
     """A started job. Runs as long as it likes; `done` waits for it."""
 
-    def __init__(self, command):
+    def __init__(self, command, **options):
         self.command = command
-        self.process = spawn(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.process = spawn(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                             **options)
 
     def done(self, timeout=2 * TIMEOUT_S):
         """Waits; returns (exit status, output)."""
