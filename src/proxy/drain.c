@@ -248,6 +248,7 @@ static void finish(struct drain *d)
         queue->doubts.records = queue->waiting;
         asides_clear(&queue->asides);
         declared_clear(&queue->declared);
+        declared_clear(&queue->promised);
     }
     if (queue->waiting == 0)
         queue->alone = false;
@@ -460,8 +461,10 @@ static enum remedy judge_one(struct drain *d, struct sent *entry, uint16_t code,
 /* RabbitMQ has answered a declaration: an identical one that comes now is kept again. */
 static void forget_declared(struct drain *d, const struct sent *entry)
 {
-    if (entry->tag == 0)
-        declared_remove(&d->queue->declared, entry->destination);
+    if (entry->tag > 0)
+        return;
+    declared_remove(&d->queue->declared, entry->destination);
+    queue_promise_ended(d->queue, entry->promise);
 }
 
 /* True if it can be deleted. */
@@ -531,6 +534,7 @@ static void confirm_declaration(struct drain *d)
 static void note_declared(struct drain *d, struct sent *entry, const struct job_record *record)
 {
     entry->destination = declared_hash(record->frames + FRAME_HEAD_BYTES, record->method_len);
+    entry->promise = queue_promise_of(record->frames + FRAME_HEAD_BYTES, record->method_len);
     declared_add(&d->queue->declared, entry->destination);
 }
 

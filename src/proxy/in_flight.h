@@ -23,6 +23,7 @@ struct sent {
     uint64_t tag;         /* RabbitMQ's delivery tag; 0 for a declaration */
     uint32_t method;      /* class and method number */
     uint64_t destination; /* of a publish */
+    uint64_t promise;     /* of a declaration: queue_promise_of */
     enum sent_state state;
     uint64_t sent_ms;
     uint8_t *names; /* of a publish: its method payload */

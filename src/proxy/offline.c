@@ -138,13 +138,13 @@ static bool is_there(struct channel *ch, amqp_method_number_t method, amqp_bytes
 }
 
 static bool declare(struct channel *ch, amqp_method_number_t method, const void *decoded,
-                    amqp_bytes_t name, bool passive)
+                    amqp_bytes_t name, bool passive, bool transient)
 {
     if (passive)
         return is_there(ch, method, name);
     if (!keep(ch, method, decoded))
         return false;
-    queue_note_seen(ch->client->pool->queue, method, name.bytes, name.len);
+    queue_promise(ch->client->pool->queue, method, name.bytes, name.len, transient);
     return true;
 }
 
@@ -152,7 +152,8 @@ static void declare_exchange(struct channel *ch, amqp_exchange_declare_t *m)
 {
     bool reply = !m->nowait;
     m->nowait = 0;
-    if (!declare(ch, AMQP_EXCHANGE_DECLARE_METHOD, m, m->exchange, m->passive))
+    if (!declare(ch, AMQP_EXCHANGE_DECLARE_METHOD, m, m->exchange, m->passive,
+                 !m->durable || m->auto_delete))
         return;
     if (reply)
         channel_send(ch, AMQP_EXCHANGE_DECLARE_OK_METHOD, &(amqp_exchange_declare_ok_t){0});
@@ -162,7 +163,8 @@ static void declare_queue(struct channel *ch, amqp_queue_declare_t *m)
 {
     bool reply = !m->nowait;
     m->nowait = 0;
-    if (!declare(ch, AMQP_QUEUE_DECLARE_METHOD, m, m->queue, m->passive))
+    if (!declare(ch, AMQP_QUEUE_DECLARE_METHOD, m, m->queue, m->passive,
+                 !m->durable || m->auto_delete))
         return;
     channel_set_last_queue(ch, m->queue.bytes, m->queue.len);
     amqp_queue_declare_ok_t ok = {.queue = m->queue};
@@ -204,6 +206,66 @@ static void end_transaction(struct channel *ch, bool commit)
         channel_send(ch, AMQP_TX_COMMIT_OK_METHOD, &(amqp_tx_commit_ok_t){0});
     else if (!commit)
         channel_send(ch, AMQP_TX_ROLLBACK_OK_METHOD, &(amqp_tx_rollback_ok_t){0});
+}
+
+static bool is_promised(const struct queue *queue, amqp_method_number_t kind, amqp_bytes_t name)
+{
+    return queue_is_promised(queue, kind, name.bytes, name.len);
+}
+
+/* queue.bind and exchange.bind, and their opposites, name two. */
+static bool is_end_promised(const struct queue *queue, amqp_method_number_t kind, amqp_bytes_t name,
+                            amqp_bytes_t exchange)
+{
+    return is_promised(queue, kind, name) ||
+           is_promised(queue, AMQP_EXCHANGE_DECLARE_METHOD, exchange);
+}
+
+bool offline_names_promised(const struct queue *queue, amqp_method_number_t method,
+                            const void *decoded)
+{
+    const amqp_method_number_t of_queue = AMQP_QUEUE_DECLARE_METHOD;
+    const amqp_method_number_t of_exchange = AMQP_EXCHANGE_DECLARE_METHOD;
+    if (queue->promised.count == 0)
+        return false;
+    switch (method) {
+    case AMQP_BASIC_CONSUME_METHOD:
+        return is_promised(queue, of_queue, ((const amqp_basic_consume_t *)decoded)->queue);
+    case AMQP_BASIC_GET_METHOD:
+        return is_promised(queue, of_queue, ((const amqp_basic_get_t *)decoded)->queue);
+    case AMQP_QUEUE_PURGE_METHOD:
+        return is_promised(queue, of_queue, ((const amqp_queue_purge_t *)decoded)->queue);
+    case AMQP_QUEUE_DELETE_METHOD:
+        return is_promised(queue, of_queue, ((const amqp_queue_delete_t *)decoded)->queue);
+    case AMQP_EXCHANGE_DELETE_METHOD:
+        return is_promised(queue, of_exchange, ((const amqp_exchange_delete_t *)decoded)->exchange);
+    case AMQP_QUEUE_DECLARE_METHOD: {
+        const amqp_queue_declare_t *m = decoded;
+        return m->passive && is_promised(queue, of_queue, m->queue);
+    }
+    case AMQP_EXCHANGE_DECLARE_METHOD: {
+        const amqp_exchange_declare_t *m = decoded;
+        return m->passive && is_promised(queue, of_exchange, m->exchange);
+    }
+    case AMQP_QUEUE_BIND_METHOD: {
+        const amqp_queue_bind_t *m = decoded;
+        return is_end_promised(queue, of_queue, m->queue, m->exchange);
+    }
+    case AMQP_QUEUE_UNBIND_METHOD: {
+        const amqp_queue_unbind_t *m = decoded;
+        return is_end_promised(queue, of_queue, m->queue, m->exchange);
+    }
+    case AMQP_EXCHANGE_BIND_METHOD: {
+        const amqp_exchange_bind_t *m = decoded;
+        return is_end_promised(queue, of_exchange, m->destination, m->source);
+    }
+    case AMQP_EXCHANGE_UNBIND_METHOD: {
+        const amqp_exchange_unbind_t *m = decoded;
+        return is_end_promised(queue, of_exchange, m->destination, m->source);
+    }
+    default:
+        return false;
+    }
 }
 
 bool offline_can_answer(amqp_method_number_t method, const void *decoded)

@@ -7,9 +7,13 @@
 
 struct channel;
 struct pool;
+struct queue;
 
 /* True for what is answered here at all; everything else needs RabbitMQ. */
 bool offline_can_answer(amqp_method_number_t, const void *decoded);
+/* True if it names a queue or an exchange that RabbitMQ may have only once the drain gets there:
+ * sent to RabbitMQ it would overtake the declaration. */
+bool offline_names_promised(const struct queue *, amqp_method_number_t, const void *decoded);
 /* True if the method is a declaration that would take a place in the queue. */
 bool offline_takes_place(const struct channel *, amqp_method_number_t, void *decoded);
 /* Answers a method of a channel; `payload` has been checked. Declarations go to the spool. */

@@ -65,6 +65,7 @@ void queue_free(struct queue *queue)
     asides_clear(&queue->asides);
     declared_clear(&queue->declared);
     declared_clear(&queue->seen);
+    declared_clear(&queue->promised);
     free(queue->user);
     free(queue->identity);
     free(queue->vhost);
@@ -207,8 +208,45 @@ static uint64_t hash_of_name(uint32_t method, const uint8_t *name, size_t len)
 
 void queue_note_seen(struct queue *queue, uint32_t method, const uint8_t *name, size_t len)
 {
+    uint64_t hash = hash_of_name(method, name, len);
+    declared_remove(&queue->promised, hash);
     if (queue->seen.count < QUEUE_SEEN_MAX)
-        declared_add(&queue->seen, hash_of_name(method, name, len));
+        declared_add(&queue->seen, hash);
+}
+
+void queue_promise(struct queue *queue, uint32_t method, const uint8_t *name, size_t len,
+                   bool transient)
+{
+    bool is_there = !transient && queue_has_seen(queue, method, name, len);
+    queue_note_seen(queue, method, name, len);
+    if (!is_there && queue->promised.count < QUEUE_SEEN_MAX)
+        declared_add(&queue->promised, hash_of_name(method, name, len));
+}
+
+/* Both begin with two reserved octets and the name as a short string (1.6.2.1, 1.7.2.1). */
+uint64_t queue_promise_of(const uint8_t *payload, size_t len)
+{
+    enum { NAME_AT = 6 }; /* behind class and method */
+    uint32_t method = method_number(payload, len);
+    bool declares = method == AMQP_QUEUE_DECLARE_METHOD || method == AMQP_EXCHANGE_DECLARE_METHOD;
+    if (!declares || len <= NAME_AT || len - NAME_AT - 1 < payload[NAME_AT])
+        return 0;
+    return hash_of_name(method, payload + NAME_AT + 1, payload[NAME_AT]);
+}
+
+void queue_promise_ended(struct queue *queue, uint64_t promise)
+{
+    if (!promise || !declared_has(&queue->promised, promise))
+        return;
+    declared_remove(&queue->promised, promise);
+    for (struct list *n = queue->pools.next; n != &queue->pools; n = n->next)
+        pool_wake(LIST_ENTRY(n, struct pool, queue_node));
+}
+
+bool queue_is_promised(const struct queue *queue, uint32_t method, const uint8_t *name, size_t len)
+{
+    return queue->promised.count > 0 &&
+           declared_has(&queue->promised, hash_of_name(method, name, len));
 }
 
 /* What is built in is always there; of too many names nothing is known any more. */

@@ -49,6 +49,7 @@ struct queue {
     struct asides asides;
     struct declared declared;  /* declarations that wait */
     struct declared seen;      /* queues and exchanges that exist, or will, by kind and name */
+    struct declared promised;  /* those that RabbitMQ may have only once the drain gets there */
     uint64_t back_ms;          /* when RabbitMQ could be used again */
     uint64_t told[QUEUE_TOLD]; /* unroutable destinations that the log has heard of, a ring */
     unsigned told_next;
@@ -93,5 +94,15 @@ void queue_reconfigured(struct queue *);
  * answered for it: a passive declaration in an outage may be told that it exists. */
 void queue_note_seen(struct queue *, uint32_t method, const uint8_t *name, size_t len);
 bool queue_has_seen(const struct queue *, uint32_t method, const uint8_t *name, size_t len);
+/* It was declared here while RabbitMQ was away, and waits in the spool. A `transient` one may be
+ * gone although it was seen before. */
+void queue_promise(struct queue *, uint32_t method, const uint8_t *name, size_t len,
+                   bool transient);
+/* What a declaration's payload declares; 0: neither a queue nor an exchange. */
+uint64_t queue_promise_of(const uint8_t *payload, size_t len);
+/* RabbitMQ has answered the drain's declaration of it, or it was rejected: who waits looks again.
+ */
+void queue_promise_ended(struct queue *, uint64_t promise);
+bool queue_is_promised(const struct queue *, uint32_t method, const uint8_t *name, size_t len);
 /* To be called after any of the counters or the drain changed: pools change their state. */
 void queue_changed(struct queue *);

@@ -477,8 +477,8 @@ static bool has_own_way(struct client *client, amqp_method_number_t method, cons
 
 enum { CONSUMER_WAITS_MIN_MS = 1000, CONSUMER_WAITS_MAX_MS = 5000 };
 
-/* What RabbitMQ alone can answer, while it is away. ROUTE_DONE: nobody waits for it, the refusal is
- * to be sent.
+/* What RabbitMQ alone can answer, while it is away, or before the drain has declared what the
+ * method names. ROUTE_DONE: nobody waits for it, the refusal is to be sent.
  *
  * A consumer is told what RabbitMQ's own end would tell it, because libraries recover from that and
  * from nothing else. It is told late: a worker that is refused at once comes back at once. All else
@@ -488,7 +488,7 @@ static enum route needs_rabbitmq(struct channel *ch, amqp_method_number_t method
     struct pool *pool = ch->client->pool;
     bool consumes = method == AMQP_BASIC_CONSUME_METHOD || method == AMQP_BASIC_GET_METHOD;
     if (!consumes)
-        return pool_may_return(pool) &&
+        return (pool->state == POOL_DRAINING || pool_may_return(pool)) &&
                        client_waits(ch->client, pool->proxy->config->upstream.connect_timeout_ms)
                    ? ROUTE_HELD
                    : ROUTE_DONE;
@@ -517,7 +517,8 @@ static enum route route_decoded(struct channel *ch, struct slab *slab, const str
         return ROUTE_REFUSED;
     }
     bool offline =
-        tx_here || (pool->state == POOL_OFFLINE && !has_own_way(ch->client, method, decoded));
+        tx_here || (pool->state == POOL_OFFLINE && !has_own_way(ch->client, method, decoded)) ||
+        (pool->state != POOL_LIVE && offline_names_promised(pool->queue, method, decoded));
     if ((offline || is_answered_here(ch, method)) && channel_is_owed(ch))
         return ROUTE_HELD;
     if (offline) {

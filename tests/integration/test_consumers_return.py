@@ -94,3 +94,71 @@ def test_call_that_waits_is_refused_when_the_try_fails(broker, make_proxy):
         assert client.expect("channel.close", 1).args["reply_code"] == 406
         client.send_method(1, "channel.close-ok")
         client.close()
+
+
+def sent(broker, name):
+    """[(connection, channel)] of each such method that RabbitMQ has got."""
+    return [(connection, frame.channel) for connection in list(broker.connections)
+            for frame in list(connection.frames) if frame.name == name]
+
+
+def declares_in_an_outage(broker, proxy, client, *queues, **options):
+    """RabbitMQ is back then, and has the first declaration of the drain, which it does not answer."""
+    broker.down()
+    proxy.wait_event("upstream_lost")
+    proxy.wait_event("upstream_failed")
+    for queue in queues:
+        client.call(1, "queue.declare", queue=queue, **options)
+    broker.silent_on |= {"queue.declare", "basic.consume", "basic.get", "queue.purge"}
+    before = len(sent(broker, "queue.declare"))
+    broker.up()
+    return wait_until(lambda: sent(broker, "queue.declare")[before:], "the drain declares")[0]
+
+
+def look_again(proxy):
+    """Time for a connection of somebody's own to RabbitMQ, which should not be made."""
+    for _ in range(20):
+        RawClient(proxy.port).close()
+
+
+@pytest.mark.parametrize("call", ["basic.consume", "basic.get", "queue.bind", "queue.purge"])
+def test_what_names_a_declaration_that_waits_goes_behind_it(broker, make_proxy, call):
+    """Sent at once, as soon as RabbitMQ is back, it would meet 404."""
+    proxy = make_proxy(broker.url)
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        connection, channel = declares_in_an_outage(broker, proxy, client, "new", auto_delete=True)
+        if call == "queue.bind":
+            client.call(1, call, queue="new", exchange="amq.fanout")  # it waits in the spool, too
+        else:
+            client.send_method(1, call, queue="new")
+        look_again(proxy)
+        assert sent(broker, call) == []
+        connection.send_method(channel, "queue.declare-ok", queue="new")
+        wait_until(lambda: sent(broker, call), f"{call} at RabbitMQ")
+        client.socket.close()
+
+
+def test_what_rabbitmq_has_does_not_wait_for_the_drain(broker, make_proxy):
+    """A worker of a durable queue that was there before consumes while a backlog is drained."""
+    proxy = make_proxy(broker.url)
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        client.call(1, "queue.declare", queue="old", durable=True)
+        declares_in_an_outage(broker, proxy, client, "new", "old", durable=True)
+        client.send_method(1, "basic.consume", queue="old")
+        wait_until(lambda: sent(broker, "basic.consume"), "basic.consume at RabbitMQ")
+        client.socket.close()
+
+
+def test_declaration_that_rabbitmq_refuses_is_waited_for_by_nobody(broker, make_proxy):
+    proxy = make_proxy(broker.url)
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        connection, channel = declares_in_an_outage(broker, proxy, client, "new", durable=True)
+        client.send_method(1, "basic.consume", queue="new")
+        look_again(proxy)
+        assert sent(broker, "basic.consume") == []
+        connection.close_channel(channel, 406, "PRECONDITION_FAILED - another one is there")
+        wait_until(lambda: sent(broker, "basic.consume"), "basic.consume at RabbitMQ")
+        client.socket.close()

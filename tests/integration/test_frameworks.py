@@ -46,8 +46,6 @@ class Framework:
 
 
 class Celery(Framework):
-    goes_on = False  # it ends if RabbitMQ returns just while it asks for its neighbours' answers
-
     def __init__(self, *arguments):
         super().__init__(*arguments)
         self.environment.update(BROKER=f"amqp://guest:guest@127.0.0.1:{self.port}//",
