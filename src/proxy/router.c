@@ -65,10 +65,8 @@ static enum route relay_for(struct channel *ch)
         client_dial_own(client);
     if (client->own)
         return own_relay_for(ch);
-    if (ch->relay && !relay_is_spoiled(ch->relay))
+    if (ch->relay && !(relay_is_spoiled(ch->relay) && relay_may_be_left(ch->relay)))
         return ROUTE_DONE;
-    if (ch->relay && !relay_may_be_left(ch->relay))
-        return ROUTE_HELD;
     if (ch->relay)
         relay_release(ch->relay);
     struct upstream *u = pool_pick_upstream(client->pool);
