@@ -75,6 +75,7 @@ static void test_size(void **state)
         "PRECONDITION_FAILED - message size 1001 is larger than configured max size 1000";
     assert_true(fits(large, "x", NULL, 1001));
     assert_false(fits(large, "x", NULL, 1000));
+    assert_false(fits(large, "x", NULL, 1002));
 }
 
 static void test_words_that_point_at_nobody(void **state)
