@@ -137,14 +137,27 @@ static bool is_there(struct channel *ch, amqp_method_number_t method, amqp_bytes
     return false;
 }
 
+/* What waits in the spool from now on; a binding promises nothing. */
+static void promise(struct queue *queue, amqp_method_number_t method, const void *decoded)
+{
+    if (method == AMQP_QUEUE_DECLARE_METHOD) {
+        const amqp_queue_declare_t *m = decoded;
+        queue_promise(queue, method, m->queue.bytes, m->queue.len, !m->durable || m->auto_delete);
+    } else if (method == AMQP_EXCHANGE_DECLARE_METHOD) {
+        const amqp_exchange_declare_t *m = decoded;
+        queue_promise(queue, method, m->exchange.bytes, m->exchange.len,
+                      !m->durable || m->auto_delete);
+    }
+}
+
 static bool declare(struct channel *ch, amqp_method_number_t method, const void *decoded,
-                    amqp_bytes_t name, bool passive, bool transient)
+                    amqp_bytes_t name, bool passive)
 {
     if (passive)
         return is_there(ch, method, name);
     if (!keep(ch, method, decoded))
         return false;
-    queue_promise(ch->client->pool->queue, method, name.bytes, name.len, transient);
+    promise(ch->client->pool->queue, method, decoded);
     return true;
 }
 
@@ -152,8 +165,7 @@ static void declare_exchange(struct channel *ch, amqp_exchange_declare_t *m)
 {
     bool reply = !m->nowait;
     m->nowait = 0;
-    if (!declare(ch, AMQP_EXCHANGE_DECLARE_METHOD, m, m->exchange, m->passive,
-                 !m->durable || m->auto_delete))
+    if (!declare(ch, AMQP_EXCHANGE_DECLARE_METHOD, m, m->exchange, m->passive))
         return;
     if (reply)
         channel_send(ch, AMQP_EXCHANGE_DECLARE_OK_METHOD, &(amqp_exchange_declare_ok_t){0});
@@ -163,8 +175,7 @@ static void declare_queue(struct channel *ch, amqp_queue_declare_t *m)
 {
     bool reply = !m->nowait;
     m->nowait = 0;
-    if (!declare(ch, AMQP_QUEUE_DECLARE_METHOD, m, m->queue, m->passive,
-                 !m->durable || m->auto_delete))
+    if (!declare(ch, AMQP_QUEUE_DECLARE_METHOD, m, m->queue, m->passive))
         return;
     channel_set_last_queue(ch, m->queue.bytes, m->queue.len);
     amqp_queue_declare_ok_t ok = {.queue = m->queue};
@@ -375,6 +386,7 @@ void offline_keep(struct pool *pool, const uint8_t *payload, size_t len)
         if (!hash || !declared_has(&pool->queue->declared, hash))
             spool_declare(pool, NULL, slab, &frame, hash);
         slab_unref(slab);
+        promise(pool->queue, method, decoded);
     }
     method_arena_deinit(&arena);
 }

@@ -206,21 +206,28 @@ static uint64_t hash_of_name(uint32_t method, const uint8_t *name, size_t len)
     return declared_hash(bytes, 4 + len);
 }
 
+static void note(struct queue *queue, uint64_t name)
+{
+    if (queue->seen.count < QUEUE_SEEN_MAX)
+        declared_add(&queue->seen, name);
+}
+
 void queue_note_seen(struct queue *queue, uint32_t method, const uint8_t *name, size_t len)
 {
     uint64_t hash = hash_of_name(method, name, len);
-    declared_remove(&queue->promised, hash);
-    if (queue->seen.count < QUEUE_SEEN_MAX)
-        declared_add(&queue->seen, hash);
+    queue_promise_ended(queue, hash);
+    note(queue, hash);
 }
 
 void queue_promise(struct queue *queue, uint32_t method, const uint8_t *name, size_t len,
                    bool transient)
 {
-    bool is_there = !transient && queue_has_seen(queue, method, name, len);
-    queue_note_seen(queue, method, name, len);
+    uint64_t hash = hash_of_name(method, name, len);
+    bool is_there = !transient && queue_has_seen(queue, method, name, len) &&
+                    !declared_has(&queue->promised, hash);
+    note(queue, hash);
     if (!is_there && queue->promised.count < QUEUE_SEEN_MAX)
-        declared_add(&queue->promised, hash_of_name(method, name, len));
+        declared_add(&queue->promised, hash);
 }
 
 /* Both begin with two reserved octets and the name as a short string (1.6.2.1, 1.7.2.1). */

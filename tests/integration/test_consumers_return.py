@@ -121,19 +121,23 @@ def look_again(proxy):
         RawClient(proxy.port).close()
 
 
+@pytest.mark.parametrize("kind", ["durable", "auto_delete"])
 @pytest.mark.parametrize("call", ["basic.consume", "basic.get", "queue.bind", "queue.purge"])
-def test_what_names_a_declaration_that_waits_goes_behind_it(broker, make_proxy, call):
-    """Sent at once, as soon as RabbitMQ is back, it would meet 404."""
+def test_what_names_a_declaration_that_waits_goes_behind_it(broker, make_proxy, call, kind):
+    """Sent at once, as soon as RabbitMQ is back, it would meet 404. Every job declares, so it is
+    declared more than once."""
     proxy = make_proxy(broker.url)
     with RawClient(proxy.port) as client:
         client.open_channel()
-        connection, channel = declares_in_an_outage(broker, proxy, client, "new", auto_delete=True)
+        connection, channel = declares_in_an_outage(broker, proxy, client, "new", "new",
+                                                    **{kind: True})
         if call == "queue.bind":
             client.call(1, call, queue="new", exchange="amq.fanout")  # it waits in the spool, too
         else:
             client.send_method(1, call, queue="new")
         look_again(proxy)
         assert sent(broker, call) == []
+        broker.silent_on.discard("queue.declare")  # the other one may have a place of its own
         connection.send_method(channel, "queue.declare-ok", queue="new")
         wait_until(lambda: sent(broker, call), f"{call} at RabbitMQ")
         client.socket.close()
@@ -147,6 +151,19 @@ def test_what_rabbitmq_has_does_not_wait_for_the_drain(broker, make_proxy):
         client.call(1, "queue.declare", queue="old", durable=True)
         declares_in_an_outage(broker, proxy, client, "new", "old", durable=True)
         client.send_method(1, "basic.consume", queue="old")
+        wait_until(lambda: sent(broker, "basic.consume"), "basic.consume at RabbitMQ")
+        client.socket.close()
+
+
+def test_declared_anew_it_does_not_wait_either(broker, make_proxy):
+    """That declaration goes to RabbitMQ at once, and so does what names it."""
+    proxy = make_proxy(broker.url)
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        declares_in_an_outage(broker, proxy, client, "new", auto_delete=True)
+        broker.silent_on.discard("queue.declare")
+        client.call(1, "queue.declare", queue="new", auto_delete=True)
+        client.send_method(1, "basic.consume", queue="new")
         wait_until(lambda: sent(broker, "basic.consume"), "basic.consume at RabbitMQ")
         client.socket.close()
 
