@@ -165,9 +165,9 @@ bool relay_may_be_left(const struct relay *r)
     return r->open == 0 && r->call_count == 0;
 }
 
-bool relay_is_spoiled(const struct relay *r)
+bool relay_is_spent(const struct relay *r)
 {
-    return r->shared && r->nacked;
+    return r->shared && r->nacked && relay_may_be_left(r);
 }
 
 bool relay_is_settled(const struct relay *r)

@@ -60,7 +60,7 @@ struct relay {
     bool shared;
     uint64_t stamp;  /* of its channel.open */
     bool confirming; /* confirm.select was sent */
-    bool nacked;     /* RabbitMQ has nacked on it, and may do so for ever: see relay_is_spoiled */
+    bool nacked;     /* RabbitMQ has nacked on it, and may do so for ever: relay_is_spent */
     bool transactional;
     enum close_state close; /* of the handshake with RabbitMQ; the number is kept until its end */
     uint64_t sent_tag;      /* RabbitMQ's delivery tag of the last publish */
@@ -80,9 +80,10 @@ struct relay {
 struct relay *relay_bind(struct channel *, struct upstream *, bool shared);
 /* Lets go of the channel: back to the idle ones, or closed once nothing is unconfirmed. */
 void relay_release(struct relay *);
-/* Once a quorum queue's leader has gone, RabbitMQ may nack for ever what a channel publishes that
- * knew it (3.10). Such a shared one is left when nothing is open on it, and used by nobody else. */
-bool relay_is_spoiled(const struct relay *);
+/* True if another one should take its place: RabbitMQ has nacked on it, and nothing is open there.
+ * Once the leader of a quorum queue has gone, RabbitMQ 3.10 nacks for ever what a channel publishes
+ * that knew it. A client's own is as it would be without the proxy. */
+bool relay_is_spent(const struct relay *);
 /* Sends channel.close; channel_closed_upstream follows. */
 void relay_close(struct relay *);
 /* Sends a complete publish; takes the message over. In a transaction the proxy keeps it in

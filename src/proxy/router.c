@@ -65,7 +65,7 @@ static enum route relay_for(struct channel *ch)
         client_dial_own(client);
     if (client->own)
         return own_relay_for(ch);
-    if (ch->relay && !(relay_is_spoiled(ch->relay) && relay_may_be_left(ch->relay)))
+    if (ch->relay && !(relay_is_spent(ch->relay) && !pool_channel_limit(client->pool)))
         return ROUTE_DONE;
     if (ch->relay)
         relay_release(ch->relay);

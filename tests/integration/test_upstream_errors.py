@@ -184,6 +184,13 @@ def test_more_channels_than_a_user_may_have(broker, make_proxy):
         assert client.expect_close(530) == text
         wait_until(all_are_live, "each has a channel again")
     assert len(proxy.events("upstream_lost")) == 1
+    # Nor is a channel given up for a new one, as it would be after a nack.
+    broker.on_message = lambda connection, message: connection.nack(message)
+    nacked = witnesses[0]
+    nacked.tag += 1
+    nacked.client.publish(b"nacked", "q")
+    assert nacked.client.expect("basic.nack").args["delivery_tag"] == nacked.tag
+    broker.on_message = None
     for witness in witnesses:
         witness.ends()
 
