@@ -54,6 +54,7 @@ enum drain_state {
     DRAIN_OPENING,
     DRAIN_SELECTING,
     DRAIN_RUNNING,
+    DRAIN_RENEWING, /* nothing more is sent; once all is answered, a new channel */
     DRAIN_CLOSING,
     DRAIN_DELETING, /* closed; what RabbitMQ has taken is being deleted */
     DRAIN_RESTING,  /* and then RabbitMQ is given time, after a failure of its own */
@@ -72,7 +73,6 @@ struct drain {
     bool at_end;         /* the last read saw the end of the queue */
     bool barrier;        /* something is out, or next, that is sent alone */
     bool nacked;         /* RabbitMQ has nacked on this channel */
-    bool renews;         /* nothing more is sent before there is a new one */
     uint64_t read_after; /* sequence number of the last record of all but those aside */
     uint64_t pass;       /* doubts.pass of its queue when it began at the first record */
     uint64_t skipped;    /* records of doubtful destinations that were read since */
@@ -138,7 +138,7 @@ static void open_channel(struct drain *d)
     wire_send_plain(stream_of(d), d->link.channel, AMQP_CHANNEL_OPEN_METHOD);
     d->last_tag = 0;
     d->epoch++;
-    d->at_end = d->nacked = d->renews = false;
+    d->at_end = d->nacked = false;
     expect_answer(d, DRAIN_OPENING);
 }
 
@@ -732,6 +732,15 @@ static void read_others(struct drain *d, uint32_t room)
     spooler_post(d->queue->proxy->spooler, job);
 }
 
+/* RabbitMQ has nacked on this channel what is to be tried again. Once the leader of a quorum queue
+ * has gone, RabbitMQ 3.10 nacks for ever what a channel sends there that knew it. What a silent
+ * destination owes goes out again with the channel: so with one of those only the last try does. */
+static bool wants_new_channel(const struct drain *d, const struct aside *a)
+{
+    bool is_last = a->tries + 1 >= d->queue->proxy->config->drain.nack_limit;
+    return a->failing != 0 && d->nacked && (d->sent.parked == 0 || is_last);
+}
+
 /* Reads for the first of those aside that may have something sent; one that has caught up with all
  * others is no longer aside. False if there was nothing to do. */
 static bool read_aside(struct drain *d, uint32_t room)
@@ -751,10 +760,10 @@ static bool read_aside(struct drain *d, uint32_t room)
         if (most == 0 || doubts_hold(d->queue, a->destination) || has_caught_up ||
             a->cursor >= d->read_after)
             continue;
-        /* Once a quorum queue's leader has gone, a channel may nack for ever what was its own. */
-        d->renews = a->failing != 0 && d->nacked && d->sent.parked == 0;
-        if (d->renews)
+        if (wants_new_channel(d, a)) {
+            d->state = DRAIN_RENEWING;
             return true;
+        }
         struct job *job = new_read(d, most < room ? most : room);
         job->read.after = a->cursor;
         job->read.until = d->read_after;
@@ -768,7 +777,7 @@ static bool read_aside(struct drain *d, uint32_t room)
 
 static void read_more(struct drain *d)
 {
-    if (d->batch || d->reading || d->renews || (d->barrier && in_flight_has_sent(&d->sent, 0)))
+    if (d->batch || d->reading || (d->barrier && in_flight_has_sent(&d->sent, 0)))
         return;
     d->barrier = false;
     if (!begin_pass(d))
@@ -823,17 +832,18 @@ static void advance(struct drain *d)
             open_channel(d);
         return;
     }
+    if (d->state == DRAIN_RUNNING) {
+        send_more(d);
+        read_more(d);
+    }
+    if (d->state == DRAIN_RENEWING && !in_flight_has_sent(&d->sent, 0))
+        close_channel(d);
     if (d->state != DRAIN_RUNNING)
         return;
-    send_more(d);
-    read_more(d);
     if (d->reading || (d->batch && d->confirms))
         return;
     if (is_over && in_flight_in_window(&d->sent) == 0) {
         if (d->confirms || d->last_tag == 0)
-            close_channel(d);
-    } else if (d->renews) {
-        if (!in_flight_has_sent(&d->sent, 0))
             close_channel(d);
     } else if (!d->confirms && d->sent.count > 0 &&
                (d->at_end || d->barrier || d->queue->paused || d->sent.count >= window_of(d))) {
@@ -920,7 +930,7 @@ void drain_tick(struct drain *d, uint64_t now_ms)
         return; /* and the drain is gone */
     }
     delete_again(d);
-    if (d->state == DRAIN_RUNNING && d->confirms) {
+    if ((d->state == DRAIN_RUNNING || d->state == DRAIN_RENEWING) && d->confirms) {
         wake_asides(d, now_ms);
         look_for_silence(d, now_ms);
     }

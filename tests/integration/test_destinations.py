@@ -202,6 +202,31 @@ def test_a_channel_that_nacks_for_ever(broker, make_proxy):
     assert len(proxy.events("upstream_connected")) == 2, "the connection stays"
 
 
+def test_a_channel_that_nacks_for_ever_beside_a_silent_one(broker, make_proxy):
+    """Of two queues whose cluster is in trouble one is silent: the other is not rejected over that, and
+    the silent one hears its messages again no oftener than the channel is changed."""
+    proxy = make_proxy(broker.url, {**FAST, "drain.nack_limit": 3, "drain.rate": 50,
+                                    "pool.confirm_timeout": "200ms"})
+    spool(broker, proxy, [("dead", b"dead 0")] + by_turns(["quorum"], 60))
+    spoils = Spoils(broker, "quorum", [])
+    dead = []
+
+    def on_message(connection, message):
+        if message.args["routing_key"] == "dead":
+            dead.append(message)
+            return
+        if not spoils.spoiled and proxy.events("confirms_stalled"):
+            spoils.spoiling.add(message.body)
+        spoils.on_message(connection, message)
+
+    broker.on_message = on_message
+    broker.up()
+    wait_until(lambda: len(spoils.taken) == 60, lambda: proxy.failure("all but the silent one's"))
+    assert spoils.taken == numbers("quorum", 60)
+    assert proxy.dump("--rejected") == []
+    assert len(spoils.nacked) >= 2 and len(dead) == 2
+
+
 def test_a_channel_that_nacks_for_ever_is_left_by_live_publishers(broker, make_proxy):
     """Who is told of the nack publishes again, on another one; and so does whoever comes next."""
     proxy = make_proxy(broker.url, FAST)
