@@ -148,15 +148,11 @@ static bool is_reply_key(const uint8_t *key, size_t len)
            key[sizeof reply_name - 1] == '.';
 }
 
-/* In the payload of a publish (1.8.3.7): 4 octets of numbers, 2 reserved ones, exchange and routing
- * key as short strings, one octet of bits. */
 static bool is_keyed_as_reply(const uint8_t *method, size_t len)
 {
-    enum { EXCHANGE_AT = 6, NAMES_MIN = 2, BITS_BYTES = 1 };
-    if (len < EXCHANGE_AT + NAMES_MIN + BITS_BYTES)
-        return false;
-    const uint8_t *key = method + EXCHANGE_AT + 1 + method[EXCHANGE_AT];
-    return is_reply_key(key + 1, key[0]);
+    struct publish publish;
+    return publish_parse(method, len, &publish) &&
+           is_reply_key(publish.routing_key, publish.routing_key_len);
 }
 
 /* The headers CC and BCC are routing keys too; a message without the property headers (2.3.5.2) has
