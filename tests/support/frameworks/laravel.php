@@ -14,6 +14,7 @@ declare(strict_types=1);
 require '/usr/share/php/Illuminate/Queue/autoload.php';
 require_once '/usr/share/php/Illuminate/Events/autoload.php';
 require_once '/usr/share/php/PhpAmqpLib/autoload.php';
+require __DIR__ . '/../php/exists.php';
 
 use Illuminate\Container\Container;
 use Illuminate\Contracts\Debug\ExceptionHandler;
@@ -28,7 +29,6 @@ use Illuminate\Queue\Worker;
 use Illuminate\Queue\WorkerOptions;
 use PhpAmqpLib\Channel\AMQPChannel;
 use PhpAmqpLib\Connection\AMQPLazyConnection;
-use PhpAmqpLib\Exception\AMQPProtocolChannelException;
 use PhpAmqpLib\Message\AMQPMessage;
 use PhpAmqpLib\Wire\AMQPTable;
 
@@ -48,27 +48,12 @@ final class RabbitQueue extends Queue implements QueueContract
         return $this->channel ??= $this->connection->channel();
     }
 
-    private function exists(string $queue): bool
-    {
-        $channel = $this->connection->channel();
-        try {
-            $channel->queue_declare($queue, true);
-        } catch (AMQPProtocolChannelException $refusal) {
-            if ($refusal->amqp_reply_code !== 404) {
-                throw $refusal;
-            }
-            return false;
-        }
-        $channel->close();
-        return true;
-    }
-
     private function declare(string $queue, array $arguments = []): void
     {
         if (isset($this->declared[$queue])) {
             return;
         }
-        if (!$this->exists($queue)) {
+        if (!exists($this->connection, fn($c) => $c->queue_declare($queue, true))) {
             $this->channel()->queue_declare($queue, false, true, false, false, false,
                 new AMQPTable($arguments));
         }

@@ -7,9 +7,9 @@ declare(strict_types=1);
 
 require __DIR__ . '/options.php';
 require '/usr/share/php/PhpAmqpLib/autoload.php';
+require __DIR__ . '/exists.php';
 
 use PhpAmqpLib\Connection\AMQPLazyConnection;
-use PhpAmqpLib\Exception\AMQPProtocolChannelException;
 use PhpAmqpLib\Message\AMQPMessage;
 use PhpAmqpLib\Wire\AMQPTable;
 
@@ -18,21 +18,6 @@ $exchange = $options['exchange'];
 $queue = $options['routing-key'];
 $connection = new AMQPLazyConnection($options['host'], (int) $options['port'], $options['user'],
     $options['password'], $options['vhost']);
-
-function exists(AMQPLazyConnection $connection, callable $look): bool
-{
-    $channel = $connection->channel();
-    try {
-        $look($channel);
-    } catch (AMQPProtocolChannelException $refusal) {
-        if ($refusal->amqp_reply_code !== 404) {
-            throw $refusal;
-        }
-        return false;
-    }
-    $channel->close();
-    return true;
-}
 
 $channel = $connection->channel();
 if (!exists($connection, fn($c) => $c->exchange_declare($exchange, '', true))) {
