@@ -527,7 +527,7 @@ void client_retry(struct client *c)
         c->ready = NULL;
         if (!channel_retry(ch))
             return;
-        c->held_since_ms = 0;
+        c->held_since_ms = c->patience_ms = 0;
     }
     process(c);
     if (!c->held && c->state != CLIENT_CLOSED)
@@ -672,8 +672,6 @@ static void look_at_held(struct client *c, uint64_t now_ms)
     else if (peer == STREAM_PEER_ENDED &&
              now_ms - c->held_since_ms >= c->proxy->config->pool.confirm_timeout_ms)
         client_close(c, "end of file while it was held");
-    else
-        pool_wake(c->pool); /* some things are waited for no longer than so long */
 }
 
 void client_tick(struct client *c, uint64_t now_ms)
@@ -685,10 +683,10 @@ void client_tick(struct client *c, uint64_t now_ms)
         return;
     }
     stream_rest(&c->stream);
-    if (c->held && c->patience_ms && now_ms >= c->patience_ms) {
+    if (c->held && c->patience_ms && now_ms >= c->patience_ms)
         client_retry(c);
+    if (c->state == CLIENT_CLOSED)
         return;
-    }
     if (c->held && now_ms / 1000 != (now_ms - PROXY_TICK_MS) / 1000)
         look_at_held(c, now_ms);
     if (c->heartbeat_ms == 0 || c->state < CLIENT_LOGIN || c->state > CLIENT_SETTLING)

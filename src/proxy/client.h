@@ -61,7 +61,7 @@ struct client {
     struct attempt *attempt; /* that it waits for, before that */
     struct list pool_node;   /* in the attempt's clients, pool->waiting or pool->held */
     bool held;
-    uint64_t patience_ms; /* until then what is held waits for RabbitMQ; 0: it waits for no time */
+    uint64_t patience_ms;   /* when what is held is tried again by a tick; 0: by none */
     uint64_t held_since_ms; /* when it last went on; 0: it is not held */
     bool processing;
 
@@ -118,8 +118,8 @@ void client_forget_password(struct client *);
 /* Stops reading until client_retry; may be called twice. */
 void client_hold(struct client *);
 void client_retry(struct client *);
-/* For a call that needs RabbitMQ while it is away: true for wait_ms from the first time that it is
- * tried, hold the client; then false. */
+/* For what is waited for no longer than so long: true for wait_ms from the first time that it is
+ * tried, hold the client; then false. A tick tries it again by then. */
 bool client_waits(struct client *, uint64_t wait_ms);
 /* A channel is gone, or its publishes are safe: a close that waits may be answered. */
 void client_settled(struct client *);

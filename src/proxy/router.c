@@ -222,10 +222,9 @@ static enum route publish_unconfirmed(struct channel *ch)
  * its own, and does not need one for each client. */
 static bool has_waited_for_a_channel(const struct channel *ch)
 {
-    const struct client *client = ch->client;
-    return !client->own && !ch->relay && client->held_since_ms > 0 &&
-           proxy_now(client->proxy) - client->held_since_ms >= CHANNEL_WAIT_MS &&
-           spool_is_usable(client->pool);
+    struct client *client = ch->client;
+    return !client->own && !ch->relay && spool_is_usable(client->pool) &&
+           !client_waits(client, CHANNEL_WAIT_MS);
 }
 
 /* A publish that RabbitMQ is known to end connections over goes alone, with its client. */

@@ -1,6 +1,7 @@
 """Each close is owed a close-ok, and two may cross: on channels and connections, towards the client
 and towards RabbitMQ. A number is free only when nothing is owed, and nothing stands in a message."""
 
+import select
 import struct
 import threading
 
@@ -374,3 +375,22 @@ def test_exception_crosses_the_drains_close(make_proxy):
         assert proxy.waiting() == 0
         assert [record["body"] for record in proxy.dump("--rejected")] == ["bad"]
         assert [m.body for m in broker.messages if m.body != b"bad"][-1] == b"late"
+
+
+def test_close_waits_for_a_message_whose_channel_is_gone(broker, make_proxy):
+    """The proxy's own error has ended the channel; the confirm of what it sent before is still due."""
+    proxy = make_proxy(broker.url, {"pool.publish_buffer_size": 0, "spool.max_message_size": "64KiB"})
+    broker.acks = False
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        client.publish(b"waits", "q")
+        connection, channel = arrived(broker)
+        client.send(amqp.method_frame(1, "basic.publish", routing_key="q") +
+                    amqp.frame(amqp.HEADER, 1, amqp.header(100000)))
+        expect_refusal(client, 406)
+        client.send_method(1, "channel.close-ok")
+        client.send_method(0, "connection.close", reply_code=200)
+        round_trip(proxy)
+        assert select.select([client.socket], [], [], 0)[0] == [], "close-ok before the confirm"
+        connection.send_method(channel, "basic.ack", delivery_tag=1)
+        client.expect("connection.close-ok", 0)

@@ -85,8 +85,10 @@ def test_full_queue_gets_room_by_a_reload(broker, make_proxy):
     wait_until(lambda: delivered(broker) == BODIES, lambda: proxy.failure("all three are there"))
 
 
-def test_reload_reaches_the_spool(broker, proxy):
+def test_reload_reaches_the_spool(broker, make_proxy):
     """drain.expiration: the messages' own time to live is shortened by how long they have waited."""
+    proxy = make_proxy(broker.url, {"drain.expiration": "keep"})
+    spool(broker, proxy, BODIES)
     with RawClient(proxy.port) as client:
         client.open_channel(confirms=True)
         client.publish(b"expires", "q", properties=b"\x01\x00\x06600000")

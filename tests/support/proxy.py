@@ -47,9 +47,10 @@ DEFAULTS = {
 class Proxy:
     """`options` are SECTION.KEY: value. Starts at once unless `start` is false.
 
-    `close` fails over every event of level error, and over every client_refused of which no RawClient
-    has read the connection.close, unless `provokes` has its name: such events are the proxy's way of
-    saying that it is broken, or that it has closed somebody's connection.
+    `close` fails over every event of level error, over every client_refused of which no RawClient
+    has read the connection.close, and over a wait for RabbitMQ that a limit of time has ended which is
+    not among `options`, unless `provokes` has its name: such events are the proxy's way of saying that
+    it is broken, that it has closed somebody's connection, or that it waited in vain.
     """
 
     def __init__(self, upstream_url, options=None, start=True, environment=None, provokes=()):
@@ -185,9 +186,16 @@ class Proxy:
             heard = stopping or fields.get("peer") in raw.told_to_leave
             if fields["event"] in self.provokes:
                 continue
-            if fields.get("level") == "error" or (fields["event"] == "client_refused" and not heard):
+            if (fields.get("level") == "error" or self._is_out_of_patience(fields) or
+                    (fields["event"] == "client_refused" and not heard)):
                 found.append(fields)
         return found
+
+    def _is_out_of_patience(self, fields):
+        """A limit of time ended a wait, and the test has not set it: what should have come did not."""
+        return (fields["event"] == "confirms_stalled" and "pool.confirm_timeout" not in self.options or
+                fields["event"] == "upstream_lost" and "heartbeats" in fields["reason"] and
+                "upstream.heartbeat" not in self.options)
 
     def discard(self):
         """Ends it after a test that has failed already: no second complaint."""
@@ -249,14 +257,21 @@ class Proxy:
         status = pathlib.Path(f"/proc/{self.pid}/status").read_text()
         return int(re.search(r"RssAnon:\s+(\d+) kB", status)[1]) * 1024
 
-    def inspect(self, *arguments):
-        done = subprocess.run([str(INSPECT), "-s", str(self.spool), *arguments],
+    def _tool(self, program, *arguments):
+        """Its standard output; it must end with status 0."""
+        done = subprocess.run([str(program), "-s", str(self.spool), *map(str, arguments)],
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, timeout=120, check=False,
                               env=dict(os.environ, **_SANITIZERS))
         assert done.returncode == 0, \
-            f"amqpbuf-inspect {arguments}: {done.returncode} {done.stderr.decode()}"
+            f"{program.name} {arguments}: {done.returncode} {done.stderr.decode()}"
         return done.stdout
+
+    def inspect(self, *arguments):
+        return self._tool(INSPECT, *arguments)
+
+    def ctl(self, *arguments):
+        return self._tool(CTL, *arguments).decode()
 
     def summary(self):
         return json.loads(self.inspect("summary", "--json"))

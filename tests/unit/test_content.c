@@ -418,6 +418,29 @@ static void tiny_frames_are_gathered(void **state)
     wire_deinit(&w);
 }
 
+/* More small frames than one slab holds: each slab goes with the message. */
+static void slabs_of_tiny_frames_are_given_back(void **state)
+{
+    (void)state;
+    enum { BODY = 2 * SLAB_BYTES, PIECE = 100 };
+    static const char piece[PIECE];
+    size_t before = slab_live_bytes();
+    struct wire w;
+    wire_init(&w);
+    begin(&w);
+    struct bytes b = {0};
+    put_header(&b, 60, 0, BODY, 0);
+    struct frame frame = lay_frame(&w, FRAME_HEADER, b.data, (uint32_t)b.len);
+    assert_int_equal(content_feed(&w.content, w.slab, &frame, BODY), CONTENT_MORE);
+    frame = lay_frame(&w, FRAME_BODY, piece, PIECE);
+    for (unsigned i = 0; i < BODY / PIECE; i++)
+        assert_int_equal(content_feed(&w.content, w.slab, &frame, BODY), CONTENT_MORE);
+    assert_true(slab_live_bytes() > before + 2 * SLAB_BYTES);
+    bytes_free(&b);
+    wire_deinit(&w);
+    assert_int_equal(slab_live_bytes(), before);
+}
+
 static void limit_is_checked_at_the_header(void **state)
 {
     (void)state;
@@ -516,6 +539,7 @@ int main(void)
         cmocka_unit_test(one_frame_takes_no_memory),
         cmocka_unit_test(empty_frames_are_not_kept),
         cmocka_unit_test(tiny_frames_are_gathered),
+        cmocka_unit_test(slabs_of_tiny_frames_are_given_back),
         cmocka_unit_test(limit_is_checked_at_the_header),
         cmocka_unit_test(frames_out_of_place),
         cmocka_unit_test(more_body_than_announced),

@@ -83,6 +83,12 @@ static void test_a_refused_one_hides_no_other(void **state)
     assert_true(ledger_decide(&l, 5, false));
     assert_true(ledger_decide(&l, 4, true));
     assert_string_equal(taken(&l), "+4 -5 +6");
+    add(&l, 3); /* 7 to 9: the one between was told before the others are decided */
+    assert_true(ledger_decide(&l, 8, false));
+    assert_string_equal(taken(&l), "-8");
+    assert_true(ledger_decide(&l, 7, true));
+    assert_true(ledger_decide(&l, 9, true));
+    assert_string_equal(taken(&l), "+7 +9");
     ledger_deinit(&l);
 }
 
