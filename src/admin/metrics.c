@@ -71,6 +71,11 @@ static double oldest_age_s(const struct snapshot_queue *queue)
     return queue->spool.oldest_at_us != 0 && age_s > 0 ? age_s : 0;
 }
 
+static double paused(const struct snapshot_queue *queue)
+{
+    return queue->paused;
+}
+
 static const struct {
     const char *name, *help;
     double (*value)(const struct snapshot_queue *);
@@ -82,6 +87,7 @@ static const struct {
      "Messages that RabbitMQ refused, kept until a person removes them.", rejected},
     {"amqpbuf_queue_oldest_age_seconds", "How long the oldest message has waited; 0 if none does.",
      oldest_age_s},
+    {"amqpbuf_queue_paused", "1 if a person has paused the drain, whatever the state.", paused},
 };
 
 static void put_states(FILE *out, const struct snapshot *snapshot)

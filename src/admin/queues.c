@@ -47,14 +47,14 @@ static json_t *json_queue(const struct snapshot_queue *queue)
 {
     const struct queue_gauges *spool = &queue->spool;
     return json_pack(
-        "{s:o, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:o, s:I, s:s, s:s?, s:I, s:I, s:f}", "id",
+        "{s:o, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:o, s:I, s:s, s:b, s:s?, s:I, s:I, s:f}", "id",
         number_or_null(spool->id), "user", name(queue->user), "vhost", name(queue->vhost),
         "messages", (json_int_t)spool->messages, "bytes", (json_int_t)spool->bytes, "first_seq",
         number_or_null(spool->first_seq), "last_seq", number_or_null(spool->last_seq), "oldest_at",
         moment_or_null(spool->oldest_at_us), "newest_at", moment_or_null(spool->newest_at_us),
         "rejected", (json_int_t)spool->rejected, "state", snapshot_state_names[queue->state],
-        "reason", queue->reason, "clients", (json_int_t)queue->clients, "drained",
-        (json_int_t)queue->drained, "drain_rate", round(queue->drain_rate * 10) / 10);
+        "paused", queue->paused, "reason", queue->reason, "clients", (json_int_t)queue->clients,
+        "drained", (json_int_t)queue->drained, "drain_rate", round(queue->drain_rate * 10) / 10);
 }
 
 char *queues_json(const struct snapshot *snapshot, size_t *len)

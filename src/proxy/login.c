@@ -135,7 +135,8 @@ static void refuse(struct client *c, uint16_t code, const char *text)
     if (code == 403 || code == 530) {
         c->proxy->counters.login_refused++;
         LOG_OFTEN(LOG_WARN, "login_refused", LOG_T("user", c->user), LOG_T("vhost", c->vhost),
-                  LOG_T("client", c->peer), LOG_N("code", code), LOG_T("reason", text));
+                  LOG_N("client", c->id), LOG_T("peer", c->peer), LOG_N("code", code),
+                  LOG_T("reason", text));
     }
     if (c->state == CLIENT_PROVING)
         handshake_refuse(c, code, text);
@@ -217,6 +218,11 @@ static bool is_away(const struct proxy *proxy, bool known)
               : config->upstream.reconnect_min_ms;
     return proxy->counters.upstreams == 0 &&
            targets_are_away(&proxy->targets, proxy_now(proxy), within);
+}
+
+bool login_is_possible(const struct proxy *proxy)
+{
+    return !list_empty(&proxy->queues) || !is_away(proxy, true);
 }
 
 static struct attempt *next_queued(struct proxy *proxy)

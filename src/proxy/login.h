@@ -5,6 +5,7 @@
  * yes to both there is no pool and no queue, only an attempt: bounded by the clients that wait for
  * it, few dialled at a time, gone with its answer. */
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/list.h"
@@ -28,3 +29,7 @@ void login_begin(struct client *);
 void login_enter(struct client *);
 /* The client waits no longer. */
 void login_leave(struct client *);
+
+/* False if no login is known, and the latest tries to reach RabbitMQ have failed: nobody can prove
+ * one. */
+bool login_is_possible(const struct proxy *);

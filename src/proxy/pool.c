@@ -546,8 +546,8 @@ static void refuse_waiting(struct pool *pool, uint16_t code, const char *text)
         if (code == 403 || code == 530) {
             pool->proxy->counters.login_refused++;
             LOG_OFTEN(LOG_WARN, "login_refused", LOG_T("user", pool->user),
-                      LOG_T("vhost", pool->vhost), LOG_T("client", client->peer),
-                      LOG_N("code", code), LOG_T("reason", text));
+                      LOG_T("vhost", pool->vhost), LOG_N("client", client->id),
+                      LOG_T("peer", client->peer), LOG_N("code", code), LOG_T("reason", text));
         }
         client_refuse(client, code, text, AMQP_CONNECTION_OPEN_METHOD);
     }

@@ -365,6 +365,7 @@ static void on_tick(uv_timer_t *timer)
     balance_look(proxy);
     if (proxy->stage == PROXY_RUNNING)
         cleanup(proxy, now);
+    lookup_again(proxy, now);
     advance_end(proxy);
 }
 
@@ -449,40 +450,6 @@ static bool open_spool(struct proxy *proxy)
     return true;
 }
 
-static void on_host_found(struct upstream *u)
-{
-    upstream_close(u);
-}
-
-/* Said in the log; the next one may be right. */
-static void on_host_unknown(struct upstream *u, const struct upstream_end *end);
-
-static const struct upstream_events host_events = {
-    .on_tuned = on_host_found,
-    .on_failed = on_host_unknown,
-};
-
-static void look_up_host(struct proxy *proxy, unsigned *left)
-{
-    if ((*left)-- > 0 && proxy->stage == PROXY_RUNNING)
-        upstream_dial(proxy, NULL, NULL, NULL, NULL, 0, &host_events, left);
-}
-
-static void on_host_unknown(struct upstream *u, const struct upstream_end *end)
-{
-    (void)end;
-    look_up_host(u->proxy, u->owner);
-}
-
-/* Nobody may log in for hours: a wrong upstream.url is said at once, unless a pool will find out.
- */
-static void look_up_hosts(struct proxy *proxy)
-{
-    proxy->hosts_left = proxy->targets.count;
-    if (list_empty(&proxy->upstreams))
-        look_up_host(proxy, &proxy->hosts_left);
-}
-
 static void connect_pools(struct proxy *proxy)
 {
     for (unsigned i = 0; i < proxy->targets.count; i++) {
@@ -554,7 +521,7 @@ static bool start(struct proxy *proxy)
     proxy->ticked_ms = proxy_now(proxy);
     uv_timer_start(&proxy->tick, on_tick, tick_ms(), tick_ms());
     connect_pools(proxy);
-    look_up_hosts(proxy);
+    lookup_begin(proxy);
     service_ready();
     return true;
 }

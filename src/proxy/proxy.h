@@ -14,6 +14,7 @@
 #include "proxy/counters.h"
 #include "proxy/listener.h"
 #include "proxy/login.h"
+#include "proxy/lookup.h"
 #include "proxy/targets.h"
 
 struct spooler;
@@ -43,7 +44,7 @@ struct proxy {
     struct config *config;
     const struct config_sources *sources;
     struct targets targets;
-    unsigned hosts_left;     /* of them to be looked up at the start */
+    struct lookup lookup;
     struct spooler *spooler; /* NULL: buffering is off and nothing waits */
     struct broker broker;
     struct counters counters;

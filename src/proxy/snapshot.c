@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "base/assert.h"
+#include "proxy/login.h"
 #include "proxy/memory_limit.h"
 #include "proxy/pool.h"
 #include "proxy/proxy.h"
@@ -37,6 +38,7 @@ static void describe(struct snapshot_queue *out, const struct queue *queue)
     out->user = queue->user;
     out->vhost = queue->vhost;
     out->state = queue_has_backlog(queue) ? SNAPSHOT_OFFLINE : SNAPSHOT_IDLE;
+    out->paused = queue->paused;
     out->drained = queue->drained;
     out->drain_rate = queue->drain_rate.per_second;
     bool first = true;
@@ -74,6 +76,8 @@ static const char *why_not_ready(const struct snapshot *s, const struct proxy *p
         return "the spool's disk does not answer";
     if (proxy_buffers(proxy) && !spooler_has_room(proxy->spooler))
         return "the spool has no room";
+    if (!login_is_possible(proxy))
+        return "RabbitMQ has not been reached, and no login is known";
     for (uint32_t i = 0; i < s->queue_count; i++) {
         const struct snapshot_queue *queue = &s->queues[i];
         bool away = queue->state != SNAPSHOT_LIVE && queue->state != SNAPSHOT_IDLE;

@@ -2,6 +2,8 @@
 
 /* The proxy at one moment, in the words that metrics and the status page use. */
 
+#include <stdbool.h>
+
 #include "proxy/counters.h"
 #include "proxy/spool_gauges.h"
 
@@ -22,6 +24,7 @@ extern const char *const snapshot_state_names[SNAPSHOT_STATES];
 struct snapshot_queue {
     const char *user, *vhost;
     enum snapshot_state state;
+    bool paused;        /* by a person, whatever the state: what waits, or will wait, stays */
     const char *reason; /* why it is offline or refused; NULL */
     uint32_t clients;
     uint64_t drained;          /* since the start */

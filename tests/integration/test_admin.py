@@ -15,7 +15,7 @@ from support.wait import wait_until
 OF_GUEST = '{user="guest",vhost="/"}'
 NAMES = """client_connections upstream_connections messages_forwarded_total messages_spooled_total
     messages_drained_total messages_rejected_total queue_messages queue_bytes queue_rejected_messages
-    queue_oldest_age_seconds queue_state queue_full_total message_memory_bytes
+    queue_oldest_age_seconds queue_paused queue_state queue_full_total message_memory_bytes
     message_memory_max_bytes spool_used_bytes spool_max_bytes
     spool_commit_seconds login_refused_total build_info""".split()
 
@@ -132,6 +132,32 @@ def test_refused_login_is_a_state_with_a_reason(broker, make_watched):
         broker.refuse_login = False
 
 
+def test_a_pause_is_seen_in_every_state(broker, make_watched):
+    proxy, admin = make_watched(broker.url)
+
+    def seen():
+        queue, = admin.queues()["queues"]
+        assert admin.metrics()["amqpbuf_queue_paused" + OF_GUEST] == queue["paused"]
+        return queue["state"], queue["paused"]
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        broker.down()
+        proxy.wait_event("buffering_started")
+        client.publish(b"waits", "q")
+        client.acked_up_to(1)
+        assert seen() == ("offline", False)
+        proxy.ctl("pause", 1)
+        assert seen() == ("offline", True)
+        broker.up()
+        wait_state(admin, "paused")
+        assert seen() == ("paused", True)
+        proxy.ctl("resume", 1)
+        wait_state(admin, "live")
+        proxy.ctl("pause", 1)
+        assert seen() == ("live", True)
+        client.close()
+
+
 def test_health_and_readiness(broker, make_watched):
     proxy, admin = make_watched(broker.url, {"pool.publish_buffer_size": 2})
     assert admin.ask("/healthz")[:2] == (200, "ok\n")
@@ -152,6 +178,29 @@ def test_health_and_readiness(broker, make_watched):
         broker.wait_messages(2)
         wait_until(lambda: admin.ask("/readyz")[0] == 200, "ready again after the drain")
         client.close()
+
+
+def test_it_is_ready_when_rabbitmq_was_reached(broker, make_watched):
+    """Before that no login can be proven."""
+    broker.down()
+    proxy, admin = make_watched(broker.url)
+    assert admin.ask("/readyz")[0] == 200  # nobody has tried
+
+    def refusal():
+        with RawClient(proxy.port, handshake=False) as stranger:
+            return stranger.refusal("guest", "guest")
+    assert refusal()
+    status, text, _ = admin.ask("/readyz")
+    assert status == 503 and "not been reached" in text
+    broker.up()
+    wait_until(lambda: not refusal(), "it is let in")
+    assert admin.ask("/readyz")[0] == 200
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        broker.down()
+        proxy.wait_event("buffering_started")
+        assert admin.ask("/readyz")[0] == 200  # a login is known: its publishes are stored
+        client.die()
 
 
 def test_without_a_buffer_it_is_not_ready_while_rabbitmq_is_away(broker, make_watched):

@@ -1,18 +1,15 @@
 """The proxy is killed at each named point, the first time that it gets there and later ones; what was
 answered as safe is there or was delivered, in order, and the spool is clean."""
 
-import os
 import signal
 import subprocess
 
 import pytest
 
 from support import amqp
-from support.proxy import BINARY
 from support.raw import RawClient
 from support.wait import wait_until
 
-CTL = os.environ.get("AMQPBUF_TEST_CTL", str(BINARY.parent / "amqpbuf-ctl"))
 LARGE = b"x" * 1_200_000
 BROKEN = (OSError, AssertionError)
 
@@ -92,11 +89,7 @@ class Course:
         self.attempt(step)
 
     def retry(self):
-        def step():
-            done = subprocess.run([CTL, "-s", self.proxy.spool, "retry", "1"], check=False,
-                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
-            assert done.returncode == 0, done.stderr
-        self.attempt(step)
+        self.attempt(lambda: self.proxy.ctl("retry", 1))
 
     def run(self, large):
         self.attempt(lambda: self.proxy.is_running() or self.proxy.start())

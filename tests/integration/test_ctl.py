@@ -1,7 +1,5 @@
 """amqpbuf-ctl: what a person changes in a running amqpbuf."""
 
-import os
-import pathlib
 import socket
 import stat
 import subprocess
@@ -9,23 +7,15 @@ import subprocess
 import pytest
 
 from support import amqp
-from support.proxy import BINARY
+from support.proxy import CTL
 from support.raw import RawClient
 from support.wait import wait_until
-
-CTL = pathlib.Path(os.environ.get("AMQPBUF_TEST_CTL", BINARY.parent / "amqpbuf-ctl"))
 
 
 def run(*arguments):
     done = subprocess.run([str(CTL), *map(str, arguments)], stdin=subprocess.DEVNULL, timeout=30,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
     return done.returncode, done.stdout.decode(), done.stderr.decode()
-
-
-def ctl(proxy, *arguments):
-    status, out, err = run("-s", proxy.spool, *arguments)
-    assert status == 0, err
-    return out
 
 
 class Refusing:
@@ -73,14 +63,14 @@ def rejecting(broker, make_proxy):
 
 def test_list_shows_the_rejected(rejecting):
     proxy, _, _ = rejecting
-    assert ctl(proxy, "list").count("scripted") == 5
-    assert ctl(proxy, "list", 1, "--json").count('"seq"') == 5
+    assert proxy.ctl("list").count("scripted") == 5
+    assert proxy.ctl("list", 1, "--json").count('"seq"') == 5
 
 
 def test_retry_one(rejecting):
     proxy, broker, refusing = rejecting
     refusing.bodies.clear()
-    assert ctl(proxy, "retry", 1, 5) == "1 messages\n"
+    assert proxy.ctl("retry", 1, 5) == "1 messages\n"
     proxy.wait_empty()
     assert broker.messages[-1].body == b"m4" + b"x" * 50000
     assert [record["seq"] for record in proxy.dump("--rejected")] == [1, 3, 7, 9]
@@ -91,7 +81,7 @@ def test_retry_one(rejecting):
 def test_retry_all(rejecting):
     proxy, broker, refusing = rejecting
     refusing.bodies.clear()
-    assert ctl(proxy, "retry", 1) == "5 messages\n"
+    assert proxy.ctl("retry", 1) == "5 messages\n"
     proxy.wait_empty()
     assert [message.body[:2] for message in broker.messages[-5:]] == \
         [b"m0", b"m2", b"m4", b"m6", b"m8"]
@@ -104,14 +94,14 @@ def test_retry_with_nobody_connected(rejecting):
     proxy, broker, refusing = rejecting
     refusing.bodies.clear()
     proxy.restart()  # nothing waits and nobody comes: no connection to RabbitMQ
-    assert ctl(proxy, "retry", 1) == "5 messages\n"
+    assert proxy.ctl("retry", 1) == "5 messages\n"
     proxy.wait_empty()
     assert broker.messages[-1].body == b"m8"
 
 
 def test_retried_and_refused_again(rejecting):
     proxy, _, _ = rejecting
-    assert ctl(proxy, "retry", 1) == "5 messages\n"
+    assert proxy.ctl("retry", 1) == "5 messages\n"
     wait_until(lambda: len(proxy.dump("--rejected")) == 5 and proxy.waiting() == 0,
                "they are rejected again, and that is the end of it")
     proxy.inspect("verify")
@@ -135,11 +125,11 @@ def test_retry_takes_no_more_than_there_is_room_for(broker, make_proxy):
 
 def test_discard(rejecting):
     proxy, _, _ = rejecting
-    assert ctl(proxy, "discard", 1, 5) == "1 messages\n"
+    assert proxy.ctl("discard", 1, 5) == "1 messages\n"
     assert [record["seq"] for record in proxy.dump("--rejected")] == [1, 3, 7, 9]
-    assert ctl(proxy, "discard", 1, "--all") == "4 messages\n"
+    assert proxy.ctl("discard", 1, "--all") == "4 messages\n"
     assert proxy.dump("--rejected") == []
-    assert ctl(proxy, "discard", 1, "--all") == "0 messages\n"
+    assert proxy.ctl("discard", 1, "--all") == "0 messages\n"
     proxy.crash_and_start()
     assert proxy.dump("--rejected") == []
     proxy.inspect("verify")
@@ -148,7 +138,7 @@ def test_discard(rejecting):
 def test_pause_and_resume(broker, make_proxy):
     proxy = make_proxy(broker.url)
     spool(broker, proxy, *[b"%d" % n for n in range(10)])
-    assert ctl(proxy, "pause", 1) == "paused\n"
+    assert proxy.ctl("pause", 1) == "paused\n"
     broker.up()
     proxy.wait_event("upstream_connected", 2)
     with RawClient(proxy.port) as client:
@@ -156,7 +146,7 @@ def test_pause_and_resume(broker, make_proxy):
         client.publish(b"behind", "q")
         client.acked_up_to(1)  # from the spool: it may not overtake
         assert proxy.waiting() == 11 and broker.messages == []
-        assert ctl(proxy, "resume", 1) == "resumed\n"
+        assert proxy.ctl("resume", 1) == "resumed\n"
         assert broker.wait_messages(11) == [b"%d" % n for n in range(10)] + [b"behind"]
         client.close()
     proxy.wait_empty()
@@ -168,12 +158,12 @@ def test_pause_in_the_middle_of_a_drain(broker, make_proxy):
     broker.acks = False
     broker.up()
     broker.wait_messages(10)
-    ctl(proxy, "pause", 1)
+    proxy.ctl("pause", 1)
     broker.connections[-1].send_method(1, "basic.ack", delivery_tag=10, multiple=True)
     proxy.wait_event("drain_stopped")
     assert len(broker.messages) == 10 and proxy.waiting() == 90
     broker.acks = True
-    ctl(proxy, "resume", 1)
+    proxy.ctl("resume", 1)
     assert broker.wait_messages(100) == [b"%d" % n for n in range(100)]  # none of them twice
 
 
@@ -209,7 +199,7 @@ def test_socket_is_for_its_own_user_and_goes_with_the_proxy(broker, make_proxy):
     path = proxy.spool / "control.sock"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     proxy.crash_and_start()  # the old one is in the way
-    assert ctl(proxy, "list") is not None
+    assert proxy.ctl("list") is not None
     idle = socket.socket(socket.AF_UNIX)
     idle.connect(str(path))  # who says nothing holds nobody up
     proxy.term()

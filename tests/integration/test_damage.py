@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from support.proxy import BINARY, CTL, INSPECT
+from support.proxy import BINARY, INSPECT
 from support.outage import spool
 from support.raw import RawClient
 from support.spool import MakeSpool
@@ -74,9 +74,7 @@ def test_damaged_rejected_message_stops_no_sweep(stopped, what, moved):
     made.damage("r/1", 2)
     made.close()
     proxy.start()
-    done = subprocess.run([CTL, "-s", proxy.spool, *map(str, what)], text=True, check=False,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
-    assert (done.returncode, done.stdout) == (0, f"{moved} messages\n")
+    assert proxy.ctl(*what) == f"{moved} messages\n"
     assert proxy.waiting() == (1 + moved if what[0] == "retry" else 1)
 
 

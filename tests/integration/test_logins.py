@@ -463,6 +463,14 @@ def test_unknown_host_is_said_at_the_start(make_proxy):
         assert len(broker.connections) == 1
 
 
+def test_unknown_host_is_looked_up_again(make_proxy):
+    """As long as nobody has logged in, who would find out."""
+    proxy = make_proxy("amqp://no-such-host.invalid:5672,amqp://nor-this.invalid:5672")
+    proxy.wait_event("upstream_failed", 6)
+    assert {event["host"] for event in proxy.events("upstream_failed")} == \
+        {"no-such-host.invalid", "nor-this.invalid"}
+
+
 @pytest.mark.parametrize("login", ["known", "unverified"])
 def test_buffering_from_the_start_is_said(broker, make_proxy, login):
     """RabbitMQ has never been there since this start: the log says that publishes are stored."""

@@ -1,0 +1,18 @@
+#pragma once
+
+/* Looks the hosts of upstream.url up while nobody has logged in, who would find out: at the start,
+ * and again as long as one is unknown. The log and /readyz tell. RabbitMQ itself hears nothing of
+ * it. */
+
+#include <stdint.h>
+
+struct proxy;
+
+struct lookup {
+    unsigned left; /* hosts that are still to be looked up */
+    uint64_t begun_ms;
+};
+
+void lookup_begin(struct proxy *);
+/* With each tick. */
+void lookup_again(struct proxy *, uint64_t now_ms);
