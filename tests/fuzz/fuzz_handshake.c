@@ -14,7 +14,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     (void)argc;
     (void)argv;
-    proxy_thread_start("reject");
+    proxy_thread_start("reject", 0);
     return 0;
 }
 

@@ -16,7 +16,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     (void)argc;
     (void)argv;
-    proxy_thread_start("accept");
+    proxy_thread_start("accept", 0);
     return 0;
 }
 

@@ -148,8 +148,43 @@ def session():
         0, "connection.start-ok", mechanism="PLAIN", response=b"\0guest\0guest", locale="en_US"))
 
 
+def upstream():
+    def play(*units, broker_max=131072, client_max=131072):
+        return struct.pack(">LL", broker_max, client_max) + b"".join(units)
+
+    def say(who, payload, kind=0, channel=1):
+        return struct.pack(">BBH", kind + 4 * (who == "broker"), channel, len(payload)) + payload
+    wait, cut = b"\x0a\0\0\0", b"\x09\0\0\0"
+    opened = say("client", amqp.method("channel.open")) + wait + \
+        say("broker", amqp.method("channel.open-ok")) + wait
+    confirms = say("client", amqp.method("confirm.select")) + wait + \
+        say("broker", amqp.method("confirm.select-ok"))
+    message = say("client", amqp.method("basic.publish", routing_key="q")) + \
+        say("client", amqp.header(4)) + say("client", b"body", 2)
+    acked = say("broker", amqp.method("basic.ack", delivery_tag=1))
+    yield "publish", play(opened, message, wait, acked, wait)
+    yield "confirmed", play(opened, confirms, message, wait, acked, wait)
+    yield "lost", play(opened, confirms, message, wait, cut, wait)
+    for size in (4096, 4097, 262144, 0):
+        for other in (4096, 131072, 0):
+            yield f"sizes-{size}-{other}", play(
+                opened, message, wait, acked, broker_max=size, client_max=other)
+    for sixteens in (1, 255, 256, 4096, 8191, 65535):
+        yield f"secret-{sixteens}", play(struct.pack(">BBH", 8, 0, sixteens), wait)
+    table = {"x": "v" * 3000}
+    declare = say("client", amqp.method("queue.declare", queue="q", durable=True, arguments=table))
+    yield "declared", play(opened, declare, wait, say(
+        "broker", amqp.method("queue.declare-ok", queue="q")), wait)
+    yield "declared-away", play(opened, cut, declare, wait)
+    for name, payload in methods():
+        yield f"{name}-of-broker", play(opened, message, say("broker", payload), wait)
+        yield f"{name}-of-broker-0", play(opened, say("broker", payload, channel=0), wait)
+        yield f"{name}-of-client", play(opened, say("client", payload), wait,
+                                        say("broker", payload), wait)
+
+
 TARGETS = {f"fuzz_{made.__name__}": made for made in [frame, method, content, record, config,
-                                                       handshake, session]}
+                                                       handshake, session, upstream]}
 
 
 def main(folder):

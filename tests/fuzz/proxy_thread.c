@@ -94,11 +94,12 @@ static uint16_t free_port(void)
     return port;
 }
 
-static void load_config(const char *unverified_logins)
+static void load_config(const char *unverified_logins, uint16_t upstream_port)
 {
     char url[64], path[128], logins[64];
     int kept; /* as long as this process lives */
-    snprintf(url, sizeof url, "upstream.url=amqp://127.0.0.1:%u", refusing_port(&kept));
+    snprintf(url, sizeof url, "upstream.url=amqp://127.0.0.1:%u",
+             upstream_port ? upstream_port : refusing_port(&kept));
     snprintf(path, sizeof path, "spool.path=%s/spool", folder);
     snprintf(logins, sizeof logins, "spool.unverified_logins=%s", unverified_logins);
     const char *const sets[] = {url,
@@ -108,19 +109,21 @@ static void load_config(const char *unverified_logins)
                                 "spool.max_size=256MiB",
                                 "spool.sync=never",
                                 "pool.idle_timeout=1s",
-                                "pool.cleanup_interval=1s"};
+                                "spool.forget_after=1s",
+                                "pool.cleanup_interval=1s",
+                                "upstream.reconnect_min=1ms"};
     struct config_sources given = {
         .file = "/dev/null", .sets = sets, .set_count = sizeof sets / sizeof *sets};
     ENSURE(config_load(&config, &given, stderr));
     config.listen.port = free_port();
 }
 
-void proxy_thread_start(const char *unverified_logins)
+void proxy_thread_start(const char *unverified_logins, uint16_t upstream_port)
 {
     const char *parent = getenv("TMPDIR");
     int len = snprintf(folder, sizeof folder, "%s/amqpbuf-fuzz-XXXXXX", parent ? parent : "/tmp");
     ENSURE(len < (int)sizeof folder && mkdtemp(folder) && sem_init(&listening, 0, 0) == 0);
-    load_config(unverified_logins);
+    load_config(unverified_logins, upstream_port);
     /* That a held client has gone is seen at a tick; a consumer waits for seconds. */
     ENSURE(setenv("AMQPBUF_TEST_TICK_MS", "5", 1) == 0);
     ENSURE(setenv("AMQPBUF_TEST_CONSUMER_WAITS_MS", "5", 1) == 0);

@@ -1,13 +1,15 @@
 """Several brokers behind one proxy: the nodes of a RabbitMQ cluster, several hosts in upstream.url,
 and a name with several addresses."""
 
+import contextlib
+import re
 import threading
 
 import pika
 import pytest
 
 from support.ledger import balance
-from support.rabbit import Rabbit
+from support.rabbit import WHICH, Rabbit
 from support.wait import wait_until
 
 POOLS = [("guest", "/"), ("shop", "/"), ("audit", "shop")]
@@ -44,27 +46,54 @@ class Publisher(threading.Thread):
         return self.confirmed
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    """Two nodes; each queue has a copy on both, and a confirm means that both have the message."""
-    with Rabbit() as first, Rabbit(first) as second:
-        second.join()
+class Mirrored:
+    """Classic queues with a copy on both nodes; a confirm means that both have the message."""
+
+    arguments = {}
+    columns = "slave_pids", "synchronised_slave_pids"
+
+    def __init__(self, *nodes):
+        self.nodes = nodes
         for vhost in ("/", "shop"):
-            first.ctl("set_policy", "-p", vhost, "copies", ".*",
-                      '{"ha-mode":"all","ha-sync-mode":"automatic"}')
-        yield first, second
+            nodes[0].ctl("set_policy", "-p", vhost, "copies", ".*",
+                         '{"ha-mode":"all","ha-sync-mode":"automatic"}')
+
+
+class Quorum:
+    """Quorum queues with a member on each node; a confirm means that most of them have the message."""
+
+    arguments = {"x-queue-type": "quorum"}
+    columns = "members", "online"
+
+    def __init__(self, *nodes):
+        self.nodes = nodes
+
+
+KINDS = {Quorum: 3, Mirrored: 2}  # nodes
+if WHICH:
+    del KINDS[Mirrored]  # RabbitMQ 4 has none
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.__name__.lower())
+def cluster(request):
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(Rabbit())
+        others = [stack.enter_context(Rabbit(first)) for _ in range(KINDS[request.param] - 1)]
+        for node in others:
+            node.join()
+        yield request.param(first, *others)
 
 
 def urls(*brokers):
     return ",".join(f"amqp://127.0.0.1:{broker.port}" for broker in brokers)
 
 
-def has_copies(node, vhost):
-    """Every queue of the vhost is whole on both nodes."""
-    rows = node.ctl("list_queues", "-p", vhost, "--no-table-headers",
-                    "slave_pids", "synchronised_slave_pids").splitlines()
-    return all(len(copies) == 2 and copies[0] == copies[1] != "[]"
-               for copies in (row.split("\t") for row in rows))
+def has_copies(cluster, node, vhost):
+    """Every queue of the vhost is whole on all nodes."""
+    rows = node.ctl("list_queues", "-p", vhost, "--no-table-headers", *cluster.columns).splitlines()
+    return all(len(copies) == 2 and copies[0] == copies[1] != set()
+               for copies in ([set(re.findall(r"[^][, ]+", column)) for column in row.split("\t")]
+                              for row in rows))
 
 
 def leave(node, how):
@@ -76,13 +105,13 @@ def leave(node, how):
         node.kill()
 
 
-def come_back(node, how):
+def come_back(cluster, node, how):
     if how == "stop_app":
         node.ctl("start_app")
     else:
         node.start()
     for vhost in ("/", "shop"):
-        wait_until(lambda: has_copies(node, vhost), "the node has a copy of every queue", 120)
+        wait_until(lambda: has_copies(cluster, node, vhost), "the node has a copy of every queue", 120)
 
 
 def of(events, name, broker):
@@ -113,20 +142,20 @@ def take_away(proxy, publishers, node, other, how):
 
 @pytest.mark.parametrize("how", ["stop_app", "stop", "kill"])
 def test_nodes_go_away_in_turn(cluster, make_proxy, how):
-    first, second = cluster
+    first, second = cluster.nodes[:2]
     for user, vhost in POOLS:
-        first.declare(f"cluster-{user}", vhost)
+        first.declare(f"cluster-{user}", vhost, arguments=cluster.arguments)
     proxy = make_proxy(urls(first, second), {"drain.window": WINDOW})
     publishers = [Publisher(proxy, user, vhost) for user, vhost in POOLS]
     for publisher in publishers:
         publisher.start()
     wait_until(lambda: all_moved(proxy, 0, first), lambda: proxy.failure("all begin on the first"))
     take_away(proxy, publishers, first, second, how)
-    come_back(first, how)
+    come_back(cluster, first, how)
     take_away(proxy, publishers, second, first, how)
     sent = {publisher.user: publisher.finish() for publisher in publishers}
     proxy.wait_empty()
-    come_back(second, how)
+    come_back(cluster, second, how)
     for user, vhost in POOLS:
         bodies = second.wait_for(f"cluster-{user}", sent[user], vhost)
         assert balance({user: sent[user]}, bodies) <= 2 * WINDOW
