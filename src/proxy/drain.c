@@ -29,6 +29,7 @@
  *
  * What can fail:
  * - The upstream is lost: the drain ends, what was not confirmed is still in the queue.
+ * - A declaration is not answered: the log says so, and it is waited for.
  * - No answer, or channel.open refused: the upstream is given up, and tried again with back-off.
  * - RabbitMQ closes the channel, or the connection, over one bad message: which one cannot be told
  *   from a window of many. The drain starts again from the first unconfirmed one. The first that
@@ -79,6 +80,7 @@ struct drain {
     uint64_t last_tag;
     uint64_t epoch; /* which opening of the channel: what was read for an older one is stale */
     uint64_t drained, rejected, started_ms;
+    uint64_t told;   /* the declaration of which the log has said that it is not answered */
     uint32_t tokens; /* of drain.rate */
     uint32_t window; /* grows to drain.window after a rejection */
     uint32_t fine;   /* messages that went well since the window last grew, or the rejection */
@@ -911,14 +913,28 @@ static void wake_asides(struct drain *d, uint64_t now_ms)
     }
 }
 
+/* What was published behind it needs it: so it is waited for, as long as the connection lives. */
+static void tell_unanswered(struct drain *d, const struct sent *entry)
+{
+    if (d->told == entry->seq)
+        return;
+    d->told = entry->seq;
+    LOG(LOG_WARN, "declaration_stalled", LOG_T("user", d->queue->user),
+        LOG_T("vhost", d->queue->vhost), LOG_N("seq", entry->seq),
+        LOG_T("method", method_name(entry->method)));
+}
+
 static void look_for_silence(struct drain *d, uint64_t now_ms)
 {
     uint32_t timeout = d->queue->proxy->config->pool.confirm_timeout_ms;
     for (uint32_t i = 0; i < d->sent.count; i++) {
         const struct sent *entry = &d->sent.all[i];
-        if (entry->state == SENT_UNCONFIRMED && entry->tag > 0 &&
-            now_ms - entry->sent_ms >= timeout)
+        if (entry->state != SENT_UNCONFIRMED || now_ms - entry->sent_ms < timeout)
+            continue;
+        if (entry->tag > 0)
             set_silent(d, entry, now_ms);
+        else
+            tell_unanswered(d, entry);
     }
 }
 

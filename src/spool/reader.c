@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/assert.h"
@@ -73,6 +74,12 @@ static bool has_lock_file(const char *path)
     return access(name, F_OK) == 0;
 }
 
+static bool is_read_only(const char *path)
+{
+    struct statvfs fs;
+    return statvfs(path, &fs) == 0 && (fs.f_flag & ST_RDONLY);
+}
+
 enum status reader_open(struct reader **out, const char *path, struct failure *failure)
 {
     if (checkpoint_is_due(path))
@@ -83,12 +90,12 @@ enum status reader_open(struct reader **out, const char *path, struct failure *f
                            path);
     struct reader *reader = calloc(1, sizeof *reader);
     ENSURE(reader);
-    /* A copy without a lock file, or a read-only file system: nobody writes there. */
-    bool alone = !has_lock_file(path);
-    enum status status =
-        env_open(&reader->env, path, 0, MDB_RDONLY | (alone ? MDB_NOLOCK : 0), failure);
-    reader->is_unlocked = alone;
-    if (status == STATUS_PERMISSION && !alone) {
+    /* A copy without a lock file, or a read-only file system, where LMDB locks nothing and says
+     * nothing of it. */
+    reader->is_unlocked = !has_lock_file(path) || is_read_only(path);
+    enum status status = env_open(&reader->env, path, 0,
+                                  MDB_RDONLY | (reader->is_unlocked ? MDB_NOLOCK : 0), failure);
+    if (status == STATUS_PERMISSION && !reader->is_unlocked) {
         reader->is_unlocked = true;
         status = env_open(&reader->env, path, 0, MDB_RDONLY | MDB_NOLOCK, failure);
     }

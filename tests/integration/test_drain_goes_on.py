@@ -96,3 +96,26 @@ def test_a_record_that_breaks_while_it_is_under_way(broker, make_proxy):
         client.acked_up_to(1)
         client.close()
     assert broker.wait_messages(4) == bodies + [b"live"]
+
+
+def test_a_declaration_that_is_answered_late(broker, make_proxy):
+    """The log says that it is waited for, once; then all goes on in its order."""
+    proxy = make_proxy(broker.url, {"pool.confirm_timeout": "100ms"})
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        broker.down()
+        proxy.wait_event("buffering_started")
+        client.call(1, "queue.declare", queue="late", durable=True)
+        client.publish(b"behind", "late")
+        client.acked_up_to(1)
+        broker.silent_on = {"queue.declare"}
+        broker.up()
+        stalled = proxy.wait_event("declaration_stalled")
+        assert stalled["method"] == "queue.declare" and broker.messages == []
+        drain = broker.open_connections()[-1]
+        asked = next(frame for frame in drain.frames if frame.name == "queue.declare")
+        drain.send_method(asked.channel, "queue.declare-ok", queue="late")
+        proxy.wait_event("drain_finished")
+        assert broker.wait_messages(1) == [b"behind"]
+        client.close()
+    assert len(proxy.events("declaration_stalled")) == 1

@@ -2,7 +2,9 @@
 readers in other containers."""
 
 import os
+import signal
 import subprocess
+import time
 
 import pytest
 
@@ -10,6 +12,7 @@ import support.proxy
 from support.outage import spool
 from support.ports import free_port
 from support.proxy import BINARY, CTL, INSPECT
+from support.raw import RawClient
 from support.wait import wait_until
 
 NAMESPACES = ["unshare", "--map-root-user", "--mount"]
@@ -156,3 +159,45 @@ def test_readers_in_other_containers(broker, make_proxy, monkeypatch, tmp_path):
     proxy._process.kill()
     proxy._process.wait()
     proxy._process = None
+
+
+def publish(client, first, count):
+    for _ in range(count):
+        client.publish(b"x" * 1500, "q")
+    client.acked_up_to_tags(set(range(first, first + count)))
+
+
+READ_ONLY = ("mount --bind \"$1\" \"$1\" && mount -o remount,ro,bind \"$1\" && shift && "
+             "exec \"$@\"")
+
+
+def test_inspect_on_a_read_only_mount_beside_a_busy_proxy(broker, make_proxy):
+    """LMDB locks nothing there: what was overwritten under the reader is never shown, nor called
+    damage. It is stopped at some moment, and goes on when all that it saw is used again."""
+    proxy = make_proxy(broker.url, {"spool.sync": "never"})
+    count, seen = 1500, []
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        for moment in range(12):
+            broker.down()
+            proxy.wait_event("buffering_started", 2 * moment + 1)
+            first = 2 * count * moment + 1
+            publish(client, first, count)
+            look = subprocess.Popen([*NAMESPACES, "sh", "-c", READ_ONLY, "sh", proxy.spool,
+                                     INSPECT, "-s", proxy.spool, "verify"], text=True,
+                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            time.sleep(0.004 * moment)
+            look.send_signal(signal.SIGSTOP)
+            broker.up()
+            proxy.wait_empty()
+            broker.down()
+            proxy.wait_event("buffering_started", 2 * moment + 2)
+            publish(client, first + count, count)
+            look.send_signal(signal.SIGCONT)
+            out, err = look.communicate(timeout=60)
+            assert look.returncode == 0 or "changes too fast" in err, (moment, out, err)
+            seen.append(look.returncode)
+            broker.up()
+            proxy.wait_empty()
+        client.die()
+    assert 0 in seen
