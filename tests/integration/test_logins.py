@@ -36,7 +36,8 @@ def test_password_changed_before_the_drain(broker, make_proxy, restart):
         proxy.crash_and_start()
     broker.refused_passwords = {"old"}
     broker.up()
-    wait_until(lambda: any(event["code"] == "403" for event in proxy.events("upstream_failed")),
+    wait_until(lambda: any(event["code"] == "403" for event in
+                               proxy.events("upstream_failed")),
                lambda: proxy.failure("the old password is refused"))
     assert proxy.bodies() == ["one", "two"]
     prove(proxy, ("shop", "new"))
@@ -103,7 +104,8 @@ def test_accepted_but_not_proven(broker, make_proxy, good, bad, restart):
     broker.refused_passwords = {bad}
     broker.up()
     if restart and good == "new":  # of the two the proven one is kept: the queue waits
-        wait_until(lambda: any(event["code"] == "403" for event in proxy.events("upstream_failed")),
+        wait_until(lambda: any(event["code"] == "403" for event in
+                               proxy.events("upstream_failed")),
                    lambda: proxy.failure("the old password is refused"))
         assert proxy.bodies() == ["one", "two", "three"]
         prove(proxy, ("shop", "new"))
@@ -151,23 +153,29 @@ LIMITS = [
 ]
 
 
-@pytest.mark.parametrize("text", LIMITS)
-def test_limit_of_connections_is_no_wrong_login(broker, make_proxy, text):
-    """RabbitMQ is back, and others were quicker: for who is known that is the outage going on, and
+UNREACHABLE = "ACCESS_REFUSED - upstream unavailable and this login is not known"
+VHOST_DOWN = "INTERNAL_ERROR - access to vhost '/' refused for user 'shop': vhost '/' is down"
+
+
+@pytest.mark.parametrize("code,text", [(530, LIMITS[0]), (530, LIMITS[1]), (541, VHOST_DOWN)])
+def test_limit_of_connections_is_no_wrong_login(broker, make_proxy, code, text):
+    """RabbitMQ is back, and others were quicker, or it is still at its vhosts: for who is known that is the outage going on, and
     it is over soon after there is room. Who is not known hears RabbitMQ's own words."""
     proxy = make_proxy(broker.url)
     with RawClient(proxy.port, "shop", "good") as connected:
         connected.open_channel(confirms=True)
         broker.down()
         proxy.wait_event("upstream_lost")
-        broker.refuse_vhost = text
+        broker.refuse_vhost, broker.refuse_vhost_code = text, code
         broker.up()
-        wait_until(lambda: any(event["code"] == "530" for event in proxy.events("upstream_failed")),
+        wait_until(lambda: any(event["code"] == str(code) for event in
+                               proxy.events("upstream_failed")),
                    lambda: proxy.failure("RabbitMQ has no room"))
         connected.publish(b"connected", "q")
         connected.acked_up_to(1)
         spool(proxy, broker, "shop", "good", b"new")
-        assert refusal(proxy, "stranger", "x") == ("open", 530, text)
+        assert refusal(proxy, "stranger", "x")[1:] == \
+            ((530, text) if code == 530 else (403, UNREACHABLE))
         broker.refuse_vhost = False
         proxy.wait_event("drain_finished", timeout=30)
         assert [message.body for message in broker.messages] == [b"connected", b"new"]

@@ -306,3 +306,34 @@ def test_message_that_ends_every_connection(broker, make_proxy):
     assert set(lost) <= drains
     proxy.wait_empty()
     assert set(bodies(broker)) == {b"a", b"b", b"poison", *expected}
+
+
+def test_connections_for_a_drain_alone_wait_for_each_other(broker, make_proxy):
+    """Each is ended by what waits. The next one is dialled when a tick finds that its time has come,
+    and there is none here: the second one is never dialled."""
+    proxy = make_proxy(broker.url, {"upstream.reconnect_min": "10s", "upstream.reconnect_max": "10s"},
+                       environment={"AMQPBUF_TEST_TICK_MS": "3600000"})
+    witness = Witness(proxy.port)
+    witness.publishes()
+
+    def on_message(connection, message):
+        if message.body == b"poison":
+            connection.send_method(0, "connection.close", reply_code=541, class_id=0, method_id=0,
+                                   reply_text="INTERNAL_ERROR - scripted")
+            raise Lost
+        connection.send_method(message.channel, "basic.ack", delivery_tag=message.tag)
+
+    broker.on_message = on_message
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        for body in (b"a", b"poison", b"b"):
+            client.publish(body, "q")
+        client.acked_up_to(3)
+        client.die()
+    proxy.wait_event("upstream_lost", 1)
+    proxy.wait_event("upstream_connected", 3)  # for all, and for the drain
+    proxy.wait_event("upstream_lost", 2)
+    for _ in range(50):
+        witness.publishes()
+    assert len(proxy.events("upstream_connected")) == 3
+    witness.ends()

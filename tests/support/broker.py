@@ -200,7 +200,8 @@ class Connection(threading.Thread):
         self.login = (start_ok["mechanism"], user.decode(), password.decode(), vhost)
         if broker.refuse_vhost:
             text = broker.refuse_vhost
-            self.send_method(0, "connection.close", reply_code=530, class_id=10, method_id=40,
+            self.send_method(0, "connection.close", class_id=10, method_id=40,
+                             reply_code=broker.refuse_vhost_code,
                              reply_text="NOT_ALLOWED - scripted" if text is True else text)
             return False
         self.send_method(0, "connection.open-ok")
@@ -298,7 +299,8 @@ class FakeBroker:
     refuse_login    answers start-ok with connection.close 403
     refused_passwords
                     those that it answers so, and no others
-    refuse_vhost    answers connection.open with connection.close 530; a text is what it says
+    refuse_vhost    answers connection.open with connection.close; a text is what it says, and
+    refuse_vhost_code   with which code
     hangs_up        closes each new connection without a word
     silent_on       names of methods that get no answer
     silent_before   connection.start, .tune or .open-ok: new connections get to there
@@ -320,6 +322,7 @@ class FakeBroker:
             del self.server_properties["capabilities"]["publisher_confirms"]
         self.frame_max, self.channel_max, self.heartbeat = frame_max, channel_max, heartbeat
         self.acks, self.refuse_login, self.refuse_vhost = True, False, False
+        self.refuse_vhost_code = 530
         self.refused_passwords, self.hangs_up = set(), False
         self.login_max, self.silent_logins = 16384, set()
         self.silent_on, self.death = set(), None
