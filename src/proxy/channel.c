@@ -193,15 +193,16 @@ void channel_lost_upstream(struct channel *ch)
 }
 
 /* The close is answered once all publishes are safe. A channel of which RabbitMQ knows more than
- * publishes (or confirms nothing) is closed there first, so that its close-ok means the same. */
+ * publishes (or confirms nothing) is closed there first, so that its close-ok means the same; in an
+ * alarm that would be answered when it is over. */
 static void settle(struct channel *ch)
 {
     struct client *client = ch->client;
     struct relay *r = ch->relay;
-    bool wait = pool_close_waits(client->pool);
-    if ((r && r->call_count > 0) || (wait && channel_unsafe(ch) > 0))
+    bool wait = pool_close_waits(client->pool), unread = r && relay_is_unread(r);
+    if ((r && r->call_count > 0 && !unread) || (wait && channel_unsafe(ch) > 0))
         return;
-    if (r && !(r->shared && r->confirming)) {
+    if (r && !(r->shared && r->confirming) && !unread) {
         ch->state = CHANNEL_CLOSING;
         relay_close(r);
     } else if (!ch->inside_content || client->state != CLIENT_OPEN) {
@@ -211,7 +212,9 @@ static void settle(struct channel *ch)
 
 static void advance_close(struct channel *ch)
 {
-    if (ch->state == CHANNEL_SETTLING) {
+    if (ch->state == CHANNEL_CLOSING && ch->relay && relay_is_unread(ch->relay)) {
+        finish_close(ch);
+    } else if (ch->state == CHANNEL_SETTLING) {
         settle(ch);
     } else if (ch->state == CHANNEL_REFUSED) {
         if (ch->spooling == 0)

@@ -222,7 +222,8 @@ void client_settled(struct client *c)
     if (c->state != CLIENT_SETTLING || c->channel_count > 0 ||
         (c->retained + c->appending > 0 && pool_close_waits(c->pool)))
         return;
-    if (!c->own || !c->own_is_open || c->own->link_count > 0) {
+    bool unread = c->own && c->own->blocked && proxy_buffers(c->proxy);
+    if (!c->own || !c->own_is_open || c->own->link_count > 0 || unread) {
         finish_close(c);
     } else if (c->own->state == UPSTREAM_OPEN) {
         upstream_leave(c->own);
@@ -761,11 +762,24 @@ static void own_lost(struct upstream *u, const struct upstream_end *end)
     pool_wake(pool);
 }
 
-static void own_blocked(struct upstream *u)
+static void own_writable(struct upstream *u)
 {
     struct client *c = u->owner;
     if (c)
         pool_wake(c->pool);
+}
+
+/* Who waits for RabbitMQ to answer a close would wait until the alarm is over. */
+static void own_blocked(struct upstream *u)
+{
+    struct client *c = u->owner;
+    if (!c)
+        return;
+    pool_wake(c->pool);
+    for (uint32_t i = 0; i < c->channels_capacity; i++)
+        if (c->channels[i])
+            channel_settled(c->channels[i]);
+    client_settled(c);
 }
 
 static void own_left(struct upstream *u)
@@ -783,7 +797,7 @@ static const struct upstream_events own_events = {
     .on_failed = own_failed,
     .on_lost = own_lost,
     .on_blocked = own_blocked,
-    .on_writable = own_blocked,
+    .on_writable = own_writable,
     .on_left = own_left,
 };
 

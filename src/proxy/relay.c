@@ -175,6 +175,11 @@ bool relay_is_settled(const struct relay *r)
     return r->ring_count == 0 && r->call_count == 0;
 }
 
+bool relay_is_unread(const struct relay *r)
+{
+    return r->link.upstream->blocked && proxy_buffers(r->pool->proxy);
+}
+
 /* A message is returned before it is confirmed; what is in doubt is not waited for. */
 bool relay_owes(const struct relay *r)
 {

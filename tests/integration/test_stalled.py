@@ -3,6 +3,7 @@ is kept, nothing is sent twice, and nobody else waits."""
 
 import pytest
 
+from support import amqp
 from support.raw import RawClient
 from support.wait import wait_until
 
@@ -211,6 +212,38 @@ def test_an_alarm_makes_no_copies(broker, make_proxy):
         assert not proxy.events("upstream_lost") and not proxy.events("confirms_stalled")
 
 
+@pytest.mark.parametrize("how", ["channel", "connection"])
+@pytest.mark.parametrize("first", ["alarm", "close"])
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_worker_closes_in_an_alarm(broker, make_proxy, how, first, asked):
+    """RabbitMQ reads nothing more from it, neither its close nor what it asked before."""
+    proxy = make_proxy(broker.url)
+    client = confirming(proxy)
+    client.call(1, "basic.consume", queue="q")
+    client.publish(b"0", "q")
+    client.acked_up_to(1)
+    broker.on_frame = lambda connection, frame: frame.type != amqp.HEARTBEAT
+    if asked:
+        client.send_method(1, "queue.declare", queue="q", passive=True)
+    if first == "alarm":
+        broker.everywhere("connection.blocked", reason="scripted")
+        wait_until(lambda: len(proxy.events("upstream_blocked")) >= 1, "the alarm")
+        client.publish(b"1", "q")
+        client.acked_up_to_tags({2})
+    number = 1 if how == "channel" else 0
+    client.send_method(number, how + ".close", reply_code=200)
+    if first == "close":
+        wait_until(lambda: any(frame.name == "channel.close" for connection in broker.connections
+                               for frame in connection.frames) or asked, "it is on its way")
+        broker.everywhere("connection.blocked", reason="scripted")
+    client.expect(how + ".close-ok", number)
+    if how == "channel":
+        client.open_channel(1, confirms=True)
+        client.publish(b"2", "q")
+        client.acked_up_to(1)
+        client.close()
+
+
 def test_an_alarm_and_a_client_with_its_own_upstream(broker, make_proxy):
     """Its publishes are spooled like everybody's, and it can close."""
     broker.on_frame = lambda connection, frame: frame.name == "basic.get" and (
@@ -228,5 +261,7 @@ def test_an_alarm_and_a_client_with_its_own_upstream(broker, make_proxy):
     broker.acks = True
     client.close()
     broker.everywhere("connection.unblocked")
+    own = next(connection for connection in broker.connections if connection.messages)
+    own.ack(own.messages[0])
     proxy.wait_empty()
-    assert broker.wait_messages(2)[-1] == b"1"
+    assert broker.wait_messages(2) == [b"0", b"1"]
