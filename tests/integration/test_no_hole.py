@@ -9,7 +9,7 @@ from support import amqp
 from support.raw import RawClient
 
 
-@pytest.mark.provokes("spool_failed")
+@pytest.mark.provokes("spool_failed", "client_refused")
 @pytest.mark.parametrize("overflow, confirms", [("disconnect", True), ("block", True),
                                                 ("disconnect", False), ("reject", False)])
 def test_large_and_small_by_turns(broker, make_proxy, overflow, confirms):
