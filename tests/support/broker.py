@@ -142,7 +142,6 @@ class Connection(threading.Thread):
     def run(self):
         try:
             if self._handshake():
-                self.is_open = True
                 self._serve()
         except Lost:
             pass
@@ -204,6 +203,7 @@ class Connection(threading.Thread):
                              reply_code=broker.refuse_vhost_code,
                              reply_text="NOT_ALLOWED - scripted" if text is True else text)
             return False
+        self.is_open = True  # before the proxy, and so the test, can know of it
         self.send_method(0, "connection.open-ok")
         return True
 
