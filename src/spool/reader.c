@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "base/crash_point.h"
 #include "spool/big_endian.h"
 #include "spool/checkpoint.h"
 #include "spool/directory.h"
@@ -385,6 +386,7 @@ static int try_batch(struct lists *lists, uint64_t after, struct batch *batch, s
                              .queue = batch->queue,
                              .bodies = batch->bodies};
     error = page_map_find(lists->txn, &list.map);
+    CRASH_POINT("in_read");
     if (!error)
         error = walk_list(lists->txn, list, after, on_record, on_damaged, batch);
     close_lists(lists);
