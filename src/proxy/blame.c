@@ -9,6 +9,17 @@ static bool says(const char *text, const char *words)
     return strstr(text, words) != NULL;
 }
 
+/* "... refused for user 'U', backend B returned an error: E": a token that has run out, or a server
+ * for logins that cannot be asked. Names are quoted before that, and may hold anything. */
+static bool is_backends_failure(const char *text)
+{
+    static const char user[] = "refused for user '";
+    const char *last = NULL;
+    for (const char *at = text; (at = strstr(at, user)) != NULL; at += sizeof user - 1)
+        last = at;
+    return last && says(last, " returned an error: ");
+}
+
 enum blame blame_of(uint16_t code, const char *text)
 {
     switch (code) {
@@ -16,6 +27,8 @@ enum blame blame_of(uint16_t code, const char *text)
         return BLAME_UNROUTABLE;
     case 320: /* connection-forced */
         return BLAME_BROKER;
+    case 403: /* access-refused */
+        return is_backends_failure(text) ? BLAME_BROKER : BLAME_MESSAGE;
     case 404: /* not-found */
         return BLAME_MISSING;
     case 406: /* precondition-failed; a vhost that is full of queues will take it later */

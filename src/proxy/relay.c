@@ -9,6 +9,7 @@
 #include "base/crash_point.h"
 #include "base/handles.h"
 #include "base/log.h"
+#include "proxy/blame.h"
 #include "proxy/channel.h"
 #include "proxy/client.h"
 #include "proxy/doubt.h"
@@ -559,10 +560,11 @@ static struct retained *only_unconfirmed(struct relay *r)
     return only;
 }
 
-static bool is_about_a_message(const amqp_channel_close_t *m)
+static bool is_about_a_message(const amqp_channel_close_t *m, const char *text)
 {
     return m->class_id == 60 && m->method_id == 40 &&
-           (m->reply_code == 403 || m->reply_code == 404 || m->reply_code == 406);
+           (m->reply_code == 403 || m->reply_code == 404 || m->reply_code == 406) &&
+           blame_of(m->reply_code, text) != BLAME_BROKER;
 }
 
 /* Nobody hears of the exception: the client is gone, or waits for connection.close-ok, or its
@@ -574,10 +576,9 @@ static bool keep_unconfirmed(struct relay *r, const amqp_channel_close_t *m)
     struct retained *only = only_unconfirmed(r);
     if (!proxy_buffers(r->pool->proxy) || !can_keep_all(r))
         return false;
-    if (only && is_about_a_message(m)) {
-        char text[256];
-        snprintf(text, sizeof text, "%.*s", (int)m->reply_text.len,
-                 (const char *)m->reply_text.bytes);
+    char text[256];
+    snprintf(text, sizeof text, "%.*s", (int)m->reply_text.len, (const char *)m->reply_text.bytes);
+    if (only && is_about_a_message(m, text)) {
         spool_reject(r->pool, relay_owner(r), &only->message, m->reply_code, text);
         return true;
     }

@@ -5,6 +5,7 @@ import pytest
 
 from support import amqp
 from support.outage import spool
+from support.raw import RawClient
 from support.wait import wait_until
 
 BODIES = [b"%d" % n for n in range(1, 9)]
@@ -103,6 +104,33 @@ def test_what_a_message_is_to_blame_for_is_tried_once(broker, make_proxy):
     broker.up()
     check(broker, proxy, [b"3"])
     assert failing.tries == 1
+
+
+RAN_OUT = ("ACCESS_REFUSED - write access to exchange 'amq.default' in vhost '/' refused for user 'u', "
+           "backend rabbit_auth_backend_oauth2 returned an error: \"Provided JWT token has expired\"")
+
+
+@pytest.mark.parametrize("window", [1, 256])
+def test_a_login_that_runs_out_in_a_drain(broker, make_proxy, window):
+    """RabbitMQ goes on with the connection and refuses each message: none of them is to blame."""
+    proxy = make_proxy(broker.url, {"drain.window": window, "drain.nack_limit": 2})
+    spool(broker, proxy, BODIES)
+    failing = Failing(broker, b"3", 5, close_channel(403, RAN_OUT))
+    broker.up()
+    check(broker, proxy)
+    assert failing.tries == 5
+
+
+def test_a_login_that_runs_out_under_a_publisher_that_is_gone(broker, make_proxy):
+    proxy = make_proxy(broker.url)
+    failing = Failing(broker, b"3", 2, close_channel(403, RAN_OUT))
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        client.publish(b"3", "q")
+        client.close()
+    proxy.wait_event("drain_finished")
+    assert failing.tries == 2 and arrived(broker) == [b"3"]
+    assert proxy.dump("--rejected") == []
 
 
 @pytest.mark.parametrize("missing", ["reject", "wait"])

@@ -23,6 +23,15 @@ static const struct {
     {402, "INVALID_PATH", BLAME_MESSAGE},
     {403, "ACCESS_REFUSED - write access to exchange 'x' in vhost '/' refused for user 'u'",
      BLAME_MESSAGE},
+    {403,
+     "ACCESS_REFUSED - write access to exchange 'x' in vhost '/' refused for user 'u', backend "
+     "rabbit_auth_backend_oauth2 returned an error: \"Provided JWT token has expired",
+     BLAME_BROKER},
+    {403,
+     "ACCESS_REFUSED - write access to exchange 'refused for user 'a, backend b returned an error: "
+     "' "
+     "in vhost '/' refused for user 'u'",
+     BLAME_MESSAGE},
     {404, "NOT_FOUND - no exchange 'x' in vhost '/'", BLAME_MISSING},
     {404, "NOT_FOUND - no queue 'q' in vhost '/'", BLAME_MISSING},
     {405, "RESOURCE_LOCKED - cannot obtain exclusive access to locked queue 'q' in vhost '/'",
