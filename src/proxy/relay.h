@@ -103,7 +103,8 @@ struct spool_owner relay_owner(const struct relay *);
 bool relay_is_consumed(struct relay *);
 /* Nothing unconfirmed and nothing awaited. */
 bool relay_is_settled(const struct relay *);
-/* An alarm: RabbitMQ reads nothing more of what is sent there, and what it has read is in doubt. */
+/* An alarm: RabbitMQ reads nothing more of what is sent there. What it has read is known, or in
+ * doubt; but not where it offers no confirms: there its close-ok is the only answer. */
 bool relay_is_unread(const struct relay *);
 /* Nothing that is open, and nothing awaited: the channel may go on elsewhere. */
 bool relay_may_be_left(const struct relay *);

@@ -1,9 +1,12 @@
 """A destination that RabbitMQ does not confirm in time: its publishes go to the spool, their order
 is kept, nothing is sent twice, and nobody else waits."""
 
+import select
+
 import pytest
 
 from support import amqp
+from support.broker import FakeBroker
 from support.raw import RawClient
 from support.wait import wait_until
 
@@ -242,6 +245,28 @@ def test_a_worker_closes_in_an_alarm(broker, make_proxy, how, first, asked):
         client.publish(b"2", "q")
         client.acked_up_to(1)
         client.close()
+
+
+def test_a_close_is_the_only_answer_of_a_broker_without_confirms(make_proxy):
+    """In an alarm as well: nobody knows what it has read."""
+    with FakeBroker(confirms=False) as broker:
+        proxy = make_proxy(broker.url)
+        with RawClient(proxy.port) as client:
+            client.open_channel()
+            client.publish(b"0", "q")
+            broker.wait_messages(1)
+            broker.on_frame = lambda connection, frame: frame.type != amqp.HEARTBEAT
+            broker.everywhere("connection.blocked", reason="scripted")
+            proxy.wait_event("upstream_blocked")
+            client.send_method(1, "channel.close", reply_code=200)
+            with RawClient(proxy.port) as other:  # it was read
+                other.close()
+            assert select.select([client.socket], [], [], 0)[0] == []
+            upstream = broker.connections[0]
+            closed = next(frame for frame in upstream.frames if frame.name == "channel.close")
+            upstream.send_method(closed.channel, "channel.close-ok")
+            client.expect("channel.close-ok", 1)
+            client.die()
 
 
 def test_an_alarm_and_a_client_with_its_own_upstream(broker, make_proxy):
