@@ -178,7 +178,7 @@ def test_inspect_on_a_read_only_mount_beside_a_busy_proxy(broker, make_proxy):
     count = 600
     with RawClient(proxy.port) as client:
         client.open_channel(confirms=True)
-        for outage in range(1, 4):
+        for outage in range(1, 8):
             broker.down()
             proxy.wait_event("buffering_started", outage)
             publish(client, count * (outage - 1) + 1, count, b"x" * (200 if outage == 1 else 6000))
@@ -189,7 +189,7 @@ def test_inspect_on_a_read_only_mount_beside_a_busy_proxy(broker, make_proxy):
                     stderr=subprocess.PIPE, env=os.environ | {"AMQPBUF_TEST_STOP_AT": "in_read:2"})
                 wait_until(lambda: "\nState:\tT" in pathlib.Path(
                     f"/proc/{look.pid}/status").read_text(), "it has stopped")
-            if outage < 3:
+            if outage < 7:
                 broker.up()
                 proxy.wait_empty()
         look.send_signal(signal.SIGCONT)
