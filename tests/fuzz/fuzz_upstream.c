@@ -142,15 +142,6 @@ static amqp_method_number_t peer_await(struct peer *p, struct bytes *payload)
     return number;
 }
 
-static void put_method(struct bytes *b, uint16_t channel, amqp_method_number_t number,
-                       const void *fields)
-{
-    uint8_t frame[1024];
-    size_t len = method_encode(frame, sizeof frame, channel, number, fields);
-    ENSURE(len > 0);
-    put_bytes(b, frame, len);
-}
-
 static void peer_say(struct peer *p, amqp_method_number_t number, const void *fields)
 {
     struct bytes b = {0};

@@ -11,8 +11,7 @@ enum { FRAME_MAX = 131072 };
 
 static const uint8_t protocol_header[] = {'A', 'M', 'Q', 'P', 0, 0, 9, 1};
 
-static void put_method(struct bytes *b, uint16_t channel, amqp_method_number_t number,
-                       const void *fields)
+void put_method(struct bytes *b, uint16_t channel, amqp_method_number_t number, const void *fields)
 {
     uint8_t frame[1024];
     size_t len = method_encode(frame, sizeof frame, channel, number, fields);

@@ -265,6 +265,15 @@ def test_what_ends_a_connection_is_not_sent_from_the_spool(broker, make_proxy):
     client.close()
 
 
+def end_over_poison(connection, message):
+    """RabbitMQ names no cause."""
+    if message.body == b"poison":
+        connection.send_method(0, "connection.close", reply_code=541, class_id=0, method_id=0,
+                               reply_text="INTERNAL_ERROR - scripted")
+        raise Lost
+    connection.send_method(message.channel, "basic.ack", delivery_tag=message.tag)
+
+
 @pytest.mark.provokes("client_refused")
 def test_message_that_ends_every_connection(broker, make_proxy):
     """RabbitMQ names no cause: the shared connection is lost once. What was under way is replayed on
@@ -272,15 +281,7 @@ def test_message_that_ends_every_connection(broker, make_proxy):
     proxy = make_proxy(broker.url, {"drain.nack_limit": 2})
     witness = Witness(proxy.port)
     witness.publishes()
-
-    def on_message(connection, message):
-        if message.body == b"poison":
-            connection.send_method(0, "connection.close", reply_code=541, class_id=0, method_id=0,
-                                   reply_text="INTERNAL_ERROR - scripted")
-            raise Lost
-        connection.send_method(message.channel, "basic.ack", delivery_tag=message.tag)
-
-    broker.on_message = on_message
+    broker.on_message = end_over_poison
     client = RawClient(proxy.port)
     client.open_channel(confirms=True)
     for body in (b"a", b"poison", b"b"):
@@ -315,15 +316,7 @@ def test_connections_for_a_drain_alone_wait_for_each_other(broker, make_proxy):
                        environment={"AMQPBUF_TEST_TICK_MS": "3600000"})
     witness = Witness(proxy.port)
     witness.publishes()
-
-    def on_message(connection, message):
-        if message.body == b"poison":
-            connection.send_method(0, "connection.close", reply_code=541, class_id=0, method_id=0,
-                                   reply_text="INTERNAL_ERROR - scripted")
-            raise Lost
-        connection.send_method(message.channel, "basic.ack", delivery_tag=message.tag)
-
-    broker.on_message = on_message
+    broker.on_message = end_over_poison
     with RawClient(proxy.port) as client:
         client.open_channel(confirms=True)
         for body in (b"a", b"poison", b"b"):
