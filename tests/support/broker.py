@@ -34,6 +34,7 @@ ANSWERS = {
     "basic.consume": ("basic.consume-ok", {"consumer_tag": "consumer"}),
     "tx.select": ("tx.select-ok", {}),
     "tx.commit": ("tx.commit-ok", {}),
+    "tx.rollback": ("tx.rollback-ok", {}),
     "connection.close": ("connection.close-ok", {}),
 }
 
