@@ -15,5 +15,4 @@ uint64_t test_number(const char *variable, uint64_t own)
     const char *value = getenv(variable);
     return value ? strtoull(value, NULL, 10) : own;
 }
-
 #endif

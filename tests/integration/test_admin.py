@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+from support.outage import spool
 from support.proxy import BINARY
 from support.raw import RawClient
 from support.wait import wait_until
@@ -139,23 +140,17 @@ def test_a_pause_is_seen_in_every_state(broker, make_watched):
         queue, = admin.queues()["queues"]
         assert admin.metrics()["amqpbuf_queue_paused" + OF_GUEST] == queue["paused"]
         return queue["state"], queue["paused"]
-    with RawClient(proxy.port) as client:
-        client.open_channel(confirms=True)
-        broker.down()
-        proxy.wait_event("buffering_started")
-        client.publish(b"waits", "q")
-        client.acked_up_to(1)
-        assert seen() == ("offline", False)
-        proxy.ctl("pause", 1)
-        assert seen() == ("offline", True)
-        broker.up()
-        wait_state(admin, "paused")
-        assert seen() == ("paused", True)
-        proxy.ctl("resume", 1)
-        wait_state(admin, "live")
-        proxy.ctl("pause", 1)
-        assert seen() == ("live", True)
-        client.close()
+    spool(broker, proxy, [b"waits"])
+    assert seen() == ("offline", False)
+    proxy.ctl("pause", 1)
+    assert seen() == ("offline", True)
+    broker.up()
+    wait_state(admin, "paused")
+    assert seen() == ("paused", True)
+    proxy.ctl("resume", 1)
+    wait_state(admin, "live")
+    proxy.ctl("pause", 1)
+    assert seen() == ("live", True)
 
 
 def test_health_and_readiness(broker, make_watched):

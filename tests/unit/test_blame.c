@@ -28,9 +28,8 @@ static const struct {
      "rabbit_auth_backend_oauth2 returned an error: \"Provided JWT token has expired",
      BLAME_BROKER},
     {403,
-     "ACCESS_REFUSED - write access to exchange 'refused for user 'a, backend b returned an error: "
-     "' "
-     "in vhost '/' refused for user 'u'",
+     "ACCESS_REFUSED - write access to exchange 'refused for user 'a', b returned an error: "
+     "x' in vhost '/' refused for user 'u'",
      BLAME_MESSAGE},
     {404, "NOT_FOUND - no exchange 'x' in vhost '/'", BLAME_MISSING},
     {404, "NOT_FOUND - no queue 'q' in vhost '/'", BLAME_MISSING},
