@@ -222,7 +222,7 @@ void client_settled(struct client *c)
     if (c->state != CLIENT_SETTLING || c->channel_count > 0 ||
         (c->retained + c->appending > 0 && pool_close_waits(c->pool)))
         return;
-    bool unread = c->own && c->own->blocked && proxy_buffers(c->proxy);
+    bool unread = c->own && upstream_is_unread(c->own);
     if (!c->own || !c->own_is_open || c->own->link_count > 0 || unread) {
         finish_close(c);
     } else if (c->own->state == UPSTREAM_OPEN) {

@@ -37,17 +37,11 @@ static const char *const state_names[] = {"offline", "draining", "live"};
 
 /* ---- state ---- */
 
-/* With buffering off there is nowhere else to go: RabbitMQ stops reading, as without a proxy. */
-static bool pool_is_blocked(const struct pool *pool, const struct upstream *u)
-{
-    return u->blocked && proxy_buffers(pool->proxy);
-}
-
 static struct upstream *first_usable(struct pool *pool)
 {
     for (struct list *n = pool->upstreams.next; n != &pool->upstreams; n = n->next) {
         struct upstream *u = LIST_ENTRY(n, struct upstream, owner_node);
-        if (u->state == UPSTREAM_OPEN && u->use == UPSTREAM_FOR_ALL && !pool_is_blocked(pool, u))
+        if (u->state == UPSTREAM_OPEN && u->use == UPSTREAM_FOR_ALL && !upstream_is_unread(u))
             return u;
     }
     return NULL;
@@ -842,7 +836,7 @@ struct upstream *pool_pick_upstream(struct pool *pool)
             continue;
         count++;
         dialing = dialing || u->state != UPSTREAM_OPEN;
-        if (u->state != UPSTREAM_OPEN || pool_is_blocked(pool, u))
+        if (u->state != UPSTREAM_OPEN || upstream_is_unread(u))
             continue;
         bool has_channel = upstream_has_channel(u, true) || !list_empty(&u->idle_relays);
         if (has_channel && (!best || u->window.under_way < best->window.under_way))
@@ -910,7 +904,7 @@ static struct upstream *pick_alone(struct pool *pool)
     for (struct list *n = pool->upstreams.next; n != &pool->upstreams; n = n->next) {
         struct upstream *u = LIST_ENTRY(n, struct upstream, owner_node);
         if (u->use == UPSTREAM_FOR_DRAIN)
-            return u->state == UPSTREAM_OPEN && !pool_is_blocked(pool, u) ? u : NULL;
+            return u->state == UPSTREAM_OPEN && !upstream_is_unread(u) ? u : NULL;
     }
     const struct config *config = pool->proxy->config;
     uint64_t now = proxy_now(pool->proxy);
@@ -934,7 +928,7 @@ struct upstream *pool_pick_for_drain(struct pool *pool)
         pool->alone_wait_ms = 0;
     for (struct list *n = pool->upstreams.next; n != &pool->upstreams; n = n->next) {
         struct upstream *u = LIST_ENTRY(n, struct upstream, owner_node);
-        if (u->state == UPSTREAM_OPEN && u->use == UPSTREAM_FOR_ALL && !pool_is_blocked(pool, u) &&
+        if (u->state == UPSTREAM_OPEN && u->use == UPSTREAM_FOR_ALL && !upstream_is_unread(u) &&
             upstream_has_channel(u, false))
             return u;
         dialing = dialing || u->state != UPSTREAM_OPEN;

@@ -178,7 +178,7 @@ bool relay_is_settled(const struct relay *r)
 
 bool relay_is_unread(const struct relay *r)
 {
-    return r->link.upstream->blocked && r->unproven == 0 && proxy_buffers(r->pool->proxy);
+    return r->unproven == 0 && upstream_is_unread(r->link.upstream);
 }
 
 /* A message is returned before it is confirmed; what is in doubt is not waited for. */

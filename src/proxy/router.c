@@ -277,7 +277,7 @@ static bool take_over_transaction(struct channel *ch)
     struct pool *pool = ch->client->pool;
     if (!ch->tx_sent || pool->state == POOL_LIVE)
         return true;
-    if (ch->relay && !(ch->relay->link.upstream->blocked && proxy_buffers(pool->proxy)))
+    if (ch->relay && !upstream_is_unread(ch->relay->link.upstream))
         return true;
     if (ch->relay && (!relay_is_settled(ch->relay) || ch->consumes))
         return false;

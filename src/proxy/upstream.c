@@ -631,6 +631,11 @@ static uint16_t free_channel(struct upstream *u)
     return 0;
 }
 
+bool upstream_is_unread(const struct upstream *u)
+{
+    return u->blocked && proxy_buffers(u->proxy);
+}
+
 bool upstream_has_channel(const struct upstream *u, bool leaves_one)
 {
     bool keep = leaves_one && u->taking_all == 0 && u->channel_max > 1;

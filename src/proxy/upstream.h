@@ -136,6 +136,9 @@ void upstream_abort(struct upstream *, const char *why);
 /* Once for each tick: heartbeats, deadlines. May report on_failed or on_lost. */
 void upstream_tick(struct upstream *, uint64_t now_ms);
 
+/* An alarm: RabbitMQ reads nothing more from it, and the spool takes what there is to send. With
+ * buffering off there is nowhere else to go: it waits, as without a proxy. */
+bool upstream_is_unread(const struct upstream *);
 /* True if a link finds a number. With one number in all nothing is left for a drain. */
 bool upstream_has_channel(const struct upstream *, bool leaves_one);
 /* Gives the link the lowest free channel number; false if there is none. Sends nothing. */
