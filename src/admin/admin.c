@@ -105,8 +105,8 @@ static bool open_door(struct admin *admin, struct door *door, int fd)
 
 static bool open_port(struct admin *admin)
 {
-    const char *address = admin->proxy->config->admin.address;
-    int port = admin->proxy->config->admin.port;
+    const char *address = admin->proxy->rt.config->admin.address;
+    int port = admin->proxy->rt.config->admin.port;
     if (port == 0)
         return true;
     int fd = service_socket("admin", address, port);
@@ -127,8 +127,8 @@ static bool open_port(struct admin *admin)
 /* Without it amqpbuf-ctl cannot be used: no reason to serve nobody. */
 static void open_control(struct admin *admin)
 {
-    const char *spool = admin->proxy->config->spool.path;
-    if (!admin->proxy->spooler)
+    const char *spool = admin->proxy->rt.config->spool.path;
+    if (!admin->proxy->rt.spooler)
         return;
     int len = snprintf(admin->control_path, sizeof admin->control_path, "%s/control.sock", spool);
     int fd = (size_t)len < sizeof admin->control_path ? listen_on_path(admin->control_path)
@@ -161,7 +161,7 @@ static bool admin_open(struct proxy *proxy, void **self)
         return false;
     }
     open_control(admin);
-    ENSURE(uv_timer_init(&proxy->loop, &admin->sampler) == 0);
+    ENSURE(uv_timer_init(&proxy->rt.loop, &admin->sampler) == 0);
     ENSURE(uv_timer_start(&admin->sampler, on_sample, 0, HISTORY_STEP_MS) == 0);
     admin->parts++;
     *self = admin;

@@ -160,7 +160,7 @@ static void on_connection(void *arg, struct MHD_Connection *connection, void **c
         struct guest *guest = calloc(1, sizeof *guest);
         ENSURE(guest);
         guest->connection = connection;
-        guest->deadline_ms = door->limit_ms ? proxy_now(door->proxy) + door->limit_ms : UINT64_MAX;
+        guest->deadline_ms = door->limit_ms ? runtime_now(&door->proxy->rt) + door->limit_ms : UINT64_MAX;
         list_append(&door->guests, &guest->node);
         door->guest_count++;
         *context = guest;
@@ -210,7 +210,7 @@ static void schedule(struct door *door, uint64_t now)
 
 static void run(struct door *door)
 {
-    uint64_t now = proxy_now(door->proxy);
+    uint64_t now = runtime_now(&door->proxy->rt);
     cut_off_slow(door, now);
     door->has_answer = false;
     bool was_full = door->guest_count >= CONNECTIONS_MAX;
@@ -236,7 +236,7 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 
 bool door_open(struct door *door, int fd)
 {
-    uv_loop_t *loop = &door->proxy->loop;
+    uv_loop_t *loop = &door->proxy->rt.loop;
     list_init(&door->guests);
     list_init(&door->requests);
     door->daemon = MHD_start_daemon(

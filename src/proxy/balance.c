@@ -31,7 +31,7 @@ static void compare(const char *what, uint64_t said, uint64_t found)
 
 static void walk_clients(const struct proxy *proxy, struct found *f)
 {
-    for (struct list *n = proxy->clients.next; n != &proxy->clients; n = n->next) {
+    for (struct list *n = proxy->clients.all.next; n != &proxy->clients.all; n = n->next) {
         const struct client *c = LIST_ENTRY(n, struct client, node);
         uint64_t channels = 0;
         f->clients++;
@@ -68,7 +68,7 @@ static uint64_t count_reserved(struct relay *r)
 
 static void walk_upstreams(const struct proxy *proxy, struct found *f)
 {
-    for (struct list *n = proxy->upstreams.next; n != &proxy->upstreams; n = n->next) {
+    for (struct list *n = proxy->upstreams.all.next; n != &proxy->upstreams.all; n = n->next) {
         const struct upstream *u = LIST_ENTRY(n, struct upstream, node);
         uint64_t retained = 0, links = 0;
         f->upstreams += u->state == UPSTREAM_OPEN;
@@ -96,7 +96,7 @@ static void look_at_dials(const struct pool *pool)
 static void look_at_pools(const struct proxy *proxy, const struct found *f)
 {
     uint64_t clients = 0, relays = 0;
-    for (struct list *n = proxy->pools.next; n != &proxy->pools; n = n->next) {
+    for (struct list *n = proxy->pools.all.next; n != &proxy->pools.all; n = n->next) {
         const struct pool *pool = LIST_ENTRY(n, struct pool, node);
         if (proxy->stage != PROXY_CLOSING) /* then they are all being closed */
             look_at_dials(pool);
@@ -110,7 +110,7 @@ static void look_at_pools(const struct proxy *proxy, const struct found *f)
 static void look_at_queues(const struct proxy *proxy, const struct found *f)
 {
     uint64_t reserved = 0, retained = 0, appending = 0;
-    for (struct list *n = proxy->queues.next; n != &proxy->queues; n = n->next) {
+    for (struct list *n = proxy->pools.queues.next; n != &proxy->pools.queues; n = n->next) {
         const struct queue *queue = LIST_ENTRY(n, struct queue, node);
         reserved += queue->reserved;
         retained += queue->retained;
@@ -118,12 +118,12 @@ static void look_at_queues(const struct proxy *proxy, const struct found *f)
     }
     compare("places reserved", reserved, f->reserved);
     compare("publishes retained", retained, f->retained);
-    if (proxy->spooler && spooler_pending(proxy->spooler) > 0)
+    if (proxy->rt.spooler && spooler_pending(proxy->rt.spooler) > 0)
         return;
     compare("messages being appended", appending, 0);
     compare("appends of channels under way", f->spooling, 0);
-    if (proxy->spooler)
-        compare("bytes on their way to the spool", spooler_pending_bytes(proxy->spooler), 0);
+    if (proxy->rt.spooler)
+        compare("bytes on their way to the spool", spooler_pending_bytes(proxy->rt.spooler), 0);
 }
 
 void balance_look(struct proxy *proxy)
@@ -131,8 +131,8 @@ void balance_look(struct proxy *proxy)
     struct found found = {0};
     walk_clients(proxy, &found);
     walk_upstreams(proxy, &found);
-    compare("clients", proxy->counters.clients, found.clients);
-    compare("upstreams", proxy->counters.upstreams, found.upstreams);
+    compare("clients", proxy->rt.counters.clients, found.clients);
+    compare("upstreams", proxy->rt.counters.upstreams, found.upstreams);
     look_at_pools(proxy, &found);
     look_at_queues(proxy, &found);
 }
@@ -148,8 +148,8 @@ static const struct queue_gauges *gauges_of(const struct spool_view *view, uint3
 static void look_at_store(struct proxy *proxy)
 {
     struct spool_view view = {0};
-    spooler_view(proxy->spooler, &view);
-    for (struct list *n = proxy->queues.next; n != &proxy->queues; n = n->next) {
+    spooler_view(proxy->rt.spooler, &view);
+    for (struct list *n = proxy->pools.queues.next; n != &proxy->pools.queues; n = n->next) {
         const struct queue *queue = LIST_ENTRY(n, struct queue, node);
         const struct queue_gauges *gauges = queue->id ? gauges_of(&view, queue->id) : NULL;
         if (!gauges)
@@ -163,7 +163,7 @@ static void look_at_store(struct proxy *proxy)
 void balance_look_at_end(struct proxy *proxy)
 {
     balance_look(proxy);
-    if (proxy->spooler && spooler_pending(proxy->spooler) == 0)
+    if (proxy->rt.spooler && spooler_pending(proxy->rt.spooler) == 0)
         look_at_store(proxy);
 }
 

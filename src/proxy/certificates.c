@@ -64,23 +64,23 @@ static bool replace(struct tls_context **context, const struct tls_settings *set
 
 static bool wants_upstream_tls(const struct proxy *proxy)
 {
-    for (unsigned i = 0; i < proxy->targets.count; i++)
-        if (proxy->targets.list[i].url->tls)
+    for (unsigned i = 0; i < proxy->upstreams.targets.count; i++)
+        if (proxy->upstreams.targets.list[i].url->tls)
             return true;
     return false;
 }
 
 bool certificates_load(struct proxy *proxy)
 {
-    const struct config *config = proxy->config;
+    const struct config *config = proxy->rt.config;
     struct tls_settings server = of_clients(config), client = of_upstreams(config);
     return (config->listen.tls_port == 0 || replace(&proxy->server_tls, &server)) &&
-           (!wants_upstream_tls(proxy) || replace(&proxy->client_tls, &client));
+           (!wants_upstream_tls(proxy) || replace(&proxy->upstreams.tls, &client));
 }
 
 void certificates_free(struct proxy *proxy)
 {
     tls_context_free(proxy->server_tls);
-    tls_context_free(proxy->client_tls);
-    proxy->server_tls = proxy->client_tls = NULL;
+    tls_context_free(proxy->upstreams.tls);
+    proxy->server_tls = proxy->upstreams.tls = NULL;
 }

@@ -10,11 +10,11 @@
 #include "base/memory.h"
 #include "proxy/client.h"
 #include "proxy/pool.h"
-#include "proxy/proxy.h"
 #include "proxy/queue.h"
 #include "proxy/redo.h"
 #include "proxy/relay.h"
 #include "proxy/router.h"
+#include "proxy/runtime.h"
 #include "proxy/spooler.h"
 #include "proxy/wire_out.h"
 
@@ -67,7 +67,7 @@ bool channel_is_owed(const struct channel *ch)
 static void schedule_acks(struct channel *ch)
 {
     if (list_empty(&ch->ack_node))
-        list_append(&ch->client->proxy->acking, &ch->ack_node);
+        list_append(&ch->client->clients->acking, &ch->ack_node);
 }
 
 void channel_flush_acks(struct channel *ch)
@@ -475,7 +475,7 @@ static void refuse_content(struct channel *ch, enum content_result result,
 
 static bool take_content(struct channel *ch, struct slab *slab, const struct frame *frame)
 {
-    uint64_t max = ch->client->proxy->config->spool.max_message_size_bytes;
+    uint64_t max = ch->client->rt->config->spool.max_message_size_bytes;
     enum content_result result = content_feed(&ch->content, slab, frame, max);
     if (result == CONTENT_COMPLETE) {
         /* Held or not, the frame is taken: a publish that has to wait is kept whole. */

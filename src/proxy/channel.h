@@ -51,12 +51,15 @@ struct channel {
     amqp_basic_qos_t *qos[2];
 
     struct ledger ledger;  /* confirms that the client is owed, from confirm.select on */
-    struct list ack_node;  /* in proxy->acking */
+    struct list ack_node;  /* in clients->acking */
     bool inside_content;   /* between a method to the client and the end of its content */
     uint64_t content_left; /* bytes of body */
     uint8_t *behind;       /* frames of the proxy's own that wait for the end of the content */
     size_t behind_len;
 };
+
+/* What is kept of a channel: itself, its place among the others, and a handle. */
+enum { CHANNEL_KEPT_BYTES = sizeof(struct channel) + 6 * sizeof(void *) };
 
 void channel_open(struct client *, uint16_t number);
 /* Takes one frame of the client; false: the frame has to wait, the client is held. */

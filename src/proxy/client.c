@@ -13,10 +13,10 @@
 #include "proxy/handshake.h"
 #include "proxy/login.h"
 #include "proxy/pool.h"
-#include "proxy/proxy.h"
 #include "proxy/queue.h"
 #include "proxy/redo.h"
 #include "proxy/relay.h"
+#include "proxy/runtime.h"
 #include "proxy/wire_out.h"
 #include "spool/credential.h"
 
@@ -69,7 +69,7 @@ static void leave_pool(struct client *c)
     c->pool = NULL;
     pool->client_count--;
     if (pool->client_count == 0)
-        pool->idle_since_ms = proxy_now(pool->proxy);
+        pool->idle_since_ms = runtime_now(pool->rt);
 }
 
 static void forget_secret(struct client *c)
@@ -84,7 +84,7 @@ static void on_closed(struct stream *stream)
 {
     struct client *c = LIST_ENTRY(stream, struct client, stream);
     list_remove(&c->node);
-    c->proxy->counters.clients--;
+    c->rt->counters.clients--;
     handles_remove(c->handle);
     client_forget_password(c);
     forget_secret(c);
@@ -132,7 +132,7 @@ static void say_close(struct client *c, uint16_t code, const char *text, amqp_me
         if (c->channels[i])
             channel_flush_acks(c->channels[i]);
     wire_send_close(&c->stream, 0, code, text, cause);
-    c->deadline_ms = proxy_now(c->proxy) + CLOSE_TIMEOUT_MS;
+    c->deadline_ms = runtime_now(c->rt) + CLOSE_TIMEOUT_MS;
 }
 
 void client_refuse(struct client *c, uint16_t code, const char *text, amqp_method_number_t cause)
@@ -161,7 +161,7 @@ void client_leave(struct client *c, uint16_t code, const char *text, amqp_method
         look_again(c);
         return;
     }
-    if (c->state != CLIENT_OPEN || !proxy_buffers(c->proxy) || !c->pool->queue->id) {
+    if (c->state != CLIENT_OPEN || !runtime_buffers(c->rt) || !c->pool->queue->id) {
         client_refuse(c, code, text, cause);
         return;
     }
@@ -194,7 +194,8 @@ void client_add_channel(struct client *c, struct channel *ch)
     }
     c->channels[ch->number] = ch;
     c->channel_count++;
-    c->proxy->counters.channels++;
+    c->rt->counters.channels++;
+    c->rt->budget.kept += CHANNEL_KEPT_BYTES;
 }
 
 void client_remove_channel(struct client *c, struct channel *ch)
@@ -202,7 +203,8 @@ void client_remove_channel(struct client *c, struct channel *ch)
     ENSURE(c->channels[ch->number] == ch);
     c->channels[ch->number] = NULL;
     c->channel_count--;
-    c->proxy->counters.channels--;
+    c->rt->counters.channels--;
+    c->rt->budget.kept -= CHANNEL_KEPT_BYTES;
 }
 
 /* ---- closing as the client asked ---- */
@@ -212,7 +214,7 @@ static void finish_close(struct client *c)
     leave_pool(c);
     answer_close(c);
     c->state = CLIENT_FINISHED;
-    c->deadline_ms = proxy_now(c->proxy) + CLOSE_TIMEOUT_MS;
+    c->deadline_ms = runtime_now(c->rt) + CLOSE_TIMEOUT_MS;
 }
 
 /* An upstream of its own goes first: what the connection owned at RabbitMQ (exclusive queues) is
@@ -479,7 +481,7 @@ static bool step(struct client *c)
 /* A proxy that is stopping accepts nothing more from clients that are open. */
 static bool accepts_input(const struct client *c)
 {
-    return proxy_serves(c->proxy) || c->state >= CLIENT_LEAVING;
+    return runtime_serves(c->rt) || c->state >= CLIENT_LEAVING;
 }
 
 static void process(struct client *c)
@@ -498,7 +500,7 @@ void client_hold(struct client *c)
         return;
     c->held = true;
     if (c->held_since_ms == 0)
-        c->held_since_ms = proxy_now(c->proxy);
+        c->held_since_ms = runtime_now(c->rt);
     list_remove(&c->pool_node);
     list_append(&c->pool->held, &c->pool_node);
     stream_pause(&c->stream);
@@ -506,7 +508,7 @@ void client_hold(struct client *c)
 
 bool client_waits(struct client *c, uint64_t wait_ms)
 {
-    uint64_t now = proxy_now(c->proxy);
+    uint64_t now = runtime_now(c->rt);
     if (c->patience_ms == 0)
         c->patience_ms = now + wait_ms;
     return now < c->patience_ms;
@@ -589,20 +591,28 @@ static void format_peer(struct client *c)
     snprintf(c->peer, sizeof c->peer, "%s:%u", host, port);
 }
 
-void client_accept(struct proxy *proxy, uv_stream_t *listener, struct tls_context *tls,
+void clients_init(struct clients *clients, struct pools *pools)
+{
+    *clients = (struct clients){.rt = pools->rt, .pools = pools};
+    list_init(&clients->all);
+    list_init(&clients->acking);
+}
+
+void client_accept(struct clients *clients, uv_stream_t *listener, struct tls_context *tls,
                    const char *obstacle)
 {
     struct client *c = calloc(1, sizeof *c);
     ENSURE(c);
-    c->proxy = proxy;
-    c->id = ++proxy->next_id;
+    c->rt = clients->rt;
+    c->clients = clients;
+    c->id = ++c->rt->next_id;
     c->handle = handles_add(c);
     c->frame_max = HANDSHAKE_FRAME_MAX;
-    c->deadline_ms = proxy_now(proxy) + proxy->config->listen.handshake_timeout_ms;
+    c->deadline_ms = runtime_now(c->rt) + c->rt->config->listen.handshake_timeout_ms;
     list_init(&c->pool_node);
-    list_append(&proxy->clients, &c->node);
-    proxy->counters.clients++;
-    stream_init(&c->stream, &proxy->net, &stream_events);
+    list_append(&clients->all, &c->node);
+    c->rt->counters.clients++;
+    stream_init(&c->stream, &c->rt->net, &stream_events);
     if (tls)
         stream_use_tls(&c->stream, tls, NULL);
     int status = stream_accept(&c->stream, listener);
@@ -671,7 +681,7 @@ static void look_at_held(struct client *c, uint64_t now_ms)
     if (peer == STREAM_PEER_LOST)
         client_close(c, "connection lost while it was held");
     else if (peer == STREAM_PEER_ENDED &&
-             now_ms - c->held_since_ms >= c->proxy->config->pool.confirm_timeout_ms)
+             now_ms - c->held_since_ms >= c->rt->config->pool.confirm_timeout_ms)
         client_close(c, "end of file while it was held");
 }
 
@@ -688,7 +698,7 @@ void client_tick(struct client *c, uint64_t now_ms)
         client_retry(c);
     if (c->state == CLIENT_CLOSED)
         return;
-    if (c->held && now_ms / 1000 != (now_ms - PROXY_TICK_MS) / 1000)
+    if (c->held && now_ms / 1000 != (now_ms - RUNTIME_TICK_MS) / 1000)
         look_at_held(c, now_ms);
     if (c->heartbeat_ms == 0 || c->state < CLIENT_LOGIN || c->state > CLIENT_SETTLING)
         return;
@@ -813,7 +823,7 @@ void client_set_apart(struct client *c)
 void client_dial_own(struct client *c)
 {
     struct pool *pool = c->pool;
-    c->own = upstream_dial(c->proxy, pool->dial_user, pool->password, pool->vhost, c->properties,
-                           c->properties_len, &own_events, c);
+    c->own = upstream_dial(pool->pools->upstreams, pool->dial_user, pool->password, pool->vhost,
+                           c->properties, c->properties_len, &own_events, c);
     c->own_is_open = false;
 }

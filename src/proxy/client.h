@@ -11,7 +11,8 @@
 #include "proxy/close_handshake.h"
 #include "proxy/identity.h"
 
-struct proxy;
+struct pools;
+struct runtime;
 struct tls_context;
 struct pool;
 struct channel;
@@ -47,10 +48,18 @@ enum client_place {
     CLIENT_APART, /* RabbitMQ ends, or may end, a connection over what it sends: on its own alone */
 };
 
+struct clients {
+    struct runtime *rt;
+    struct pools *pools;
+    struct list all;
+    struct list acking; /* channels with confirms to send */
+};
+
 struct client {
-    struct proxy *proxy;
+    struct runtime *rt;
+    struct clients *clients;
     struct stream stream;
-    struct list node; /* in proxy->clients */
+    struct list node; /* in clients->all */
     enum client_state state;
     enum close_state close; /* of the connection's handshake */
     uint64_t id;
@@ -91,8 +100,10 @@ struct client {
     bool owns_queues; /* exclusive ones: they are gone with its upstream */
 };
 
+void clients_init(struct clients *, struct pools *);
+
 /* `tls` is NULL for a plain connection; `obstacle` says why it has to go at once, NULL if not. */
-void client_accept(struct proxy *, uv_stream_t *listener, struct tls_context *tls,
+void client_accept(struct clients *, uv_stream_t *listener, struct tls_context *tls,
                    const char *obstacle);
 /* Texts of 320. Client libraries look for "Lost connection" to see that connecting again will help
  * (Laravel's DetectsLostConnections, for one). */

@@ -7,8 +7,8 @@
 #include "base/log.h"
 #include "proxy/job.h"
 #include "proxy/pool.h"
-#include "proxy/proxy.h"
 #include "proxy/queue.h"
+#include "proxy/runtime.h"
 #include "proxy/spool_out.h"
 #include "proxy/spooler.h"
 
@@ -85,7 +85,7 @@ static void on_deleted(struct job *job)
     if (queue && job->status == STATUS_OK) {
         queue->waiting--;
         queue->drained++;
-        queue->proxy->counters.drained++;
+        queue->rt->counters.drained++;
         if (queue->doubts.records > 0)
             queue->doubts.records--;
     }
@@ -107,7 +107,7 @@ static void delete_copy(struct doubt *d)
     job->delete.seqs[0] = d->seq;
     job->delete.count = 1;
     d->state = DOUBT_DELETING;
-    spooler_post(queue->proxy->spooler, job);
+    spooler_post(queue->rt->spooler, job);
 }
 
 void doubt_confirmed(struct doubt *d)

@@ -14,9 +14,9 @@
 #include "proxy/blame.h"
 #include "proxy/in_flight.h"
 #include "proxy/pool.h"
-#include "proxy/proxy.h"
 #include "proxy/queue.h"
 #include "proxy/returned.h"
+#include "proxy/runtime.h"
 #include "proxy/shareable.h"
 #include "proxy/spooler.h"
 #include "proxy/upstream.h"
@@ -104,7 +104,7 @@ static struct stream *stream_of(struct drain *d)
 
 static uint32_t window_of(const struct drain *d)
 {
-    uint32_t most = d->queue->proxy->config->drain.window;
+    uint32_t most = d->queue->rt->config->drain.window;
     uint32_t window = d->queue->careful > 0 ? d->queue->careful_window : d->window;
     return window < most ? window : most;
 }
@@ -112,7 +112,7 @@ static uint32_t window_of(const struct drain *d)
 static void widen(struct drain *d, uint32_t settled)
 {
     d->fine += settled;
-    if (d->fine < d->window || d->window >= d->queue->proxy->config->drain.window)
+    if (d->fine < d->window || d->window >= d->queue->rt->config->drain.window)
         return;
     d->window *= 2;
     d->fine = 0;
@@ -128,7 +128,7 @@ static void narrow(struct drain *d)
 static void expect_answer(struct drain *d, enum drain_state state)
 {
     d->state = state;
-    d->deadline_ms = proxy_now(d->queue->proxy) + d->queue->proxy->config->pool.confirm_timeout_ms;
+    d->deadline_ms = runtime_now(d->queue->rt) + d->queue->rt->config->pool.confirm_timeout_ms;
 }
 
 static bool is_done(const struct drain *d);
@@ -167,12 +167,12 @@ struct drain *drain_start(struct queue *queue, struct pool *pool)
     }
     d->handle = handles_add(d);
     d->pass = queue->doubts.pass;
-    d->started_ms = proxy_now(queue->proxy);
-    d->window = queue->proxy->config->drain.window;
-    d->confirms = u->offers_confirms && queue->proxy->config->drain.confirms == CONFIRMS_AUTO;
+    d->started_ms = runtime_now(queue->rt);
+    d->window = queue->rt->config->drain.window;
+    d->confirms = u->offers_confirms && queue->rt->config->drain.confirms == CONFIRMS_AUTO;
     LOG(LOG_INFO, "drain_started", LOG_T("user", queue->user), LOG_T("vhost", queue->vhost),
         LOG_N("messages", queue->waiting), LOG_N("upstream", u->id));
-    if (proxy_now(queue->proxy) < queue->drain_again_ms)
+    if (runtime_now(queue->rt) < queue->drain_again_ms)
         d->state = DRAIN_RESTING; /* what RabbitMQ failed at was on another connection */
     else
         open_channel(d);
@@ -245,7 +245,7 @@ static void finish(struct drain *d)
     LOG(LOG_INFO, queue->waiting == 0 ? "drain_finished" : "drain_stopped",
         LOG_T("user", queue->user), LOG_T("vhost", queue->vhost), LOG_N("drained", d->drained),
         LOG_N("rejected", d->rejected), LOG_N("messages", queue->waiting),
-        LOG_N("ms", proxy_now(queue->proxy) - d->started_ms));
+        LOG_N("ms", runtime_now(queue->rt) - d->started_ms));
     if (is_done(d)) {
         queue->doubts.records = queue->waiting;
         asides_clear(&queue->asides);
@@ -274,7 +274,7 @@ static void settled(struct drain *d, const uint64_t *seqs, uint32_t count)
 static void count_drained(struct queue *queue, uint32_t count)
 {
     queue->drained += count;
-    queue->proxy->counters.drained += count;
+    queue->rt->counters.drained += count;
 }
 
 static void on_deleted(struct job *job)
@@ -325,7 +325,7 @@ static void on_rejected(struct job *job)
     }
     CRASH_POINT("after_reject");
     queue->rejected++;
-    counters_add_rejected(&queue->proxy->counters, job->reject.code);
+    counters_add_rejected(&queue->rt->counters, job->reject.code);
     queue->careful = 0; /* it was the bad one */
     if (!d) {
         queue->waiting--;
@@ -348,7 +348,7 @@ static void delete_entries(struct drain *d, const uint64_t *seqs, uint32_t count
     ENSURE(job->delete.seqs);
     memcpy(job->delete.seqs, seqs, count * sizeof *seqs);
     job->delete.count = count;
-    spooler_post(d->queue->proxy->spooler, job);
+    spooler_post(d->queue->rt->spooler, job);
 }
 
 static void reject_seq(struct drain *d, uint64_t seq, uint16_t code, const char *text)
@@ -363,7 +363,7 @@ static void reject_seq(struct drain *d, uint64_t seq, uint16_t code, const char 
     job->reject.code = code;
     job->reject.text = strdup(text);
     ENSURE(job->reject.text);
-    spooler_post(d->queue->proxy->spooler, job);
+    spooler_post(d->queue->rt->spooler, job);
 }
 
 /* What RabbitMQ has said of publishes. */
@@ -415,7 +415,7 @@ static void name_of(const struct sent *entry, char exchange[256], char routing_k
 static void tell_dropped(struct drain *d, const struct sent *entry)
 {
     struct queue *queue = d->queue;
-    queue->proxy->counters.unroutable++;
+    queue->rt->counters.unroutable++;
     for (unsigned i = 0; i < QUEUE_TOLD; i++)
         if (queue->told[i] == entry->destination)
             return;
@@ -430,8 +430,8 @@ static void tell_dropped(struct drain *d, const struct sent *entry)
 /* RabbitMQ has nacked or returned this publish, which is no reason to stop the others. */
 static enum remedy judge_one(struct drain *d, struct sent *entry, uint16_t code, const char *text)
 {
-    const struct config *config = d->queue->proxy->config;
-    uint64_t now = proxy_now(d->queue->proxy);
+    const struct config *config = d->queue->rt->config;
+    uint64_t now = runtime_now(d->queue->rt);
     struct aside *a = asides_find(&d->queue->asides, entry->destination);
     struct circumstances circumstances = {
         .tries = a && a->failing == entry->seq ? a->tries + 1 : 1,
@@ -554,7 +554,7 @@ static void send_record(struct drain *d, const struct job_record *record)
     bool is_publish = record->kind == RECORD_PUBLISH, fits = record->frames_len > 0;
     bool tame = !is_publish || !fits || is_tame(record), goes = fits && tame;
     struct sent *entry = in_flight_add(&d->sent, record, is_publish && goes ? ++d->last_tag : 0,
-                                       proxy_now(d->queue->proxy));
+                                       runtime_now(d->queue->rt));
     if (goes) {
         if (!is_publish)
             note_declared(d, entry, record);
@@ -731,7 +731,7 @@ static void read_others(struct drain *d, uint32_t room)
         job->read.except[job->read.except_count++] = asides->all[i].destination;
     d->more = false;
     d->reading = true;
-    spooler_post(d->queue->proxy->spooler, job);
+    spooler_post(d->queue->rt->spooler, job);
 }
 
 /* RabbitMQ has nacked on this channel what is to be tried again. Once the leader of a quorum queue
@@ -739,7 +739,7 @@ static void read_others(struct drain *d, uint32_t room)
  * destination owes goes out again with the channel: so with one of those only the last try does. */
 static bool wants_new_channel(const struct drain *d, const struct aside *a)
 {
-    bool is_last = a->tries + 1 >= d->queue->proxy->config->drain.nack_limit;
+    bool is_last = a->tries + 1 >= d->queue->rt->config->drain.nack_limit;
     return a->failing != 0 && d->nacked && (d->sent.parked == 0 || is_last);
 }
 
@@ -771,7 +771,7 @@ static bool read_aside(struct drain *d, uint32_t room)
         job->read.until = d->read_after;
         job->read.only = a->destination;
         d->reading = true;
-        spooler_post(d->queue->proxy->spooler, job);
+        spooler_post(d->queue->rt->spooler, job);
         return true;
     }
     return false;
@@ -784,13 +784,13 @@ static void read_more(struct drain *d)
     d->barrier = false;
     if (!begin_pass(d))
         return;
-    const struct config *config = d->queue->proxy->config;
+    const struct config *config = d->queue->rt->config;
     const struct asides *asides = &d->queue->asides;
     uint32_t window = window_of(d), taken = in_flight_in_window(&d->sent);
     uint32_t room = taken < window ? window - taken : 0;
     if (config->drain.rate > 0 && room > d->tokens)
         room = d->tokens;
-    if (d->queue->paused || room == 0 || !proxy_serves(d->queue->proxy) ||
+    if (d->queue->paused || room == 0 || !runtime_serves(d->queue->rt) ||
         stream_is_full(stream_of(d)) || read_aside(d, room))
         return;
     /* A read for each single confirm would cost more than it brings. */
@@ -830,7 +830,7 @@ static void advance(struct drain *d)
     if (d->state == DRAIN_RESTING) {
         if (is_over)
             finish(d);
-        else if (proxy_now(d->queue->proxy) >= d->queue->drain_again_ms)
+        else if (runtime_now(d->queue->rt) >= d->queue->drain_again_ms)
             open_channel(d);
         return;
     }
@@ -883,7 +883,7 @@ static void delete_again(struct drain *d)
 static void set_silent(struct drain *d, const struct sent *first, uint64_t now_ms)
 {
     uint64_t destination = first->destination;
-    uint32_t timeout = d->queue->proxy->config->pool.confirm_timeout_ms;
+    uint32_t timeout = d->queue->rt->config->pool.confirm_timeout_ms;
     char exchange[256], routing_key[256];
     name_of(first, exchange, routing_key);
     struct aside *a = set_aside(d, destination);
@@ -926,7 +926,7 @@ static void tell_unanswered(struct drain *d, const struct sent *entry)
 
 static void look_for_silence(struct drain *d, uint64_t now_ms)
 {
-    uint32_t timeout = d->queue->proxy->config->pool.confirm_timeout_ms;
+    uint32_t timeout = d->queue->rt->config->pool.confirm_timeout_ms;
     for (uint32_t i = 0; i < d->sent.count; i++) {
         const struct sent *entry = &d->sent.all[i];
         if (entry->state != SENT_UNCONFIRMED || now_ms - entry->sent_ms < timeout)
@@ -950,8 +950,8 @@ void drain_tick(struct drain *d, uint64_t now_ms)
         wake_asides(d, now_ms);
         look_for_silence(d, now_ms);
     }
-    uint32_t rate = d->queue->proxy->config->drain.rate;
-    d->tokens += (uint32_t)((uint64_t)rate * PROXY_TICK_MS / 1000) + 1;
+    uint32_t rate = d->queue->rt->config->drain.rate;
+    d->tokens += (uint32_t)((uint64_t)rate * RUNTIME_TICK_MS / 1000) + 1;
     if (d->tokens > rate)
         d->tokens = rate;
     if (rate > 0 || d->state == DRAIN_RESTING || d->queue->asides.count > 0)
@@ -965,7 +965,7 @@ void drain_tick(struct drain *d, uint64_t now_ms)
 static void judge(struct drain *d, struct sent *entry, uint16_t code, const char *text)
 {
     struct queue *queue = d->queue;
-    const struct config *config = queue->proxy->config;
+    const struct config *config = queue->rt->config;
     if (queue->failing != entry->seq)
         queue->tries = 0;
     queue->failing = entry->seq;
@@ -977,7 +977,7 @@ static void judge(struct drain *d, struct sent *entry, uint16_t code, const char
     narrow(d);
     if (remedy_of(blame_of(code, text), &circumstances) == REMEDY_AGAIN) {
         queue->suspect = entry->seq; /* alone again */
-        queue->drain_again_ms = proxy_now(queue->proxy) + blame_pause_ms(queue->tries);
+        queue->drain_again_ms = runtime_now(queue->rt) + blame_pause_ms(queue->tries);
         return;
     }
     queue->failing = 0;

@@ -9,10 +9,10 @@
 #include "proxy/client.h"
 #include "proxy/offline.h"
 #include "proxy/pool.h"
-#include "proxy/proxy.h"
 #include "proxy/queue.h"
 #include "proxy/redo.h"
 #include "proxy/relay.h"
+#include "proxy/runtime.h"
 #include "proxy/shareable.h"
 #include "proxy/spool_out.h"
 
@@ -224,7 +224,7 @@ static void close_clients(struct upstream *u)
 static void move_all(struct pool *pool, struct upstream *u, const struct blame *blame,
                      enum failover_calls calls)
 {
-    bool spools = proxy_buffers(pool->proxy) && pool->queue->id;
+    bool spools = runtime_buffers(pool->rt) && pool->queue->id;
     size_t count = count_unanswered(u);
     struct unanswered *all = malloc((count + 1) * sizeof *all);
     ENSURE(all);
@@ -244,7 +244,7 @@ static void move_all(struct pool *pool, struct upstream *u, const struct blame *
 void failover_shared(struct pool *pool, struct upstream *u, const struct upstream_end *end)
 {
     struct blame blame = find_blame(u, end);
-    if (!is_error(end) && !(proxy_buffers(pool->proxy) && pool->queue->id)) {
+    if (!is_error(end) && !(runtime_buffers(pool->rt) && pool->queue->id)) {
         close_clients(u);
         return;
     }
@@ -261,7 +261,7 @@ void failover_shared(struct pool *pool, struct upstream *u, const struct upstrea
 
 void failover_own(struct pool *pool, struct upstream *u, enum failover_calls calls)
 {
-    if (!proxy_buffers(pool->proxy) || !pool->queue->id) {
+    if (!runtime_buffers(pool->rt) || !pool->queue->id) {
         close_clients(u);
         return;
     }

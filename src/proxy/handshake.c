@@ -10,7 +10,8 @@
 #include "proxy/capability.h"
 #include "proxy/client.h"
 #include "proxy/login.h"
-#include "proxy/proxy.h"
+#include "proxy/pool.h"
+#include "proxy/runtime.h"
 #include "proxy/wire_out.h"
 
 /* Happy path: header, start / start-ok, the login is proven, tune / tune-ok, open, the vhost is
@@ -21,7 +22,7 @@
 static void send_start(struct client *c)
 {
     static const char mechanisms[] = "PLAIN AMQPLAIN", locales[] = "en_US";
-    const struct broker *broker = &c->proxy->broker;
+    const struct broker *broker = &c->clients->pools->upstreams->broker;
     size_t payload_len =
         4 + 2 + broker->properties_len + 4 + strlen(mechanisms) + 4 + strlen(locales);
     uint8_t *frame = malloc(payload_len + FRAME_OVERHEAD_BYTES);
@@ -113,8 +114,8 @@ static bool bytes_equal(amqp_bytes_t bytes, const char *text)
 
 static void send_tune(struct client *c)
 {
-    const struct broker *broker = &c->proxy->broker;
-    uint32_t heartbeat_s = (c->proxy->config->listen.heartbeat_ms + 999) / 1000;
+    const struct broker *broker = &c->clients->pools->upstreams->broker;
+    uint32_t heartbeat_s = (c->rt->config->listen.heartbeat_ms + 999) / 1000;
     amqp_connection_tune_t tune = {
         .channel_max = broker->channel_max,
         .frame_max = broker->frame_max,
@@ -129,10 +130,11 @@ static void send_tune(struct client *c)
 /* RabbitMQ is asked within upstream.connect_timeout for each broker, and once more for the turn. */
 static void await_decision(struct client *c, enum client_state state)
 {
-    const struct config *config = c->proxy->config;
+    const struct config *config = c->rt->config;
     c->state = state;
-    c->deadline_ms = proxy_now(c->proxy) + config->listen.handshake_timeout_ms +
-                     (uint64_t)config->upstream.connect_timeout_ms * (c->proxy->targets.count + 1);
+    c->deadline_ms = runtime_now(c->rt) + config->listen.handshake_timeout_ms +
+                     (uint64_t)config->upstream.connect_timeout_ms *
+                         (c->clients->pools->upstreams->targets.count + 1);
 }
 
 static void on_start_ok(struct client *c, const struct frame *frame,
@@ -166,7 +168,7 @@ static void on_start_ok(struct client *c, const struct frame *frame,
 void handshake_proven(struct client *c)
 {
     ENSURE(c->state == CLIENT_PROVING);
-    c->deadline_ms = proxy_now(c->proxy) + c->proxy->config->listen.handshake_timeout_ms;
+    c->deadline_ms = runtime_now(c->rt) + c->rt->config->listen.handshake_timeout_ms;
     send_tune(c);
     client_go_on(c);
 }
@@ -213,7 +215,7 @@ static void on_open(struct client *c, const amqp_connection_open_t *m)
         client_refuse(c, 530, "NOT_ALLOWED - vhost not found", AMQP_CONNECTION_OPEN_METHOD);
         return;
     }
-    if (!proxy_serves(c->proxy)) {
+    if (!runtime_serves(c->rt)) {
         client_refuse(c, 320, LOST_PROXY, AMQP_CONNECTION_OPEN_METHOD);
         return;
     }

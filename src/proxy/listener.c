@@ -18,7 +18,7 @@ void listener_init(struct listener *l, struct proxy *proxy, bool tls)
 {
     l->proxy = proxy;
     l->tls = tls;
-    ENSURE(uv_tcp_init(&proxy->loop, &l->tcp) == 0);
+    ENSURE(uv_tcp_init(&proxy->rt.loop, &l->tcp) == 0);
     l->tcp.data = l;
 }
 
@@ -34,10 +34,10 @@ void listener_raise_descriptors(void)
 /* Why there is no room for one more client, or NULL. */
 static const char *obstacle(const struct proxy *proxy)
 {
-    if (proxy->counters.clients >= proxy->config->listen.max_connections)
+    if (proxy->rt.counters.clients >= proxy->rt.config->listen.max_connections)
         return "listen.max_connections reached";
     struct rlimit limit;
-    uint64_t used = proxy->counters.clients + proxy->counters.upstreams;
+    uint64_t used = proxy->rt.counters.clients + proxy->rt.counters.upstreams;
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && used + DESCRIPTORS_KEPT >= limit.rlim_cur)
         return "limit of file descriptors reached";
     return NULL;
@@ -50,7 +50,8 @@ static void on_connection(uv_stream_t *tcp, int status)
         LOG_OFTEN(LOG_WARN, "accept_failed", LOG_T("reason", uv_strerror(status)));
         return;
     }
-    client_accept(l->proxy, tcp, l->tls ? l->proxy->server_tls : NULL, obstacle(l->proxy));
+    client_accept(&l->proxy->clients, tcp, l->tls ? l->proxy->server_tls : NULL,
+                  obstacle(l->proxy));
 }
 
 static int bind_to(struct listener *l, const char *address, int port)
@@ -75,7 +76,7 @@ static int listen_at(struct listener *l, const char *address, int port)
 
 bool listener_start(struct listener *l)
 {
-    const struct config *config = l->proxy->config;
+    const struct config *config = l->proxy->rt.config;
     const char *address = config->listen.address;
     int port = l->tls ? config->listen.tls_port : config->listen.port;
     if (port == 0)

@@ -9,7 +9,7 @@
 #include "proxy/handshake.h"
 #include "proxy/identity.h"
 #include "proxy/pool.h"
-#include "proxy/proxy.h"
+#include "proxy/runtime.h"
 #include "proxy/upstream.h"
 #include "spool/credential.h"
 
@@ -30,7 +30,7 @@ enum attempt_state {
 };
 
 struct attempt {
-    struct proxy *proxy;
+    struct pools *pools;
     struct list node; /* in logins.attempts */
     enum attempt_state state;
     struct identity identity;
@@ -57,7 +57,7 @@ void logins_init(struct logins *logins)
 
 static void set_state(struct attempt *a, enum attempt_state state)
 {
-    struct logins *logins = &a->proxy->logins;
+    struct logins *logins = &a->pools->logins;
     logins->dialing += state == ATTEMPT_DIALING;
     logins->dialing -= a->state == ATTEMPT_DIALING;
     a->state = state;
@@ -93,7 +93,7 @@ static bool same_vhost(const struct attempt *a, const char *vhost)
 
 static struct attempt *find(struct client *c, const char *vhost)
 {
-    const struct list *all = &c->proxy->logins.attempts;
+    const struct list *all = &c->clients->pools->logins.attempts;
     for (struct list *n = all->next; n != all; n = n->next) {
         struct attempt *a = LIST_ENTRY(n, struct attempt, node);
         if (same_vhost(a, vhost) && strcmp(a->identity.dial_user, c->identity.dial_user) == 0 &&
@@ -108,12 +108,12 @@ static struct attempt *attempt_new(struct client *c, const char *vhost)
 {
     struct attempt *a = calloc(1, sizeof *a);
     ENSURE(a);
-    a->proxy = c->proxy;
+    a->pools = c->clients->pools;
     a->password = copy_text(c->password);
     a->vhost = vhost ? copy_text(vhost) : NULL;
     identity_init(&a->identity, c->user, c->password);
     list_init(&a->clients);
-    list_append(&c->proxy->logins.attempts, &a->node);
+    list_append(&c->clients->pools->logins.attempts, &a->node);
     return a;
 }
 
@@ -133,7 +133,7 @@ static struct client *next_client(struct attempt *a)
 static void refuse(struct client *c, uint16_t code, const char *text)
 {
     if (code == 403 || code == 530) {
-        c->proxy->counters.login_refused++;
+        c->rt->counters.login_refused++;
         LOG_OFTEN(LOG_WARN, "login_refused", LOG_T("user", c->user), LOG_T("vhost", c->vhost),
                   LOG_N("client", c->id), LOG_T("peer", c->peer), LOG_N("code", code),
                   LOG_T("reason", text));
@@ -154,7 +154,7 @@ static void refuse_all(struct attempt *a, uint16_t code, const char *text)
 /* Of the vhost that the client has named, or of any before it has named one. */
 static struct pool *find_pool(struct client *c)
 {
-    return pool_find(c->proxy, &c->identity, c->password,
+    return pool_find(c->clients->pools, &c->identity, c->password,
                      c->state == CLIENT_PROVING ? NULL : c->vhost);
 }
 
@@ -163,27 +163,27 @@ static bool is_known(const struct pool *pool)
     return pool && pool->login == LOGIN_PROVEN;
 }
 
-static bool may_be_unverified(const struct proxy *proxy, const struct pool *pool)
+static bool may_be_unverified(const struct runtime *rt, const struct pool *pool)
 {
-    return proxy->config->spool.unverified_logins == LOGINS_ACCEPT &&
+    return rt->config->spool.unverified_logins == LOGINS_ACCEPT &&
            !(pool && pool->login == LOGIN_REFUSED);
 }
 
 /* P6: RabbitMQ cannot be asked. */
 static void decide_unreachable(struct client *c)
 {
-    struct proxy *proxy = c->proxy;
+    struct runtime *rt = c->rt;
     bool proving = c->state == CLIENT_PROVING;
     struct pool *pool = find_pool(c);
-    if (!proxy_buffers(proxy) && !proving) {
+    if (!runtime_buffers(rt) && !proving) {
         refuse(c, 320, LOST_RABBITMQ);
-    } else if (proxy_buffers(proxy) && !is_known(pool) && !may_be_unverified(proxy, pool)) {
+    } else if (runtime_buffers(rt) && !is_known(pool) && !may_be_unverified(rt, pool)) {
         refuse(c, 403, "ACCESS_REFUSED - upstream unavailable and this login is not known");
     } else if (proving) {
         handshake_proven(c);
     } else {
         if (!pool)
-            pool = pool_new(proxy, &c->identity, c->password, c->vhost, LOGIN_UNKNOWN);
+            pool = pool_new(c->clients->pools, &c->identity, c->password, c->vhost, LOGIN_UNKNOWN);
         pool_enter_offline(pool, c);
     }
 }
@@ -191,7 +191,7 @@ static void decide_unreachable(struct client *c)
 /* RabbitMQ is there, but allows no further connection of this login. */
 static void decide_limit(struct client *c, const struct upstream_end *end)
 {
-    if (!is_known(find_pool(c)) || !proxy_buffers(c->proxy))
+    if (!is_known(find_pool(c)) || !runtime_buffers(c->rt))
         refuse(c, end->code, end->text);
     else
         decide_unreachable(c);
@@ -204,31 +204,31 @@ static const struct upstream_events events;
 static void dial(struct attempt *a)
 {
     set_state(a, ATTEMPT_DIALING);
-    a->upstream =
-        upstream_dial(a->proxy, a->identity.dial_user, a->password, a->vhost, NULL, 0, &events, a);
+    a->upstream = upstream_dial(a->pools->upstreams, a->identity.dial_user, a->password, a->vhost,
+                                NULL, 0, &events, a);
 }
 
 /* A known login is not tried while others try RabbitMQ all the time; an unknown one has nobody who
  * tries it, but all of them together are no reason to dial without end. */
-static bool is_away(const struct proxy *proxy, bool known)
+static bool is_away(const struct pools *pools, bool known)
 {
-    const struct config *config = proxy->config;
+    const struct config *config = pools->rt->config;
     uint64_t within =
         known ? config->upstream.reconnect_max_ms * 2 + config->upstream.connect_timeout_ms
               : config->upstream.reconnect_min_ms;
-    return proxy->counters.upstreams == 0 &&
-           targets_are_away(&proxy->targets, proxy_now(proxy), within);
+    return pools->rt->counters.upstreams == 0 &&
+           targets_are_away(&pools->upstreams->targets, runtime_now(pools->rt), within);
 }
 
-bool login_is_possible(const struct proxy *proxy)
+bool login_is_possible(const struct pools *pools)
 {
-    return !list_empty(&proxy->queues) || !is_away(proxy, true);
+    return !list_empty(&pools->queues) || !is_away(pools, true);
 }
 
-static struct attempt *next_queued(struct proxy *proxy)
+static struct attempt *next_queued(struct pools *pools)
 {
-    const struct logins *logins = &proxy->logins;
-    if (logins->dialing >= DIALS_MAX || !proxy_serves(proxy))
+    const struct logins *logins = &pools->logins;
+    if (logins->dialing >= DIALS_MAX || !runtime_serves(pools->rt))
         return NULL;
     for (struct list *n = logins->attempts.next; n != &logins->attempts; n = n->next)
         if (LIST_ENTRY(n, struct attempt, node)->state == ATTEMPT_QUEUED)
@@ -238,11 +238,11 @@ static struct attempt *next_queued(struct proxy *proxy)
 
 /* Those that have waited until RabbitMQ was found to be away do not wait for a dial of their own.
  */
-static void dial_queued(struct proxy *proxy)
+static void dial_queued(struct pools *pools)
 {
     struct attempt *a;
-    while ((a = next_queued(proxy)) != NULL) {
-        struct client *c = is_away(proxy, false) ? next_client(a) : NULL;
+    while ((a = next_queued(pools)) != NULL) {
+        struct client *c = is_away(pools, false) ? next_client(a) : NULL;
         if (c)
             decide_unreachable(c);
         else if (list_empty(&a->clients))
@@ -255,15 +255,15 @@ static void dial_queued(struct proxy *proxy)
 /* All is said; another one may dial. */
 static void finish(struct attempt *a)
 {
-    struct proxy *proxy = a->proxy;
+    struct pools *pools = a->pools;
     attempt_free(a);
-    dial_queued(proxy);
+    dial_queued(pools);
 }
 
 static void on_tuned(struct upstream *u)
 {
     struct attempt *a = u->owner;
-    struct proxy *proxy = a->proxy;
+    struct pools *pools = a->pools;
     set_state(a, ATTEMPT_PROVEN);
     if (list_empty(&a->clients)) {
         finish(a);
@@ -281,14 +281,14 @@ static void on_tuned(struct upstream *u)
         list_remove(node);
         handshake_proven(LIST_ENTRY(node, struct client, pool_node));
     }
-    dial_queued(proxy);
+    dial_queued(pools);
 }
 
 static void on_open(struct upstream *u)
 {
     struct attempt *a = u->owner;
     a->upstream = NULL;
-    struct pool *pool = pool_prove(a->proxy, &a->identity, a->password, a->vhost);
+    struct pool *pool = pool_prove(a->pools, &a->identity, a->password, a->vhost);
     pool_adopt(pool, u);
     struct client *c;
     while ((c = next_client(a)) != NULL)
@@ -305,13 +305,13 @@ static void on_failed(struct upstream *u, const struct upstream_end *end)
         finish(a);
         return;
     }
-    if (end->refusal == REFUSAL_NONE && ++a->tried < a->proxy->targets.count &&
-        proxy_serves(a->proxy) && !list_empty(&a->clients)) {
+    if (end->refusal == REFUSAL_NONE && ++a->tried < a->pools->upstreams->targets.count &&
+        runtime_serves(a->pools->rt) && !list_empty(&a->clients)) {
         dial(a);
         return;
     }
     if (end->refusal == REFUSAL_LOGIN) {
-        pool_disprove(a->proxy, &a->identity, a->password, a->vhost, end);
+        pool_disprove(a->pools, &a->identity, a->password, a->vhost, end);
         refuse_all(a, end->code, end->text);
     }
     while ((c = next_client(a)) != NULL)
@@ -350,7 +350,7 @@ static void ask(struct client *c, const char *vhost)
         a = attempt_new(c, vhost);
     ENSURE(a->state != ATTEMPT_PROVEN);
     wait_for(c, a);
-    dial_queued(c->proxy);
+    dial_queued(c->clients->pools);
 }
 
 /* RabbitMQ has accepted it a moment ago, and no vhost has been named yet. */
@@ -365,7 +365,7 @@ void login_begin(struct client *c)
     struct pool *pool = find_pool(c);
     if ((pool && pool_vouches(pool, &c->identity, c->password)) || is_just_proven(c))
         handshake_proven(c);
-    else if (is_away(c->proxy, is_known(pool)))
+    else if (is_away(c->clients->pools, is_known(pool)))
         decide_unreachable(c);
     else
         ask(c, NULL);
@@ -384,7 +384,7 @@ void login_enter(struct client *c)
         set_state(proven, ATTEMPT_DIALING);
         wait_for(c, proven);
         upstream_enter(proven->upstream, c->vhost);
-    } else if (is_away(c->proxy, is_known(pool))) {
+    } else if (is_away(c->clients->pools, is_known(pool))) {
         decide_unreachable(c);
     } else {
         ask(c, c->vhost);

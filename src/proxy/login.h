@@ -11,7 +11,7 @@
 #include "base/list.h"
 
 struct client;
-struct proxy;
+struct pools;
 struct attempt;
 
 struct logins {
@@ -32,4 +32,4 @@ void login_leave(struct client *);
 
 /* False if no login is known, and the latest tries to reach RabbitMQ have failed: nobody can prove
  * one. */
-bool login_is_possible(const struct proxy *);
+bool login_is_possible(const struct pools *);

@@ -1,7 +1,6 @@
 #include "proxy/lookup.h"
 
-#include "proxy/login.h"
-#include "proxy/proxy.h"
+#include "proxy/runtime.h"
 #include "proxy/upstream.h"
 
 static void on_found(struct upstream *u)
@@ -16,12 +15,12 @@ static const struct upstream_events events = {
     .on_failed = on_unknown,
 };
 
-static void look_up_next(struct proxy *proxy)
+static void look_up_next(struct lookup *lookup)
 {
-    if (proxy->lookup.left == 0 || proxy->stage != PROXY_RUNNING)
+    if (lookup->left == 0 || !runtime_serves(lookup->upstreams->rt))
         return;
-    proxy->lookup.left--;
-    upstream_dial(proxy, NULL, NULL, NULL, NULL, 0, &events, proxy);
+    lookup->left--;
+    upstream_dial(lookup->upstreams, NULL, NULL, NULL, NULL, 0, &events, lookup);
 }
 
 static void on_unknown(struct upstream *u, const struct upstream_end *end)
@@ -30,17 +29,18 @@ static void on_unknown(struct upstream *u, const struct upstream_end *end)
     look_up_next(u->owner);
 }
 
-void lookup_begin(struct proxy *proxy)
+void lookup_begin(struct lookup *lookup, struct upstreams *upstreams)
 {
-    if (!list_empty(&proxy->upstreams))
+    *lookup = (struct lookup){.upstreams = upstreams, .begun_ms = runtime_now(upstreams->rt)};
+    if (!list_empty(&upstreams->all))
         return; /* a pool finds out */
-    proxy->lookup = (struct lookup){proxy->targets.count, proxy_now(proxy)};
-    look_up_next(proxy);
+    lookup->left = upstreams->targets.count;
+    look_up_next(lookup);
 }
 
-void lookup_again(struct proxy *proxy, uint64_t now_ms)
+void lookup_again(struct lookup *lookup, uint64_t now_ms)
 {
-    if (now_ms - proxy->lookup.begun_ms >= proxy->config->upstream.reconnect_max_ms &&
-        !login_is_possible(proxy))
-        lookup_begin(proxy);
+    const struct config *config = lookup->upstreams->rt->config;
+    if (now_ms - lookup->begun_ms >= config->upstream.reconnect_max_ms)
+        lookup_begin(lookup, lookup->upstreams);
 }

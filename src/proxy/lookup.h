@@ -6,13 +6,14 @@
 
 #include <stdint.h>
 
-struct proxy;
+struct upstreams;
 
 struct lookup {
+    struct upstreams *upstreams;
     unsigned left; /* hosts that are still to be looked up */
     uint64_t begun_ms;
 };
 
-void lookup_begin(struct proxy *);
-/* With each tick. */
-void lookup_again(struct proxy *, uint64_t now_ms);
+void lookup_begin(struct lookup *, struct upstreams *);
+/* With each tick at which nobody could log in. */
+void lookup_again(struct lookup *, uint64_t now_ms);

@@ -5,7 +5,6 @@
 #include "base/assert.h"
 #include "base/log.h"
 #include "base/slab.h"
-#include "net/tls.h"
 #include "proxy/channel.h"
 #include "proxy/client.h"
 #include "proxy/job.h"
@@ -19,33 +18,12 @@ struct holder {
 
 static uint64_t limit_of(const struct proxy *proxy)
 {
-    return proxy->config->listen.max_memory_bytes;
-}
-
-/* What is kept of a channel: itself, its place among the others, and a handle. */
-static size_t channel_bytes(uint64_t count)
-{
-    return count * (sizeof(struct channel) + 6 * sizeof(void *));
-}
-
-uint64_t memory_limit_used(const struct proxy *proxy)
-{
-    return slab_live_bytes() + tls_held_bytes(NULL) + channel_bytes(proxy->counters.channels);
-}
-
-bool memory_limit_reached(struct proxy *proxy)
-{
-    if (!proxy->memory_is_short && memory_limit_used(proxy) >= limit_of(proxy)) {
-        proxy->memory_is_short = true;
-        LOG_OFTEN(LOG_WARN, "memory_short", LOG_N("bytes", memory_limit_used(proxy)),
-                  LOG_N("clients", proxy->counters.clients));
-    }
-    return proxy->memory_is_short;
+    return proxy->rt.config->listen.max_memory_bytes;
 }
 
 static size_t unfinished_bytes(const struct client *client)
 {
-    size_t bytes = stream_held_bytes(&client->stream) + channel_bytes(client->channel_count);
+    size_t bytes = stream_held_bytes(&client->stream) + client->channel_count * CHANNEL_KEPT_BYTES;
     for (uint32_t i = 0; i < client->channels_capacity; i++) {
         const struct channel *ch = client->channels[i];
         if (!ch)
@@ -76,10 +54,10 @@ static void refuse(struct client *client)
 
 static void refuse_who_hold_most(struct proxy *proxy)
 {
-    struct holder *holders = calloc(proxy->counters.clients + 1, sizeof *holders);
+    struct holder *holders = calloc(proxy->rt.counters.clients + 1, sizeof *holders);
     ENSURE(holders);
     size_t count = 0, bytes = 0;
-    for (struct list *n = proxy->clients.next; n != &proxy->clients; n = n->next) {
+    for (struct list *n = proxy->clients.all.next; n != &proxy->clients.all; n = n->next) {
         struct client *client = LIST_ENTRY(n, struct client, node);
         if (client->state == CLIENT_CLOSED)
             continue;
@@ -97,12 +75,11 @@ static void refuse_who_hold_most(struct proxy *proxy)
 
 void memory_limit_look(struct proxy *proxy)
 {
-    if (!memory_limit_reached(proxy))
+    if (!budget_is_short(&proxy->rt))
         return;
     refuse_who_hold_most(proxy); /* also just below it: nobody else may be left to end the wait */
-    if (memory_limit_used(proxy) > limit_of(proxy) - limit_of(proxy) / 8)
+    if (!budget_recovers(&proxy->rt))
         return;
-    proxy->memory_is_short = false;
-    for (struct list *n = proxy->pools.next; n != &proxy->pools; n = n->next)
+    for (struct list *n = proxy->pools.all.next; n != &proxy->pools.all; n = n->next)
         pool_wake(LIST_ENTRY(n, struct pool, node));
 }

@@ -10,10 +10,10 @@
 #include "proxy/client.h"
 #include "proxy/drain.h"
 #include "proxy/failover.h"
-#include "proxy/proxy.h"
 #include "proxy/queue.h"
 #include "proxy/relay.h"
 #include "proxy/router.h"
+#include "proxy/runtime.h"
 #include "proxy/spooler.h"
 #include "proxy/wire_out.h"
 #include "spool/credential.h"
@@ -62,7 +62,7 @@ bool pool_may_return(struct pool *pool)
 
 bool pool_close_waits(const struct pool *pool)
 {
-    return pool->proxy->config->pool.close_waits || pool->state != POOL_LIVE;
+    return pool->rt->config->pool.close_waits || pool->state != POOL_LIVE;
 }
 
 static enum pool_state state_now(struct pool *pool)
@@ -75,11 +75,11 @@ static enum pool_state state_now(struct pool *pool)
 /* Also of a pool that has never been connected since the start. */
 static void begin_buffering(struct pool *pool)
 {
-    if (!proxy_buffers(pool->proxy) || pool->buffering_since_ms)
+    if (!runtime_buffers(pool->rt) || pool->buffering_since_ms)
         return;
-    if (!proxy_serves(pool->proxy))
+    if (!runtime_serves(pool->rt))
         return; /* it hangs up itself */
-    pool->buffering_since_ms = proxy_now(pool->proxy);
+    pool->buffering_since_ms = runtime_now(pool->rt);
     LOG(LOG_WARN, "buffering_started", LOG_T("user", pool->user), LOG_T("vhost", pool->vhost));
 }
 
@@ -95,7 +95,7 @@ void pool_update(struct pool *pool)
     else
         pool->buffering_since_ms = 0;
     if (pool->state == POOL_OFFLINE)
-        pool->queue->back_ms = proxy_now(pool->proxy);
+        pool->queue->back_ms = runtime_now(pool->rt);
     if (state == POOL_LIVE)
         pool->backoff_ms = 0;
     pool->state = state;
@@ -107,7 +107,7 @@ void pool_update(struct pool *pool)
 void pool_wake(struct pool *pool)
 {
     if (!list_empty(&pool->held) && list_empty(&pool->wake_node))
-        list_append(&pool->proxy->waking, &pool->wake_node);
+        list_append(&pool->pools->waking, &pool->wake_node);
 }
 
 /* One turn for each that is held now and may go on; those that must wait again queue up behind,
@@ -125,10 +125,10 @@ static void wake(struct pool *pool)
     list_remove(&end);
 }
 
-void pool_run_wakes(struct proxy *proxy)
+void pools_run_wakes(struct pools *pools)
 {
     struct list *node;
-    while ((node = list_first(&proxy->waking)) != NULL) {
+    while ((node = list_first(&pools->waking)) != NULL) {
         struct pool *pool = LIST_ENTRY(node, struct pool, wake_node);
         list_remove(&pool->wake_node);
         wake(pool);
@@ -156,8 +156,8 @@ static bool has_none(const struct pool *pool)
 
 static struct upstream *dial_with(struct pool *pool, const char *password)
 {
-    struct upstream *u =
-        upstream_dial(pool->proxy, pool->dial_user, password, pool->vhost, NULL, 0, &events, pool);
+    struct upstream *u = upstream_dial(pool->pools->upstreams, pool->dial_user, password,
+                                       pool->vhost, NULL, 0, &events, pool);
     pool->dialing++;
     list_append(&pool->upstreams, &u->owner_node);
     return u;
@@ -189,7 +189,8 @@ static void set_secret(char **to, const char *secret)
 /* The next client of this pool that has brought one, or NULL. */
 static struct client *next_asker(struct pool *pool)
 {
-    for (struct list *n = pool->proxy->clients.next; n != &pool->proxy->clients; n = n->next) {
+    for (struct list *n = pool->pools->clients->all.next; n != &pool->pools->clients->all;
+         n = n->next) {
         struct client *client = LIST_ENTRY(n, struct client, node);
         if (client->pool == pool && client->new_secret)
             return client;
@@ -200,7 +201,8 @@ static struct client *next_asker(struct pool *pool)
 static void decide_secret(struct pool *pool, const char *secret, enum secret_verdict verdict)
 {
     struct list *next;
-    for (struct list *n = pool->proxy->clients.next; n != &pool->proxy->clients; n = next) {
+    for (struct list *n = pool->pools->clients->all.next; n != &pool->pools->clients->all;
+         n = next) {
         struct client *client = LIST_ENTRY(n, struct client, node);
         next = n->next;
         if (client->pool == pool && client->new_secret && strcmp(client->new_secret, secret) == 0)
@@ -247,7 +249,7 @@ void pool_ask_secrets(struct pool *pool)
         if (verdict == SECRET_OPEN) {
             set_secret(&pool->secret, client->new_secret);
             bool away = list_empty(&pool->upstreams) && pool->login != LOGIN_REFUSED;
-            if (!away && proxy_serves(pool->proxy)) {
+            if (!away && runtime_serves(pool->rt)) {
                 uv_timer_stop(&pool->retry);
                 dial_with(pool, pool->secret);
                 return;
@@ -288,7 +290,8 @@ static void tell_upstreams(struct pool *pool)
         if (u->state == UPSTREAM_OPEN && strcmp(u->password, pool->password) != 0)
             tell_secret(u, &update);
     }
-    for (struct list *n = pool->proxy->clients.next; n != &pool->proxy->clients; n = n->next) {
+    for (struct list *n = pool->pools->clients->all.next; n != &pool->pools->clients->all;
+         n = n->next) {
         const struct client *client = LIST_ENTRY(n, struct client, node);
         if (client->pool == pool && client->own_is_open)
             tell_secret(client->own, &update);
@@ -358,14 +361,14 @@ bool pool_vouches(struct pool *pool, const struct identity *id, const char *pass
         return false;
     const struct other_secret *other = find_other(pool, password);
     return is_secret(pool->password, password) ||
-           (other && proxy_now(pool->proxy) - other->proven_ms < OTHER_SECRET_FRESH_MS);
+           (other && runtime_now(pool->rt) - other->proven_ms < OTHER_SECRET_FRESH_MS);
 }
 
-struct pool *pool_find(struct proxy *proxy, const struct identity *id, const char *password,
+struct pool *pool_find(struct pools *pools, const struct identity *id, const char *password,
                        const char *vhost)
 {
     struct pool *best = NULL;
-    for (struct list *n = proxy->pools.next; n != &proxy->pools; n = n->next) {
+    for (struct list *n = pools->all.next; n != &pools->all; n = n->next) {
         struct pool *pool = LIST_ENTRY(n, struct pool, node);
         if (!is_of(pool, id, vhost) ||
             !(is_secret(pool->password, password) || find_other(pool, password)))
@@ -390,7 +393,7 @@ static void remember_other(struct pool *pool, const char *password)
     if (!other)
         other = oldest;
     set_secret(&other->password, password);
-    other->proven_ms = proxy_now(pool->proxy);
+    other->proven_ms = runtime_now(pool->rt);
 }
 
 /* The one before stays good for a while, if it was: other tokens of this login are in use too. */
@@ -404,23 +407,23 @@ static void set_password(struct pool *pool, const struct identity *id, const cha
     pool->rights = id->rights;
 }
 
-static struct pool *find_login(struct proxy *proxy, const struct identity *id, const char *vhost)
+static struct pool *find_login(struct pools *pools, const struct identity *id, const char *vhost)
 {
-    for (struct list *n = proxy->pools.next; n != &proxy->pools; n = n->next)
+    for (struct list *n = pools->all.next; n != &pools->all; n = n->next)
         if (is_of(LIST_ENTRY(n, struct pool, node), id, vhost))
             return LIST_ENTRY(n, struct pool, node);
     return NULL;
 }
 
 /* The newest password is the one to dial with; of tokens the one that holds longest. */
-struct pool *pool_prove(struct proxy *proxy, const struct identity *id, const char *password,
+struct pool *pool_prove(struct pools *pools, const struct identity *id, const char *password,
                         const char *vhost)
 {
-    struct pool *pool = pool_find(proxy, id, password, vhost);
+    struct pool *pool = pool_find(pools, id, password, vhost);
     if (!pool)
-        pool = find_login(proxy, id, vhost);
+        pool = find_login(pools, id, vhost);
     if (!pool)
-        pool = pool_new(proxy, id, password, vhost, LOGIN_PROVEN);
+        pool = pool_new(pools, id, password, vhost, LOGIN_PROVEN);
     bool is_shorter = pool->login == LOGIN_PROVEN && id->expires_s < pool->expires_s;
     bool is_new = !is_secret(pool->password, password);
     if (is_new && is_shorter)
@@ -443,14 +446,14 @@ static void refuse_login(struct pool *pool, const struct upstream_end *end)
     LOG(LOG_WARN, "login_refused", LOG_T("user", pool->user), LOG_T("vhost", pool->vhost),
         LOG_N("code", end->code), LOG_T("reason", end->text));
     pool->login = LOGIN_REFUSED;
-    pool->refused_ms = proxy_now(pool->proxy);
+    pool->refused_ms = runtime_now(pool->rt);
     pool->backoff_ms = 0;
 }
 
-void pool_disprove(struct proxy *proxy, const struct identity *id, const char *password,
+void pool_disprove(struct pools *pools, const struct identity *id, const char *password,
                    const char *vhost, const struct upstream_end *end)
 {
-    for (struct list *n = proxy->pools.next; n != &proxy->pools; n = n->next) {
+    for (struct list *n = pools->all.next; n != &pools->all; n = n->next) {
         struct pool *pool = LIST_ENTRY(n, struct pool, node);
         if (!is_of(pool, id, vhost))
             continue;
@@ -464,20 +467,21 @@ void pool_disprove(struct proxy *proxy, const struct identity *id, const char *p
 
 void pool_connect(struct pool *pool)
 {
-    if (proxy_serves(pool->proxy) && has_none(pool) && !uv_is_active((uv_handle_t *)&pool->retry))
+    if (runtime_serves(pool->rt) && has_none(pool) && !uv_is_active((uv_handle_t *)&pool->retry))
         dial(pool);
 }
 
 static bool wants_connection(const struct pool *pool)
 {
-    return proxy_serves(pool->proxy) &&
+    return runtime_serves(pool->rt) &&
            (pool->client_count > 0 || pool->pinned || queue_has_backlog(pool->queue));
 }
 
 /* Each of them has its turn before anybody hears that there is none, and before the next wait. */
 static bool dial_next_broker(struct pool *pool)
 {
-    if (++pool->tried < pool->proxy->targets.count && wants_connection(pool) && has_none(pool)) {
+    if (++pool->tried < pool->pools->upstreams->targets.count && wants_connection(pool) &&
+        has_none(pool)) {
         dial(pool);
         return true;
     }
@@ -498,7 +502,7 @@ static void on_retry(uv_timer_t *timer)
  * step. */
 static void schedule_retry(struct pool *pool)
 {
-    const struct config *config = pool->proxy->config;
+    const struct config *config = pool->rt->config;
     bool refused = pool->login == LOGIN_REFUSED;
     uint64_t least = refused ? REFUSED_RETRY_MIN_MS : config->upstream.reconnect_min_ms;
     uint64_t most = refused ? REFUSED_RETRY_MAX_MS : config->upstream.reconnect_max_ms;
@@ -538,7 +542,7 @@ static void refuse_waiting(struct pool *pool, uint16_t code, const char *text)
         struct client *client = LIST_ENTRY(node, struct client, pool_node);
         leave_waiting(client);
         if (code == 403 || code == 530) {
-            pool->proxy->counters.login_refused++;
+            pool->rt->counters.login_refused++;
             LOG_OFTEN(LOG_WARN, "login_refused", LOG_T("user", pool->user),
                       LOG_T("vhost", pool->vhost), LOG_N("client", client->id),
                       LOG_T("peer", client->peer), LOG_N("code", code), LOG_T("reason", text));
@@ -549,7 +553,7 @@ static void refuse_waiting(struct pool *pool, uint16_t code, const char *text)
 
 static bool may_enter_offline(const struct pool *pool)
 {
-    return pool->login == LOGIN_PROVEN && proxy_buffers(pool->proxy);
+    return pool->login == LOGIN_PROVEN && runtime_buffers(pool->rt);
 }
 
 static void admit_buffered(struct pool *pool)
@@ -562,10 +566,10 @@ static void admit_buffered(struct pool *pool)
 /* P6: RabbitMQ cannot be asked. */
 static void decide_unreachable(struct pool *pool)
 {
-    bool accept = pool->login == LOGIN_PROVEN ||
-                  (pool->login == LOGIN_UNKNOWN &&
-                   pool->proxy->config->spool.unverified_logins == LOGINS_ACCEPT);
-    if (!proxy_buffers(pool->proxy))
+    bool accept =
+        pool->login == LOGIN_PROVEN || (pool->login == LOGIN_UNKNOWN &&
+                                        pool->rt->config->spool.unverified_logins == LOGINS_ACCEPT);
+    if (!runtime_buffers(pool->rt))
         refuse_waiting(pool, 320, LOST_RABBITMQ);
     else if (accept)
         admit_buffered(pool);
@@ -601,7 +605,7 @@ static void on_login_stored(struct job *job)
 static void store_login(struct pool *pool)
 {
     struct queue *queue = pool->queue;
-    if (!proxy_buffers(pool->proxy) || pool->storing ||
+    if (!runtime_buffers(pool->rt) || pool->storing ||
         (queue->id && queue->password && strcmp(queue->password, pool->password) == 0))
         return;
     struct job *job = job_new(JOB_QUEUE_PUT, 0, on_login_stored, pool->handle);
@@ -611,7 +615,7 @@ static void store_login(struct pool *pool)
     job->put.password = strdup(pool->password);
     ENSURE(job->put.user && job->put.vhost && job->put.password);
     pool->storing = true;
-    spooler_post(pool->proxy->spooler, job);
+    spooler_post(pool->rt->spooler, job);
 }
 
 void pool_forgotten(struct pool *pool)
@@ -666,7 +670,7 @@ static void put_off_more(struct pool *pool)
     pool->more_wait_ms = pool->more_wait_ms == 0                 ? MORE_WAIT_MIN_MS
                          : pool->more_wait_ms < MORE_WAIT_MAX_MS ? pool->more_wait_ms * 2
                                                                  : MORE_WAIT_MAX_MS;
-    pool->more_after_ms = proxy_now(pool->proxy) + pool->more_wait_ms;
+    pool->more_after_ms = runtime_now(pool->rt) + pool->more_wait_ms;
 }
 
 /* Was dialled to ask about a secret, and is not needed for anything else. */
@@ -714,7 +718,8 @@ static void on_open(struct upstream *u)
 static void refuse_clients(struct pool *pool, const struct upstream_end *end)
 {
     struct list *next;
-    for (struct list *n = pool->proxy->clients.next; n != &pool->proxy->clients; n = next) {
+    for (struct list *n = pool->pools->clients->all.next; n != &pool->pools->clients->all;
+         n = next) {
         struct client *client = LIST_ENTRY(n, struct client, node);
         next = n->next;
         if (client->pool == pool && client->state == CLIENT_OPEN && !client->own_is_open)
@@ -744,7 +749,7 @@ static void on_failed(struct upstream *u, const struct upstream_end *end)
     if (end->refusal == REFUSAL_LOGIN) {
         refuse_login(pool, end);
         refuse_waiting(pool, end->code, end->text);
-        if (proxy_now(pool->proxy) - pool->refused_ms >= REFUSED_GRACE_MS)
+        if (runtime_now(pool->rt) - pool->refused_ms >= REFUSED_GRACE_MS)
             refuse_clients(pool, end);
     } else {
         if (end->refusal == REFUSAL_NONE && dial_next_broker(pool) && !may_enter_offline(pool))
@@ -774,8 +779,8 @@ static void on_lost(struct upstream *u, const struct upstream_end *end)
 
 static void pass_on_blocked(struct pool *pool, bool blocked)
 {
-    struct proxy *proxy = pool->proxy;
-    for (struct list *n = proxy->clients.next; n != &proxy->clients; n = n->next) {
+    struct list *all = &pool->pools->clients->all;
+    for (struct list *n = all->next; n != all; n = n->next) {
         struct client *client = LIST_ENTRY(n, struct client, node);
         if (client->pool == pool)
             client_tell_blocked(client, blocked, "RabbitMQ has raised an alarm");
@@ -788,7 +793,7 @@ static void on_blocked(struct upstream *u)
 {
     struct pool *pool = u->owner;
     note_trouble(pool, u->blocked ? "RabbitMQ has raised an alarm and blocks publishing" : "");
-    if (!proxy_buffers(pool->proxy)) {
+    if (!runtime_buffers(pool->rt)) {
         pass_on_blocked(pool, u->blocked);
     }
     pool_update(pool);
@@ -815,7 +820,7 @@ void pool_adopt(struct pool *pool, struct upstream *u)
 {
     u->owner = pool;
     u->events = &events;
-    if (pool_is_connected(pool) || !proxy_serves(pool->proxy)) {
+    if (pool_is_connected(pool) || !runtime_serves(pool->rt)) {
         upstream_close(u);
         return;
     }
@@ -826,7 +831,7 @@ void pool_adopt(struct pool *pool, struct upstream *u)
 
 struct upstream *pool_pick_upstream(struct pool *pool)
 {
-    const struct config *config = pool->proxy->config;
+    const struct config *config = pool->rt->config;
     struct upstream *best = NULL;
     unsigned count = 0;
     bool dialing = false;
@@ -844,7 +849,7 @@ struct upstream *pool_pick_upstream(struct pool *pool)
     }
     bool busy = !best || best->window.under_way >= config->drain.window / 2;
     if (busy && !dialing && (!best || count < config->pool.upstreams) &&
-        proxy_now(pool->proxy) >= pool->more_after_ms && proxy_serves(pool->proxy))
+        runtime_now(pool->rt) >= pool->more_after_ms && runtime_serves(pool->rt))
         dial(pool);
     return best;
 }
@@ -863,13 +868,13 @@ void pool_beware(struct pool *pool, amqp_method_number_t method)
         if (other->until_ms < place->until_ms)
             place = other;
     }
-    *place = (struct wary){method, proxy_now(pool->proxy) + WARY_MS};
+    *place = (struct wary){method, runtime_now(pool->rt) + WARY_MS};
 }
 
 bool pool_is_wary(const struct pool *pool, amqp_method_number_t method)
 {
     for (unsigned i = 0; i < WARY_MAX; i++)
-        if (pool->wary[i].method == method && pool->wary[i].until_ms > proxy_now(pool->proxy))
+        if (pool->wary[i].method == method && pool->wary[i].until_ms > runtime_now(pool->rt))
             return true;
     return false;
 }
@@ -884,14 +889,14 @@ void pool_learn_limit(struct pool *pool, const char *text)
         most = pool->relay_count > 1 ? pool->relay_count - 1 : 1;
     pool->limit = (struct channel_limit){
         .most = most < UINT32_MAX ? (uint32_t)most : UINT32_MAX,
-        .until_ms = proxy_now(pool->proxy) + LIMIT_MS,
+        .until_ms = runtime_now(pool->rt) + LIMIT_MS,
     };
     snprintf(pool->limit.text, sizeof pool->limit.text, "%s", text);
 }
 
 const char *pool_channel_limit(const struct pool *pool)
 {
-    bool known = pool->limit.until_ms > proxy_now(pool->proxy);
+    bool known = pool->limit.until_ms > runtime_now(pool->rt);
     unsigned channels = pool->relay_count + (pool->queue->drain ? 1 : 0);
     return known && channels >= pool->limit.most ? pool->limit.text : NULL;
 }
@@ -906,9 +911,9 @@ static struct upstream *pick_alone(struct pool *pool)
         if (u->use == UPSTREAM_FOR_DRAIN)
             return u->state == UPSTREAM_OPEN && !upstream_is_unread(u) ? u : NULL;
     }
-    const struct config *config = pool->proxy->config;
-    uint64_t now = proxy_now(pool->proxy);
-    if (!proxy_serves(pool->proxy) || now < pool->alone_after_ms)
+    const struct config *config = pool->rt->config;
+    uint64_t now = runtime_now(pool->rt);
+    if (!runtime_serves(pool->rt) || now < pool->alone_after_ms)
         return NULL;
     uint64_t wait =
         pool->alone_wait_ms ? pool->alone_wait_ms * 2 : config->upstream.reconnect_min_ms;
@@ -922,7 +927,7 @@ static struct upstream *pick_alone(struct pool *pool)
 struct upstream *pool_pick_for_drain(struct pool *pool)
 {
     bool dialing = false;
-    if (pool->queue->alone && proxy_now(pool->proxy) >= pool->more_after_ms)
+    if (pool->queue->alone && runtime_now(pool->rt) >= pool->more_after_ms)
         return pick_alone(pool);
     if (!pool->queue->alone)
         pool->alone_wait_ms = 0;
@@ -933,19 +938,20 @@ struct upstream *pool_pick_for_drain(struct pool *pool)
             return u;
         dialing = dialing || u->state != UPSTREAM_OPEN;
     }
-    if (!dialing && proxy_now(pool->proxy) >= pool->more_after_ms)
+    if (!dialing && runtime_now(pool->rt) >= pool->more_after_ms)
         dial(pool);
     return NULL;
 }
 
 /* ---- life ---- */
 
-struct pool *pool_new(struct proxy *proxy, const struct identity *id, const char *password,
+struct pool *pool_new(struct pools *pools, const struct identity *id, const char *password,
                       const char *vhost, enum pool_login login)
 {
     struct pool *pool = calloc(1, sizeof *pool);
     ENSURE(pool);
-    pool->proxy = proxy;
+    pool->rt = pools->rt;
+    pool->pools = pools;
     pool->user = strdup(id->name);
     pool->dial_user = strdup(id->dial_user);
     pool->vhost = strdup(vhost);
@@ -959,14 +965,14 @@ struct pool *pool_new(struct proxy *proxy, const struct identity *id, const char
     list_init(&pool->waiting);
     list_init(&pool->held);
     list_init(&pool->wake_node);
-    list_append(&proxy->pools, &pool->node);
-    pool->queue = queue_find(proxy, id->name, vhost);
+    list_append(&pools->all, &pool->node);
+    pool->queue = queue_find(pools, id->name, vhost);
     if (!pool->queue)
-        pool->queue = queue_new(proxy, id->name, id->name, vhost);
+        pool->queue = queue_new(pools, id->name, id->name, vhost);
     list_append(&pool->queue->pools, &pool->queue_node);
-    ENSURE(uv_timer_init(&proxy->loop, &pool->retry) == 0);
+    ENSURE(uv_timer_init(&pool->rt->loop, &pool->retry) == 0);
     pool->retry.data = pool;
-    pool->idle_since_ms = proxy_now(proxy);
+    pool->idle_since_ms = runtime_now(pool->rt);
     return pool;
 }
 
@@ -1008,18 +1014,27 @@ static void pool_free(struct pool *pool)
     uv_close((uv_handle_t *)&pool->retry, on_timer_closed);
 }
 
-void pool_close_all(struct proxy *proxy)
+void pools_init(struct pools *pools, struct upstreams *upstreams, struct clients *clients)
+{
+    *pools = (struct pools){.rt = upstreams->rt, .upstreams = upstreams, .clients = clients};
+    list_init(&pools->all);
+    list_init(&pools->queues);
+    list_init(&pools->waking);
+    logins_init(&pools->logins);
+}
+
+void pools_close(struct pools *pools)
 {
     struct list *node;
-    while ((node = list_first(&proxy->pools)) != NULL)
+    while ((node = list_first(&pools->all)) != NULL)
         pool_free(LIST_ENTRY(node, struct pool, node));
-    while ((node = list_first(&proxy->queues)) != NULL)
+    while ((node = list_first(&pools->queues)) != NULL)
         queue_free(LIST_ENTRY(node, struct queue, node));
 }
 
 void pool_cleanup(struct pool *pool, uint64_t now_ms)
 {
-    uint64_t timeout = pool->proxy->config->pool.idle_timeout_ms;
+    uint64_t timeout = pool->rt->config->pool.idle_timeout_ms;
     struct list *next;
     bool keep_one = pool->client_count > 0 || pool->pinned;
     for (struct list *n = pool->upstreams.next; n != &pool->upstreams; n = next) {

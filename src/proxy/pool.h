@@ -10,10 +10,13 @@
 
 #include "base/list.h"
 #include "proxy/identity.h"
+#include "proxy/login.h"
 #include "proxy/upstream.h"
 
 struct client;
+struct clients;
 struct queue;
+struct runtime;
 
 enum pool_state {
     POOL_OFFLINE,  /* no upstream, or RabbitMQ has blocked it: publishes go to the spool */
@@ -50,9 +53,20 @@ struct channel_limit {
     char text[256];
 };
 
+/* All of them, with the logins that are being tried and the spool's queues. */
+struct pools {
+    struct runtime *rt;
+    struct upstreams *upstreams;
+    struct clients *clients;
+    struct list all, queues;
+    struct list waking; /* pools whose held clients may try again */
+    struct logins logins;
+};
+
 struct pool {
-    struct proxy *proxy;
-    struct list node;       /* in proxy->pools */
+    struct runtime *rt;
+    struct pools *pools;
+    struct list node;       /* in pools->all */
     struct list queue_node; /* in queue->pools */
     struct queue *queue;
     uint64_t handle;
@@ -79,7 +93,7 @@ struct pool {
     uint64_t alone_after_ms, alone_wait_ms; /* one for a drain alone: the same */
     struct list waiting;                    /* clients whose login is being written to the spool */
     struct list held;                       /* clients whose next frame has to wait */
-    struct list wake_node;                  /* in proxy->waking */
+    struct list wake_node;                  /* in pools->waking */
     unsigned client_count;
     unsigned relay_count; /* that name this pool, also of clients that are gone */
     uint64_t idle_since_ms;
@@ -89,22 +103,24 @@ struct pool {
 
 /* The pool that knows this password; the best one if there are several, which without a vhost
  * (NULL) are those of all vhosts. */
-struct pool *pool_find(struct proxy *, const struct identity *, const char *password,
+struct pool *pool_find(struct pools *, const struct identity *, const char *password,
                        const char *vhost);
 /* A pool with its queue; `login` as far as it is known. */
-struct pool *pool_new(struct proxy *, const struct identity *, const char *password,
+struct pool *pool_new(struct pools *, const struct identity *, const char *password,
                       const char *vhost, enum pool_login login);
-void pool_close_all(struct proxy *);
+void pools_init(struct pools *, struct upstreams *, struct clients *);
+/* Closes all pools and frees all queues. */
+void pools_close(struct pools *);
 
 /* True if RabbitMQ need not be asked about this password: it has accepted it, and the pool is
  * connected. */
 bool pool_vouches(struct pool *, const struct identity *, const char *password);
 /* RabbitMQ has accepted it: the login's pool, made if there is none, with this as its password or
  * (an older token) beside it. */
-struct pool *pool_prove(struct proxy *, const struct identity *, const char *password,
+struct pool *pool_prove(struct pools *, const struct identity *, const char *password,
                         const char *vhost);
 /* RabbitMQ has refused it; the vhost may be NULL: all of them. */
-void pool_disprove(struct proxy *, const struct identity *, const char *password, const char *vhost,
+void pool_disprove(struct pools *, const struct identity *, const char *password, const char *vhost,
                    const struct upstream_end *);
 /* Takes over an upstream that has just opened, or closes it if the pool has one. */
 void pool_adopt(struct pool *, struct upstream *);
@@ -133,7 +149,7 @@ bool pool_may_return(struct pool *);
 void pool_update(struct pool *);
 /* Lets held clients try again before the loop polls next. */
 void pool_wake(struct pool *);
-void pool_run_wakes(struct proxy *);
+void pools_run_wakes(struct pools *);
 /* The spool has forgotten its login; if somebody has come meanwhile it is stored anew, else the
  * pool is as one that RabbitMQ has not been asked about. */
 void pool_forgotten(struct pool *);

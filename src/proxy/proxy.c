@@ -31,6 +31,7 @@
  * last of these at once. */
 
 enum {
+    ROUNDS_MAX = 16,  /* of a turn of the loop */
     FINISH_MS = 1000, /* but no more than half of listen.shutdown_timeout */
     LEAVE_MS = 1000,
     STALLED_AGAIN_MS = 60000,
@@ -45,22 +46,22 @@ enum {
 static void run_round(struct proxy *proxy)
 {
     memory_limit_look(proxy);
-    pool_run_wakes(proxy);
+    pools_run_wakes(&proxy->pools);
     struct list *node;
-    while ((node = list_first(&proxy->acking)) != NULL)
+    while ((node = list_first(&proxy->clients.acking)) != NULL)
         channel_flush_acks(LIST_ENTRY(node, struct channel, ack_node));
-    if (proxy->spooler)
-        spooler_hand_over(proxy->spooler);
-    net_flush(&proxy->net);
+    if (proxy->rt.spooler)
+        spooler_hand_over(proxy->rt.spooler);
+    net_flush(&proxy->rt.net);
 }
 
 /* A flush tells of sockets that take bytes again, and of those that have failed: somebody may go
  * on, and something may have to be stored. */
 static bool is_work_left(const struct proxy *proxy)
 {
-    return !list_empty(&proxy->waking) || !list_empty(&proxy->acking) ||
-           !list_empty(&proxy->net.unflushed) ||
-           (proxy->spooler && spooler_gathers(proxy->spooler));
+    return !list_empty(&proxy->pools.waking) || !list_empty(&proxy->clients.acking) ||
+           !list_empty(&proxy->rt.net.unflushed) ||
+           (proxy->rt.spooler && spooler_gathers(proxy->rt.spooler));
 }
 
 static void advance_end(struct proxy *proxy);
@@ -81,7 +82,7 @@ static void on_before_poll(uv_prepare_t *handle)
         return;
     do
         run_round(proxy);
-    while (is_work_left(proxy) && ++rounds < PROXY_ROUNDS_MAX);
+    while (is_work_left(proxy) && ++rounds < ROUNDS_MAX);
     if (is_work_left(proxy))
         uv_idle_start(&proxy->not_done, on_not_done);
     else
@@ -92,27 +93,27 @@ static void on_before_poll(uv_prepare_t *handle)
  * by no answer to a job of its own. */
 static void look_at_room(struct proxy *proxy)
 {
-    if (test_switch("AMQPBUF_TEST_NO_TICK_WAKES") || !proxy->spooler ||
-        !spooler_has_room(proxy->spooler) || spooler_is_full(proxy->spooler))
+    if (test_switch("AMQPBUF_TEST_NO_TICK_WAKES") || !proxy->rt.spooler ||
+        !spooler_has_room(proxy->rt.spooler) || spooler_is_full(proxy->rt.spooler))
         return;
-    for (struct list *n = proxy->pools.next; n != &proxy->pools; n = n->next)
+    for (struct list *n = proxy->pools.all.next; n != &proxy->pools.all; n = n->next)
         pool_wake(LIST_ENTRY(n, struct pool, node));
 }
 
 static void tick_all(struct proxy *proxy, uint64_t now)
 {
     struct list *next;
-    for (struct list *n = proxy->clients.next; n != &proxy->clients; n = next) {
+    for (struct list *n = proxy->clients.all.next; n != &proxy->clients.all; n = next) {
         next = n->next;
         client_tick(LIST_ENTRY(n, struct client, node), now);
     }
     /* What a tick closes is freed by a later callback: the lists do not change under the walk. */
-    for (struct list *n = proxy->upstreams.next; n != &proxy->upstreams; n = next) {
+    for (struct list *n = proxy->upstreams.all.next; n != &proxy->upstreams.all; n = next) {
         next = n->next;
         upstream_tick(LIST_ENTRY(n, struct upstream, node), now);
     }
-    stalled_look(proxy, now);
-    for (struct list *n = proxy->queues.next; n != &proxy->queues; n = n->next) {
+    stalled_look(&proxy->upstreams, now);
+    for (struct list *n = proxy->pools.queues.next; n != &proxy->pools.queues; n = n->next) {
         struct queue *queue = LIST_ENTRY(n, struct queue, node);
         if (!queue->drain) {
             queue->drain_rate = (struct rate){0};
@@ -130,17 +131,25 @@ static void cleanup(struct proxy *proxy, uint64_t now)
 {
     if (now < proxy->cleanup_due_ms)
         return;
-    proxy->cleanup_due_ms = now + proxy->config->pool.cleanup_interval_ms;
+    proxy->cleanup_due_ms = now + proxy->rt.config->pool.cleanup_interval_ms;
     struct list *next;
-    for (struct list *n = proxy->pools.next; n != &proxy->pools; n = next) {
+    for (struct list *n = proxy->pools.all.next; n != &proxy->pools.all; n = next) {
         next = n->next;
         pool_cleanup(LIST_ENTRY(n, struct pool, node), now);
     }
-    for (struct list *n = proxy->queues.next; proxy->spooler && n != &proxy->queues; n = n->next)
+    for (struct list *n = proxy->pools.queues.next; proxy->rt.spooler && n != &proxy->pools.queues;
+         n = n->next)
         queue_cleanup(LIST_ENTRY(n, struct queue, node), now);
 }
 
 /* ---- the end ---- */
+
+static void enter(struct proxy *proxy, enum proxy_stage stage)
+{
+    ENSURE(stage > proxy->stage);
+    proxy->stage = stage;
+    proxy->rt.serves = stage <= PROXY_FINISHING;
+}
 
 static void close_handle(uv_handle_t *handle)
 {
@@ -151,35 +160,35 @@ static void close_handle(uv_handle_t *handle)
 static void on_spooler_closed(void *arg)
 {
     struct proxy *proxy = arg;
-    proxy->spooler = NULL;
+    proxy->rt.spooler = NULL;
     advance_end(proxy);
 }
 
 static void begin_closing(struct proxy *proxy)
 {
-    proxy->stage = PROXY_CLOSING;
+    enter(proxy, PROXY_CLOSING);
     struct list *next;
-    for (struct list *n = proxy->clients.next; n != &proxy->clients; n = next) {
+    for (struct list *n = proxy->clients.all.next; n != &proxy->clients.all; n = next) {
         next = n->next;
         client_close(LIST_ENTRY(n, struct client, node), "the proxy is stopping");
     }
-    for (struct list *n = proxy->queues.next; n != &proxy->queues; n = n->next) {
+    for (struct list *n = proxy->pools.queues.next; n != &proxy->pools.queues; n = n->next) {
         struct queue *queue = LIST_ENTRY(n, struct queue, node);
         if (queue->drain)
             drain_stop(queue->drain);
     }
-    logins_deinit(&proxy->logins);
-    for (struct list *n = proxy->upstreams.next; n != &proxy->upstreams; n = next) {
+    logins_deinit(&proxy->pools.logins);
+    for (struct list *n = proxy->upstreams.all.next; n != &proxy->upstreams.all; n = next) {
         next = n->next;
         upstream_close(LIST_ENTRY(n, struct upstream, node));
     }
     balance_look_at_end(proxy);
-    if (proxy->spooler)
-        spooler_close(proxy->spooler, on_spooler_closed, proxy);
+    if (proxy->rt.spooler)
+        spooler_close(proxy->rt.spooler, on_spooler_closed, proxy);
     if (proxy->side_self)
         proxy->side->close(proxy->side_self);
     proxy->side_self = NULL;
-    pool_close_all(proxy);
+    pools_close(&proxy->pools);
     close_handle((uv_handle_t *)&proxy->sigterm);
     close_handle((uv_handle_t *)&proxy->sigint);
     close_handle((uv_handle_t *)&proxy->sighup);
@@ -188,9 +197,9 @@ static void begin_closing(struct proxy *proxy)
 
 static bool all_is_safe(const struct proxy *proxy)
 {
-    if (proxy->spooler && spooler_pending(proxy->spooler) > 0)
+    if (proxy->rt.spooler && spooler_pending(proxy->rt.spooler) > 0)
         return false;
-    for (struct list *n = proxy->queues.next; n != &proxy->queues; n = n->next)
+    for (struct list *n = proxy->pools.queues.next; n != &proxy->pools.queues; n = n->next)
         if (LIST_ENTRY(n, struct queue, node)->retained > 0)
             return false;
     return true;
@@ -200,7 +209,7 @@ static bool all_is_safe(const struct proxy *proxy)
 static void spool_the_rest(struct proxy *proxy)
 {
     struct list *next;
-    for (struct list *n = proxy->upstreams.next; n != &proxy->upstreams; n = next) {
+    for (struct list *n = proxy->upstreams.all.next; n != &proxy->upstreams.all; n = next) {
         struct upstream *u = LIST_ENTRY(n, struct upstream, node);
         next = n->next;
         if (u->window.under_way > 0 && u->state == UPSTREAM_OPEN)
@@ -210,10 +219,10 @@ static void spool_the_rest(struct proxy *proxy)
 
 static void tell_clients(struct proxy *proxy)
 {
-    proxy->stage = PROXY_LEAVING;
-    proxy->stage_deadline_ms = proxy_now(proxy) + LEAVE_MS;
+    enter(proxy, PROXY_LEAVING);
+    proxy->stage_deadline_ms = runtime_now(&proxy->rt) + LEAVE_MS;
     struct list *next;
-    for (struct list *n = proxy->clients.next; n != &proxy->clients; n = next) {
+    for (struct list *n = proxy->clients.all.next; n != &proxy->clients.all; n = next) {
         struct client *client = LIST_ENTRY(n, struct client, node);
         next = n->next;
         if (client->state >= CLIENT_OPEN)
@@ -226,20 +235,20 @@ static void tell_clients(struct proxy *proxy)
 /* What is still to come from clients is not looked at any more, until they have been told. */
 static void settle(struct proxy *proxy)
 {
-    proxy->stage = PROXY_SETTLING;
+    enter(proxy, PROXY_SETTLING);
     proxy->stage_deadline_ms = proxy->give_up_ms;
-    for (struct list *n = proxy->clients.next; n != &proxy->clients; n = n->next)
+    for (struct list *n = proxy->clients.all.next; n != &proxy->clients.all; n = n->next)
         stream_pause(&LIST_ENTRY(n, struct client, node)->stream);
 }
 
 static void end_stage(struct proxy *proxy)
 {
-    uint64_t now = proxy_now(proxy);
+    uint64_t now = runtime_now(&proxy->rt);
     switch (proxy->stage) {
     case PROXY_RUNNING:
         return;
     case PROXY_FINISHING:
-        if (list_empty(&proxy->clients) || now >= proxy->stage_deadline_ms)
+        if (list_empty(&proxy->clients.all) || now >= proxy->stage_deadline_ms)
             settle(proxy);
         return;
     case PROXY_SETTLING:
@@ -249,11 +258,11 @@ static void end_stage(struct proxy *proxy)
             spool_the_rest(proxy);
         return;
     case PROXY_LEAVING:
-        if (list_empty(&proxy->clients) || now >= proxy->stage_deadline_ms)
+        if (list_empty(&proxy->clients.all) || now >= proxy->stage_deadline_ms)
             begin_closing(proxy);
         return;
     case PROXY_CLOSING:
-        if (!list_empty(&proxy->upstreams) || proxy->spooler)
+        if (!list_empty(&proxy->upstreams.all) || proxy->rt.spooler)
             return;
         close_handle((uv_handle_t *)&proxy->tick);
         close_handle((uv_handle_t *)&proxy->before_poll);
@@ -275,15 +284,17 @@ static void on_tick(uv_timer_t *timer);
 
 static void stop(struct proxy *proxy)
 {
-    LOG(LOG_INFO, "stopping", LOG_N("clients", proxy->counters.clients));
-    uint64_t now = proxy_now(proxy), patience_ms = proxy->config->listen.shutdown_timeout_ms;
-    proxy->stage = PROXY_FINISHING;
+    LOG(LOG_INFO, "stopping", LOG_N("clients", proxy->rt.counters.clients));
+    uint64_t now = runtime_now(&proxy->rt),
+             patience_ms = proxy->rt.config->listen.shutdown_timeout_ms;
+    enter(proxy, PROXY_FINISHING);
     service_stopping();
     proxy->stage_deadline_ms = now + (patience_ms / 2 < FINISH_MS ? patience_ms / 2 : FINISH_MS);
     proxy->give_up_ms = now + patience_ms;
     close_handle((uv_handle_t *)&proxy->plain.tcp);
     close_handle((uv_handle_t *)&proxy->tls.tcp);
-    uv_timer_start(&proxy->tick, on_tick, PROXY_TICK_MS, PROXY_TICK_MS); /* a test's is longer */
+    uv_timer_start(&proxy->tick, on_tick, RUNTIME_TICK_MS,
+                   RUNTIME_TICK_MS); /* a test's is longer */
     advance_end(proxy);
 }
 
@@ -295,7 +306,7 @@ static void on_stop_signal(uv_signal_t *handle, int signal)
         stop(proxy);
         return;
     }
-    proxy->give_up_ms = proxy_now(proxy); /* a second one: at once */
+    proxy->give_up_ms = runtime_now(&proxy->rt); /* a second one: at once */
     if (proxy->stage != PROXY_CLOSING)
         begin_closing(proxy);
 }
@@ -312,7 +323,7 @@ static void say_stalled(struct proxy *proxy, uint64_t now, uint64_t busy_ms)
         (proxy->stall_told_ms && now - proxy->stall_told_ms < STALLED_AGAIN_MS))
         return;
     LOG(LOG_ERROR, "spool_stalled", LOG_N("seconds", busy_ms / 1000),
-        LOG_N("jobs", spooler_pending(proxy->spooler)),
+        LOG_N("jobs", spooler_pending(proxy->rt.spooler)),
         LOG_T("reason", "the disk does not answer: nothing is stored, and nobody gets an answer"));
     proxy->stall_told_ms = now;
 }
@@ -320,16 +331,16 @@ static void say_stalled(struct proxy *proxy, uint64_t now, uint64_t busy_ms)
 /* What the disk has not taken was answered to nobody. */
 static void give_up(const struct proxy *proxy)
 {
-    LOG(LOG_ERROR, "stop_unfinished", LOG_N("jobs", spooler_pending(proxy->spooler)),
+    LOG(LOG_ERROR, "stop_unfinished", LOG_N("jobs", spooler_pending(proxy->rt.spooler)),
         LOG_T("reason", "the spool's disk does not answer"));
     _exit(1);
 }
 
 static void look_at_spooler(struct proxy *proxy, uint64_t now)
 {
-    if (!proxy->spooler)
+    if (!proxy->rt.spooler)
         return;
-    uint64_t busy_ms = spooler_busy_ms(proxy->spooler);
+    uint64_t busy_ms = spooler_busy_ms(proxy->rt.spooler);
     say_stalled(proxy, now, busy_ms);
     if (proxy->stage != PROXY_RUNNING && now >= proxy->give_up_ms && busy_ms >= HANGS_MS)
         give_up(proxy);
@@ -338,7 +349,7 @@ static void look_at_spooler(struct proxy *proxy, uint64_t now)
 /* AMQPBUF_TEST_TICK_MS: a long one shows who waits for the tick alone. */
 static uint64_t tick_ms(void)
 {
-    return test_number("AMQPBUF_TEST_TICK_MS", PROXY_TICK_MS);
+    return test_number("AMQPBUF_TEST_TICK_MS", RUNTIME_TICK_MS);
 }
 
 /* The process did not run for a while: it was stopped, or its machine slept. What has come
@@ -354,7 +365,7 @@ static bool was_away(struct proxy *proxy, uint64_t now)
 static void on_tick(uv_timer_t *timer)
 {
     struct proxy *proxy = timer->data;
-    uint64_t now = proxy_now(proxy);
+    uint64_t now = runtime_now(&proxy->rt);
     service_alive(now);
     log_tell_suppressed();
     if (was_away(proxy, now))
@@ -365,7 +376,8 @@ static void on_tick(uv_timer_t *timer)
     balance_look(proxy);
     if (proxy->stage == PROXY_RUNNING)
         cleanup(proxy, now);
-    lookup_again(proxy, now);
+    if (!login_is_possible(&proxy->pools))
+        lookup_again(&proxy->lookup, now);
     advance_end(proxy);
 }
 
@@ -384,15 +396,15 @@ static void reload(struct proxy *proxy)
         LOG(LOG_ERROR, "reload_failed", LOG_T("reason", "the configuration has errors"));
         return;
     }
-    config_adopt(proxy->config, &next, not_reloadable, proxy);
+    config_adopt(proxy->rt.config, &next, not_reloadable, proxy);
     config_free(&next);
-    log_init(proxy->config->log.level, proxy->config->log.format);
-    if (proxy->spooler)
-        spooler_configure(proxy->spooler, proxy->config);
-    if (!proxy->spooler && proxy->config->pool.publish_buffer_size > 0)
+    log_init(proxy->rt.config->log.level, proxy->rt.config->log.format);
+    if (proxy->rt.spooler)
+        spooler_configure(proxy->rt.spooler, proxy->rt.config);
+    if (!proxy->rt.spooler && proxy->rt.config->pool.publish_buffer_size > 0)
         LOG(LOG_WARN, "reload_ignored", LOG_T("key", "pool.publish_buffer_size"),
             LOG_T("reason", "the spool was not opened at the start: needs a restart"));
-    for (struct list *n = proxy->queues.next; n != &proxy->queues; n = n->next)
+    for (struct list *n = proxy->pools.queues.next; n != &proxy->pools.queues; n = n->next)
         queue_reconfigured(LIST_ENTRY(n, struct queue, node));
     if (certificates_load(proxy))
         LOG(LOG_INFO, "reloaded");
@@ -413,7 +425,7 @@ static void found_queue(void *arg, const struct spooler_queue *found)
     struct proxy *proxy = arg;
     struct identity identity;
     identity_init(&identity, found->user, found->password ? found->password : "");
-    struct queue *queue = queue_new(proxy, found->user, identity.name, found->vhost);
+    struct queue *queue = queue_new(&proxy->pools, found->user, identity.name, found->vhost);
     queue->id = found->id;
     queue->waiting = found->messages;
     queue->rejected = found->rejected;
@@ -423,28 +435,28 @@ static void found_queue(void *arg, const struct spooler_queue *found)
             LOG_T("reason", "the credential key is not the one it was sealed with"));
     } else {
         queue_set_password(queue, found->password);
-        pool_new(proxy, &identity, found->password, found->vhost, LOGIN_PROVEN);
+        pool_new(&proxy->pools, &identity, found->password, found->vhost, LOGIN_PROVEN);
     }
     identity_clear(&identity);
 }
 
 static bool open_spool(struct proxy *proxy)
 {
-    const struct config *config = proxy->config;
+    const struct config *config = proxy->rt.config;
     if (config->pool.publish_buffer_size == 0) {
         LOG(LOG_WARN, "buffering_off", LOG_T("reason", "pool.publish_buffer_size is 0"));
         if (!spooler_exists(config))
             return true;
     }
     struct failure failure = {0};
-    proxy->spooler = spooler_open(&proxy->loop, config, found_queue, proxy, &failure);
-    if (!proxy->spooler) {
+    proxy->rt.spooler = spooler_open(&proxy->rt.loop, config, found_queue, proxy, &failure);
+    if (!proxy->rt.spooler) {
         LOG(LOG_ERROR, "spool_unusable", LOG_T("path", config->spool.path),
             LOG_T("reason", failure.text));
         return false;
     }
     uint64_t messages = 0;
-    for (struct list *n = proxy->queues.next; n != &proxy->queues; n = n->next)
+    for (struct list *n = proxy->pools.queues.next; n != &proxy->pools.queues; n = n->next)
         messages += LIST_ENTRY(n, struct queue, node)->waiting;
     LOG(LOG_INFO, "spool_opened", LOG_T("path", config->spool.path), LOG_N("messages", messages));
     return true;
@@ -452,21 +464,21 @@ static bool open_spool(struct proxy *proxy)
 
 static void connect_pools(struct proxy *proxy)
 {
-    for (unsigned i = 0; i < proxy->targets.count; i++) {
-        const struct config_upstream *url = proxy->targets.list[i].url;
+    for (unsigned i = 0; i < proxy->upstreams.targets.count; i++) {
+        const struct config_upstream *url = proxy->upstreams.targets.list[i].url;
         if (!url->user)
             continue;
         const char *vhost = url->vhost ? url->vhost : "/";
         const char *password = url->password ? url->password : "";
         struct identity identity;
         identity_init(&identity, url->user, password);
-        struct pool *pool = pool_find(proxy, &identity, password, vhost);
+        struct pool *pool = pool_find(&proxy->pools, &identity, password, vhost);
         if (!pool)
-            pool = pool_new(proxy, &identity, password, vhost, LOGIN_UNKNOWN);
+            pool = pool_new(&proxy->pools, &identity, password, vhost, LOGIN_UNKNOWN);
         pool->pinned = true;
         identity_clear(&identity);
     }
-    for (struct list *n = proxy->pools.next; n != &proxy->pools; n = n->next) {
+    for (struct list *n = proxy->pools.all.next; n != &proxy->pools.all; n = n->next) {
         struct pool *pool = LIST_ENTRY(n, struct pool, node);
         if (pool->pinned || queue_has_backlog(pool->queue))
             pool_connect(pool);
@@ -475,27 +487,21 @@ static void connect_pools(struct proxy *proxy)
 
 static void init_handles(struct proxy *proxy)
 {
-    ENSURE(uv_loop_init(&proxy->loop) == 0);
-    net_init(&proxy->net, &proxy->loop);
+    ENSURE(uv_loop_init(&proxy->rt.loop) == 0);
+    net_init(&proxy->rt.net, &proxy->rt.loop);
     listener_init(&proxy->plain, proxy, false);
     listener_init(&proxy->tls, proxy, true);
-    ENSURE(uv_timer_init(&proxy->loop, &proxy->tick) == 0);
-    ENSURE(uv_prepare_init(&proxy->loop, &proxy->before_poll) == 0);
-    ENSURE(uv_idle_init(&proxy->loop, &proxy->not_done) == 0);
-    ENSURE(uv_signal_init(&proxy->loop, &proxy->sigterm) == 0);
-    ENSURE(uv_signal_init(&proxy->loop, &proxy->sigint) == 0);
-    ENSURE(uv_signal_init(&proxy->loop, &proxy->sighup) == 0);
+    ENSURE(uv_timer_init(&proxy->rt.loop, &proxy->tick) == 0);
+    ENSURE(uv_prepare_init(&proxy->rt.loop, &proxy->before_poll) == 0);
+    ENSURE(uv_idle_init(&proxy->rt.loop, &proxy->not_done) == 0);
+    ENSURE(uv_signal_init(&proxy->rt.loop, &proxy->sigterm) == 0);
+    ENSURE(uv_signal_init(&proxy->rt.loop, &proxy->sigint) == 0);
+    ENSURE(uv_signal_init(&proxy->rt.loop, &proxy->sighup) == 0);
     proxy->tick.data = proxy->before_poll.data = proxy;
     proxy->sigterm.data = proxy->sigint.data = proxy->sighup.data = proxy;
-    list_init(&proxy->clients);
-    list_init(&proxy->upstreams);
-    list_init(&proxy->pools);
-    list_init(&proxy->queues);
-    list_init(&proxy->waking);
-    list_init(&proxy->acking);
-    logins_init(&proxy->logins);
-    broker_init(&proxy->broker);
-    targets_init(&proxy->targets, proxy->config);
+    upstreams_init(&proxy->upstreams, &proxy->rt);
+    pools_init(&proxy->pools, &proxy->upstreams, &proxy->clients);
+    clients_init(&proxy->clients, &proxy->pools);
     srandom((unsigned)(uv_hrtime() ^ (uint64_t)uv_os_getpid()));
 }
 
@@ -518,20 +524,19 @@ static bool start(struct proxy *proxy)
         return false;
     service_close_sockets(socket_unused);
     uv_prepare_start(&proxy->before_poll, on_before_poll);
-    proxy->ticked_ms = proxy_now(proxy);
+    proxy->ticked_ms = runtime_now(&proxy->rt);
     uv_timer_start(&proxy->tick, on_tick, tick_ms(), tick_ms());
     connect_pools(proxy);
-    lookup_begin(proxy);
+    lookup_begin(&proxy->lookup, &proxy->upstreams);
     service_ready();
     return true;
 }
 
 static void deinit(struct proxy *proxy)
 {
-    ENSURE(uv_loop_close(&proxy->loop) == 0);
-    net_close(&proxy->net);
-    targets_deinit(&proxy->targets);
-    broker_deinit(&proxy->broker);
+    ENSURE(uv_loop_close(&proxy->rt.loop) == 0);
+    net_close(&proxy->rt.net);
+    upstreams_deinit(&proxy->upstreams);
     certificates_free(proxy);
     handles_deinit();
     slab_trim();
@@ -540,7 +545,8 @@ static void deinit(struct proxy *proxy)
 int proxy_run(struct config *config, const struct config_sources *sources,
               const struct proxy_side *side)
 {
-    struct proxy proxy = {.config = config, .sources = sources, .side = side};
+    struct proxy proxy = {
+        .rt = {.config = config, .serves = true}, .sources = sources, .side = side};
     signal(SIGPIPE, SIG_IGN);
     init_handles(&proxy);
     if (!start(&proxy)) {
@@ -550,7 +556,7 @@ int proxy_run(struct config *config, const struct config_sources *sources,
         begin_closing(&proxy);
         advance_end(&proxy);
     }
-    uv_run(&proxy.loop, UV_RUN_DEFAULT);
+    uv_run(&proxy.rt.loop, UV_RUN_DEFAULT);
     deinit(&proxy);
     return proxy.exit_status;
 }

@@ -7,17 +7,14 @@
 
 #include <uv.h>
 
-#include "base/list.h"
 #include "config/config.h"
-#include "net/stream.h"
-#include "proxy/broker.h"
-#include "proxy/counters.h"
+#include "proxy/client.h"
 #include "proxy/listener.h"
-#include "proxy/login.h"
 #include "proxy/lookup.h"
-#include "proxy/targets.h"
+#include "proxy/pool.h"
+#include "proxy/runtime.h"
+#include "proxy/upstream.h"
 
-struct spooler;
 struct tls_context;
 
 enum proxy_stage {
@@ -39,15 +36,12 @@ struct proxy_side {
 };
 
 struct proxy {
-    uv_loop_t loop;
-    struct net net;
-    struct config *config;
-    const struct config_sources *sources;
-    struct targets targets;
+    struct runtime rt;
+    struct upstreams upstreams;
     struct lookup lookup;
-    struct spooler *spooler; /* NULL: buffering is off and nothing waits */
-    struct broker broker;
-    struct counters counters;
+    struct pools pools;
+    struct clients clients;
+    const struct config_sources *sources;
     enum proxy_stage stage;
     uint64_t stage_deadline_ms;
     uint64_t give_up_ms;    /* stopping: from then on a disk that hangs is not waited for */
@@ -57,41 +51,15 @@ struct proxy {
     void *side_self;
 
     struct listener plain, tls;
-    struct tls_context *server_tls, *client_tls; /* NULL: not used */
+    struct tls_context *server_tls; /* NULL: not used */
     uv_timer_t tick;
     uv_signal_t sigterm, sigint, sighup;
     uv_prepare_t before_poll;
     uv_idle_t not_done; /* active: the loop only looks at its events, it does not wait for them */
     uint64_t cleanup_due_ms;
     uint64_t ticked_ms; /* when the last tick was; 0: none yet, or it was passed over */
-
-    struct list clients, upstreams, pools, queues;
-    struct logins logins;
-    bool memory_is_short; /* memory_limit.h */
-    struct list waking;   /* pools whose held clients may try again */
-    struct list acking;   /* channels with confirms to send */
-    uint64_t next_id;     /* of clients and upstreams, for the log */
-    uint64_t next_stamp;  /* order of what was sent upstream */
 };
-
-enum { PROXY_TICK_MS = 250, PROXY_ROUNDS_MAX = 16 };
-
-/* Clients and RabbitMQ are served as ever: also while the last clients finish. */
-static inline bool proxy_serves(const struct proxy *proxy)
-{
-    return proxy->stage <= PROXY_FINISHING;
-}
 
 /* Runs until it is told to end; `sources` are read again on SIGHUP. Returns the exit status. */
 int proxy_run(struct config *config, const struct config_sources *sources,
               const struct proxy_side *side);
-
-static inline bool proxy_buffers(const struct proxy *proxy)
-{
-    return proxy->spooler && proxy->config->pool.publish_buffer_size > 0;
-}
-
-static inline uint64_t proxy_now(const struct proxy *proxy)
-{
-    return uv_now(&proxy->loop);
-}

@@ -9,14 +9,14 @@
 #include "base/log.h"
 #include "proxy/drain.h"
 #include "proxy/pool.h"
-#include "proxy/proxy.h"
+#include "proxy/runtime.h"
 #include "proxy/spooler.h"
 #include "spool/credential.h"
 
 /* Two of one name would be one in the spool. */
-struct queue *queue_find(struct proxy *proxy, const char *identity, const char *vhost)
+struct queue *queue_find(struct pools *all, const char *identity, const char *vhost)
 {
-    for (struct list *n = proxy->queues.next; n != &proxy->queues; n = n->next) {
+    for (struct list *n = all->queues.next; n != &all->queues; n = n->next) {
         struct queue *queue = LIST_ENTRY(n, struct queue, node);
         if (strcmp(queue->vhost, vhost) == 0 &&
             (strcmp(queue->identity, identity) == 0 || strcmp(queue->user, identity) == 0))
@@ -25,12 +25,12 @@ struct queue *queue_find(struct proxy *proxy, const char *identity, const char *
     return NULL;
 }
 
-struct queue *queue_new(struct proxy *proxy, const char *user, const char *identity,
+struct queue *queue_new(struct pools *all, const char *user, const char *identity,
                         const char *vhost)
 {
     struct queue *queue = calloc(1, sizeof *queue);
     ENSURE(queue);
-    queue->proxy = proxy;
+    queue->rt = all->rt;
     queue->user = strdup(user);
     queue->identity = strdup(identity);
     queue->vhost = strdup(vhost);
@@ -38,8 +38,8 @@ struct queue *queue_new(struct proxy *proxy, const char *user, const char *ident
     list_init(&queue->pools);
     queue->doubts.pass = 1;
     queue->handle = handles_add(queue);
-    queue->made_ms = proxy_now(proxy);
-    list_append(&proxy->queues, &queue->node);
+    queue->made_ms = runtime_now(queue->rt);
+    list_append(&all->queues, &queue->node);
     return queue;
 }
 
@@ -89,7 +89,7 @@ uint64_t queue_used(const struct queue *queue)
 
 uint64_t queue_room(const struct queue *queue)
 {
-    uint64_t limit = queue->proxy->config->pool.publish_buffer_size, used = queue_used(queue);
+    uint64_t limit = queue->rt->config->pool.publish_buffer_size, used = queue_used(queue);
     return used < limit ? limit - used : 0;
 }
 
@@ -100,7 +100,7 @@ bool queue_has_room(const struct queue *queue)
 
 bool queue_has_room_for(const struct queue *queue, uint64_t destination)
 {
-    uint64_t limit = queue->proxy->config->pool.publish_buffer_size;
+    uint64_t limit = queue->rt->config->pool.publish_buffer_size;
     if (doubts_hold(queue, destination) &&
         queue->doubts.records + queue->doubts.appending >= limit - limit / 4)
         return false;
@@ -109,9 +109,9 @@ bool queue_has_room_for(const struct queue *queue, uint64_t destination)
 
 bool queue_holds(struct queue *queue)
 {
-    uint64_t now = proxy_now(queue->proxy);
+    uint64_t now = runtime_now(queue->rt);
     if (!queue->drain || queue->paused || queue->asides.count > 0 ||
-        queue->waiting + queue->appending > queue->proxy->config->drain.window)
+        queue->waiting + queue->appending > queue->rt->config->drain.window)
         return false;
     if (now >= queue->hold_again_ms) {
         queue->hold_until_ms = now + QUEUE_HOLD_MS;
@@ -125,7 +125,7 @@ void queue_drain_if_possible(struct queue *queue)
     /* What others have sent live and is not confirmed yet holds nothing up: a channel's own later
      * publishes wait for it in the router (P2). */
     if (queue->drain || queue->paused || queue->waiting <= queue->doubts.records ||
-        !proxy_serves(queue->proxy))
+        !runtime_serves(queue->rt))
         return;
     for (struct list *n = queue->pools.next; n != &queue->pools && !queue->drain; n = n->next) {
         struct pool *pool = LIST_ENTRY(n, struct pool, queue_node);
@@ -138,7 +138,7 @@ void queue_drain_if_possible(struct queue *queue)
 
 static bool is_in_use(const struct queue *queue, uint64_t now_ms)
 {
-    uint64_t after = queue->proxy->config->spool.forget_after_ms;
+    uint64_t after = queue->rt->config->spool.forget_after_ms;
     if (queue_used(queue) > 0 || queue->rejected > 0 || queue->drain ||
         now_ms - queue->made_ms < after)
         return true;
@@ -173,12 +173,11 @@ static void on_dropped(struct job *job)
 
 void queue_cleanup(struct queue *queue, uint64_t now_ms)
 {
-    if (queue->id == 0 || queue->dropping || queue->proxy->config->spool.forget_after_ms == 0 ||
+    if (queue->id == 0 || queue->dropping || queue->rt->config->spool.forget_after_ms == 0 ||
         is_in_use(queue, now_ms))
         return;
     queue->dropping = true;
-    spooler_post(queue->proxy->spooler,
-                 job_new(JOB_QUEUE_DROP, queue->id, on_dropped, queue->handle));
+    spooler_post(queue->rt->spooler, job_new(JOB_QUEUE_DROP, queue->id, on_dropped, queue->handle));
 }
 
 void queue_pause(struct queue *queue, bool paused)

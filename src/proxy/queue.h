@@ -12,8 +12,9 @@
 #include "proxy/doubt.h"
 #include "proxy/rate.h"
 
-struct proxy;
 struct pool;
+struct pools;
+struct runtime;
 struct drain;
 
 enum {
@@ -24,8 +25,8 @@ enum {
 };
 
 struct queue {
-    struct proxy *proxy;
-    struct list node; /* in proxy->queues */
+    struct runtime *rt;
+    struct list node; /* in pools->queues */
     struct list pools;
     char *user, *vhost;
     char *identity; /* whose it is; `user` but for tokens' queues of version 0.1 */
@@ -61,8 +62,8 @@ struct queue {
     struct rate drain_rate; /* 0 while nothing is drained */
 };
 
-struct queue *queue_find(struct proxy *, const char *identity, const char *vhost);
-struct queue *queue_new(struct proxy *, const char *user, const char *identity, const char *vhost);
+struct queue *queue_find(struct pools *, const char *identity, const char *vhost);
+struct queue *queue_new(struct pools *, const char *user, const char *identity, const char *vhost);
 void queue_free(struct queue *);
 void queue_set_password(struct queue *, const char *password);
 

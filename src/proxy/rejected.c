@@ -7,8 +7,8 @@
 #include "base/log.h"
 #include "proxy/drain.h"
 #include "proxy/pool.h"
-#include "proxy/proxy.h"
 #include "proxy/queue.h"
+#include "proxy/runtime.h"
 #include "proxy/spooler.h"
 
 enum { MOVED_AT_ONCE = 500 };
@@ -49,7 +49,7 @@ static void on_moved(struct job *job);
 static void go_on(struct sweep *sweep)
 {
     struct queue *queue = handles_get(sweep->queue);
-    if (queue && !proxy_serves(queue->proxy)) {
+    if (queue && !runtime_serves(queue->rt)) {
         end(sweep, STATUS_INVALID, "the proxy is stopping");
         return;
     }
@@ -63,7 +63,7 @@ static void go_on(struct sweep *sweep)
     job->rejected.after = sweep->after;
     job->rejected.last = sweep->last;
     job->rejected.max = (uint32_t)max;
-    spooler_post(queue->proxy->spooler, job);
+    spooler_post(queue->rt->spooler, job);
 }
 
 static void count(struct queue *queue, const struct job *job)

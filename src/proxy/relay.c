@@ -14,9 +14,9 @@
 #include "proxy/client.h"
 #include "proxy/doubt.h"
 #include "proxy/pool.h"
-#include "proxy/proxy.h"
 #include "proxy/queue.h"
 #include "proxy/returned.h"
+#include "proxy/runtime.h"
 #include "proxy/spool_out.h"
 #include "proxy/spooler.h"
 #include "proxy/wire_out.h"
@@ -80,13 +80,13 @@ static void retain(struct relay *r, struct message *message, uint64_t client_tag
     }
     r->ring_count++;
     struct retained *entry = relay_retained(r, r->ring_count - 1);
-    entry->stamp = ++r->pool->proxy->next_stamp;
+    entry->stamp = ++r->pool->rt->next_stamp;
     entry->client_tag = client_tag;
-    entry->sent_ms = proxy_now(r->pool->proxy);
+    entry->sent_ms = runtime_now(r->pool->rt);
     entry->state = RETAINED_OPEN;
     entry->doubt = NULL;
     entry->destination = destination;
-    if (!proxy_buffers(r->pool->proxy))
+    if (!runtime_buffers(r->pool->rt))
         message_clear(message);
     message_move(&entry->message, message);
     window_take(&r->link.upstream->window, entry->destination);
@@ -225,7 +225,7 @@ static struct awaited *await(struct relay *r, amqp_method_number_t method)
     if (r->call_count == r->calls_capacity)
         grow_calls(r);
     struct awaited *call = relay_awaited(r, r->call_count++);
-    *call = (struct awaited){.stamp = ++r->pool->proxy->next_stamp, .method = method};
+    *call = (struct awaited){.stamp = ++r->pool->rt->next_stamp, .method = method};
     return call;
 }
 
@@ -243,7 +243,7 @@ static struct relay *relay_new(struct channel *channel, struct upstream *u, bool
         return NULL;
     }
     r->pool->relay_count++;
-    r->stamp = ++r->pool->proxy->next_stamp;
+    r->stamp = ++r->pool->rt->next_stamp;
     wire_send_plain(&u->stream, r->link.channel, AMQP_CHANNEL_OPEN_METHOD);
     await(r, AMQP_CHANNEL_OPEN_METHOD);
     return r;
@@ -332,7 +332,7 @@ static void settle_orphan(struct relay *r)
     if (r->shared && r->confirming && !r->nacked && u->link_count <= IDLE_RELAYS_MAX) {
         list_append(&u->idle_relays, &r->idle_node);
         if (u->link_count == 1)
-            u->idle_since_ms = proxy_now(u->proxy);
+            u->idle_since_ms = runtime_now(u->rt);
     } else {
         relay_close(r);
     }
@@ -384,7 +384,7 @@ bool relay_publish(struct relay *r, struct message *message, uint64_t client_tag
         select_confirms(r);
     if (!message_frame(message, r->link.channel, u->frame_max, emit, &u->stream))
         return false;
-    r->pool->proxy->counters.forwarded++;
+    r->pool->rt->counters.forwarded++;
     if (r->confirming) {
         r->sent_tag++;
         if (mandatory)
@@ -574,7 +574,7 @@ static bool is_about_a_message(const amqp_channel_close_t *m, const char *text)
 static bool keep_unconfirmed(struct relay *r, const amqp_channel_close_t *m)
 {
     struct retained *only = only_unconfirmed(r);
-    if (!proxy_buffers(r->pool->proxy) || !can_keep_all(r))
+    if (!runtime_buffers(r->pool->rt) || !can_keep_all(r))
         return false;
     char text[256];
     snprintf(text, sizeof text, "%.*s", (int)m->reply_text.len, (const char *)m->reply_text.bytes);

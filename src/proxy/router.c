@@ -10,13 +10,12 @@
 #include "proxy/channel.h"
 #include "proxy/client.h"
 #include "proxy/doubt.h"
-#include "proxy/memory_limit.h"
 #include "proxy/offline.h"
 #include "proxy/pool.h"
-#include "proxy/proxy.h"
 #include "proxy/queue.h"
 #include "proxy/relay.h"
 #include "proxy/rewrite.h"
+#include "proxy/runtime.h"
 #include "proxy/shareable.h"
 #include "proxy/spool_out.h"
 #include "proxy/wire_out.h"
@@ -83,14 +82,14 @@ static bool is_full(const struct relay *r, uint64_t destination)
     const struct upstream *u = r->link.upstream;
     return stream_is_full(&u->stream) ||
            (r->confirming &&
-            !window_has_room(&u->window, destination, u->proxy->config->drain.window));
+            !window_has_room(&u->window, destination, u->rt->config->drain.window));
 }
 
 /* ---- publishes ---- */
 
 static bool spool_is_usable(const struct pool *pool)
 {
-    return proxy_buffers(pool->proxy) && pool->queue->id;
+    return runtime_buffers(pool->rt) && pool->queue->id;
 }
 
 static enum route refuse_offline(struct channel *ch)
@@ -102,14 +101,14 @@ static enum route refuse_offline(struct channel *ch)
 static enum route refuse_full(struct channel *ch, const char *what, amqp_method_number_t method)
 {
     struct pool *pool = ch->client->pool;
-    const struct config *config = pool->proxy->config;
+    const struct config *config = pool->rt->config;
     if (config->spool.overflow == OVERFLOW_BLOCK) {
         client_tell_blocked(ch->client, true, what);
         return ROUTE_HELD;
     }
     char text[96];
     snprintf(text, sizeof text, "RESOURCE_ERROR - %s", what);
-    pool->proxy->counters.queue_full++;
+    pool->rt->counters.queue_full++;
     LOG_OFTEN(LOG_WARN, "queue_full", LOG_T("user", pool->user), LOG_T("vhost", pool->vhost),
               LOG_T("reason", what), LOG_N("messages", queue_used(pool->queue)),
               LOG_T("client", ch->client->peer));
@@ -134,7 +133,7 @@ static enum route refuse_full(struct channel *ch, const char *what, amqp_method_
 static const char *buffer_is_full(const struct pool *pool, char text[64])
 {
     snprintf(text, 64, "publish buffer full (%llu messages)",
-             (unsigned long long)pool->proxy->config->pool.publish_buffer_size);
+             (unsigned long long)pool->rt->config->pool.publish_buffer_size);
     return text;
 }
 
@@ -142,7 +141,7 @@ static const char *why_full(const struct pool *pool, char text[64])
 {
     if (!queue_has_room(pool->queue))
         return buffer_is_full(pool, text);
-    return spooler_has_room(pool->proxy->spooler) ? NULL : "the spool has no room";
+    return spooler_has_room(pool->rt->spooler) ? NULL : "the spool has no room";
 }
 
 /* Places taken by what is on its way to RabbitMQ become free by themselves; others do not. */
@@ -175,7 +174,7 @@ enum route router_begin_publish(struct channel *ch, const struct publish *publis
                       AMQP_BASIC_PUBLISH_METHOD);
         return ROUTE_REFUSED;
     }
-    if (memory_limit_reached(pool->proxy))
+    if (budget_is_short(pool->rt))
         return ROUTE_HELD;
     if (ch->client->state == CLIENT_LEAVING)
         return begin_stored(ch);
@@ -186,7 +185,7 @@ enum route router_begin_publish(struct channel *ch, const struct publish *publis
     }
     if (!queue_has_room(queue))
         return refuse_no_room(ch);
-    if (pool->state != POOL_LIVE && !spooler_has_room(pool->proxy->spooler))
+    if (pool->state != POOL_LIVE && !spooler_has_room(pool->rt->spooler))
         return refuse_full(ch, "the spool has no room", AMQP_BASIC_PUBLISH_METHOD);
     client_tell_blocked(ch->client, false, NULL);
     return ROUTE_DONE;
@@ -200,7 +199,7 @@ static uint64_t take_tag(struct channel *ch)
 static enum route publish_spooled(struct channel *ch)
 {
     struct pool *pool = ch->client->pool;
-    if (spooler_is_full(pool->proxy->spooler))
+    if (spooler_is_full(pool->rt->spooler))
         return ROUTE_HELD;
     struct spool_owner owner = {.channel = ch->handle, .client = ch->client->handle};
     spool_publish(pool, owner, &ch->content.message, take_tag(ch));
@@ -329,7 +328,7 @@ static enum route publish_leaving(struct channel *ch, uint64_t destination)
     if (ch->client->retained > 0)
         return ROUTE_HELD;
     if (!spool_is_usable(pool) || !queue_has_room_for(pool->queue, destination) ||
-        !spooler_has_room(pool->proxy->spooler))
+        !spooler_has_room(pool->rt->spooler))
         return nack(ch);
     return publish_spooled(ch);
 }
@@ -379,7 +378,7 @@ bool router_must_wait(const struct channel *ch)
 static bool is_shareable(const struct client *client, amqp_method_number_t method,
                          const void *decoded)
 {
-    return shareable_method(method, decoded, client->proxy->broker.major) &&
+    return shareable_method(method, decoded, client->clients->pools->upstreams->broker.major) &&
            !pool_is_wary(client->pool, method);
 }
 
@@ -486,7 +485,7 @@ static enum route needs_rabbitmq(struct channel *ch, amqp_method_number_t method
     bool consumes = method == AMQP_BASIC_CONSUME_METHOD || method == AMQP_BASIC_GET_METHOD;
     if (!consumes)
         return (pool->state == POOL_DRAINING || pool_may_return(pool)) &&
-                       client_waits(ch->client, pool->proxy->config->upstream.connect_timeout_ms)
+                       client_waits(ch->client, pool->rt->config->upstream.connect_timeout_ms)
                    ? ROUTE_HELD
                    : ROUTE_DONE;
     uint64_t spread = CONSUMER_WAITS_MAX_MS - CONSUMER_WAITS_MIN_MS;
@@ -521,8 +520,7 @@ static enum route route_decoded(struct channel *ch, struct slab *slab, const str
     if (offline) {
         if (!spool_is_usable(pool))
             return refuse_offline(ch);
-        if (!tx_here &&
-            (spooler_is_full(pool->proxy->spooler) || memory_limit_reached(pool->proxy)))
+        if (!tx_here && (spooler_is_full(pool->rt->spooler) || budget_is_short(pool->rt)))
             return ROUTE_HELD;
         if (ch->committing > 0 || (ch->relay && ch->relay->call_count > 0))
             return ROUTE_HELD; /* replies keep their order */
@@ -539,7 +537,7 @@ static enum route route_decoded(struct channel *ch, struct slab *slab, const str
         offline_method(ch, frame->payload, frame->payload_len, method);
         return ROUTE_DONE;
     }
-    if (proxy_buffers(pool->proxy))
+    if (runtime_buffers(pool->rt))
         client_tell_blocked(ch->client, false, NULL);
     if (answer_qos(ch, method, decoded))
         return ROUTE_DONE;

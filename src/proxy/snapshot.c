@@ -68,20 +68,21 @@ static const char *why_not_ready(const struct snapshot *s, const struct proxy *p
 {
     if (proxy->stage != PROXY_RUNNING)
         return "the proxy is stopping";
-    const char *failure =
-        proxy_buffers(proxy) ? spooler_failure(proxy->spooler, proxy_now(proxy)) : NULL;
+    const char *failure = runtime_buffers(&proxy->rt)
+                              ? spooler_failure(proxy->rt.spooler, runtime_now(&proxy->rt))
+                              : NULL;
     if (failure)
         return failure;
     if (s->spooler_busy_ms >= SPOOLER_STALLED_MS)
         return "the spool's disk does not answer";
-    if (proxy_buffers(proxy) && !spooler_has_room(proxy->spooler))
+    if (runtime_buffers(&proxy->rt) && !spooler_has_room(proxy->rt.spooler))
         return "the spool has no room";
-    if (!login_is_possible(proxy))
+    if (!login_is_possible(&proxy->pools))
         return "RabbitMQ has not been reached, and no login is known";
     for (uint32_t i = 0; i < s->queue_count; i++) {
         const struct snapshot_queue *queue = &s->queues[i];
         bool away = queue->state != SNAPSHOT_LIVE && queue->state != SNAPSHOT_IDLE;
-        if (away && !proxy_buffers(proxy))
+        if (away && !runtime_buffers(&proxy->rt))
             return "RabbitMQ is away, and buffering is off";
         if (away && queue->spool.messages >= s->queue_max)
             return "a queue is full (pool.publish_buffer_size)";
@@ -91,20 +92,20 @@ static const char *why_not_ready(const struct snapshot *s, const struct proxy *p
 
 void snapshot_take(struct snapshot *s, struct proxy *proxy)
 {
-    *s = (struct snapshot){.counters = proxy->counters,
-                           .queue_max = proxy->config->pool.publish_buffer_size,
-                           .memory_bytes = memory_limit_used(proxy),
-                           .memory_max = proxy->config->listen.max_memory_bytes};
-    if (proxy->spooler) {
-        spooler_view(proxy->spooler, &s->spool);
-        s->spooler_busy_ms = spooler_busy_ms(proxy->spooler);
+    *s = (struct snapshot){.counters = proxy->rt.counters,
+                           .queue_max = proxy->rt.config->pool.publish_buffer_size,
+                           .memory_bytes = budget_used(&proxy->rt.budget),
+                           .memory_max = proxy->rt.config->listen.max_memory_bytes};
+    if (proxy->rt.spooler) {
+        spooler_view(proxy->rt.spooler, &s->spool);
+        s->spooler_busy_ms = spooler_busy_ms(proxy->rt.spooler);
     }
-    for (struct list *n = proxy->queues.next; n != &proxy->queues; n = n->next)
+    for (struct list *n = proxy->pools.queues.next; n != &proxy->pools.queues; n = n->next)
         s->queue_count++;
     s->queues = calloc(s->queue_count + 1, sizeof *s->queues);
     ENSURE(s->queues);
     struct snapshot_queue *out = s->queues;
-    for (struct list *n = proxy->queues.next; n != &proxy->queues; n = n->next, out++) {
+    for (struct list *n = proxy->pools.queues.next; n != &proxy->pools.queues; n = n->next, out++) {
         const struct queue *queue = LIST_ENTRY(n, struct queue, node);
         describe(out, queue);
         find_gauges(out, queue, &s->spool);

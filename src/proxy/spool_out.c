@@ -12,8 +12,8 @@
 #include "proxy/doubt.h"
 #include "proxy/drain.h"
 #include "proxy/pool.h"
-#include "proxy/proxy.h"
 #include "proxy/queue.h"
+#include "proxy/runtime.h"
 
 /* Happy path: the job goes to the spooler; after the commit the queue has one more record, and the
  * channel acks. If it cannot be stored (disk or map full), a message of a connected publisher is
@@ -30,7 +30,7 @@ static void tell_channel(struct channel *channel, const struct job *job)
 {
     channel->spooling -= job->append.count;
     channel->committing -= job->append.commit;
-    bool rejects = channel->client->proxy->config->spool.overflow == OVERFLOW_REJECT;
+    bool rejects = channel->client->rt->config->spool.overflow == OVERFLOW_REJECT;
     if (job->status != STATUS_OK && rejects && job->context && !job->append.commit) {
         channel_nack(channel, job->context);
     } else if (job->status != STATUS_OK) {
@@ -79,7 +79,7 @@ static void on_rejected(struct job *job)
     struct queue *queue = handles_get(job->append.queue);
     if (queue && job->status == STATUS_OK) {
         queue->rejected++;
-        counters_add_rejected(&queue->proxy->counters, job->append.rejection.code);
+        counters_add_rejected(&queue->rt->counters, job->append.rejection.code);
     }
     if (queue)
         log_rejected(queue, job);
@@ -105,7 +105,7 @@ static void on_appended(struct job *job)
         count_behind_doubts(queue, job);
         if (job->status == STATUS_OK) {
             queue->waiting += job->append.count;
-            queue->proxy->counters.spooled += job->append.count;
+            queue->rt->counters.spooled += job->append.count;
             if (job->append.declared)
                 declared_add(&queue->declared, job->append.declared);
         } else {
@@ -148,7 +148,7 @@ static void post(struct pool *pool, struct job *job)
     job->append.queue = queue->handle;
     queue->appending += job->append.count;
     note_owner(job);
-    spooler_post(pool->proxy->spooler, job);
+    spooler_post(pool->rt->spooler, job);
     pool_update(pool);
 }
 
@@ -199,7 +199,7 @@ void spool_reject(struct pool *pool, struct spool_owner owner, struct message *m
     };
     job_add_message(job, RECORD_PUBLISH, message);
     note_owner(job);
-    spooler_post(pool->proxy->spooler, job);
+    spooler_post(pool->rt->spooler, job);
 }
 
 void spool_declare(struct pool *pool, struct channel *channel, struct slab *slab,

@@ -7,9 +7,9 @@
 #include "base/memory.h"
 #include "proxy/doubt.h"
 #include "proxy/pool.h"
-#include "proxy/proxy.h"
 #include "proxy/queue.h"
 #include "proxy/relay.h"
+#include "proxy/runtime.h"
 #include "proxy/spooler.h"
 
 /* A destination goes as a whole, oldest publish first across all channels and upstreams: what
@@ -35,15 +35,14 @@ static bool is_alarmed(const struct upstream *u, uint64_t now_ms)
 static bool is_late(const struct relay *r, const struct retained *entry, uint64_t now_ms)
 {
     return is_alarmed(r->link.upstream, now_ms) ||
-           now_ms - entry->sent_ms >= r->pool->proxy->config->pool.confirm_timeout_ms;
+           now_ms - entry->sent_ms >= r->pool->rt->config->pool.confirm_timeout_ms;
 }
 
 /* Calls `visit` with each open publish of the queue that was kept. */
-static void each_open(struct queue *queue,
+static void each_open(struct upstreams *upstreams, struct queue *queue,
                       void (*visit)(void *arg, struct relay *, struct retained *), void *arg)
 {
-    struct proxy *proxy = queue->proxy;
-    for (struct list *n = proxy->upstreams.next; n != &proxy->upstreams; n = n->next) {
+    for (struct list *n = upstreams->all.next; n != &upstreams->all; n = n->next) {
         struct upstream *u = LIST_ENTRY(n, struct upstream, node);
         for (uint32_t i = 0; i < u->links_capacity && u->window.under_way > 0; i++) {
             struct relay *r = u->links[i] ? relay_of(u->links[i]) : NULL;
@@ -112,12 +111,12 @@ static int by_stamp(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static void spool_late(struct queue *queue, uint64_t now_ms)
+static void spool_late(struct upstreams *upstreams, struct queue *queue, uint64_t now_ms)
 {
     struct search search = {.now_ms = now_ms};
-    each_open(queue, note_destination, &search);
+    each_open(upstreams, queue, note_destination, &search);
     struct harvest harvest = {.destinations = &search.destinations};
-    each_open(queue, take_entry, &harvest);
+    each_open(upstreams, queue, take_entry, &harvest);
     if (harvest.list.count > 0)
         qsort(harvest.list.all, harvest.list.count, sizeof *harvest.list.all, by_stamp);
     for (size_t i = 0; i < harvest.list.count; i++)
@@ -138,16 +137,16 @@ static bool has_late(struct relay *r, uint64_t now_ms)
     return false;
 }
 
-void stalled_look(struct proxy *proxy, uint64_t now_ms)
+void stalled_look(struct upstreams *upstreams, uint64_t now_ms)
 {
-    if (!proxy_buffers(proxy) || !spooler_has_room(proxy->spooler))
+    if (!runtime_buffers(upstreams->rt) || !spooler_has_room(upstreams->rt->spooler))
         return; /* RabbitMQ may still take it: better than no place for it */
-    for (struct list *n = proxy->upstreams.next; n != &proxy->upstreams; n = n->next) {
+    for (struct list *n = upstreams->all.next; n != &upstreams->all; n = n->next) {
         struct upstream *u = LIST_ENTRY(n, struct upstream, node);
         for (uint32_t i = 0; i < u->links_capacity && u->window.under_way > 0; i++) {
             struct relay *r = u->links[i] ? relay_of(u->links[i]) : NULL;
             if (r && r->pool->queue->id && has_late(r, now_ms))
-                spool_late(r->pool->queue, now_ms);
+                spool_late(upstreams, r->pool->queue, now_ms);
         }
     }
 }

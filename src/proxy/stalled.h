@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-struct proxy;
+struct upstreams;
 
 /* Once for each tick. */
-void stalled_look(struct proxy *, uint64_t now_ms);
+void stalled_look(struct upstreams *, uint64_t now_ms);

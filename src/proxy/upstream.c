@@ -9,7 +9,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "proxy/capability.h"
-#include "proxy/proxy.h"
+#include "proxy/runtime.h"
 #include "proxy/wire_out.h"
 
 /* Happy path: resolve, connect, protocol header, start / start-ok, tune / tune-ok, open / open-ok,
@@ -22,6 +22,22 @@
  * connection.close at any point. All of it ends in upstream_end, once. */
 
 enum { LEAVE_TIMEOUT_MS = 5000, DEFAULT_FRAME_MAX = 131072 };
+
+/* ---- all of them ---- */
+
+void upstreams_init(struct upstreams *upstreams, struct runtime *rt)
+{
+    *upstreams = (struct upstreams){.rt = rt};
+    list_init(&upstreams->all);
+    broker_init(&upstreams->broker);
+    targets_init(&upstreams->targets, rt->config);
+}
+
+void upstreams_deinit(struct upstreams *upstreams)
+{
+    targets_deinit(&upstreams->targets);
+    broker_deinit(&upstreams->broker);
+}
 
 /* ---- the end ---- */
 
@@ -94,7 +110,7 @@ static bool is_news(struct upstream *u, const struct upstream_end *end)
 {
     return u->state == UPSTREAM_OPEN ||
            (end->refusal != REFUSAL_LOGIN && u->state != UPSTREAM_TUNED &&
-            targets_is_news(u->target, end->text, proxy_now(u->proxy)));
+            targets_is_news(u->target, end->text, runtime_now(u->rt)));
 }
 
 static void log_end(struct upstream *u, const struct upstream_end *end)
@@ -118,16 +134,16 @@ static void upstream_end(struct upstream *u, const struct upstream_end *end)
     if (u->state == UPSTREAM_CLOSED)
         return;
     if (was_open)
-        u->proxy->counters.upstreams--;
+        u->rt->counters.upstreams--;
     if (u->state == UPSTREAM_LEAVING || !events) {
         lose_links(u);
         report_left(u);
         return;
     }
     if (target_has_failed(u, end)) {
-        targets_failed(&u->proxy->targets, u->target);
+        targets_failed(&u->upstreams->targets, u->target);
         if (!was_open)
-            targets_unanswered(u->target, proxy_now(u->proxy));
+            targets_unanswered(u->target, runtime_now(u->rt));
     }
     log_end(u, end);
     u->state = UPSTREAM_CLOSED;
@@ -271,7 +287,7 @@ static void on_start(struct upstream *u, const struct frame *frame,
     u->server_properties = malloc(u->server_properties_len);
     ENSURE(u->server_properties);
     memcpy(u->server_properties, table, u->server_properties_len);
-    u->proxy->broker.major = capability_version(&m->server_properties);
+    u->upstreams->broker.major = capability_version(&m->server_properties);
     u->offers_confirms = capability_find(&m->server_properties, "publisher_confirms");
     u->state = UPSTREAM_TUNE;
     targets_answered(u->target);
@@ -294,17 +310,17 @@ static void send_open(struct upstream *u)
 static void on_tune(struct upstream *u, const amqp_connection_tune_t *m)
 {
     /* A client's own upstream has as many as the client was offered. */
-    uint16_t limit = u->client_properties ? UINT16_MAX : u->proxy->config->pool.max_channels;
+    uint16_t limit = u->client_properties ? UINT16_MAX : u->rt->config->pool.max_channels;
     if (m->frame_max != 0 && m->frame_max < FRAME_MIN_SIZE) {
         end_with(u, "RabbitMQ's frame_max is below 4096, which no client may use", 0);
         return;
     }
     u->frame_max = m->frame_max ? m->frame_max : DEFAULT_FRAME_MAX;
     u->channel_max = m->channel_max && m->channel_max < limit ? m->channel_max : limit;
-    uint32_t heartbeat_s = (u->proxy->config->upstream.heartbeat_ms + 999) / 1000;
+    uint32_t heartbeat_s = (u->rt->config->upstream.heartbeat_ms + 999) / 1000;
     u->heartbeat_ms = (uint64_t)heartbeat_s * 1000;
-    broker_remember(&u->proxy->broker, u->server_properties, u->server_properties_len, u->frame_max,
-                    m->channel_max);
+    broker_remember(&u->upstreams->broker, u->server_properties, u->server_properties_len,
+                    u->frame_max, m->channel_max);
     u->state = UPSTREAM_TUNED;
     if (u->vhost)
         send_open(u);
@@ -315,8 +331,8 @@ static void on_tune(struct upstream *u, const amqp_connection_tune_t *m)
 static void on_open_ok(struct upstream *u)
 {
     u->state = UPSTREAM_OPEN;
-    u->idle_since_ms = proxy_now(u->proxy);
-    u->proxy->counters.upstreams++;
+    u->idle_since_ms = runtime_now(u->rt);
+    u->rt->counters.upstreams++;
     LOG(LOG_INFO, "upstream_connected", LOG_N("upstream", u->id),
         LOG_T("host", u->target->url->host), LOG_N("port", u->target->url->port),
         LOG_T("user", u->user), LOG_T("vhost", u->vhost));
@@ -353,7 +369,7 @@ static void on_peer_close(struct upstream *u, const amqp_connection_close_t *m)
 static void on_blocked(struct upstream *u, bool blocked)
 {
     if (blocked && !u->blocked)
-        u->blocked_since_ms = proxy_now(u->proxy);
+        u->blocked_since_ms = runtime_now(u->rt);
     u->blocked = blocked;
     LOG(LOG_WARN, blocked ? "upstream_blocked" : "upstream_unblocked", LOG_N("upstream", u->id),
         LOG_T("user", u->user), LOG_T("vhost", u->vhost));
@@ -474,16 +490,16 @@ static const struct stream_handler stream_events = {
 
 static void connect_address(struct upstream *u)
 {
-    uint64_t now = proxy_now(u->proxy), left = 0;
+    uint64_t now = runtime_now(u->rt), left = 0;
     for (const struct addrinfo *a = u->address; a; a = a->ai_next)
         left++;
     ENSURE(left > 0);
     uint64_t remaining = u->deadline_ms > now ? u->deadline_ms - now : 0;
     u->address_deadline_ms = now + remaining / left;
     if (!u->stream.net)
-        stream_init(&u->stream, &u->proxy->net, &stream_events);
+        stream_init(&u->stream, &u->rt->net, &stream_events);
     if (u->target->url->tls)
-        stream_use_tls(&u->stream, u->proxy->client_tls, u->target->url->host);
+        stream_use_tls(&u->stream, u->upstreams->tls, u->target->url->host);
     int status = stream_connect(&u->stream, u->address->ai_addr);
     if (status < 0)
         address_failed(u, status);
@@ -519,18 +535,19 @@ static char *copy_text(const char *text)
     return copy;
 }
 
-struct upstream *upstream_dial(struct proxy *proxy, const char *user, const char *password,
+struct upstream *upstream_dial(struct upstreams *upstreams, const char *user, const char *password,
                                const char *vhost, const uint8_t *client_properties,
                                size_t client_properties_len, const struct upstream_events *events,
                                void *owner)
 {
     struct upstream *u = calloc(1, sizeof *u);
     ENSURE(u);
-    u->proxy = proxy;
-    u->target = targets_next(&proxy->targets);
+    u->rt = upstreams->rt;
+    u->upstreams = upstreams;
+    u->target = targets_next(&upstreams->targets);
     u->events = events;
     u->owner = owner;
-    u->id = ++proxy->next_id;
+    u->id = ++u->rt->next_id;
     u->user = copy_text(user);
     u->password = copy_text(password);
     u->vhost = copy_text(vhost);
@@ -540,17 +557,17 @@ struct upstream *upstream_dial(struct proxy *proxy, const char *user, const char
         memcpy(u->client_properties, client_properties, client_properties_len);
         u->client_properties_len = client_properties_len;
     }
-    u->deadline_ms = proxy_now(proxy) + proxy->config->upstream.connect_timeout_ms;
+    u->deadline_ms = runtime_now(u->rt) + u->rt->config->upstream.connect_timeout_ms;
     list_init(&u->idle_relays);
     list_init(&u->owner_node);
-    list_append(&proxy->upstreams, &u->node);
-    stream_init(&u->stream, &proxy->net, &stream_events);
+    list_append(&upstreams->all, &u->node);
+    stream_init(&u->stream, &u->rt->net, &stream_events);
     u->resolve.data = u;
     char port[8];
     snprintf(port, sizeof port, "%u", u->target->url->port);
     struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
     int status =
-        uv_getaddrinfo(&proxy->loop, &u->resolve, on_resolved, u->target->url->host, port, &hints);
+        uv_getaddrinfo(&u->rt->loop, &u->resolve, on_resolved, u->target->url->host, port, &hints);
     ENSURE(status == 0); /* fails only for arguments that the configuration has excluded */
     return u;
 }
@@ -559,17 +576,17 @@ void upstream_enter(struct upstream *u, const char *vhost)
 {
     ENSURE(u->state == UPSTREAM_TUNED && !u->vhost);
     u->vhost = copy_text(vhost);
-    u->deadline_ms = proxy_now(u->proxy) + u->proxy->config->upstream.connect_timeout_ms;
+    u->deadline_ms = runtime_now(u->rt) + u->rt->config->upstream.connect_timeout_ms;
     send_open(u);
 }
 
 static void say_goodbye(struct upstream *u)
 {
-    u->proxy->counters.upstreams--;
+    u->rt->counters.upstreams--;
     amqp_connection_close_t close = {.reply_code = 200, .reply_text = bytes_of("bye")};
     wire_send(&u->stream, 0, AMQP_CONNECTION_CLOSE_METHOD, &close);
     u->state = UPSTREAM_LEAVING;
-    u->deadline_ms = proxy_now(u->proxy) + LEAVE_TIMEOUT_MS;
+    u->deadline_ms = runtime_now(u->rt) + LEAVE_TIMEOUT_MS;
 }
 
 void upstream_close(struct upstream *u)
@@ -608,7 +625,7 @@ void upstream_tick(struct upstream *u, uint64_t now_ms)
     stream_rest(&u->stream);
     /* Heartbeats may come all the same. An alarm is no failure. */
     if (stream_is_full(&u->stream) && !u->blocked &&
-        now_ms - u->stream.last_write_ms >= u->proxy->config->pool.confirm_timeout_ms) {
+        now_ms - u->stream.last_write_ms >= u->rt->config->pool.confirm_timeout_ms) {
         end_with(u, "RabbitMQ has read nothing for pool.confirm_timeout", 0);
         return;
     }
@@ -633,7 +650,7 @@ static uint16_t free_channel(struct upstream *u)
 
 bool upstream_is_unread(const struct upstream *u)
 {
-    return u->blocked && proxy_buffers(u->proxy);
+    return u->blocked && runtime_buffers(u->rt);
 }
 
 bool upstream_has_channel(const struct upstream *u, bool leaves_one)
@@ -671,6 +688,6 @@ void upstream_detach(struct link *link)
     u->link_count--;
     u->taking_all -= !link->leaves_one;
     if (u->link_count == 0)
-        u->idle_since_ms = proxy_now(u->proxy);
+        u->idle_since_ms = runtime_now(u->rt);
     link->upstream = NULL;
 }

@@ -16,10 +16,12 @@
 #include "amqp/method.h"
 #include "base/list.h"
 #include "net/stream.h"
+#include "proxy/broker.h"
+#include "proxy/targets.h"
 #include "proxy/window.h"
 
-struct proxy;
-struct target;
+struct runtime;
+struct tls_context;
 struct upstream;
 struct link;
 
@@ -79,8 +81,18 @@ enum upstream_use {
     UPSTREAM_FOR_DRAIN, /* alone: RabbitMQ may end it over what is replayed */
 };
 
+/* All of them, and what they have found out about RabbitMQ's nodes. */
+struct upstreams {
+    struct runtime *rt;
+    struct list all;
+    struct targets targets;
+    struct broker broker;
+    struct tls_context *tls; /* NULL: not used */
+};
+
 struct upstream {
-    struct proxy *proxy;
+    struct runtime *rt;
+    struct upstreams *upstreams;
     struct stream stream;
     uv_getaddrinfo_t resolve;
     struct addrinfo *addresses, *address; /* of the host: all of them, and the one being tried */
@@ -90,10 +102,10 @@ struct upstream {
     uint64_t id; /* for the log */
     const struct upstream_events *events;
     void *owner;
-    struct list node; /* in proxy->upstreams, and its owner's list */
+    struct list node; /* in upstreams->all, and its owner's list */
     struct list owner_node;
 
-    struct target *target; /* one of proxy->targets */
+    struct target *target; /* one of upstreams->targets */
     char *user, *password, *vhost;
     uint8_t *client_properties; /* table sent in start-ok; NULL: the proxy's own */
     size_t client_properties_len;
@@ -116,10 +128,14 @@ struct upstream {
     uint64_t blocked_since_ms;
 };
 
+void upstreams_init(struct upstreams *, struct runtime *);
+/* They must be gone. */
+void upstreams_deinit(struct upstreams *);
+
 /* Dials the broker that is to be tried next. Without a vhost (NULL) it stays TUNED until
  * upstream_enter. Without a user (NULL) its host is looked up and no more: on_tuned or on_failed.
  */
-struct upstream *upstream_dial(struct proxy *, const char *user, const char *password,
+struct upstream *upstream_dial(struct upstreams *, const char *user, const char *password,
                                const char *vhost, const uint8_t *client_properties,
                                size_t client_properties_len, const struct upstream_events *,
                                void *owner);

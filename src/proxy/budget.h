@@ -1,0 +1,22 @@
+#pragma once
+
+/* listen.max_memory: a limit to the bytes of messages on their way, from the first byte read to
+ * RabbitMQ's confirm or the spool's commit. At the limit nobody begins a publish until enough of
+ * what is under way has been answered. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct runtime;
+
+struct budget {
+    uint64_t kept; /* bytes that clients keep beside messages */
+    bool is_short; /* the limit was reached, and an eighth of it is not free again */
+};
+
+/* Bytes that count against it. */
+uint64_t budget_used(const struct budget *);
+/* True from the limit on, until budget_recovers. */
+bool budget_is_short(struct runtime *);
+/* True if it was short, and is no longer: who was held may go on. */
+bool budget_recovers(struct runtime *);
