@@ -35,7 +35,7 @@ static void walk_clients(const struct proxy *proxy, struct found *f)
         const struct client *c = LIST_ENTRY(n, struct client, node);
         uint64_t channels = 0;
         f->clients++;
-        f->in_pools += c->pool != NULL;
+        f->in_pools += c->member.pool != NULL;
         for (uint32_t i = 0; i < c->channels_capacity; i++) {
             const struct channel *ch = c->channels[i];
             if (!ch)

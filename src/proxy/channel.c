@@ -127,7 +127,7 @@ void channel_drop_transaction(struct channel *ch)
     ch->tx_sent = false;
     if (ch->tx_reserved == 0)
         return;
-    struct queue *queue = ch->client->pool->queue;
+    struct queue *queue = ch->client->member.pool->queue;
     queue->reserved -= ch->tx_reserved;
     ch->tx_reserved = 0;
     queue_changed(queue);
@@ -156,6 +156,11 @@ void channel_free(struct channel *ch)
     free(ch->qos[0]);
     free(ch->qos[1]);
     free(ch);
+}
+
+struct spool_owner channel_owner(const struct channel *ch)
+{
+    return (struct spool_owner){.channel = ch->handle, .client = ch->client->handle};
 }
 
 uint64_t channel_unsafe(const struct channel *ch)
@@ -199,7 +204,7 @@ static void settle(struct channel *ch)
 {
     struct client *client = ch->client;
     struct relay *r = ch->relay;
-    bool wait = pool_close_waits(client->pool), unread = r && relay_is_unread(r);
+    bool wait = pool_close_waits(client->member.pool), unread = r && relay_is_unread(r);
     if ((r && r->call_count > 0 && !unread) || (wait && channel_unsafe(ch) > 0))
         return;
     if (r && !(r->shared && r->confirming) && !unread) {
@@ -275,8 +280,8 @@ void channel_content_done(struct channel *ch)
     ch->inside_content = false;
     say_behind(ch);
     channel_flush_acks(ch);
-    if (client->held)
-        pool_wake(client->pool);
+    if (client->member.held)
+        pool_wake(client->member.pool);
     if (ch->state == CHANNEL_REFUSING)
         refuse_now(ch, ch->refusal);
     else

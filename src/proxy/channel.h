@@ -10,6 +10,7 @@
 #include "base/list.h"
 #include "proxy/close_handshake.h"
 #include "proxy/ledger.h"
+#include "proxy/spool_out.h"
 
 struct client;
 struct job;
@@ -70,6 +71,8 @@ bool channel_leaving_frame(struct channel *, struct slab *, const struct frame *
 void channel_leave(struct channel *);
 /* Routes the complete publish in `content`; false: it has to wait, the client is held. */
 bool channel_retry(struct channel *);
+/* Whose publishes they are, for the spool. */
+struct spool_owner channel_owner(const struct channel *);
 /* Publishes of it that neither RabbitMQ nor the disk has confirmed. */
 uint64_t channel_unsafe(const struct channel *);
 /* One or more of its publishes have become safe. */

@@ -11,14 +11,15 @@
 #include "proxy/channel.h"
 #include "proxy/failover.h"
 #include "proxy/handshake.h"
-#include "proxy/login.h"
 #include "proxy/pool.h"
 #include "proxy/queue.h"
 #include "proxy/redo.h"
 #include "proxy/relay.h"
+#include "proxy/reply.h"
+#include "proxy/router.h"
 #include "proxy/runtime.h"
+#include "proxy/stored.h"
 #include "proxy/wire_out.h"
-#include "spool/credential.h"
 
 /* Happy path: header, handshake, connection.open, frames of channels, connection.close, close-ok,
  * end of file. A client may have to wait ("held"): its next frame stays in the stream's input, or
@@ -59,25 +60,11 @@ static void release_upstreams(struct client *c)
 
 static void leave_pool(struct client *c)
 {
-    struct pool *pool = c->pool;
-    login_leave(c);
-    list_remove(&c->pool_node);
-    c->held = false;
-    if (!pool)
+    member_stop_waiting(&c->member);
+    if (!c->member.pool)
         return;
     release_upstreams(c);
-    c->pool = NULL;
-    pool->client_count--;
-    if (pool->client_count == 0)
-        pool->idle_since_ms = runtime_now(pool->rt);
-}
-
-static void forget_secret(struct client *c)
-{
-    if (c->new_secret)
-        credential_wipe(c->new_secret, strlen(c->new_secret));
-    free(c->new_secret);
-    c->new_secret = NULL;
+    pool_leave(&c->member);
 }
 
 static void on_closed(struct stream *stream)
@@ -86,22 +73,10 @@ static void on_closed(struct stream *stream)
     list_remove(&c->node);
     c->rt->counters.clients--;
     handles_remove(c->handle);
-    client_forget_password(c);
-    forget_secret(c);
-    identity_clear(&c->identity);
-    free(c->user);
-    free(c->vhost);
+    member_deinit(&c->member);
     free(c->properties);
     free(c->channels);
     free(c);
-}
-
-void client_forget_password(struct client *c)
-{
-    if (c->password)
-        credential_wipe(c->password, strlen(c->password));
-    free(c->password);
-    c->password = NULL;
 }
 
 void client_close(struct client *c, const char *reason)
@@ -109,7 +84,7 @@ void client_close(struct client *c, const char *reason)
     if (c->state == CLIENT_CLOSED)
         return;
     LOG(LOG_DEBUG, "client_closed", LOG_N("client", c->id), LOG_T("peer", c->peer),
-        LOG_T("user", c->user), LOG_T("reason", reason));
+        LOG_T("user", c->member.user), LOG_T("reason", reason));
     leave_pool(c);
     c->state = CLIENT_CLOSED;
     stream_close(&c->stream);
@@ -127,7 +102,7 @@ static void say_close(struct client *c, uint16_t code, const char *text, amqp_me
     if (!close_move(&c->close, CLOSE_WE_ASK))
         return;
     LOG_OFTEN(LOG_INFO, "client_refused", LOG_N("client", c->id), LOG_T("peer", c->peer),
-              LOG_T("user", c->user), LOG_N("code", code), LOG_T("reason", text));
+              LOG_T("user", c->member.user), LOG_N("code", code), LOG_T("reason", text));
     for (uint32_t i = 0; i < c->channels_capacity; i++)
         if (c->channels[i])
             channel_flush_acks(c->channels[i]);
@@ -152,7 +127,7 @@ static void look_again(struct client *c)
     if (c->processing)
         return;
     client_hold(c);
-    pool_wake(c->pool);
+    pool_wake(c->member.pool);
 }
 
 void client_leave(struct client *c, uint16_t code, const char *text, amqp_method_number_t cause)
@@ -161,7 +136,7 @@ void client_leave(struct client *c, uint16_t code, const char *text, amqp_method
         look_again(c);
         return;
     }
-    if (c->state != CLIENT_OPEN || !runtime_buffers(c->rt) || !c->pool->queue->id) {
+    if (c->state != CLIENT_OPEN || !runtime_buffers(c->rt) || !c->member.pool->queue->id) {
         client_refuse(c, code, text, cause);
         return;
     }
@@ -222,7 +197,7 @@ static void finish_close(struct client *c)
 void client_settled(struct client *c)
 {
     if (c->state != CLIENT_SETTLING || c->channel_count > 0 ||
-        (c->retained + c->appending > 0 && pool_close_waits(c->pool)))
+        (c->retained + c->appending > 0 && pool_close_waits(c->member.pool)))
         return;
     bool unread = c->own && upstream_is_unread(c->own);
     if (!c->own || !c->own_is_open || c->own->link_count > 0 || unread) {
@@ -263,9 +238,9 @@ static void update_secret(struct client *c, const struct frame *frame)
     void *decoded;
     if (method_decode(&arena, frame->payload, frame->payload_len, &method, &decoded)) {
         const amqp_connection_update_secret_t *m = decoded;
-        c->new_secret = strndup(m->new_secret.bytes, m->new_secret.len);
-        ENSURE(c->new_secret);
-        pool_ask_secrets(c->pool);
+        c->member.new_secret = strndup(m->new_secret.bytes, m->new_secret.len);
+        ENSURE(c->member.new_secret);
+        pool_ask_secrets(c->member.pool);
     } else {
         client_refuse(c, 502, "SYNTAX_ERROR - malformed connection.update-secret",
                       AMQP_CONNECTION_UPDATE_SECRET_METHOD);
@@ -282,7 +257,7 @@ static bool connection_method(struct client *c, const struct frame *frame)
         begin_close(c);
         return true;
     case AMQP_CONNECTION_UPDATE_SECRET_METHOD:
-        if (c->new_secret) { /* one at a time, as RabbitMQ takes them */
+        if (c->member.new_secret) { /* one at a time, as RabbitMQ takes them */
             client_hold(c);
             return false;
         }
@@ -466,7 +441,7 @@ static bool step(struct client *c)
         c->patience_ms = 0;
         if (c->state != CLIENT_CLOSED)
             stream_consume(&c->stream, frame.payload_len + FRAME_OVERHEAD_BYTES);
-        if (!c->held)
+        if (!c->member.held)
             c->held_since_ms = 0;
         return true;
     case FRAME_PARTIAL:
@@ -489,20 +464,18 @@ static void process(struct client *c)
     if (c->processing)
         return;
     c->processing = true;
-    while (c->state != CLIENT_CLOSED && !c->held && accepts_input(c) && step(c))
+    while (c->state != CLIENT_CLOSED && !c->member.held && accepts_input(c) && step(c))
         ;
     c->processing = false;
 }
 
 void client_hold(struct client *c)
 {
-    if (c->held || !c->pool)
+    if (c->member.held || !c->member.pool)
         return;
-    c->held = true;
     if (c->held_since_ms == 0)
         c->held_since_ms = runtime_now(c->rt);
-    list_remove(&c->pool_node);
-    list_append(&c->pool->held, &c->pool_node);
+    member_hold(&c->member);
     stream_pause(&c->stream);
 }
 
@@ -516,9 +489,8 @@ bool client_waits(struct client *c, uint64_t wait_ms)
 
 void client_retry(struct client *c)
 {
-    ENSURE(c->held);
-    c->held = false;
-    list_remove(&c->pool_node);
+    ENSURE(c->member.held);
+    member_go_on(&c->member);
     if (!accepts_input(c))
         return;
     if (!redo_run(c)) {
@@ -533,7 +505,7 @@ void client_retry(struct client *c)
         c->held_since_ms = c->patience_ms = 0;
     }
     process(c);
-    if (!c->held && c->state != CLIENT_CLOSED)
+    if (!c->member.held && c->state != CLIENT_CLOSED)
         stream_resume(&c->stream);
 }
 
@@ -549,8 +521,8 @@ static void on_writable(struct stream *stream)
     struct client *c = LIST_ENTRY(stream, struct client, stream);
     if (c->own && c->own_is_open)
         stream_resume(&c->own->stream);
-    if (c->pool)
-        pool_wake(c->pool);
+    if (c->member.pool)
+        pool_wake(c->member.pool);
 }
 
 static void on_end(struct stream *stream, int status)
@@ -570,6 +542,8 @@ static const struct stream_handler stream_events = {
     .on_end = on_end,
     .on_closed = on_closed,
 };
+
+static const struct member_events member_events;
 
 static void format_peer(struct client *c)
 {
@@ -591,6 +565,12 @@ static void format_peer(struct client *c)
     snprintf(c->peer, sizeof c->peer, "%s:%u", host, port);
 }
 
+const struct pools_events clients_hear = {
+    .on_upstream_lost = failover_shared,
+    .on_append = stored_begin,
+    .on_appended = stored_end,
+};
+
 void clients_init(struct clients *clients, struct pools *pools)
 {
     *clients = (struct clients){.rt = pools->rt, .pools = pools};
@@ -609,7 +589,7 @@ void client_accept(struct clients *clients, uv_stream_t *listener, struct tls_co
     c->handle = handles_add(c);
     c->frame_max = HANDSHAKE_FRAME_MAX;
     c->deadline_ms = runtime_now(c->rt) + c->rt->config->listen.handshake_timeout_ms;
-    list_init(&c->pool_node);
+    member_init(&c->member, clients->pools, &member_events, c->id, c->peer);
     list_append(&clients->all, &c->node);
     c->rt->counters.clients++;
     stream_init(&c->stream, &c->rt->net, &stream_events);
@@ -628,8 +608,21 @@ void client_accept(struct clients *clients, uv_stream_t *listener, struct tls_co
     }
 }
 
-void client_admit(struct client *c)
+/* ---- what its pool tells ---- */
+
+static struct client *client_of(struct member *m)
 {
+    return LIST_ENTRY(m, struct client, member);
+}
+
+static void on_proven(struct member *m)
+{
+    handshake_proven(client_of(m));
+}
+
+static void on_admitted(struct member *m)
+{
+    struct client *c = client_of(m);
     ENSURE(c->state == CLIENT_LOGIN);
     c->state = CLIENT_OPEN;
     c->deadline_ms = 0;
@@ -644,9 +637,23 @@ void client_go_on(struct client *c)
     process(c);
 }
 
-void client_secret_decided(struct client *c, enum secret_verdict verdict)
+/* Of one that is open: nobody can empty its queue any more. Who has an upstream of its own goes
+ * with that. */
+static void on_refused(struct member *m, uint16_t code, const char *text)
 {
-    forget_secret(c);
+    struct client *c = client_of(m);
+    if (c->state == CLIENT_PROVING)
+        handshake_refuse(c, code, text);
+    else if (c->state == CLIENT_LOGIN)
+        client_refuse(c, code, text, AMQP_CONNECTION_OPEN_METHOD);
+    else if (c->state == CLIENT_OPEN && !c->own_is_open)
+        client_refuse(c, code, text, 0);
+}
+
+static void on_secret(struct member *m, enum secret_verdict verdict)
+{
+    struct client *c = client_of(m);
+    member_forget_secret(m);
     if (c->state != CLIENT_OPEN)
         return;
     if (verdict == SECRET_ACCEPTED)
@@ -656,8 +663,8 @@ void client_secret_decided(struct client *c, enum secret_verdict verdict)
                       AMQP_CONNECTION_UPDATE_SECRET_METHOD);
     else
         client_refuse(c, 320, LOST_PERMISSIONS, AMQP_CONNECTION_UPDATE_SECRET_METHOD);
-    if (c->pool)
-        pool_wake(c->pool); /* it may have sent another one */
+    if (c->member.pool)
+        pool_wake(c->member.pool); /* it may have sent another one */
 }
 
 void client_tell_blocked(struct client *c, bool blocked, const char *reason)
@@ -672,6 +679,38 @@ void client_tell_blocked(struct client *c, bool blocked, const char *reason)
     amqp_connection_blocked_t m = {.reason = bytes_of(reason)};
     wire_send(&c->stream, 0, AMQP_CONNECTION_BLOCKED_METHOD, &m);
 }
+
+/* One that would have to wait again keeps its place. */
+static void on_wake(struct member *m)
+{
+    struct client *c = client_of(m);
+    if (!c->ready || !router_must_wait(c->ready))
+        client_retry(c);
+}
+
+static void on_blocked(struct member *m, bool blocked)
+{
+    client_tell_blocked(client_of(m), blocked, "RabbitMQ has raised an alarm");
+}
+
+static void on_password(struct member *m)
+{
+    struct client *c = client_of(m);
+    if (c->own_is_open)
+        upstream_update_secret(c->own, m->pool->password);
+}
+
+static const struct member_events member_events = {
+    .on_proven = on_proven,
+    .on_admitted = on_admitted,
+    .on_refused = on_refused,
+    .on_wake = on_wake,
+    .on_blocked = on_blocked,
+    .on_secret = on_secret,
+    .on_password = on_password,
+};
+
+/* ---- time ---- */
 
 /* A client that is held is not read from, so its end is not heard of. What it has sent before it
  * ended may still be taken, but not whenever. */
@@ -694,11 +733,11 @@ void client_tick(struct client *c, uint64_t now_ms)
         return;
     }
     stream_rest(&c->stream);
-    if (c->held && c->patience_ms && now_ms >= c->patience_ms)
+    if (c->member.held && c->patience_ms && now_ms >= c->patience_ms)
         client_retry(c);
     if (c->state == CLIENT_CLOSED)
         return;
-    if (c->held && now_ms / 1000 != (now_ms - RUNTIME_TICK_MS) / 1000)
+    if (c->member.held && now_ms / 1000 != (now_ms - RUNTIME_TICK_MS) / 1000)
         look_at_held(c, now_ms);
     if (c->heartbeat_ms == 0 || c->state < CLIENT_LOGIN || c->state > CLIENT_SETTLING)
         return;
@@ -719,7 +758,7 @@ static void own_opened(struct upstream *u)
     if (!c)
         return;
     c->own_is_open = true;
-    pool_wake(c->pool);
+    pool_wake(c->member.pool);
 }
 
 static void own_failed(struct upstream *u, const struct upstream_end *end)
@@ -757,7 +796,7 @@ static void own_lost(struct upstream *u, const struct upstream_end *end)
             failover_own(pool, u, FAILOVER_DROP);
         return;
     }
-    struct pool *pool = c->pool;
+    struct pool *pool = c->member.pool;
     bool loses = would_lose(c); /* before calls are answered in RabbitMQ's place */
     /* RabbitMQ's own error for what this client did, or the end of what it was consuming: nobody
      * but RabbitMQ answers its calls then. */
@@ -776,7 +815,7 @@ static void own_writable(struct upstream *u)
 {
     struct client *c = u->owner;
     if (c)
-        pool_wake(c->pool);
+        pool_wake(c->member.pool);
 }
 
 /* Who waits for RabbitMQ to answer a close would wait until the alarm is over. */
@@ -785,7 +824,7 @@ static void own_blocked(struct upstream *u)
     struct client *c = u->owner;
     if (!c)
         return;
-    pool_wake(c->pool);
+    pool_wake(c->member.pool);
     for (uint32_t i = 0; i < c->channels_capacity; i++)
         if (c->channels[i])
             channel_settled(c->channels[i]);
@@ -817,12 +856,12 @@ void client_set_apart(struct client *c)
         return;
     c->place = CLIENT_APART;
     LOG_OFTEN(LOG_INFO, "client_apart", LOG_N("client", c->id), LOG_T("peer", c->peer),
-              LOG_T("user", c->user));
+              LOG_T("user", c->member.user));
 }
 
 void client_dial_own(struct client *c)
 {
-    struct pool *pool = c->pool;
+    struct pool *pool = c->member.pool;
     c->own = upstream_dial(pool->pools->upstreams, pool->dial_user, pool->password, pool->vhost,
                            c->properties, c->properties_len, &own_events, c);
     c->own_is_open = false;

@@ -9,7 +9,7 @@
 #include "base/list.h"
 #include "net/stream.h"
 #include "proxy/close_handshake.h"
-#include "proxy/identity.h"
+#include "proxy/member.h"
 
 struct pools;
 struct runtime;
@@ -36,13 +36,6 @@ enum client_state {
     CLIENT_CLOSED,
 };
 
-enum secret_verdict {
-    SECRET_OPEN, /* RabbitMQ has to be asked */
-    SECRET_ACCEPTED,
-    SECRET_REFUSED,
-    SECRET_ELSEWHERE, /* it may be good, but not here: the client has to log in with it */
-};
-
 enum client_place {
     CLIENT_SHARES, /* upstreams with others, until it does what belongs to a connection */
     CLIENT_APART, /* RabbitMQ ends, or may end, a connection over what it sends: on its own alone */
@@ -66,22 +59,16 @@ struct client {
     uint64_t handle;
     char peer[64]; /* address and port, for the log */
 
-    struct pool *pool;       /* from the decision about connection.open on */
-    struct attempt *attempt; /* that it waits for, before that */
-    struct list pool_node;   /* in the attempt's clients, pool->waiting or pool->held */
-    bool held;
+    struct member member;   /* what logins and pools know of it */
     uint64_t patience_ms;   /* when what is held is tried again by a tick; 0: by none */
     uint64_t held_since_ms; /* when it last went on; 0: it is not held */
     bool processing;
 
-    char *user, *password, *vhost; /* password only until the login is decided */
-    struct identity identity;      /* of user and password */
-    uint8_t *properties;           /* client-properties as on the wire */
+    uint8_t *properties; /* client-properties as on the wire */
     size_t properties_len;
     bool can_be_blocked; /* has the capability connection.blocked */
     bool can_be_refused; /* has the capability authentication_failure_close */
     bool told_blocked;
-    char *new_secret; /* of its connection.update-secret that waits for an answer; NULL: none */
     uint32_t frame_max;
     uint16_t channel_max;
     uint64_t heartbeat_ms;
@@ -100,19 +87,13 @@ struct client {
     bool owns_queues; /* exclusive ones: they are gone with its upstream */
 };
 
+/* `pools` tell the clients what becomes of their upstreams and messages. */
 void clients_init(struct clients *, struct pools *);
+extern const struct pools_events clients_hear;
 
 /* `tls` is NULL for a plain connection; `obstacle` says why it has to go at once, NULL if not. */
 void client_accept(struct clients *, uv_stream_t *listener, struct tls_context *tls,
                    const char *obstacle);
-/* Texts of 320. Client libraries look for "Lost connection" to see that connecting again will help
- * (Laravel's DetectsLostConnections, for one). */
-#define LOST_RABBITMQ    "CONNECTION_FORCED - Lost connection to RabbitMQ"
-#define LOST_PROXY       "CONNECTION_FORCED - Lost connection: the proxy is stopping"
-#define LOST_PERMISSIONS "CONNECTION_FORCED - Lost connection: the new secret has other permissions"
-#define LOST_UNCONFIRMED                                                                           \
-    "CONNECTION_FORCED - Lost connection: the last publishes were not confirmed"
-
 /* Closes a connection on which all is said. */
 void client_close(struct client *, const char *reason);
 /* Sends connection.close and lets the client answer. */
@@ -121,11 +102,8 @@ void client_refuse(struct client *, uint16_t code, const char *text, amqp_method
  * as long as there is room. Not those of channels with confirms or transactions: their publisher
  * knows what was not answered, and sends it again itself. */
 void client_leave(struct client *, uint16_t code, const char *text, amqp_method_number_t cause);
-/* Answers connection.open. */
-void client_admit(struct client *);
 /* Takes the frames that have waited. */
 void client_go_on(struct client *);
-void client_forget_password(struct client *);
 /* Stops reading until client_retry; may be called twice. */
 void client_hold(struct client *);
 void client_retry(struct client *);
@@ -138,8 +116,6 @@ void client_settled(struct client *);
 void client_settled_by(uint64_t handle);
 /* Sends connection.blocked or unblocked to a client that has the capability, once for each turn. */
 void client_tell_blocked(struct client *, bool blocked, const char *reason);
-/* Answers connection.update-secret, which the client waits for. */
-void client_secret_decided(struct client *, enum secret_verdict);
 void client_tick(struct client *, uint64_t now_ms);
 
 struct channel *client_channel(struct client *, uint16_t number);

@@ -12,6 +12,7 @@
 #include "proxy/queue.h"
 #include "proxy/redo.h"
 #include "proxy/relay.h"
+#include "proxy/reply.h"
 #include "proxy/runtime.h"
 #include "proxy/shareable.h"
 #include "proxy/spool_out.h"

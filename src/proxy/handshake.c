@@ -11,6 +11,7 @@
 #include "proxy/client.h"
 #include "proxy/login.h"
 #include "proxy/pool.h"
+#include "proxy/reply.h"
 #include "proxy/runtime.h"
 #include "proxy/wire_out.h"
 
@@ -77,10 +78,10 @@ static bool read_plain(struct client *c, amqp_bytes_t response)
     const char *password = memchr(user, 0, (size_t)(end - user));
     if (!password)
         return false;
-    c->user = copy_bytes(user, (size_t)(password - user));
+    c->member.user = copy_bytes(user, (size_t)(password - user));
     password++;
-    c->password = copy_bytes(password, (size_t)(end - password));
-    return c->user && c->password;
+    c->member.password = copy_bytes(password, (size_t)(end - password));
+    return c->member.user && c->member.password;
 }
 
 /* AMQPLAIN (RabbitMQ, rabbit_auth_mechanism_amqplain): a table without its length in front, with
@@ -96,15 +97,15 @@ static bool read_amqplain(struct client *c, amqp_bytes_t response)
         const uint8_t *value = cursor_take(&cursor, len);
         if (cursor.failed || kind != 'S')
             return false;
-        char **field = key_len == 5 && memcmp(key, "LOGIN", 5) == 0      ? &c->user
-                       : key_len == 8 && memcmp(key, "PASSWORD", 8) == 0 ? &c->password
+        char **field = key_len == 5 && memcmp(key, "LOGIN", 5) == 0      ? &c->member.user
+                       : key_len == 8 && memcmp(key, "PASSWORD", 8) == 0 ? &c->member.password
                                                                          : NULL;
         if (!field)
             continue;
         free(*field);
         *field = copy_bytes(value, len);
     }
-    return !cursor.failed && c->user && c->password;
+    return !cursor.failed && c->member.user && c->member.password;
 }
 
 static bool bytes_equal(amqp_bytes_t bytes, const char *text)
@@ -160,9 +161,9 @@ static void on_start_ok(struct client *c, const struct frame *frame,
     memcpy(c->properties, frame->payload + 4, c->properties_len);
     c->can_be_blocked = capability_find(&m->client_properties, "connection.blocked");
     c->can_be_refused = capability_find(&m->client_properties, "authentication_failure_close");
-    identity_init(&c->identity, c->user, c->password);
+    identity_init(&c->member.identity, c->member.user, c->member.password);
     await_decision(c, CLIENT_PROVING);
-    login_begin(c);
+    login_begin(&c->member);
 }
 
 void handshake_proven(struct client *c)
@@ -210,8 +211,8 @@ static void on_tune_ok(struct client *c, const amqp_connection_tune_ok_t *m)
 
 static void on_open(struct client *c, const amqp_connection_open_t *m)
 {
-    c->vhost = copy_bytes(m->virtual_host.bytes, m->virtual_host.len);
-    if (!c->vhost) {
+    c->member.vhost = copy_bytes(m->virtual_host.bytes, m->virtual_host.len);
+    if (!c->member.vhost) {
         client_refuse(c, 530, "NOT_ALLOWED - vhost not found", AMQP_CONNECTION_OPEN_METHOD);
         return;
     }
@@ -220,7 +221,7 @@ static void on_open(struct client *c, const amqp_connection_open_t *m)
         return;
     }
     await_decision(c, CLIENT_LOGIN);
-    login_enter(c);
+    login_enter(&c->member);
 }
 
 void handshake_method(struct client *c, const struct frame *frame)

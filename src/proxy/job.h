@@ -63,10 +63,11 @@ struct job {
             struct job_append first; /* a list of more is appended all or nothing */
             struct job_append *last;
             uint64_t count;
-            uint64_t queue;    /* handle of the proxy's queue */
-            uint64_t pass;     /* doubts.pass, if its destination is set aside; 0: it is not */
-            uint64_t doubt;    /* handle of the doubt that it is the copy of */
-            uint64_t client;   /* handle of whose messages they are, also if its channel is gone */
+            uint64_t queue;  /* handle of the proxy's queue */
+            uint64_t pass;   /* doubts.pass, if its destination is set aside; 0: it is not */
+            uint64_t doubt;  /* handle of the doubt that it is the copy of */
+            uint64_t client; /* handle of whose messages they are, also if its channel is gone */
+            void (*told)(const struct job *); /* hears of it when the counters have */
             uint64_t declared; /* declared_hash of a declaration; 0: none is identical */
             bool commit;       /* it is a transaction: the client waits for tx.commit-ok */
             uint64_t last_seq; /* result */

@@ -5,19 +5,19 @@
 
 #include "base/assert.h"
 #include "base/log.h"
-#include "proxy/client.h"
-#include "proxy/handshake.h"
 #include "proxy/identity.h"
+#include "proxy/member.h"
 #include "proxy/pool.h"
+#include "proxy/reply.h"
 #include "proxy/runtime.h"
 #include "proxy/upstream.h"
 #include "spool/credential.h"
 
 /* Happy path: an attempt dials without a vhost; RabbitMQ tunes, so the login is good, and the
- * clients that wait for it go on. Its upstream waits for the first that names a vhost, opens that,
+ * members that wait for it go on. Its upstream waits for the first that names a vhost, opens that,
  * and becomes the pool's. A login that a connected pool knows is not asked about at all.
  *
- * What can fail: RabbitMQ refuses (its words go to the clients), or is not there (P6 decides: who
+ * What can fail: RabbitMQ refuses (its words go to the members), or is not there (P6 decides: who
  * was proven before is let in). While it is known to be away it is tried for unknown logins every
  * upstream.reconnect_min and no oftener, however many there are. */
 
@@ -36,7 +36,7 @@ struct attempt {
     struct identity identity;
     char *password, *vhost; /* vhost NULL: which one is not known yet */
     struct upstream *upstream;
-    struct list clients;
+    struct list members;
     unsigned tried; /* brokers */
 };
 
@@ -65,7 +65,7 @@ static void set_state(struct attempt *a, enum attempt_state state)
 
 static void attempt_free(struct attempt *a)
 {
-    ENSURE(list_empty(&a->clients));
+    ENSURE(list_empty(&a->members));
     set_state(a, ATTEMPT_QUEUED);
     list_remove(&a->node);
     if (a->upstream)
@@ -91,71 +91,67 @@ static bool same_vhost(const struct attempt *a, const char *vhost)
     return a->vhost && vhost ? strcmp(a->vhost, vhost) == 0 : a->vhost == vhost;
 }
 
-static struct attempt *find(struct client *c, const char *vhost)
+static struct attempt *find(const struct member *m, const char *vhost)
 {
-    const struct list *all = &c->clients->pools->logins.attempts;
+    const struct list *all = &m->pools->logins.attempts;
     for (struct list *n = all->next; n != all; n = n->next) {
         struct attempt *a = LIST_ENTRY(n, struct attempt, node);
-        if (same_vhost(a, vhost) && strcmp(a->identity.dial_user, c->identity.dial_user) == 0 &&
+        if (same_vhost(a, vhost) && strcmp(a->identity.dial_user, m->identity.dial_user) == 0 &&
             credential_equal((const uint8_t *)a->password, strlen(a->password),
-                             (const uint8_t *)c->password, strlen(c->password)))
+                             (const uint8_t *)m->password, strlen(m->password)))
             return a;
     }
     return NULL;
 }
 
-static struct attempt *attempt_new(struct client *c, const char *vhost)
+static struct attempt *attempt_new(struct member *m, const char *vhost)
 {
     struct attempt *a = calloc(1, sizeof *a);
     ENSURE(a);
-    a->pools = c->clients->pools;
-    a->password = copy_text(c->password);
+    a->pools = m->pools;
+    a->password = copy_text(m->password);
     a->vhost = vhost ? copy_text(vhost) : NULL;
-    identity_init(&a->identity, c->user, c->password);
-    list_init(&a->clients);
-    list_append(&c->clients->pools->logins.attempts, &a->node);
+    identity_init(&a->identity, m->user, m->password);
+    list_init(&a->members);
+    list_append(&m->pools->logins.attempts, &a->node);
     return a;
 }
 
-/* ---- what the clients hear ---- */
+/* ---- what the members hear ---- */
 
-static struct client *next_client(struct attempt *a)
+static struct member *next_member(struct attempt *a)
 {
-    struct list *node = list_first(&a->clients);
+    struct list *node = list_first(&a->members);
     if (!node)
         return NULL;
-    struct client *c = LIST_ENTRY(node, struct client, pool_node);
-    list_remove(&c->pool_node);
-    c->attempt = NULL;
-    return c;
+    struct member *m = LIST_ENTRY(node, struct member, node);
+    list_remove(&m->node);
+    m->attempt = NULL;
+    return m;
 }
 
-static void refuse(struct client *c, uint16_t code, const char *text)
+static void refuse(struct member *m, uint16_t code, const char *text)
 {
     if (code == 403 || code == 530) {
-        c->rt->counters.login_refused++;
-        LOG_OFTEN(LOG_WARN, "login_refused", LOG_T("user", c->user), LOG_T("vhost", c->vhost),
-                  LOG_N("client", c->id), LOG_T("peer", c->peer), LOG_N("code", code),
+        m->pools->rt->counters.login_refused++;
+        LOG_OFTEN(LOG_WARN, "login_refused", LOG_T("user", m->user), LOG_T("vhost", m->vhost),
+                  LOG_N("client", m->id), LOG_T("peer", m->peer), LOG_N("code", code),
                   LOG_T("reason", text));
     }
-    if (c->state == CLIENT_PROVING)
-        handshake_refuse(c, code, text);
-    else
-        client_refuse(c, code, text, AMQP_CONNECTION_OPEN_METHOD);
+    m->events->on_refused(m, code, text);
 }
 
 static void refuse_all(struct attempt *a, uint16_t code, const char *text)
 {
-    struct client *c;
-    while ((c = next_client(a)) != NULL)
-        refuse(c, code, text);
+    struct member *m;
+    while ((m = next_member(a)) != NULL)
+        refuse(m, code, text);
 }
 
 /* Of the vhost that the client has named, or of any before it has named one. */
-static struct pool *find_pool(struct client *c)
+static struct pool *find_pool(struct member *m)
 {
-    return pool_find(c->clients->pools, &c->identity, c->password,
-                     c->state == CLIENT_PROVING ? NULL : c->vhost);
+    return pool_find(m->pools, &m->identity, m->password, m->vhost);
 }
 
 static bool is_known(const struct pool *pool)
@@ -170,31 +166,31 @@ static bool may_be_unverified(const struct runtime *rt, const struct pool *pool)
 }
 
 /* P6: RabbitMQ cannot be asked. */
-static void decide_unreachable(struct client *c)
+static void decide_unreachable(struct member *m)
 {
-    struct runtime *rt = c->rt;
-    bool proving = c->state == CLIENT_PROVING;
-    struct pool *pool = find_pool(c);
+    struct runtime *rt = m->pools->rt;
+    bool proving = !m->vhost;
+    struct pool *pool = find_pool(m);
     if (!runtime_buffers(rt) && !proving) {
-        refuse(c, 320, LOST_RABBITMQ);
+        refuse(m, 320, LOST_RABBITMQ);
     } else if (runtime_buffers(rt) && !is_known(pool) && !may_be_unverified(rt, pool)) {
-        refuse(c, 403, "ACCESS_REFUSED - upstream unavailable and this login is not known");
+        refuse(m, 403, "ACCESS_REFUSED - upstream unavailable and this login is not known");
     } else if (proving) {
-        handshake_proven(c);
+        m->events->on_proven(m);
     } else {
         if (!pool)
-            pool = pool_new(c->clients->pools, &c->identity, c->password, c->vhost, LOGIN_UNKNOWN);
-        pool_enter_offline(pool, c);
+            pool = pool_new(m->pools, &m->identity, m->password, m->vhost, LOGIN_UNKNOWN);
+        pool_enter_offline(pool, m);
     }
 }
 
 /* RabbitMQ is there, but allows no further connection of this login. */
-static void decide_limit(struct client *c, const struct upstream_end *end)
+static void decide_limit(struct member *m, const struct upstream_end *end)
 {
-    if (!is_known(find_pool(c)) || !runtime_buffers(c->rt))
-        refuse(c, end->code, end->text);
+    if (!is_known(find_pool(m)) || !runtime_buffers(m->pools->rt))
+        refuse(m, end->code, end->text);
     else
-        decide_unreachable(c);
+        decide_unreachable(m);
 }
 
 /* ---- dialing ---- */
@@ -242,10 +238,10 @@ static void dial_queued(struct pools *pools)
 {
     struct attempt *a;
     while ((a = next_queued(pools)) != NULL) {
-        struct client *c = is_away(pools, false) ? next_client(a) : NULL;
-        if (c)
-            decide_unreachable(c);
-        else if (list_empty(&a->clients))
+        struct member *m = is_away(pools, false) ? next_member(a) : NULL;
+        if (m)
+            decide_unreachable(m);
+        else if (list_empty(&a->members))
             attempt_free(a);
         else
             dial(a);
@@ -265,21 +261,22 @@ static void on_tuned(struct upstream *u)
     struct attempt *a = u->owner;
     struct pools *pools = a->pools;
     set_state(a, ATTEMPT_PROVEN);
-    if (list_empty(&a->clients)) {
+    if (list_empty(&a->members)) {
         finish(a);
         return;
     }
-    /* A client that has sent connection.open already uses the upstream up, and ends the attempt
+    /* A member that has sent connection.open already uses the upstream up, and ends the attempt
      * or gives it a vhost: the others wait in a list of their own. */
-    struct list clients;
-    list_init(&clients);
-    struct client *c;
-    while ((c = next_client(a)) != NULL)
-        list_append(&clients, &c->pool_node);
+    struct list members;
+    list_init(&members);
+    struct member *m;
+    while ((m = next_member(a)) != NULL)
+        list_append(&members, &m->node);
     struct list *node;
-    while ((node = list_first(&clients)) != NULL) {
+    while ((node = list_first(&members)) != NULL) {
         list_remove(node);
-        handshake_proven(LIST_ENTRY(node, struct client, pool_node));
+        m = LIST_ENTRY(node, struct member, node);
+        m->events->on_proven(m);
     }
     dial_queued(pools);
 }
@@ -290,23 +287,23 @@ static void on_open(struct upstream *u)
     a->upstream = NULL;
     struct pool *pool = pool_prove(a->pools, &a->identity, a->password, a->vhost);
     pool_adopt(pool, u);
-    struct client *c;
-    while ((c = next_client(a)) != NULL)
-        pool_enter(pool, c);
+    struct member *m;
+    while ((m = next_member(a)) != NULL)
+        pool_enter(pool, m);
     finish(a);
 }
 
 static void on_failed(struct upstream *u, const struct upstream_end *end)
 {
     struct attempt *a = u->owner;
-    struct client *c;
+    struct member *m;
     a->upstream = NULL;
     if (a->state == ATTEMPT_PROVEN) { /* nobody has named a vhost in time */
         finish(a);
         return;
     }
     if (end->refusal == REFUSAL_NONE && ++a->tried < a->pools->upstreams->targets.count &&
-        runtime_serves(a->pools->rt) && !list_empty(&a->clients)) {
+        runtime_serves(a->pools->rt) && !list_empty(&a->members)) {
         dial(a);
         return;
     }
@@ -314,11 +311,11 @@ static void on_failed(struct upstream *u, const struct upstream_end *end)
         pool_disprove(a->pools, &a->identity, a->password, a->vhost, end);
         refuse_all(a, end->code, end->text);
     }
-    while ((c = next_client(a)) != NULL)
+    while ((m = next_member(a)) != NULL)
         if (end->refusal == REFUSAL_LIMIT)
-            decide_limit(c, end);
+            decide_limit(m, end);
         else
-            decide_unreachable(c);
+            decide_unreachable(m);
     finish(a);
 }
 
@@ -335,69 +332,69 @@ static const struct upstream_events events = {
     .on_writable = on_nothing,
 };
 
-/* ---- clients ---- */
+/* ---- members ---- */
 
-static void wait_for(struct client *c, struct attempt *a)
+static void wait_for(struct member *m, struct attempt *a)
 {
-    c->attempt = a;
-    list_append(&a->clients, &c->pool_node);
+    m->attempt = a;
+    list_append(&a->members, &m->node);
 }
 
-static void ask(struct client *c, const char *vhost)
+static void ask(struct member *m, const char *vhost)
 {
-    struct attempt *a = find(c, vhost);
+    struct attempt *a = find(m, vhost);
     if (!a)
-        a = attempt_new(c, vhost);
+        a = attempt_new(m, vhost);
     ENSURE(a->state != ATTEMPT_PROVEN);
-    wait_for(c, a);
-    dial_queued(c->clients->pools);
+    wait_for(m, a);
+    dial_queued(m->pools);
 }
 
 /* RabbitMQ has accepted it a moment ago, and no vhost has been named yet. */
-static bool is_just_proven(struct client *c)
+static bool is_just_proven(struct member *m)
 {
-    const struct attempt *a = find(c, NULL);
+    const struct attempt *a = find(m, NULL);
     return a && a->state == ATTEMPT_PROVEN;
 }
 
-void login_begin(struct client *c)
+void login_begin(struct member *m)
 {
-    struct pool *pool = find_pool(c);
-    if ((pool && pool_vouches(pool, &c->identity, c->password)) || is_just_proven(c))
-        handshake_proven(c);
-    else if (is_away(c->clients->pools, is_known(pool)))
-        decide_unreachable(c);
+    struct pool *pool = find_pool(m);
+    if ((pool && pool_vouches(pool, &m->identity, m->password)) || is_just_proven(m))
+        m->events->on_proven(m);
+    else if (is_away(m->pools, is_known(pool)))
+        decide_unreachable(m);
     else
-        ask(c, NULL);
+        ask(m, NULL);
 }
 
-void login_enter(struct client *c)
+void login_enter(struct member *m)
 {
-    struct pool *pool = find_pool(c);
-    if (pool && pool_vouches(pool, &c->identity, c->password)) {
-        pool_enter(pool, c);
+    struct pool *pool = find_pool(m);
+    if (pool && pool_vouches(pool, &m->identity, m->password)) {
+        pool_enter(pool, m);
         return;
     }
-    struct attempt *proven = find(c, NULL);
-    if (proven && proven->state == ATTEMPT_PROVEN && !find(c, c->vhost)) {
-        proven->vhost = copy_text(c->vhost);
+    struct attempt *proven = find(m, NULL);
+    if (proven && proven->state == ATTEMPT_PROVEN && !find(m, m->vhost)) {
+        proven->vhost = copy_text(m->vhost);
         set_state(proven, ATTEMPT_DIALING);
-        wait_for(c, proven);
-        upstream_enter(proven->upstream, c->vhost);
-    } else if (is_away(c->clients->pools, is_known(pool))) {
-        decide_unreachable(c);
+        wait_for(m, proven);
+        upstream_enter(proven->upstream, m->vhost);
+    } else if (is_away(m->pools, is_known(pool))) {
+        decide_unreachable(m);
     } else {
-        ask(c, c->vhost);
+        ask(m, m->vhost);
     }
 }
 
-void login_leave(struct client *c)
+void login_leave(struct member *m)
 {
-    struct attempt *a = c->attempt;
+    struct attempt *a = m->attempt;
     if (!a)
         return;
-    list_remove(&c->pool_node);
-    c->attempt = NULL;
-    if (a->state == ATTEMPT_QUEUED && list_empty(&a->clients))
+    list_remove(&m->node);
+    m->attempt = NULL;
+    if (a->state == ATTEMPT_QUEUED && list_empty(&a->members))
         attempt_free(a);
 }

@@ -2,7 +2,7 @@
 
 /* The way in. RabbitMQ is asked about a login in two steps, where it would refuse it itself: behind
  * start-ok about user and password, behind connection.open about the vhost. Until RabbitMQ has said
- * yes to both there is no pool and no queue, only an attempt: bounded by the clients that wait for
+ * yes to both there is no pool and no queue, only an attempt: bounded by the members that wait for
  * it, few dialled at a time, gone with its answer. */
 
 #include <stdbool.h>
@@ -10,7 +10,7 @@
 
 #include "base/list.h"
 
-struct client;
+struct member;
 struct pools;
 struct attempt;
 
@@ -20,15 +20,15 @@ struct logins {
 };
 
 void logins_init(struct logins *);
-/* Clients must have left. */
+/* Members must have left. */
 void logins_deinit(struct logins *);
 
-/* start-ok has come: the client gets tune, or is refused, now or later. */
-void login_begin(struct client *);
-/* connection.open has come: the client enters a pool, or is refused, now or later. */
-void login_enter(struct client *);
-/* The client waits no longer. */
-void login_leave(struct client *);
+/* start-ok has come: on_proven or on_refused follows, now or later. */
+void login_begin(struct member *);
+/* connection.open has come: on_admitted or on_refused follows, now or later. */
+void login_enter(struct member *);
+/* It waits no longer. */
+void login_leave(struct member *);
 
 /* False if no login is known, and the latest tries to reach RabbitMQ have failed: nobody can prove
  * one. */

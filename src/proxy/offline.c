@@ -57,7 +57,7 @@ static bool waits_already(const struct queue *queue, const struct kept *kept)
 /* Keeps a declaration in its place in the queue. */
 static bool keep(struct channel *ch, amqp_method_number_t method, const void *decoded)
 {
-    struct pool *pool = ch->client->pool;
+    struct pool *pool = ch->client->member.pool;
     struct kept kept = encode(method, decoded);
     if (!kept.slab) {
         client_refuse(ch->client, 506, "RESOURCE_ERROR - out of memory for this method", method);
@@ -67,7 +67,7 @@ static bool keep(struct channel *ch, amqp_method_number_t method, const void *de
     if (full)
         channel_refuse(ch, 506, "RESOURCE_ERROR - publish buffer full", method);
     else if (!waits)
-        spool_declare(pool, ch, kept.slab, &kept.frame, kept.hash);
+        spool_declare(pool, channel_owner(ch), kept.slab, &kept.frame, kept.hash);
     slab_unref(kept.slab);
     return !full;
 }
@@ -117,7 +117,7 @@ bool offline_takes_place(const struct channel *ch, amqp_method_number_t method, 
     set_wait(method, decoded, 0);
     struct kept kept = encode(method, decoded);
     set_wait(method, decoded, nowait);
-    bool takes = !waits_already(ch->client->pool->queue, &kept);
+    bool takes = !waits_already(ch->client->member.pool->queue, &kept);
     if (kept.slab)
         slab_unref(kept.slab);
     return takes;
@@ -126,7 +126,7 @@ bool offline_takes_place(const struct channel *ch, amqp_method_number_t method, 
 /* A passive declaration asks whether it is there. Who hears no declares it, as with RabbitMQ. */
 static bool is_there(struct channel *ch, amqp_method_number_t method, amqp_bytes_t name)
 {
-    const struct pool *pool = ch->client->pool;
+    const struct pool *pool = ch->client->member.pool;
     if (queue_has_seen(pool->queue, method, name.bytes, name.len))
         return true;
     char text[256];
@@ -157,7 +157,7 @@ static bool declare(struct channel *ch, amqp_method_number_t method, const void 
         return is_there(ch, method, name);
     if (!keep(ch, method, decoded))
         return false;
-    promise(ch->client->pool->queue, method, decoded);
+    promise(ch->client->member.pool->queue, method, decoded);
     return true;
 }
 
@@ -210,7 +210,7 @@ static void end_transaction(struct channel *ch, bool commit)
     struct job *tx = commit ? ch->tx : NULL;
     if (tx) {
         ch->tx = NULL;
-        spool_transaction(ch->client->pool, tx);
+        spool_transaction(ch->client->member.pool, tx);
     }
     channel_drop_transaction(ch);
     if (commit && !tx)
@@ -384,7 +384,7 @@ void offline_keep(struct pool *pool, const uint8_t *payload, size_t len)
         method_set_nowait(frame.payload, len, false); /* its reply shows that it is done */
         uint64_t hash = expires(method, decoded) ? 0 : declared_hash(frame.payload, len);
         if (!hash || !declared_has(&pool->queue->declared, hash))
-            spool_declare(pool, NULL, slab, &frame, hash);
+            spool_declare(pool, (struct spool_owner){0}, slab, &frame, hash);
         slab_unref(slab);
         promise(pool->queue, method, decoded);
     }

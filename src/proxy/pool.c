@@ -7,15 +7,13 @@
 #include "base/assert.h"
 #include "base/handles.h"
 #include "base/log.h"
-#include "proxy/client.h"
 #include "proxy/drain.h"
-#include "proxy/failover.h"
+#include "proxy/job.h"
+#include "proxy/member.h"
 #include "proxy/queue.h"
-#include "proxy/relay.h"
-#include "proxy/router.h"
+#include "proxy/reply.h"
 #include "proxy/runtime.h"
 #include "proxy/spooler.h"
-#include "proxy/wire_out.h"
 #include "spool/credential.h"
 
 /* Happy path: a client logs in, the pool dials, RabbitMQ accepts, the login is stored in the
@@ -118,9 +116,8 @@ static void wake(struct pool *pool)
     list_append(&pool->held, &end);
     for (struct list *n = pool->held.next; n != &end; n = here.next, list_remove(&here)) {
         list_append(n->next, &here); /* before the one behind it */
-        struct client *client = LIST_ENTRY(n, struct client, pool_node);
-        if (!client->ready || !router_must_wait(client->ready))
-            client_retry(client);
+        struct member *m = LIST_ENTRY(n, struct member, node);
+        m->events->on_wake(m);
     }
     list_remove(&end);
 }
@@ -186,14 +183,13 @@ static void set_secret(char **to, const char *secret)
     *to = copy;
 }
 
-/* The next client of this pool that has brought one, or NULL. */
-static struct client *next_asker(struct pool *pool)
+/* The next one that has brought one, or NULL. */
+static struct member *next_asker(struct pool *pool)
 {
-    for (struct list *n = pool->pools->clients->all.next; n != &pool->pools->clients->all;
-         n = n->next) {
-        struct client *client = LIST_ENTRY(n, struct client, node);
-        if (client->pool == pool && client->new_secret)
-            return client;
+    for (struct list *n = pool->members.next; n != &pool->members; n = n->next) {
+        struct member *m = LIST_ENTRY(n, struct member, pool_node);
+        if (m->new_secret)
+            return m;
     }
     return NULL;
 }
@@ -201,12 +197,11 @@ static struct client *next_asker(struct pool *pool)
 static void decide_secret(struct pool *pool, const char *secret, enum secret_verdict verdict)
 {
     struct list *next;
-    for (struct list *n = pool->pools->clients->all.next; n != &pool->pools->clients->all;
-         n = next) {
-        struct client *client = LIST_ENTRY(n, struct client, node);
+    for (struct list *n = pool->members.next; n != &pool->members; n = next) {
+        struct member *m = LIST_ENTRY(n, struct member, pool_node);
         next = n->next;
-        if (client->pool == pool && client->new_secret && strcmp(client->new_secret, secret) == 0)
-            client_secret_decided(client, verdict);
+        if (m->new_secret && strcmp(m->new_secret, secret) == 0)
+            m->events->on_secret(m, verdict);
     }
 }
 
@@ -243,11 +238,11 @@ static bool is_asking(const struct pool *pool)
  * connection decides. */
 void pool_ask_secrets(struct pool *pool)
 {
-    struct client *client;
-    while (!is_asking(pool) && (client = next_asker(pool)) != NULL) {
-        enum secret_verdict verdict = judge_secret(pool, client->new_secret);
+    struct member *m;
+    while (!is_asking(pool) && (m = next_asker(pool)) != NULL) {
+        enum secret_verdict verdict = judge_secret(pool, m->new_secret);
         if (verdict == SECRET_OPEN) {
-            set_secret(&pool->secret, client->new_secret);
+            set_secret(&pool->secret, m->new_secret);
             bool away = list_empty(&pool->upstreams) && pool->login != LOGIN_REFUSED;
             if (!away && runtime_serves(pool->rt)) {
                 uv_timer_stop(&pool->retry);
@@ -257,7 +252,7 @@ void pool_ask_secrets(struct pool *pool)
             verdict = SECRET_ACCEPTED;
         }
         char *secret = NULL;
-        set_secret(&secret, client->new_secret);
+        set_secret(&secret, m->new_secret);
         decide_secret(pool, secret, verdict);
         wipe(&secret);
     }
@@ -268,33 +263,18 @@ static bool is_new_secret(const struct pool *pool, const struct upstream *u)
     return pool->secret && strcmp(u->password, pool->secret) == 0;
 }
 
-/* A secret that is longer than a frame of this connection cannot be told on it: it keeps the one
- * that it was opened with. */
-static void tell_secret(struct upstream *u, const amqp_connection_update_secret_t *update)
-{
-    if (!wire_send_within(&u->stream, u->frame_max, 0, AMQP_CONNECTION_UPDATE_SECRET_METHOD,
-                          update))
-        LOG_OFTEN(LOG_WARN, "secret_too_long", LOG_N("upstream", u->id), LOG_T("user", u->user),
-                  LOG_T("vhost", u->vhost), LOG_N("bytes", update->new_secret.len),
-                  LOG_N("frame_max", u->frame_max));
-}
-
 /* The pool's connections were opened with a secret that may run out (a token), and so were those
  * that clients have to themselves: they are told. */
 static void tell_upstreams(struct pool *pool)
 {
-    amqp_connection_update_secret_t update = {.new_secret = bytes_of(pool->password),
-                                              .reason = bytes_of("updated by a client")};
     for (struct list *n = pool->upstreams.next; n != &pool->upstreams; n = n->next) {
         struct upstream *u = LIST_ENTRY(n, struct upstream, owner_node);
         if (u->state == UPSTREAM_OPEN && strcmp(u->password, pool->password) != 0)
-            tell_secret(u, &update);
+            upstream_update_secret(u, pool->password);
     }
-    for (struct list *n = pool->pools->clients->all.next; n != &pool->pools->clients->all;
-         n = n->next) {
-        const struct client *client = LIST_ENTRY(n, struct client, node);
-        if (client->pool == pool && client->own_is_open)
-            tell_secret(client->own, &update);
+    for (struct list *n = pool->members.next; n != &pool->members; n = n->next) {
+        struct member *m = LIST_ENTRY(n, struct member, pool_node);
+        m->events->on_password(m);
     }
 }
 
@@ -520,18 +500,13 @@ static void schedule_retry(struct pool *pool)
 
 /* ---- logins ---- */
 
-static void leave_waiting(struct client *client)
-{
-    list_remove(&client->pool_node);
-}
-
 static void admit_waiting(struct pool *pool)
 {
     struct list *node;
     while ((node = list_first(&pool->waiting)) != NULL) {
-        struct client *client = LIST_ENTRY(node, struct client, pool_node);
-        leave_waiting(client);
-        client_admit(client);
+        struct member *m = LIST_ENTRY(node, struct member, node);
+        list_remove(node);
+        m->events->on_admitted(m);
     }
 }
 
@@ -539,15 +514,15 @@ static void refuse_waiting(struct pool *pool, uint16_t code, const char *text)
 {
     struct list *node;
     while ((node = list_first(&pool->waiting)) != NULL) {
-        struct client *client = LIST_ENTRY(node, struct client, pool_node);
-        leave_waiting(client);
+        struct member *m = LIST_ENTRY(node, struct member, node);
+        list_remove(node);
         if (code == 403 || code == 530) {
             pool->rt->counters.login_refused++;
             LOG_OFTEN(LOG_WARN, "login_refused", LOG_T("user", pool->user),
-                      LOG_T("vhost", pool->vhost), LOG_N("client", client->id),
-                      LOG_T("peer", client->peer), LOG_N("code", code), LOG_T("reason", text));
+                      LOG_T("vhost", pool->vhost), LOG_N("client", m->id), LOG_T("peer", m->peer),
+                      LOG_N("code", code), LOG_T("reason", text));
         }
-        client_refuse(client, code, text, AMQP_CONNECTION_OPEN_METHOD);
+        m->events->on_refused(m, code, text);
     }
 }
 
@@ -628,17 +603,28 @@ void pool_forgotten(struct pool *pool)
 
 /* ---- the way in ---- */
 
-static void join(struct pool *pool, struct client *client)
+static void join(struct pool *pool, struct member *m)
 {
-    client_forget_password(client);
-    client->pool = pool;
+    member_forget_password(m);
+    m->pool = pool;
     pool->client_count++;
-    list_append(&pool->waiting, &client->pool_node);
+    list_append(&pool->members, &m->pool_node);
+    list_append(&pool->waiting, &m->node);
 }
 
-void pool_enter(struct pool *pool, struct client *client)
+void pool_leave(struct member *m)
 {
-    join(pool, client);
+    struct pool *pool = m->pool;
+    m->pool = NULL;
+    list_remove(&m->pool_node);
+    pool->client_count--;
+    if (pool->client_count == 0)
+        pool->idle_since_ms = runtime_now(pool->rt);
+}
+
+void pool_enter(struct pool *pool, struct member *m)
+{
+    join(pool, m);
     if (pool->storing)
         return;
     if (pool_is_connected(pool)) {
@@ -649,9 +635,9 @@ void pool_enter(struct pool *pool, struct client *client)
     }
 }
 
-void pool_enter_offline(struct pool *pool, struct client *client)
+void pool_enter_offline(struct pool *pool, struct member *m)
 {
-    join(pool, client);
+    join(pool, m);
     pool->unreachable = true;
     if (list_empty(&pool->upstreams) && !uv_is_active((uv_handle_t *)&pool->retry))
         schedule_retry(pool);
@@ -718,12 +704,10 @@ static void on_open(struct upstream *u)
 static void refuse_clients(struct pool *pool, const struct upstream_end *end)
 {
     struct list *next;
-    for (struct list *n = pool->pools->clients->all.next; n != &pool->pools->clients->all;
-         n = next) {
-        struct client *client = LIST_ENTRY(n, struct client, node);
+    for (struct list *n = pool->members.next; n != &pool->members; n = next) {
+        struct member *m = LIST_ENTRY(n, struct member, pool_node);
         next = n->next;
-        if (client->pool == pool && client->state == CLIENT_OPEN && !client->own_is_open)
-            client_refuse(client, end->code, end->text, 0);
+        m->events->on_refused(m, end->code, end->text);
     }
 }
 
@@ -768,7 +752,7 @@ static void on_lost(struct upstream *u, const struct upstream_end *end)
 {
     struct pool *pool = u->owner;
     note_trouble(pool, end->text);
-    failover_shared(pool, u, end);
+    pool->pools->events->on_upstream_lost(pool, u, end);
     pool_update(pool);
     if (has_none(pool)) {
         pool->unreachable = true;
@@ -779,11 +763,9 @@ static void on_lost(struct upstream *u, const struct upstream_end *end)
 
 static void pass_on_blocked(struct pool *pool, bool blocked)
 {
-    struct list *all = &pool->pools->clients->all;
-    for (struct list *n = all->next; n != all; n = n->next) {
-        struct client *client = LIST_ENTRY(n, struct client, node);
-        if (client->pool == pool)
-            client_tell_blocked(client, blocked, "RabbitMQ has raised an alarm");
+    for (struct list *n = pool->members.next; n != &pool->members; n = n->next) {
+        struct member *m = LIST_ENTRY(n, struct member, pool_node);
+        m->events->on_blocked(m, blocked);
     }
 }
 
@@ -843,7 +825,7 @@ struct upstream *pool_pick_upstream(struct pool *pool)
         dialing = dialing || u->state != UPSTREAM_OPEN;
         if (u->state != UPSTREAM_OPEN || upstream_is_unread(u))
             continue;
-        bool has_channel = upstream_has_channel(u, true) || !list_empty(&u->idle_relays);
+        bool has_channel = upstream_has_channel(u, true) || upstream_has_idle(u);
         if (has_channel && (!best || u->window.under_way < best->window.under_way))
             best = u;
     }
@@ -962,6 +944,7 @@ struct pool *pool_new(struct pools *pools, const struct identity *id, const char
     pool->login = login;
     pool->handle = handles_add(pool);
     list_init(&pool->upstreams);
+    list_init(&pool->members);
     list_init(&pool->waiting);
     list_init(&pool->held);
     list_init(&pool->wake_node);
@@ -1014,9 +997,9 @@ static void pool_free(struct pool *pool)
     uv_close((uv_handle_t *)&pool->retry, on_timer_closed);
 }
 
-void pools_init(struct pools *pools, struct upstreams *upstreams, struct clients *clients)
+void pools_init(struct pools *pools, struct upstreams *upstreams, const struct pools_events *told)
 {
-    *pools = (struct pools){.rt = upstreams->rt, .upstreams = upstreams, .clients = clients};
+    *pools = (struct pools){.rt = upstreams->rt, .upstreams = upstreams, .events = told};
     list_init(&pools->all);
     list_init(&pools->queues);
     list_init(&pools->waking);
@@ -1041,7 +1024,7 @@ void pool_cleanup(struct pool *pool, uint64_t now_ms)
         struct upstream *u = LIST_ENTRY(n, struct upstream, owner_node);
         next = n->next;
         bool last = pool->upstreams.next->next == &pool->upstreams;
-        if (u->state == UPSTREAM_OPEN && relay_upstream_is_idle(u) &&
+        if (u->state == UPSTREAM_OPEN && upstream_is_idle(u) &&
             now_ms - u->idle_since_ms >= timeout && !(last && keep_one))
             upstream_close(u);
     }

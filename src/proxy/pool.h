@@ -13,8 +13,9 @@
 #include "proxy/login.h"
 #include "proxy/upstream.h"
 
-struct client;
-struct clients;
+struct job;
+struct member;
+struct pool;
 struct queue;
 struct runtime;
 
@@ -53,11 +54,21 @@ struct channel_limit {
     char text[256];
 };
 
+/* What they tell of to whoever has the clients. */
+struct pools_events {
+    /* A shared one; its links are still attached. */
+    void (*on_upstream_lost)(struct pool *, struct upstream *, const struct upstream_end *);
+    /* Messages are on their way to the spool (JOB_APPEND): closes of who has sent them wait. */
+    void (*on_append)(const struct job *);
+    /* They are stored, or could not be: job->status. */
+    void (*on_appended)(const struct job *);
+};
+
 /* All of them, with the logins that are being tried and the spool's queues. */
 struct pools {
     struct runtime *rt;
     struct upstreams *upstreams;
-    struct clients *clients;
+    const struct pools_events *events;
     struct list all, queues;
     struct list waking; /* pools whose held clients may try again */
     struct logins logins;
@@ -91,9 +102,10 @@ struct pool {
     unsigned failures;                      /* tries in a row that did not find RabbitMQ */
     uint64_t more_after_ms, more_wait_ms;   /* one upstream more than it has: not before, and why */
     uint64_t alone_after_ms, alone_wait_ms; /* one for a drain alone: the same */
-    struct list waiting;                    /* clients whose login is being written to the spool */
-    struct list held;                       /* clients whose next frame has to wait */
-    struct list wake_node;                  /* in pools->waking */
+    struct list members;
+    struct list waiting;   /* members whose login is being written to the spool */
+    struct list held;      /* members whose next frame has to wait */
+    struct list wake_node; /* in pools->waking */
     unsigned client_count;
     unsigned relay_count; /* that name this pool, also of clients that are gone */
     uint64_t idle_since_ms;
@@ -108,7 +120,7 @@ struct pool *pool_find(struct pools *, const struct identity *, const char *pass
 /* A pool with its queue; `login` as far as it is known. */
 struct pool *pool_new(struct pools *, const struct identity *, const char *password,
                       const char *vhost, enum pool_login login);
-void pools_init(struct pools *, struct upstreams *, struct clients *);
+void pools_init(struct pools *, struct upstreams *, const struct pools_events *);
 /* Closes all pools and frees all queues. */
 void pools_close(struct pools *);
 
@@ -125,14 +137,15 @@ void pool_disprove(struct pools *, const struct identity *, const char *password
 /* Takes over an upstream that has just opened, or closes it if the pool has one. */
 void pool_adopt(struct pool *, struct upstream *);
 /* The client's login is good: admits it, once the spool remembers the login. */
-void pool_enter(struct pool *, struct client *);
+void pool_enter(struct pool *, struct member *);
 /* The same while RabbitMQ cannot be reached, also for a login that nobody has proven. */
-void pool_enter_offline(struct pool *, struct client *);
+void pool_enter_offline(struct pool *, struct member *);
+/* It shares the pool no more. */
+void pool_leave(struct member *);
 /* Dials unless it is connected, dialing, or waiting for its next try. */
 void pool_connect(struct pool *);
-/* connection.update-secret: a client has a new_secret. Calls client_secret_decided on it, now or
- * later. A secret that RabbitMQ accepts becomes the pool's password; if it does not, the old one
- * stays. */
+/* connection.update-secret: a member has a new_secret. Its on_secret is called, now or later. A
+ * secret that RabbitMQ accepts becomes the pool's password; if it does not, the old one stays. */
 void pool_ask_secrets(struct pool *);
 /* True if a close is answered only when all that it covers is safe (pool.close_waits). */
 bool pool_close_waits(const struct pool *);

@@ -20,6 +20,7 @@
 #include "proxy/pool.h"
 #include "proxy/queue.h"
 #include "proxy/relay.h"
+#include "proxy/reply.h"
 #include "proxy/spooler.h"
 #include "proxy/stalled.h"
 #include "proxy/upstream.h"
@@ -500,7 +501,7 @@ static void init_handles(struct proxy *proxy)
     proxy->tick.data = proxy->before_poll.data = proxy;
     proxy->sigterm.data = proxy->sigint.data = proxy->sighup.data = proxy;
     upstreams_init(&proxy->upstreams, &proxy->rt);
-    pools_init(&proxy->pools, &proxy->upstreams, &proxy->clients);
+    pools_init(&proxy->pools, &proxy->upstreams, &clients_hear);
     clients_init(&proxy->clients, &proxy->pools);
     srandom((unsigned)(uv_hrtime() ^ (uint64_t)uv_os_getpid()));
 }

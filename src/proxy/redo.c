@@ -26,7 +26,7 @@ void redo_add(struct channel *ch, amqp_method_number_t method, struct span *payl
     struct redo *redo = ch->redo;
     if (!redo) {
         redo = ch->redo = memory_grow(NULL, 1, sizeof *redo);
-        *redo = (struct redo){.failures = ch->client->pool->failures};
+        *redo = (struct redo){.failures = ch->client->member.pool->failures};
     }
     redo->calls = memory_grow(redo->calls, redo->count + 1, sizeof *redo->calls);
     redo->calls[redo->count++] = (struct call){method, *payload};
@@ -62,7 +62,8 @@ static bool may_go(const struct channel *ch)
         client_dial_own(client);
     if (client->place == CLIENT_APART)
         return client->own_is_open;
-    return pool_is_connected(client->pool) || client->pool->failures != ch->redo->failures;
+    return pool_is_connected(client->member.pool) ||
+           client->member.pool->failures != ch->redo->failures;
 }
 
 /* False: it has to wait. The channel may be gone afterwards. */

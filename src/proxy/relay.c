@@ -15,6 +15,7 @@
 #include "proxy/doubt.h"
 #include "proxy/pool.h"
 #include "proxy/queue.h"
+#include "proxy/reply.h"
 #include "proxy/returned.h"
 #include "proxy/runtime.h"
 #include "proxy/spool_out.h"
@@ -197,14 +198,6 @@ bool relay_is_consumed(struct relay *r)
     return !consuming_is_empty(&r->consuming);
 }
 
-bool relay_upstream_is_idle(const struct upstream *u)
-{
-    uint32_t idle = 0;
-    for (struct list *n = u->idle_relays.next; n != &u->idle_relays; n = n->next)
-        idle++;
-    return idle == u->link_count;
-}
-
 /* ---- life ---- */
 
 static void grow_calls(struct relay *r)
@@ -235,9 +228,8 @@ static struct relay *relay_new(struct channel *channel, struct upstream *u, bool
     ENSURE(r);
     r->link.handler = &handler;
     r->link.leaves_one = shared;
-    r->pool = channel->client->pool;
+    r->pool = channel->client->member.pool;
     r->shared = shared;
-    list_init(&r->idle_node);
     if (!upstream_attach(u, &r->link)) {
         free(r);
         return NULL;
@@ -276,9 +268,8 @@ struct relay *relay_bind(struct channel *channel, struct upstream *u, bool share
 {
     ENSURE(!channel->relay);
     struct relay *r;
-    if (shared && !list_empty(&u->idle_relays)) {
-        r = LIST_ENTRY(u->idle_relays.next, struct relay, idle_node);
-        list_remove(&r->idle_node);
+    if (shared && upstream_has_idle(u)) {
+        r = LIST_ENTRY(upstream_take_idle(u), struct relay, link);
     } else {
         r = relay_new(channel, u, shared);
         if (!r)
@@ -298,7 +289,6 @@ void relay_free(struct relay *r)
     ENSURE(!r->link.upstream);
     r->pool->relay_count--;
     drop_retained(r);
-    list_remove(&r->idle_node);
     free(r->returned);
     free(r->ring);
     free(r->calls);
@@ -325,14 +315,12 @@ void relay_close(struct relay *r)
  * answered what was sent on it. */
 static void settle_orphan(struct relay *r)
 {
-    bool idle = !list_empty(&r->idle_node); /* a confirm too many has come */
+    bool idle = link_is_idle(&r->link); /* a confirm too many has come */
     if (!relay_is_settled(r) || r->close != CLOSE_NONE || idle)
         return;
     struct upstream *u = r->link.upstream;
     if (r->shared && r->confirming && !r->nacked && u->link_count <= IDLE_RELAYS_MAX) {
-        list_append(&u->idle_relays, &r->idle_node);
-        if (u->link_count == 1)
-            u->idle_since_ms = runtime_now(u->rt);
+        upstream_keep_idle(&r->link);
     } else {
         relay_close(r);
     }

@@ -56,7 +56,6 @@ struct relay {
     struct channel *channel;   /* NULL: idle, or orphaned with publishes still unconfirmed */
     uint64_t client;           /* handle of whose publishes are retained; it may be gone */
     struct returned *returned; /* the basic.return that nobody hears of; NULL: none is arriving */
-    struct list idle_node;     /* in upstream->idle_relays */
     bool shared;
     uint64_t stamp;  /* of its channel.open */
     bool confirming; /* confirm.select was sent */
@@ -116,7 +115,5 @@ struct retained *relay_retained(struct relay *, uint32_t index);
 struct awaited *relay_awaited(struct relay *, uint32_t index);
 /* The relay that a link belongs to, or NULL if it is a drain's. */
 struct relay *relay_of(struct link *);
-/* True if none of the upstream's channels serves anybody. */
-bool relay_upstream_is_idle(const struct upstream *);
 /* Frees the relay and what it retains; it must be detached from its upstream. */
 void relay_free(struct relay *);

@@ -14,6 +14,7 @@
 #include "proxy/pool.h"
 #include "proxy/queue.h"
 #include "proxy/relay.h"
+#include "proxy/reply.h"
 #include "proxy/rewrite.h"
 #include "proxy/runtime.h"
 #include "proxy/shareable.h"
@@ -64,12 +65,12 @@ static enum route relay_for(struct channel *ch)
         client_dial_own(client);
     if (client->own)
         return own_relay_for(ch);
-    if (ch->relay && !(relay_is_spent(ch->relay) && !pool_channel_limit(client->pool)))
+    if (ch->relay && !(relay_is_spent(ch->relay) && !pool_channel_limit(client->member.pool)))
         return ROUTE_DONE;
     if (ch->relay)
         relay_release(ch->relay);
-    struct upstream *u = pool_pick_upstream(client->pool);
-    const char *limit = u && list_empty(&u->idle_relays) ? pool_channel_limit(client->pool) : NULL;
+    struct upstream *u = pool_pick_upstream(client->member.pool);
+    const char *limit = u && !upstream_has_idle(u) ? pool_channel_limit(client->member.pool) : NULL;
     if (limit) {
         client_refuse(client, 530, limit, AMQP_CHANNEL_OPEN_METHOD);
         return ROUTE_REFUSED;
@@ -100,7 +101,7 @@ static enum route refuse_offline(struct channel *ch)
 
 static enum route refuse_full(struct channel *ch, const char *what, amqp_method_number_t method)
 {
-    struct pool *pool = ch->client->pool;
+    struct pool *pool = ch->client->member.pool;
     const struct config *config = pool->rt->config;
     if (config->spool.overflow == OVERFLOW_BLOCK) {
         client_tell_blocked(ch->client, true, what);
@@ -147,7 +148,7 @@ static const char *why_full(const struct pool *pool, char text[64])
 /* Places taken by what is on its way to RabbitMQ become free by themselves; others do not. */
 static enum route refuse_no_room(struct channel *ch)
 {
-    struct pool *pool = ch->client->pool;
+    struct pool *pool = ch->client->member.pool;
     struct queue *queue = pool->queue;
     if ((pool->state == POOL_LIVE && queue->retained > 0) || queue_holds(queue))
         return ROUTE_HELD;
@@ -158,7 +159,7 @@ static enum route refuse_no_room(struct channel *ch)
 /* Of a client that was told to leave. What finds no room is dropped: it knows by then. */
 static enum route begin_stored(struct channel *ch)
 {
-    const struct pool *pool = ch->client->pool;
+    const struct pool *pool = ch->client->member.pool;
     ch->rejecting = !spool_is_usable(pool) || !queue_has_room(pool->queue);
     return ROUTE_DONE;
 }
@@ -167,7 +168,7 @@ static enum route begin_stored(struct channel *ch)
  * nobody's. So this is only a first look, before a body is sent that nobody could keep. */
 enum route router_begin_publish(struct channel *ch, const struct publish *publish)
 {
-    struct pool *pool = ch->client->pool;
+    struct pool *pool = ch->client->member.pool;
     struct queue *queue = pool->queue;
     if (publish->immediate) {
         client_refuse(ch->client, 540, "NOT_IMPLEMENTED - immediate=true",
@@ -198,11 +199,10 @@ static uint64_t take_tag(struct channel *ch)
 
 static enum route publish_spooled(struct channel *ch)
 {
-    struct pool *pool = ch->client->pool;
+    struct pool *pool = ch->client->member.pool;
     if (spooler_is_full(pool->rt->spooler))
         return ROUTE_HELD;
-    struct spool_owner owner = {.channel = ch->handle, .client = ch->client->handle};
-    spool_publish(pool, owner, &ch->content.message, take_tag(ch));
+    spool_publish(pool, channel_owner(ch), &ch->content.message, take_tag(ch));
     return ROUTE_DONE;
 }
 
@@ -210,7 +210,7 @@ static enum route publish_spooled(struct channel *ch)
  * drain proves the rest with its close. */
 static enum route publish_unconfirmed(struct channel *ch)
 {
-    if (spool_is_usable(ch->client->pool))
+    if (spool_is_usable(ch->client->member.pool))
         return publish_spooled(ch);
     client_refuse(ch->client, 540, "NOT_IMPLEMENTED - the broker offers no publisher confirms",
                   AMQP_CONFIRM_SELECT_METHOD);
@@ -222,7 +222,7 @@ static enum route publish_unconfirmed(struct channel *ch)
 static bool has_waited_for_a_channel(const struct channel *ch)
 {
     struct client *client = ch->client;
-    return !client->own && !ch->relay && spool_is_usable(client->pool) &&
+    return !client->own && !ch->relay && spool_is_usable(client->member.pool) &&
            !client_waits(client, CHANNEL_WAIT_MS);
 }
 
@@ -273,7 +273,7 @@ static enum route publish_live(struct channel *ch, uint64_t destination)
  * on that channel, or it consumes. */
 static bool take_over_transaction(struct channel *ch)
 {
-    struct pool *pool = ch->client->pool;
+    struct pool *pool = ch->client->member.pool;
     if (!ch->tx_sent || pool->state == POOL_LIVE)
         return true;
     if (ch->relay && !upstream_is_unread(ch->relay->link.upstream))
@@ -289,7 +289,7 @@ static bool take_over_transaction(struct channel *ch)
 /* A transaction that is in the proxy alone ends in the spool, whatever happens meanwhile. */
 static enum route publish_transactional(struct channel *ch, uint64_t destination)
 {
-    struct pool *pool = ch->client->pool;
+    struct pool *pool = ch->client->member.pool;
     if (!take_over_transaction(ch))
         return ROUTE_HELD;
     bool live = ch->tx_sent || (pool->state == POOL_LIVE && !ch->tx);
@@ -298,7 +298,7 @@ static enum route publish_transactional(struct channel *ch, uint64_t destination
                : pool->state == POOL_OFFLINE ? refuse_offline(ch)
                                              : ROUTE_HELD;
     if (!ch->tx)
-        ch->tx = spool_begin_transaction(pool, ch);
+        ch->tx = spool_begin_transaction(pool, channel_owner(ch));
     if (live) {
         ch->tx_sent = true;
         enum route route = publish_live(ch, destination);
@@ -324,7 +324,7 @@ static enum route nack(struct channel *ch)
 /* Of a client that was told to leave: to the spool, behind what is still on its way (P2). */
 static enum route publish_leaving(struct channel *ch, uint64_t destination)
 {
-    const struct pool *pool = ch->client->pool;
+    const struct pool *pool = ch->client->member.pool;
     if (ch->client->retained > 0)
         return ROUTE_HELD;
     if (!spool_is_usable(pool) || !queue_has_room_for(pool->queue, destination) ||
@@ -335,7 +335,7 @@ static enum route publish_leaving(struct channel *ch, uint64_t destination)
 
 enum route router_publish(struct channel *ch)
 {
-    struct pool *pool = ch->client->pool;
+    struct pool *pool = ch->client->member.pool;
     const struct span *method = &ch->content.message.method;
     if (ch->rejecting)
         return nack(ch);
@@ -363,7 +363,7 @@ enum route router_publish(struct channel *ch)
 
 bool router_must_wait(const struct channel *ch)
 {
-    const struct pool *pool = ch->client->pool;
+    const struct pool *pool = ch->client->member.pool;
     const struct span *method = &ch->content.message.method;
     const struct relay *r = ch->relay;
     if (!r || pool->state != POOL_LIVE || r->link.upstream->blocked)
@@ -379,7 +379,7 @@ static bool is_shareable(const struct client *client, amqp_method_number_t metho
                          const void *decoded)
 {
     return shareable_method(method, decoded, client->clients->pools->upstreams->broker.major) &&
-           !pool_is_wary(client->pool, method);
+           !pool_is_wary(client->member.pool, method);
 }
 
 /* basic.qos before there is a consumer's channel is remembered and answered here. */
@@ -468,7 +468,7 @@ static bool has_own_way(struct client *client, amqp_method_number_t method, cons
 {
     if (client->own)
         return true; /* open, or it waits until that is decided */
-    return pool_is_connected(client->pool) && !is_shareable(client, method, decoded);
+    return pool_is_connected(client->member.pool) && !is_shareable(client, method, decoded);
 }
 
 enum { CONSUMER_WAITS_MIN_MS = 1000, CONSUMER_WAITS_MAX_MS = 5000 };
@@ -481,7 +481,7 @@ enum { CONSUMER_WAITS_MIN_MS = 1000, CONSUMER_WAITS_MAX_MS = 5000 };
  * waits for a RabbitMQ that was there a moment ago. */
 static enum route needs_rabbitmq(struct channel *ch, amqp_method_number_t method)
 {
-    struct pool *pool = ch->client->pool;
+    struct pool *pool = ch->client->member.pool;
     bool consumes = method == AMQP_BASIC_CONSUME_METHOD || method == AMQP_BASIC_GET_METHOD;
     if (!consumes)
         return (pool->state == POOL_DRAINING || pool_may_return(pool)) &&
@@ -499,7 +499,7 @@ static enum route needs_rabbitmq(struct channel *ch, amqp_method_number_t method
 static enum route route_decoded(struct channel *ch, struct slab *slab, const struct frame *frame,
                                 amqp_method_number_t method, void *decoded)
 {
-    struct pool *pool = ch->client->pool;
+    struct pool *pool = ch->client->member.pool;
     if (!take_over_transaction(ch))
         return ROUTE_HELD;
     bool tx_here = ch->tx && !ch->tx_sent;

@@ -1,13 +1,12 @@
 #pragma once
 
-/* Puts accepted messages into the spool and tells their channel once they are committed. */
+/* Puts accepted messages into the spool and has their publisher told once they are committed. */
 
 #include <stdint.h>
 
 #include "amqp/content.h"
 #include "proxy/spooler.h"
 
-struct channel;
 struct pool;
 
 /* Who published it, as handles: either may be gone by now, or become so. Closes of both wait for
@@ -26,9 +25,9 @@ void spool_reject(struct pool *, struct spool_owner, struct message *, uint16_t 
                   const char *text);
 /* A declaration, kept in its place: a method frame that lies in `slab`. `hash` is its
  * declared_hash, by which an identical one is known while it waits; 0: none is identical. */
-void spool_declare(struct pool *, struct channel *channel, struct slab *slab,
-                   const struct frame *frame, uint64_t hash);
+void spool_declare(struct pool *, struct spool_owner, struct slab *slab, const struct frame *frame,
+                   uint64_t hash);
 /* A job that collects the messages of a transaction, with job_add_message. */
-struct job *spool_begin_transaction(struct pool *, struct channel *);
+struct job *spool_begin_transaction(struct pool *, struct spool_owner);
 /* Appends them all or nothing: tx.commit-ok follows the commit. */
 void spool_transaction(struct pool *, struct job *);

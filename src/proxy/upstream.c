@@ -558,7 +558,7 @@ struct upstream *upstream_dial(struct upstreams *upstreams, const char *user, co
         u->client_properties_len = client_properties_len;
     }
     u->deadline_ms = runtime_now(u->rt) + u->rt->config->upstream.connect_timeout_ms;
-    list_init(&u->idle_relays);
+    list_init(&u->idle);
     list_init(&u->owner_node);
     list_append(&upstreams->all, &u->node);
     stream_init(&u->stream, &u->rt->net, &stream_events);
@@ -578,6 +578,17 @@ void upstream_enter(struct upstream *u, const char *vhost)
     u->vhost = copy_text(vhost);
     u->deadline_ms = runtime_now(u->rt) + u->rt->config->upstream.connect_timeout_ms;
     send_open(u);
+}
+
+void upstream_update_secret(struct upstream *u, const char *secret)
+{
+    amqp_connection_update_secret_t update = {.new_secret = bytes_of(secret),
+                                              .reason = bytes_of("updated by a client")};
+    if (!wire_send_within(&u->stream, u->frame_max, 0, AMQP_CONNECTION_UPDATE_SECRET_METHOD,
+                          &update))
+        LOG_OFTEN(LOG_WARN, "secret_too_long", LOG_N("upstream", u->id), LOG_T("user", u->user),
+                  LOG_T("vhost", u->vhost), LOG_N("bytes", update.new_secret.len),
+                  LOG_N("frame_max", u->frame_max));
 }
 
 static void say_goodbye(struct upstream *u)
@@ -677,13 +688,55 @@ bool upstream_attach(struct upstream *u, struct link *link)
     u->taking_all += !link->leaves_one;
     link->upstream = u;
     link->channel = number;
+    list_init(&link->idle_node);
     return true;
+}
+
+bool link_is_idle(const struct link *link)
+{
+    return !list_empty(&link->idle_node);
+}
+
+bool upstream_has_idle(const struct upstream *u)
+{
+    return u->idle_count > 0;
+}
+
+bool upstream_is_idle(const struct upstream *u)
+{
+    return u->idle_count == u->link_count;
+}
+
+void upstream_keep_idle(struct link *link)
+{
+    struct upstream *u = link->upstream;
+    ENSURE(!link_is_idle(link));
+    list_append(&u->idle, &link->idle_node);
+    u->idle_count++;
+    if (upstream_is_idle(u))
+        u->idle_since_ms = runtime_now(u->rt);
+}
+
+static void leave_idle(struct link *link)
+{
+    list_remove(&link->idle_node);
+    link->upstream->idle_count--;
+}
+
+struct link *upstream_take_idle(struct upstream *u)
+{
+    ENSURE(u->idle_count > 0);
+    struct link *link = LIST_ENTRY(u->idle.next, struct link, idle_node);
+    leave_idle(link);
+    return link;
 }
 
 void upstream_detach(struct link *link)
 {
     struct upstream *u = link->upstream;
     ENSURE(u && u->links[link->channel] == link);
+    if (link_is_idle(link))
+        leave_idle(link);
     u->links[link->channel] = NULL;
     u->link_count--;
     u->taking_all -= !link->leaves_one;

@@ -35,7 +35,8 @@ struct link_handler {
 struct link {
     struct upstream *upstream; /* NULL: not attached */
     uint16_t channel;
-    bool leaves_one; /* the last free number is not for it, but for a drain */
+    bool leaves_one;       /* the last free number is not for it, but for a drain */
+    struct list idle_node; /* in upstream->idle */
     const struct link_handler *handler;
 };
 
@@ -121,7 +122,8 @@ struct upstream {
     uint64_t deadline_ms; /* of the handshake or of leaving */
     uint64_t idle_since_ms;
     struct window window; /* publishes sent by relays and not yet confirmed */
-    struct list idle_relays;
+    struct list idle;     /* links that serve nobody, open for the next that needs one */
+    uint32_t idle_count;
     struct upstream_end end; /* why, once it is closed */
     bool offers_confirms;
     bool blocked;
@@ -147,6 +149,9 @@ void upstream_close(struct upstream *);
 /* The same for an open upstream without links, and on_left tells that RabbitMQ has answered (what
  * belonged to the connection is gone then), or that no answer will come. */
 void upstream_leave(struct upstream *);
+/* Tells RabbitMQ that a secret that may run out (a token) has a successor. One that is longer than
+ * a frame of this connection cannot be told: the connection keeps the one it was opened with. */
+void upstream_update_secret(struct upstream *, const char *secret);
 /* Gives up on an upstream that misbehaves, as if it had been lost: on_lost follows. */
 void upstream_abort(struct upstream *, const char *why);
 /* Once for each tick: heartbeats, deadlines. May report on_failed or on_lost. */
@@ -160,3 +165,11 @@ bool upstream_has_channel(const struct upstream *, bool leaves_one);
 /* Gives the link the lowest free channel number; false if there is none. Sends nothing. */
 bool upstream_attach(struct upstream *, struct link *);
 void upstream_detach(struct link *);
+/* It serves nobody, and stays open for the next that needs one. */
+void upstream_keep_idle(struct link *);
+bool link_is_idle(const struct link *);
+bool upstream_has_idle(const struct upstream *);
+/* There must be one. */
+struct link *upstream_take_idle(struct upstream *);
+/* True if none of its links serves anybody. */
+bool upstream_is_idle(const struct upstream *);
