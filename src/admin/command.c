@@ -48,7 +48,7 @@ static struct queue *find_queue(const struct proxy *proxy, uint64_t id)
 {
     for (struct list *n = proxy->pools.queues.next; n != &proxy->pools.queues; n = n->next) {
         struct queue *queue = LIST_ENTRY(n, struct queue, node);
-        if (queue->id == id && id > 0)
+        if (queue->backlog.id == id && id > 0)
             return queue;
     }
     return NULL;
@@ -108,7 +108,7 @@ void command_run(struct proxy *proxy, const char *path, const char *seq_text, co
         rejected_discard(queue, seq, on_moved, new_order(done, owner));
     } else if (strcmp(verb, "pause") == 0 || strcmp(verb, "resume") == 0) {
         queue_pause(queue, strcmp(verb, "pause") == 0);
-        answer(done, owner, STATUS_OK, queue->paused ? "paused\n" : "resumed\n");
+        answer(done, owner, STATUS_OK, queue->backlog.paused ? "paused\n" : "resumed\n");
     } else {
         answer(done, owner, STATUS_NOT_FOUND, "there is no such command\n");
     }

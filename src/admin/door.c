@@ -160,7 +160,8 @@ static void on_connection(void *arg, struct MHD_Connection *connection, void **c
         struct guest *guest = calloc(1, sizeof *guest);
         ENSURE(guest);
         guest->connection = connection;
-        guest->deadline_ms = door->limit_ms ? runtime_now(&door->proxy->rt) + door->limit_ms : UINT64_MAX;
+        guest->deadline_ms =
+            door->limit_ms ? runtime_now(&door->proxy->rt) + door->limit_ms : UINT64_MAX;
         list_append(&door->guests, &guest->node);
         door->guest_count++;
         *context = guest;

@@ -151,11 +151,12 @@ static void look_at_store(struct proxy *proxy)
     spooler_view(proxy->rt.spooler, &view);
     for (struct list *n = proxy->pools.queues.next; n != &proxy->pools.queues; n = n->next) {
         const struct queue *queue = LIST_ENTRY(n, struct queue, node);
-        const struct queue_gauges *gauges = queue->id ? gauges_of(&view, queue->id) : NULL;
+        const struct queue_gauges *gauges =
+            queue->backlog.id ? gauges_of(&view, queue->backlog.id) : NULL;
         if (!gauges)
             continue;
-        compare("messages of a queue", queue->waiting, gauges->messages);
-        compare("rejected messages of a queue", queue->rejected, gauges->rejected);
+        compare("messages of a queue", queue->backlog.waiting, gauges->messages);
+        compare("rejected messages of a queue", queue->backlog.rejected, gauges->rejected);
     }
     free(view.queues);
 }

@@ -11,6 +11,7 @@
 #include "proxy/channel.h"
 #include "proxy/failover.h"
 #include "proxy/handshake.h"
+#include "proxy/login.h"
 #include "proxy/pool.h"
 #include "proxy/queue.h"
 #include "proxy/redo.h"
@@ -60,7 +61,8 @@ static void release_upstreams(struct client *c)
 
 static void leave_pool(struct client *c)
 {
-    member_stop_waiting(&c->member);
+    login_leave(&c->member);
+    pool_let_go(&c->member);
     if (!c->member.pool)
         return;
     release_upstreams(c);
@@ -136,7 +138,7 @@ void client_leave(struct client *c, uint16_t code, const char *text, amqp_method
         look_again(c);
         return;
     }
-    if (c->state != CLIENT_OPEN || !runtime_buffers(c->rt) || !c->member.pool->queue->id) {
+    if (c->state != CLIENT_OPEN || !runtime_buffers(c->rt) || !c->member.pool->queue->backlog.id) {
         client_refuse(c, code, text, cause);
         return;
     }
@@ -475,7 +477,7 @@ void client_hold(struct client *c)
         return;
     if (c->held_since_ms == 0)
         c->held_since_ms = runtime_now(c->rt);
-    member_hold(&c->member);
+    pool_hold(&c->member);
     stream_pause(&c->stream);
 }
 
@@ -490,7 +492,7 @@ bool client_waits(struct client *c, uint64_t wait_ms)
 void client_retry(struct client *c)
 {
     ENSURE(c->member.held);
-    member_go_on(&c->member);
+    pool_let_go(&c->member);
     if (!accepts_input(c))
         return;
     if (!redo_run(c)) {
@@ -571,9 +573,10 @@ const struct pools_events clients_hear = {
     .on_appended = stored_end,
 };
 
-void clients_init(struct clients *clients, struct pools *pools)
+void clients_init(struct clients *clients, struct logins *logins)
 {
-    *clients = (struct clients){.rt = pools->rt, .pools = pools};
+    struct pools *pools = logins->pools;
+    *clients = (struct clients){.rt = pools->rt, .pools = pools, .logins = logins};
     list_init(&clients->all);
     list_init(&clients->acking);
 }
@@ -589,7 +592,7 @@ void client_accept(struct clients *clients, uv_stream_t *listener, struct tls_co
     c->handle = handles_add(c);
     c->frame_max = HANDSHAKE_FRAME_MAX;
     c->deadline_ms = runtime_now(c->rt) + c->rt->config->listen.handshake_timeout_ms;
-    member_init(&c->member, clients->pools, &member_events, c->id, c->peer);
+    member_init(&c->member, clients->logins, &member_events, c->id, c->peer);
     list_append(&clients->all, &c->node);
     c->rt->counters.clients++;
     stream_init(&c->stream, &c->rt->net, &stream_events);

@@ -11,6 +11,7 @@
 #include "proxy/close_handshake.h"
 #include "proxy/member.h"
 
+struct logins;
 struct pools;
 struct runtime;
 struct tls_context;
@@ -44,6 +45,7 @@ enum client_place {
 struct clients {
     struct runtime *rt;
     struct pools *pools;
+    struct logins *logins;
     struct list all;
     struct list acking; /* channels with confirms to send */
 };
@@ -88,7 +90,7 @@ struct client {
 };
 
 /* `pools` tell the clients what becomes of their upstreams and messages. */
-void clients_init(struct clients *, struct pools *);
+void clients_init(struct clients *, struct logins *);
 extern const struct pools_events clients_hear;
 
 /* `tls` is NULL for a plain connection; `obstacle` says why it has to go at once, NULL if not. */

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "amqp/destination.h"
 #include "base/assert.h"
 #include "base/handles.h"
 #include "base/log.h"
@@ -28,52 +29,14 @@ struct doubt {
     enum doubt_state state;
 };
 
-/* ---- destinations ---- */
-
-bool doubts_hold(const struct queue *queue, uint64_t destination)
-{
-    return window_share(&queue->doubts.owed, destination) > 0;
-}
-
-void doubts_add(struct queue *queue, uint64_t destination)
-{
-    window_take(&queue->doubts.owed, destination);
-}
-
-void doubts_remove(struct queue *queue, uint64_t destination)
-{
-    window_give_back(&queue->doubts.owed, destination);
-    if (doubts_hold(queue, destination))
-        return;
-    /* It is drained like anything else: whoever drains looks from the first record on. */
-    queue->doubts.pass++;
-    queue->doubts.records = queue->doubts.appending = 0;
-    queue_changed(queue);
-}
-
-/* ---- publishes in doubt ---- */
-
-struct doubt *doubt_new(struct pool *pool, struct spool_owner owner, struct message *message,
-                        uint64_t client_tag)
-{
-    struct doubt *d = calloc(1, sizeof *d);
-    ENSURE(d);
-    d->handle = handles_add(d);
-    d->queue = pool->queue->handle;
-    d->destination = destination_of(message->method.at, message->method.len);
-    doubts_add(pool->queue, d->destination);
-    spool_copy(pool, owner, message, client_tag, d->handle);
-    return d;
-}
-
 static void end(struct doubt *d)
 {
     struct queue *queue = handles_get(d->queue);
     uint64_t destination = d->destination;
     handles_remove(d->handle);
     free(d);
-    if (queue)
-        doubts_remove(queue, destination);
+    if (queue && doubts_remove(&queue->backlog.doubts, destination))
+        queue_changed(queue);
 }
 
 static void on_deleted(struct job *job)
@@ -83,11 +46,11 @@ static void on_deleted(struct job *job)
     if (job->status != STATUS_OK) /* it is sent again */
         LOG(LOG_ERROR, "delete_failed", LOG_N("queue", job->queue), LOG_T("reason", job->error));
     if (queue && job->status == STATUS_OK) {
-        queue->waiting--;
-        queue->drained++;
+        queue->backlog.waiting--;
+        queue->backlog.drained++;
         queue->rt->counters.drained++;
-        if (queue->doubts.records > 0)
-            queue->doubts.records--;
+        if (queue->backlog.doubts.records > 0)
+            queue->backlog.doubts.records--;
     }
     if (d)
         end(d);
@@ -100,7 +63,7 @@ static void delete_copy(struct doubt *d)
         end(d);
         return;
     }
-    struct job *job = job_new(JOB_DELETE, queue->id, on_deleted, d->handle);
+    struct job *job = job_new(JOB_DELETE, queue->backlog.id, on_deleted, d->handle);
     job->context = d->queue;
     job->delete.seqs = malloc(sizeof *job->delete.seqs);
     ENSURE(job->delete.seqs);
@@ -125,11 +88,27 @@ void doubt_lost(struct doubt *d)
     end(d);
 }
 
-void doubt_appended(struct doubt *d, bool stored, uint64_t seq)
+static void copied(uint64_t handle, bool stored, uint64_t seq)
 {
+    struct doubt *d = handles_get(handle);
+    if (!d)
+        return;
     bool confirmed = d->state == DOUBT_CONFIRMED;
     d->seq = seq;
     d->state = stored ? DOUBT_STORED : DOUBT_FAILED;
     if (confirmed)
         doubt_confirmed(d);
+}
+
+struct doubt *doubt_new(struct pool *pool, struct spool_owner owner, struct message *message,
+                        uint64_t client_tag)
+{
+    struct doubt *d = calloc(1, sizeof *d);
+    ENSURE(d);
+    d->handle = handles_add(d);
+    d->queue = pool->queue->handle;
+    d->destination = destination_of(message->method.at, message->method.len);
+    doubts_add(&pool->queue->backlog.doubts, d->destination);
+    spool_copy(pool, owner, message, client_tag, copied, d->handle);
+    return d;
 }

@@ -11,10 +11,10 @@
 #include "base/handles.h"
 #include "base/log.h"
 #include "proxy/aside.h"
+#include "proxy/backlog.h"
 #include "proxy/blame.h"
 #include "proxy/in_flight.h"
-#include "proxy/pool.h"
-#include "proxy/queue.h"
+#include "proxy/names.h"
 #include "proxy/returned.h"
 #include "proxy/runtime.h"
 #include "proxy/shareable.h"
@@ -63,8 +63,7 @@ enum drain_state {
 
 struct drain {
     struct link link;
-    struct queue *queue;
-    struct pool *pool;
+    struct backlog *backlog;
     uint64_t handle;
     enum drain_state state;
     uint64_t deadline_ms; /* of the answer that is awaited; 0: none */
@@ -104,15 +103,15 @@ static struct stream *stream_of(struct drain *d)
 
 static uint32_t window_of(const struct drain *d)
 {
-    uint32_t most = d->queue->rt->config->drain.window;
-    uint32_t window = d->queue->careful > 0 ? d->queue->careful_window : d->window;
+    uint32_t most = d->backlog->rt->config->drain.window;
+    uint32_t window = d->backlog->careful > 0 ? d->backlog->careful_window : d->window;
     return window < most ? window : most;
 }
 
 static void widen(struct drain *d, uint32_t settled)
 {
     d->fine += settled;
-    if (d->fine < d->window || d->window >= d->queue->rt->config->drain.window)
+    if (d->fine < d->window || d->window >= d->backlog->rt->config->drain.window)
         return;
     d->window *= 2;
     d->fine = 0;
@@ -128,7 +127,7 @@ static void narrow(struct drain *d)
 static void expect_answer(struct drain *d, enum drain_state state)
 {
     d->state = state;
-    d->deadline_ms = runtime_now(d->queue->rt) + d->queue->rt->config->pool.confirm_timeout_ms;
+    d->deadline_ms = runtime_now(d->backlog->rt) + d->backlog->rt->config->pool.confirm_timeout_ms;
 }
 
 static bool is_done(const struct drain *d);
@@ -151,28 +150,24 @@ static void close_channel(struct drain *d)
     expect_answer(d, DRAIN_CLOSING);
 }
 
-struct drain *drain_start(struct queue *queue, struct pool *pool)
+struct drain *drain_start(struct backlog *backlog, struct upstream *u)
 {
-    struct upstream *u = pool_pick_for_drain(pool);
-    if (!u)
-        return NULL;
     struct drain *d = calloc(1, sizeof *d);
     ENSURE(d);
     d->link.handler = &handler;
-    d->queue = queue;
-    d->pool = pool;
+    d->backlog = backlog;
     if (!upstream_attach(u, &d->link)) {
         free(d);
         return NULL;
     }
     d->handle = handles_add(d);
-    d->pass = queue->doubts.pass;
-    d->started_ms = runtime_now(queue->rt);
-    d->window = queue->rt->config->drain.window;
-    d->confirms = u->offers_confirms && queue->rt->config->drain.confirms == CONFIRMS_AUTO;
-    LOG(LOG_INFO, "drain_started", LOG_T("user", queue->user), LOG_T("vhost", queue->vhost),
-        LOG_N("messages", queue->waiting), LOG_N("upstream", u->id));
-    if (runtime_now(queue->rt) < queue->drain_again_ms)
+    d->pass = backlog->doubts.pass;
+    d->started_ms = runtime_now(backlog->rt);
+    d->window = backlog->rt->config->drain.window;
+    d->confirms = u->offers_confirms && backlog->rt->config->drain.confirms == CONFIRMS_AUTO;
+    LOG(LOG_INFO, "drain_started", LOG_T("user", backlog->user), LOG_T("vhost", backlog->vhost),
+        LOG_N("messages", backlog->waiting), LOG_N("upstream", u->id));
+    if (runtime_now(backlog->rt) < backlog->drain_again_ms)
         d->state = DRAIN_RESTING; /* what RabbitMQ failed at was on another connection */
     else
         open_channel(d);
@@ -193,7 +188,7 @@ static void drop_batch(struct drain *d)
 /* What RabbitMQ has not answered for will be read, and sent, again. */
 static void rewind_open(struct drain *d)
 {
-    struct asides *asides = &d->queue->asides;
+    struct asides *asides = &d->backlog->asides;
     for (uint32_t i = d->sent.count; i-- > 0;) {
         const struct sent *entry = &d->sent.all[i];
         struct aside *a = asides_find(asides, entry->destination);
@@ -224,7 +219,7 @@ static void let_go_of_upstream(struct drain *d)
 static void drain_free(struct drain *d)
 {
     rewind_open(d);
-    d->queue->drain = NULL;
+    d->backlog->drain = NULL;
     handles_remove(d->handle);
     in_flight_clear(&d->sent);
     free(d);
@@ -232,8 +227,9 @@ static void drain_free(struct drain *d)
 
 void drain_stop(struct drain *d)
 {
-    LOG(LOG_INFO, "drain_stopped", LOG_T("user", d->queue->user), LOG_T("vhost", d->queue->vhost),
-        LOG_N("drained", d->drained), LOG_N("messages", d->queue->waiting));
+    LOG(LOG_INFO, "drain_stopped", LOG_T("user", d->backlog->user),
+        LOG_T("vhost", d->backlog->vhost), LOG_N("drained", d->drained),
+        LOG_N("messages", d->backlog->waiting));
     if (d->link.upstream)
         let_go_of_upstream(d);
     drain_free(d);
@@ -241,22 +237,22 @@ void drain_stop(struct drain *d)
 
 static void finish(struct drain *d)
 {
-    struct queue *queue = d->queue;
-    LOG(LOG_INFO, queue->waiting == 0 ? "drain_finished" : "drain_stopped",
-        LOG_T("user", queue->user), LOG_T("vhost", queue->vhost), LOG_N("drained", d->drained),
-        LOG_N("rejected", d->rejected), LOG_N("messages", queue->waiting),
-        LOG_N("ms", runtime_now(queue->rt) - d->started_ms));
+    struct backlog *backlog = d->backlog;
+    LOG(LOG_INFO, backlog->waiting == 0 ? "drain_finished" : "drain_stopped",
+        LOG_T("user", backlog->user), LOG_T("vhost", backlog->vhost), LOG_N("drained", d->drained),
+        LOG_N("rejected", d->rejected), LOG_N("messages", backlog->waiting),
+        LOG_N("ms", runtime_now(backlog->rt) - d->started_ms));
     if (is_done(d)) {
-        queue->doubts.records = queue->waiting;
-        asides_clear(&queue->asides);
-        declared_clear(&queue->declared);
-        declared_clear(&queue->promised);
+        backlog->doubts.records = backlog->waiting;
+        asides_clear(&backlog->asides);
+        declared_clear(&backlog->declared);
+        names_forget_promises(&backlog->names);
     }
-    if (queue->waiting == 0)
-        queue->alone = false;
+    if (backlog->waiting == 0)
+        backlog->alone = false;
     let_go_of_upstream(d);
     drain_free(d);
-    queue_changed(queue);
+    backlog_changed(backlog);
 }
 
 /* ---- taking out what RabbitMQ has ---- */
@@ -265,33 +261,33 @@ static void advance(struct drain *d);
 
 static void settled(struct drain *d, const uint64_t *seqs, uint32_t count)
 {
-    struct queue *queue = d->queue;
+    struct backlog *backlog = d->backlog;
     in_flight_remove(&d->sent, seqs, count);
-    queue->waiting -= count;
-    queue->careful -= count < queue->careful ? count : queue->careful;
+    backlog->waiting -= count;
+    backlog->careful -= count < backlog->careful ? count : backlog->careful;
 }
 
-static void count_drained(struct queue *queue, uint32_t count)
+static void count_drained(struct backlog *backlog, uint32_t count)
 {
-    queue->drained += count;
-    queue->rt->counters.drained += count;
+    backlog->drained += count;
+    backlog->rt->counters.drained += count;
 }
 
 static void on_deleted(struct job *job)
 {
-    struct queue *queue = handles_get(job->context);
+    struct backlog *backlog = handles_get(job->context);
     struct drain *d = handles_get(job->owner);
     if (job->status != STATUS_OK)
         LOG_OFTEN(LOG_ERROR, "delete_failed", LOG_N("queue", job->queue),
                   LOG_T("reason", job->error));
-    if (!queue)
+    if (!backlog)
         return;
     if (!d) { /* the drain has ended meanwhile; the records are gone all the same */
         if (job->status == STATUS_OK) {
-            queue->waiting -= job->delete.count;
-            count_drained(queue, job->delete.count);
+            backlog->waiting -= job->delete.count;
+            count_drained(backlog, job->delete.count);
         }
-        queue_changed(queue);
+        backlog_changed(backlog);
         return;
     }
     if (job->status != STATUS_OK) {
@@ -306,15 +302,15 @@ static void on_deleted(struct job *job)
     settled(d, job->delete.seqs, job->delete.count);
     d->drained += job->delete.count;
     widen(d, job->delete.count);
-    count_drained(queue, job->delete.count);
+    count_drained(backlog, job->delete.count);
     advance(d);
 }
 
 static void on_rejected(struct job *job)
 {
-    struct queue *queue = handles_get(job->context);
+    struct backlog *backlog = handles_get(job->context);
     struct drain *d = handles_get(job->owner);
-    if (!queue)
+    if (!backlog)
         return;
     if (job->status != STATUS_OK) {
         LOG_OFTEN(LOG_ERROR, "reject_failed", LOG_N("queue", job->queue),
@@ -324,12 +320,12 @@ static void on_rejected(struct job *job)
         return;
     }
     CRASH_POINT("after_reject");
-    queue->rejected++;
-    counters_add_rejected(&queue->rt->counters, job->reject.code);
-    queue->careful = 0; /* it was the bad one */
+    backlog->rejected++;
+    counters_add_rejected(&backlog->rt->counters, job->reject.code);
+    backlog->careful = 0; /* it was the bad one */
     if (!d) {
-        queue->waiting--;
-        queue_changed(queue);
+        backlog->waiting--;
+        backlog_changed(backlog);
         return;
     }
     d->rejected++;
@@ -342,28 +338,28 @@ static void delete_entries(struct drain *d, const uint64_t *seqs, uint32_t count
     if (count == 0)
         return;
     CRASH_POINT("before_delete");
-    struct job *job = job_new(JOB_DELETE, d->queue->id, on_deleted, d->handle);
-    job->context = d->queue->handle;
+    struct job *job = job_new(JOB_DELETE, d->backlog->id, on_deleted, d->handle);
+    job->context = d->backlog->handle;
     job->delete.seqs = malloc(count * sizeof *seqs);
     ENSURE(job->delete.seqs);
     memcpy(job->delete.seqs, seqs, count * sizeof *seqs);
     job->delete.count = count;
-    spooler_post(d->queue->rt->spooler, job);
+    spooler_post(d->backlog->rt->spooler, job);
 }
 
 static void reject_seq(struct drain *d, uint64_t seq, uint16_t code, const char *text)
 {
-    LOG_OFTEN(LOG_WARN, "message_rejected", LOG_T("user", d->queue->user),
-              LOG_T("vhost", d->queue->vhost), LOG_N("seq", seq), LOG_N("code", code),
+    LOG_OFTEN(LOG_WARN, "message_rejected", LOG_T("user", d->backlog->user),
+              LOG_T("vhost", d->backlog->vhost), LOG_N("seq", seq), LOG_N("code", code),
               LOG_T("reason", text));
     CRASH_POINT("before_reject");
-    struct job *job = job_new(JOB_REJECT, d->queue->id, on_rejected, d->handle);
-    job->context = d->queue->handle;
+    struct job *job = job_new(JOB_REJECT, d->backlog->id, on_rejected, d->handle);
+    job->context = d->backlog->handle;
     job->reject.seq = seq;
     job->reject.code = code;
     job->reject.text = strdup(text);
     ENSURE(job->reject.text);
-    spooler_post(d->queue->rt->spooler, job);
+    spooler_post(d->backlog->rt->spooler, job);
 }
 
 /* What RabbitMQ has said of publishes. */
@@ -394,10 +390,10 @@ static uint32_t count_open(const struct drain *d, uint64_t destination)
 /* The destination is aside from now on. */
 static struct aside *set_aside(struct drain *d, uint64_t destination)
 {
-    struct aside *a = asides_find(&d->queue->asides, destination);
+    struct aside *a = asides_find(&d->backlog->asides, destination);
     if (a)
         return a;
-    a = asides_add(&d->queue->asides, destination, d->read_after);
+    a = asides_add(&d->backlog->asides, destination, d->read_after);
     a->under_way = count_open(d, destination);
     return a;
 }
@@ -414,29 +410,29 @@ static void name_of(const struct sent *entry, char exchange[256], char routing_k
 /* It goes out as RabbitMQ would have let it go: said once for each destination. */
 static void tell_dropped(struct drain *d, const struct sent *entry)
 {
-    struct queue *queue = d->queue;
-    queue->rt->counters.unroutable++;
-    for (unsigned i = 0; i < QUEUE_TOLD; i++)
-        if (queue->told[i] == entry->destination)
+    struct backlog *backlog = d->backlog;
+    backlog->rt->counters.unroutable++;
+    for (unsigned i = 0; i < BACKLOG_TOLD; i++)
+        if (backlog->told[i] == entry->destination)
             return;
-    queue->told[queue->told_next++ % QUEUE_TOLD] = entry->destination;
+    backlog->told[backlog->told_next++ % BACKLOG_TOLD] = entry->destination;
     char exchange[256], routing_key[256];
     name_of(entry, exchange, routing_key);
-    LOG(LOG_WARN, "message_unroutable", LOG_T("user", queue->user), LOG_T("vhost", queue->vhost),
-        LOG_N("seq", entry->seq), LOG_T("exchange", exchange), LOG_T("routing_key", routing_key),
-        LOG_T("reason", entry->why));
+    LOG(LOG_WARN, "message_unroutable", LOG_T("user", backlog->user),
+        LOG_T("vhost", backlog->vhost), LOG_N("seq", entry->seq), LOG_T("exchange", exchange),
+        LOG_T("routing_key", routing_key), LOG_T("reason", entry->why));
 }
 
 /* RabbitMQ has nacked or returned this publish, which is no reason to stop the others. */
 static enum remedy judge_one(struct drain *d, struct sent *entry, uint16_t code, const char *text)
 {
-    const struct config *config = d->queue->rt->config;
-    uint64_t now = runtime_now(d->queue->rt);
-    struct aside *a = asides_find(&d->queue->asides, entry->destination);
+    const struct config *config = d->backlog->rt->config;
+    uint64_t now = runtime_now(d->backlog->rt);
+    struct aside *a = asides_find(&d->backlog->asides, entry->destination);
     struct circumstances circumstances = {
         .tries = a && a->failing == entry->seq ? a->tries + 1 : 1,
         .nack_limit = config->drain.nack_limit,
-        .just_back = now - d->queue->back_ms < config->drain.unroutable_wait_ms,
+        .just_back = now - d->backlog->back_ms < config->drain.unroutable_wait_ms,
         .mandatory = entry->mandatory,
         .unroutable_rejects = config->drain.unroutable == UNROUTABLE_REJECT,
     };
@@ -453,8 +449,8 @@ static enum remedy judge_one(struct drain *d, struct sent *entry, uint16_t code,
     d->nacked = d->nacked || code == 0;
     if (tries == 0)
         return remedy; /* an older one has its turn first */
-    LOG_OFTEN(LOG_INFO, "drain_again", LOG_T("user", d->queue->user),
-              LOG_T("vhost", d->queue->vhost), LOG_N("seq", entry->seq), LOG_N("code", code),
+    LOG_OFTEN(LOG_INFO, "drain_again", LOG_T("user", d->backlog->user),
+              LOG_T("vhost", d->backlog->vhost), LOG_N("seq", entry->seq), LOG_N("code", code),
               LOG_T("reason", text), LOG_N("tries", tries));
     aside_rest(a, now, blame_pause_ms(tries));
     return remedy;
@@ -465,8 +461,8 @@ static void forget_declared(struct drain *d, const struct sent *entry)
 {
     if (entry->tag > 0)
         return;
-    declared_remove(&d->queue->declared, entry->destination);
-    queue_promise_ended(d->queue, entry->promise);
+    declared_remove(&d->backlog->declared, entry->destination);
+    backlog_promise_ended(d->backlog, entry->promise);
 }
 
 /* True if it can be deleted. */
@@ -476,7 +472,7 @@ static bool settle_one(struct drain *d, struct sent *entry, bool nack)
     const char *text = nack ? "nacked by RabbitMQ" : entry->why;
     in_flight_set(&d->sent, entry, SENT_CONFIRMED);
     forget_declared(d, entry);
-    struct aside *a = asides_find(&d->queue->asides, entry->destination);
+    struct aside *a = asides_find(&d->backlog->asides, entry->destination);
     if (a && a->under_way > 0)
         a->under_way--;
     if (!nack && !entry->returned) {
@@ -536,8 +532,8 @@ static void confirm_declaration(struct drain *d)
 static void note_declared(struct drain *d, struct sent *entry, const struct job_record *record)
 {
     entry->destination = declared_hash(record->frames + FRAME_HEAD_BYTES, record->method_len);
-    entry->promise = queue_promise_of(record->frames + FRAME_HEAD_BYTES, record->method_len);
-    declared_add(&d->queue->declared, entry->destination);
+    entry->promise = names_of_declaration(record->frames + FRAME_HEAD_BYTES, record->method_len);
+    declared_add(&d->backlog->declared, entry->destination);
 }
 
 /* RabbitMQ would end the connection over what is not. */
@@ -554,7 +550,7 @@ static void send_record(struct drain *d, const struct job_record *record)
     bool is_publish = record->kind == RECORD_PUBLISH, fits = record->frames_len > 0;
     bool tame = !is_publish || !fits || is_tame(record), goes = fits && tame;
     struct sent *entry = in_flight_add(&d->sent, record, is_publish && goes ? ++d->last_tag : 0,
-                                       runtime_now(d->queue->rt));
+                                       runtime_now(d->backlog->rt));
     if (goes) {
         if (!is_publish)
             note_declared(d, entry, record);
@@ -562,7 +558,7 @@ static void send_record(struct drain *d, const struct job_record *record)
         return;
     }
     if (!is_publish)
-        declared_clear(&d->queue->declared); /* whichever it was */
+        declared_clear(&d->backlog->declared); /* whichever it was */
     in_flight_set(&d->sent, entry, SENT_CONFIRMED);
     if (!tame)
         reject_seq(d, record->seq, 541, "INTERNAL_ERROR - a direct reply whose asker is gone");
@@ -578,12 +574,12 @@ static bool is_passed_over(struct drain *d, const struct job_record *record)
 {
     if (d->batch_only)
         return in_flight_find(&d->sent, record->seq) != NULL;
-    return record->kind == RECORD_PUBLISH && asides_find(&d->queue->asides, record->destination);
+    return record->kind == RECORD_PUBLISH && asides_find(&d->backlog->asides, record->destination);
 }
 
 static void note_reached(struct drain *d, uint64_t seq)
 {
-    struct aside *a = d->batch_only ? asides_find(&d->queue->asides, d->batch_only) : NULL;
+    struct aside *a = d->batch_only ? asides_find(&d->backlog->asides, d->batch_only) : NULL;
     if (!d->batch_only && seq > d->read_after)
         d->read_after = seq;
     else if (a && seq > a->cursor)
@@ -592,14 +588,14 @@ static void note_reached(struct drain *d, uint64_t seq)
 
 static void note_under_way(struct drain *d)
 {
-    struct aside *a = d->batch_only ? asides_find(&d->queue->asides, d->batch_only) : NULL;
+    struct aside *a = d->batch_only ? asides_find(&d->backlog->asides, d->batch_only) : NULL;
     if (a)
         a->under_way++;
 }
 
-static bool is_held_back(const struct queue *queue, const struct job_record *record)
+static bool is_held_back(const struct backlog *backlog, const struct job_record *record)
 {
-    return record->kind == RECORD_PUBLISH && doubts_hold(queue, record->destination);
+    return record->kind == RECORD_PUBLISH && doubts_hold(&backlog->doubts, record->destination);
 }
 
 /* A declaration that RabbitMQ refuses closes the channel, and the confirms of what went before it
@@ -614,14 +610,14 @@ static uint32_t send_batch(struct drain *d)
             note_reached(d, record->seq);
             continue;
         }
-        if (is_held_back(d->queue, record)) {
+        if (is_held_back(d->backlog, record)) {
             note_reached(d, record->seq);
             d->skipped++;
             continue;
         }
         bool open = in_flight_has_sent(&d->sent, 0);
         d->barrier = (d->barrier && open) || record->kind == RECORD_DECLARE ||
-                     record->seq == d->queue->suspect;
+                     record->seq == d->backlog->suspect;
         if (d->barrier && open)
             return sent;
         send_record(d, record);
@@ -637,7 +633,7 @@ static uint32_t send_batch(struct drain *d)
 /* Sends what was read, as far as it may go out now. */
 static void send_more(struct drain *d)
 {
-    if (d->pass != d->queue->doubts.pass)
+    if (d->pass != d->backlog->doubts.pass)
         drop_batch(d); /* something that waits before it goes first now */
     if (!d->batch || d->state != DRAIN_RUNNING)
         return;
@@ -645,7 +641,7 @@ static void send_more(struct drain *d)
     uint64_t first = d->batch_next < d->batch_count ? d->batch[d->batch_next].seq : 0;
     uint32_t sent = send_batch(d);
     if (sent > 0)
-        LOG(LOG_DEBUG, "drain_sent", LOG_N("queue", d->queue->id),
+        LOG(LOG_DEBUG, "drain_sent", LOG_N("queue", d->backlog->id),
             LOG_N("upstream", d->link.upstream->id), LOG_N("messages", sent),
             LOG_N("first", first));
     CRASH_POINT("after_replay");
@@ -655,7 +651,7 @@ static void send_more(struct drain *d)
 static void take_batch(struct drain *d, struct job *job)
 {
     ENSURE(!d->batch);
-    struct aside *a = job->read.only ? asides_find(&d->queue->asides, job->read.only) : NULL;
+    struct aside *a = job->read.only ? asides_find(&d->backlog->asides, job->read.only) : NULL;
     if (job->read.only && (!a || a->state != ASIDE_TRYING || a->cursor != job->read.after))
         return; /* RabbitMQ has failed at an older one of it meanwhile */
     d->batch = job->read.records;
@@ -678,7 +674,8 @@ static void on_read(struct job *job)
     if (!d)
         return;
     d->reading = false;
-    if (d->state != DRAIN_RUNNING || job->context != d->epoch || d->pass != d->queue->doubts.pass) {
+    if (d->state != DRAIN_RUNNING || job->context != d->epoch ||
+        d->pass != d->backlog->doubts.pass) {
         advance(d);
         return; /* the channel was opened anew meanwhile, or it begins at the first record again */
     }
@@ -697,11 +694,11 @@ static void on_read(struct job *job)
  * is out of the queue. */
 static bool begin_pass(struct drain *d)
 {
-    if (d->pass == d->queue->doubts.pass)
+    if (d->pass == d->backlog->doubts.pass)
         return true;
     if (d->reading || in_flight_in_window(&d->sent) > 0)
         return false;
-    d->pass = d->queue->doubts.pass;
+    d->pass = d->backlog->doubts.pass;
     d->read_after = d->skipped = 0;
     d->at_end = false;
     return true;
@@ -709,7 +706,7 @@ static bool begin_pass(struct drain *d)
 
 static struct job *new_read(struct drain *d, uint32_t records_max)
 {
-    struct job *job = job_new(JOB_READ, d->queue->id, on_read, d->handle);
+    struct job *job = job_new(JOB_READ, d->backlog->id, on_read, d->handle);
     job->context = d->epoch;
     job->read.records_max = records_max;
     job->read.bytes_max = BATCH_BYTES;
@@ -721,7 +718,7 @@ static struct job *new_read(struct drain *d, uint32_t records_max)
 
 static void read_others(struct drain *d, uint32_t room)
 {
-    struct asides *asides = &d->queue->asides;
+    struct asides *asides = &d->backlog->asides;
     struct job *job = new_read(d, room);
     job->read.after = d->read_after;
     job->read.until = UINT64_MAX;
@@ -731,7 +728,7 @@ static void read_others(struct drain *d, uint32_t room)
         job->read.except[job->read.except_count++] = asides->all[i].destination;
     d->more = false;
     d->reading = true;
-    spooler_post(d->queue->rt->spooler, job);
+    spooler_post(d->backlog->rt->spooler, job);
 }
 
 /* RabbitMQ has nacked on this channel what is to be tried again. Once the leader of a quorum queue
@@ -739,7 +736,7 @@ static void read_others(struct drain *d, uint32_t room)
  * destination owes goes out again with the channel: so with one of those only the last try does. */
 static bool wants_new_channel(const struct drain *d, const struct aside *a)
 {
-    bool is_last = a->tries + 1 >= d->queue->rt->config->drain.nack_limit;
+    bool is_last = a->tries + 1 >= d->backlog->rt->config->drain.nack_limit;
     return a->failing != 0 && d->nacked && (d->sent.parked == 0 || is_last);
 }
 
@@ -747,7 +744,7 @@ static bool wants_new_channel(const struct drain *d, const struct aside *a)
  * others is no longer aside. False if there was nothing to do. */
 static bool read_aside(struct drain *d, uint32_t room)
 {
-    struct asides *asides = &d->queue->asides;
+    struct asides *asides = &d->backlog->asides;
     for (uint32_t i = 0; i < asides->count; i++) {
         struct aside *a = &asides->all[i];
         bool has_caught_up = (a->scanned > 0 && a->scanned == d->read_after) ||
@@ -759,7 +756,7 @@ static bool read_aside(struct drain *d, uint32_t room)
             continue;
         }
         uint32_t most = aside_room(a, window_of(d));
-        if (most == 0 || doubts_hold(d->queue, a->destination) || has_caught_up ||
+        if (most == 0 || doubts_hold(&d->backlog->doubts, a->destination) || has_caught_up ||
             a->cursor >= d->read_after)
             continue;
         if (wants_new_channel(d, a)) {
@@ -771,7 +768,7 @@ static bool read_aside(struct drain *d, uint32_t room)
         job->read.until = d->read_after;
         job->read.only = a->destination;
         d->reading = true;
-        spooler_post(d->queue->rt->spooler, job);
+        spooler_post(d->backlog->rt->spooler, job);
         return true;
     }
     return false;
@@ -784,13 +781,13 @@ static void read_more(struct drain *d)
     d->barrier = false;
     if (!begin_pass(d))
         return;
-    const struct config *config = d->queue->rt->config;
-    const struct asides *asides = &d->queue->asides;
+    const struct config *config = d->backlog->rt->config;
+    const struct asides *asides = &d->backlog->asides;
     uint32_t window = window_of(d), taken = in_flight_in_window(&d->sent);
     uint32_t room = taken < window ? window - taken : 0;
     if (config->drain.rate > 0 && room > d->tokens)
         room = d->tokens;
-    if (d->queue->paused || room == 0 || !runtime_serves(d->queue->rt) ||
+    if (d->backlog->paused || room == 0 || !runtime_serves(d->backlog->rt) ||
         stream_is_full(stream_of(d)) || read_aside(d, room))
         return;
     /* A read for each single confirm would cost more than it brings. */
@@ -805,32 +802,32 @@ static void read_more(struct drain *d)
 static void set_damaged_aside(struct drain *d)
 {
     if (d->state != DRAIN_RUNNING || d->reading || d->batch || !d->at_end || d->sent.count > 0 ||
-        d->queue->asides.count > 0 || d->pass != d->queue->doubts.pass ||
-        d->queue->waiting <= d->skipped)
+        d->backlog->asides.count > 0 || d->pass != d->backlog->doubts.pass ||
+        d->backlog->waiting <= d->skipped)
         return;
-    LOG(LOG_ERROR, "records_set_aside", LOG_T("user", d->queue->user),
-        LOG_T("vhost", d->queue->vhost), LOG_N("messages", d->queue->waiting - d->skipped));
-    d->queue->waiting = d->skipped;
+    LOG(LOG_ERROR, "records_set_aside", LOG_T("user", d->backlog->user),
+        LOG_T("vhost", d->backlog->vhost), LOG_N("messages", d->backlog->waiting - d->skipped));
+    d->backlog->waiting = d->skipped;
 }
 
 /* What waits still is for destinations set aside: nothing more to do until one comes back. */
 static bool is_done(const struct drain *d)
 {
-    return d->queue->waiting == 0 ||
-           (d->at_end && d->pass == d->queue->doubts.pass && !d->batch &&
-            d->queue->asides.count == 0 && d->sent.count == 0 && d->queue->waiting <= d->skipped);
+    return d->backlog->waiting == 0 || (d->at_end && d->pass == d->backlog->doubts.pass &&
+                                        !d->batch && d->backlog->asides.count == 0 &&
+                                        d->sent.count == 0 && d->backlog->waiting <= d->skipped);
 }
 
 static void advance(struct drain *d)
 {
     set_damaged_aside(d);
-    bool is_over = is_done(d) || d->queue->paused;
+    bool is_over = is_done(d) || d->backlog->paused;
     if (d->state == DRAIN_DELETING && d->sent.count == 0)
         d->state = DRAIN_RESTING;
     if (d->state == DRAIN_RESTING) {
         if (is_over)
             finish(d);
-        else if (runtime_now(d->queue->rt) >= d->queue->drain_again_ms)
+        else if (runtime_now(d->backlog->rt) >= d->backlog->drain_again_ms)
             open_channel(d);
         return;
     }
@@ -848,7 +845,7 @@ static void advance(struct drain *d)
         if (d->confirms || d->last_tag == 0)
             close_channel(d);
     } else if (!d->confirms && d->sent.count > 0 &&
-               (d->at_end || d->barrier || d->queue->paused || d->sent.count >= window_of(d))) {
+               (d->at_end || d->barrier || d->backlog->paused || d->sent.count >= window_of(d))) {
         close_channel(d); /* close-ok is the only confirm there is */
     }
 }
@@ -883,7 +880,7 @@ static void delete_again(struct drain *d)
 static void set_silent(struct drain *d, const struct sent *first, uint64_t now_ms)
 {
     uint64_t destination = first->destination;
-    uint32_t timeout = d->queue->rt->config->pool.confirm_timeout_ms;
+    uint32_t timeout = d->backlog->rt->config->pool.confirm_timeout_ms;
     char exchange[256], routing_key[256];
     name_of(first, exchange, routing_key);
     struct aside *a = set_aside(d, destination);
@@ -891,15 +888,15 @@ static void set_silent(struct drain *d, const struct sent *first, uint64_t now_m
     for (uint32_t i = 0; i < d->sent.count; i++)
         if (d->sent.all[i].destination == destination && sent_is_open(&d->sent.all[i]))
             in_flight_set(&d->sent, &d->sent.all[i], SENT_PARKED);
-    LOG(LOG_WARN, "confirms_stalled", LOG_T("user", d->queue->user),
-        LOG_T("vhost", d->queue->vhost), LOG_T("exchange", exchange),
+    LOG(LOG_WARN, "confirms_stalled", LOG_T("user", d->backlog->user),
+        LOG_T("vhost", d->backlog->vhost), LOG_T("exchange", exchange),
         LOG_T("routing_key", routing_key), LOG_N("unconfirmed", a->under_way));
 }
 
 /* Those whose time has come are tried again; what a silent one owes is sent once more. */
 static void wake_asides(struct drain *d, uint64_t now_ms)
 {
-    struct asides *asides = &d->queue->asides;
+    struct asides *asides = &d->backlog->asides;
     for (uint32_t i = 0; i < asides->count; i++) {
         struct aside *a = &asides->all[i];
         bool silent = a->state == ASIDE_SILENT;
@@ -919,14 +916,14 @@ static void tell_unanswered(struct drain *d, const struct sent *entry)
     if (d->told == entry->seq)
         return;
     d->told = entry->seq;
-    LOG(LOG_WARN, "declaration_stalled", LOG_T("user", d->queue->user),
-        LOG_T("vhost", d->queue->vhost), LOG_N("seq", entry->seq),
+    LOG(LOG_WARN, "declaration_stalled", LOG_T("user", d->backlog->user),
+        LOG_T("vhost", d->backlog->vhost), LOG_N("seq", entry->seq),
         LOG_T("method", method_name(entry->method)));
 }
 
 static void look_for_silence(struct drain *d, uint64_t now_ms)
 {
-    uint32_t timeout = d->queue->rt->config->pool.confirm_timeout_ms;
+    uint32_t timeout = d->backlog->rt->config->pool.confirm_timeout_ms;
     for (uint32_t i = 0; i < d->sent.count; i++) {
         const struct sent *entry = &d->sent.all[i];
         if (entry->state != SENT_UNCONFIRMED || now_ms - entry->sent_ms < timeout)
@@ -950,11 +947,11 @@ void drain_tick(struct drain *d, uint64_t now_ms)
         wake_asides(d, now_ms);
         look_for_silence(d, now_ms);
     }
-    uint32_t rate = d->queue->rt->config->drain.rate;
+    uint32_t rate = d->backlog->rt->config->drain.rate;
     d->tokens += (uint32_t)((uint64_t)rate * RUNTIME_TICK_MS / 1000) + 1;
     if (d->tokens > rate)
         d->tokens = rate;
-    if (rate > 0 || d->state == DRAIN_RESTING || d->queue->asides.count > 0)
+    if (rate > 0 || d->state == DRAIN_RESTING || d->backlog->asides.count > 0)
         advance(d); /* which may end the drain */
 }
 
@@ -964,24 +961,24 @@ void drain_tick(struct drain *d, uint64_t now_ms)
  * so does what is behind it. */
 static void judge(struct drain *d, struct sent *entry, uint16_t code, const char *text)
 {
-    struct queue *queue = d->queue;
-    const struct config *config = queue->rt->config;
-    if (queue->failing != entry->seq)
-        queue->tries = 0;
-    queue->failing = entry->seq;
+    struct backlog *backlog = d->backlog;
+    const struct config *config = backlog->rt->config;
+    if (backlog->failing != entry->seq)
+        backlog->tries = 0;
+    backlog->failing = entry->seq;
     struct circumstances circumstances = {
-        .tries = ++queue->tries,
+        .tries = ++backlog->tries,
         .nack_limit = config->drain.nack_limit,
         .missing_waits = config->drain.missing == MISSING_WAIT,
     };
     narrow(d);
     if (remedy_of(blame_of(code, text), &circumstances) == REMEDY_AGAIN) {
-        queue->suspect = entry->seq; /* alone again */
-        queue->drain_again_ms = runtime_now(queue->rt) + blame_pause_ms(queue->tries);
+        backlog->suspect = entry->seq; /* alone again */
+        backlog->drain_again_ms = runtime_now(backlog->rt) + blame_pause_ms(backlog->tries);
         return;
     }
-    queue->failing = 0;
-    struct aside *a = asides_find(&queue->asides, entry->destination);
+    backlog->failing = 0;
+    struct aside *a = asides_find(&backlog->asides, entry->destination);
     if (a)
         aside_taken(a, entry->seq);
     in_flight_set(&d->sent, entry, SENT_CONFIRMED);
@@ -1000,11 +997,11 @@ static void on_refused(struct drain *d, uint16_t code, const char *text)
     struct sent *suspect = count > 1 ? in_flight_accused(&d->sent, text) : NULL;
     if (count == 1) {
         judge(d, first, code, text);
-    } else if (suspect && suspect->seq != d->queue->suspect) {
-        d->queue->suspect = suspect->seq;
+    } else if (suspect && suspect->seq != d->backlog->suspect) {
+        d->backlog->suspect = suspect->seq;
     } else {
-        d->queue->careful = count;
-        d->queue->careful_window = count > CAREFUL_WINDOW ? CAREFUL_WINDOW : 1;
+        d->backlog->careful = count;
+        d->backlog->careful_window = count > CAREFUL_WINDOW ? CAREFUL_WINDOW : 1;
     }
 }
 
@@ -1028,8 +1025,8 @@ static void on_exception(struct drain *d, const struct frame *frame)
         upstream_abort(d->link.upstream, "RabbitMQ refused the drain's channel.open");
         return;
     }
-    LOG_OFTEN(LOG_INFO, "drain_refused", LOG_T("user", d->queue->user),
-              LOG_T("vhost", d->queue->vhost), LOG_N("code", code), LOG_T("reason", text),
+    LOG_OFTEN(LOG_INFO, "drain_refused", LOG_T("user", d->backlog->user),
+              LOG_T("vhost", d->backlog->vhost), LOG_N("code", code), LOG_T("reason", text),
               LOG_N("sent", d->sent.count));
     on_refused(d, code, text);
     if (d->state == DRAIN_CLOSING) /* they crossed: its close-ok is still to come */
@@ -1106,16 +1103,16 @@ static void on_lost(struct link *link)
 {
     struct drain *d = LIST_ENTRY(link, struct drain, link);
     const struct upstream_end *end = &link->upstream->end;
-    struct queue *queue = d->queue;
+    struct backlog *backlog = d->backlog;
     /* RabbitMQ could not stand something that was sent on this connection. It names the method, or
      * none (a bad content frame): was it one of ours? */
     if (end->code && blame_of(end->code, end->text) != BLAME_BROKER &&
         in_flight_has_sent(&d->sent, end->cause)) {
-        queue->alone = true;
+        backlog->alone = true;
         on_refused(d, end->code, end->text);
     }
     drain_stop(d);
-    queue_changed(queue);
+    backlog_changed(backlog);
 }
 
 static const struct link_handler handler = {.on_frame = on_frame, .on_lost = on_lost};

@@ -1,17 +1,18 @@
 #pragma once
 
-/* Replays one queue into an upstream, in key order, on a channel of its own (the lowest free
+/* Replays one backlog into an upstream, in key order, on a channel of its own (the lowest free
  * number: 1 right after the upstream's handshake), and deletes each record once RabbitMQ has taken
  * it. */
 
 #include <stdint.h>
 
-struct queue;
-struct pool;
+struct backlog;
 struct drain;
+struct upstream;
 
-/* Begins; at most one for each queue. NULL if the pool has no open upstream with a free channel. */
-struct drain *drain_start(struct queue *, struct pool *);
+/* Begins; at most one for each backlog. NULL if the upstream, which is open, has no free channel.
+ */
+struct drain *drain_start(struct backlog *, struct upstream *);
 /* New records wait behind the last that was read. */
 void drain_more(struct drain *);
 /* Stops at once; what was not confirmed stays in the queue. */

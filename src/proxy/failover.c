@@ -204,7 +204,7 @@ static void move_publish(struct relay *r, struct retained *entry, bool spools)
 {
     const struct upstream_end *end = &r->link.upstream->end;
     if (is_error(end) && (end->cause == 0 || end->cause == AMQP_BASIC_PUBLISH_METHOD))
-        r->pool->queue->alone = true; /* this one may be the reason */
+        r->pool->queue->backlog.alone = true; /* this one may be the reason */
     if (spools && entry->message.method.slab && is_error(end) && is_wild(&entry->message))
         spool_reject(r->pool, relay_owner(r), &entry->message, end->code, end->text);
     else if (spools && entry->message.method.slab)
@@ -225,7 +225,7 @@ static void close_clients(struct upstream *u)
 static void move_all(struct pool *pool, struct upstream *u, const struct blame *blame,
                      enum failover_calls calls)
 {
-    bool spools = runtime_buffers(pool->rt) && pool->queue->id;
+    bool spools = runtime_buffers(pool->rt) && pool->queue->backlog.id;
     size_t count = count_unanswered(u);
     struct unanswered *all = malloc((count + 1) * sizeof *all);
     ENSURE(all);
@@ -245,7 +245,7 @@ static void move_all(struct pool *pool, struct upstream *u, const struct blame *
 void failover_shared(struct pool *pool, struct upstream *u, const struct upstream_end *end)
 {
     struct blame blame = find_blame(u, end);
-    if (!is_error(end) && !(runtime_buffers(pool->rt) && pool->queue->id)) {
+    if (!is_error(end) && !(runtime_buffers(pool->rt) && pool->queue->backlog.id)) {
         close_clients(u);
         return;
     }
@@ -262,7 +262,7 @@ void failover_shared(struct pool *pool, struct upstream *u, const struct upstrea
 
 void failover_own(struct pool *pool, struct upstream *u, enum failover_calls calls)
 {
-    if (!runtime_buffers(pool->rt) || !pool->queue->id) {
+    if (!runtime_buffers(pool->rt) || !pool->queue->backlog.id) {
         close_clients(u);
         return;
     }

@@ -63,9 +63,10 @@ struct job {
             struct job_append first; /* a list of more is appended all or nothing */
             struct job_append *last;
             uint64_t count;
-            uint64_t queue;  /* handle of the proxy's queue */
-            uint64_t pass;   /* doubts.pass, if its destination is set aside; 0: it is not */
-            uint64_t doubt;  /* handle of the doubt that it is the copy of */
+            uint64_t queue; /* handle of the proxy's queue */
+            uint64_t pass;  /* doubts.pass, if its destination is set aside; 0: it is not */
+            uint64_t doubt; /* handle of the doubt that it is the copy of; 0: of none */
+            void (*copied)(uint64_t doubt, bool stored, uint64_t seq); /* tells it */
             uint64_t client; /* handle of whose messages they are, also if its channel is gone */
             void (*told)(const struct job *); /* hears of it when the counters have */
             uint64_t declared; /* declared_hash of a declaration; 0: none is identical */

@@ -30,8 +30,8 @@ enum attempt_state {
 };
 
 struct attempt {
-    struct pools *pools;
-    struct list node; /* in logins.attempts */
+    struct logins *logins;
+    struct list node; /* in logins->attempts */
     enum attempt_state state;
     struct identity identity;
     char *password, *vhost; /* vhost NULL: which one is not known yet */
@@ -49,15 +49,15 @@ static char *copy_text(const char *text)
     return copy;
 }
 
-void logins_init(struct logins *logins)
+void logins_init(struct logins *logins, struct pools *pools)
 {
-    *logins = (struct logins){0};
+    *logins = (struct logins){.pools = pools};
     list_init(&logins->attempts);
 }
 
 static void set_state(struct attempt *a, enum attempt_state state)
 {
-    struct logins *logins = &a->pools->logins;
+    struct logins *logins = a->logins;
     logins->dialing += state == ATTEMPT_DIALING;
     logins->dialing -= a->state == ATTEMPT_DIALING;
     a->state = state;
@@ -93,7 +93,7 @@ static bool same_vhost(const struct attempt *a, const char *vhost)
 
 static struct attempt *find(const struct member *m, const char *vhost)
 {
-    const struct list *all = &m->pools->logins.attempts;
+    const struct list *all = &m->logins->attempts;
     for (struct list *n = all->next; n != all; n = n->next) {
         struct attempt *a = LIST_ENTRY(n, struct attempt, node);
         if (same_vhost(a, vhost) && strcmp(a->identity.dial_user, m->identity.dial_user) == 0 &&
@@ -108,12 +108,12 @@ static struct attempt *attempt_new(struct member *m, const char *vhost)
 {
     struct attempt *a = calloc(1, sizeof *a);
     ENSURE(a);
-    a->pools = m->pools;
+    a->logins = m->logins;
     a->password = copy_text(m->password);
     a->vhost = vhost ? copy_text(vhost) : NULL;
     identity_init(&a->identity, m->user, m->password);
     list_init(&a->members);
-    list_append(&m->pools->logins.attempts, &a->node);
+    list_append(&m->logins->attempts, &a->node);
     return a;
 }
 
@@ -133,7 +133,7 @@ static struct member *next_member(struct attempt *a)
 static void refuse(struct member *m, uint16_t code, const char *text)
 {
     if (code == 403 || code == 530) {
-        m->pools->rt->counters.login_refused++;
+        m->logins->pools->rt->counters.login_refused++;
         LOG_OFTEN(LOG_WARN, "login_refused", LOG_T("user", m->user), LOG_T("vhost", m->vhost),
                   LOG_N("client", m->id), LOG_T("peer", m->peer), LOG_N("code", code),
                   LOG_T("reason", text));
@@ -151,7 +151,7 @@ static void refuse_all(struct attempt *a, uint16_t code, const char *text)
 /* Of the vhost that the client has named, or of any before it has named one. */
 static struct pool *find_pool(struct member *m)
 {
-    return pool_find(m->pools, &m->identity, m->password, m->vhost);
+    return pool_find(m->logins->pools, &m->identity, m->password, m->vhost);
 }
 
 static bool is_known(const struct pool *pool)
@@ -168,7 +168,7 @@ static bool may_be_unverified(const struct runtime *rt, const struct pool *pool)
 /* P6: RabbitMQ cannot be asked. */
 static void decide_unreachable(struct member *m)
 {
-    struct runtime *rt = m->pools->rt;
+    struct runtime *rt = m->logins->pools->rt;
     bool proving = !m->vhost;
     struct pool *pool = find_pool(m);
     if (!runtime_buffers(rt) && !proving) {
@@ -179,7 +179,7 @@ static void decide_unreachable(struct member *m)
         m->events->on_proven(m);
     } else {
         if (!pool)
-            pool = pool_new(m->pools, &m->identity, m->password, m->vhost, LOGIN_UNKNOWN);
+            pool = pool_new(m->logins->pools, &m->identity, m->password, m->vhost, LOGIN_UNKNOWN);
         pool_enter_offline(pool, m);
     }
 }
@@ -187,7 +187,7 @@ static void decide_unreachable(struct member *m)
 /* RabbitMQ is there, but allows no further connection of this login. */
 static void decide_limit(struct member *m, const struct upstream_end *end)
 {
-    if (!is_known(find_pool(m)) || !runtime_buffers(m->pools->rt))
+    if (!is_known(find_pool(m)) || !runtime_buffers(m->logins->pools->rt))
         refuse(m, end->code, end->text);
     else
         decide_unreachable(m);
@@ -200,8 +200,8 @@ static const struct upstream_events events;
 static void dial(struct attempt *a)
 {
     set_state(a, ATTEMPT_DIALING);
-    a->upstream = upstream_dial(a->pools->upstreams, a->identity.dial_user, a->password, a->vhost,
-                                NULL, 0, &events, a);
+    a->upstream = upstream_dial(a->logins->pools->upstreams, a->identity.dial_user, a->password,
+                                a->vhost, NULL, 0, &events, a);
 }
 
 /* A known login is not tried while others try RabbitMQ all the time; an unknown one has nobody who
@@ -216,15 +216,14 @@ static bool is_away(const struct pools *pools, bool known)
            targets_are_away(&pools->upstreams->targets, runtime_now(pools->rt), within);
 }
 
-bool login_is_possible(const struct pools *pools)
+bool login_is_possible(const struct logins *logins)
 {
-    return !list_empty(&pools->queues) || !is_away(pools, true);
+    return !list_empty(&logins->pools->queues) || !is_away(logins->pools, true);
 }
 
-static struct attempt *next_queued(struct pools *pools)
+static struct attempt *next_queued(const struct logins *logins)
 {
-    const struct logins *logins = &pools->logins;
-    if (logins->dialing >= DIALS_MAX || !runtime_serves(pools->rt))
+    if (logins->dialing >= DIALS_MAX || !runtime_serves(logins->pools->rt))
         return NULL;
     for (struct list *n = logins->attempts.next; n != &logins->attempts; n = n->next)
         if (LIST_ENTRY(n, struct attempt, node)->state == ATTEMPT_QUEUED)
@@ -234,11 +233,11 @@ static struct attempt *next_queued(struct pools *pools)
 
 /* Those that have waited until RabbitMQ was found to be away do not wait for a dial of their own.
  */
-static void dial_queued(struct pools *pools)
+static void dial_queued(struct logins *logins)
 {
     struct attempt *a;
-    while ((a = next_queued(pools)) != NULL) {
-        struct member *m = is_away(pools, false) ? next_member(a) : NULL;
+    while ((a = next_queued(logins)) != NULL) {
+        struct member *m = is_away(logins->pools, false) ? next_member(a) : NULL;
         if (m)
             decide_unreachable(m);
         else if (list_empty(&a->members))
@@ -251,15 +250,15 @@ static void dial_queued(struct pools *pools)
 /* All is said; another one may dial. */
 static void finish(struct attempt *a)
 {
-    struct pools *pools = a->pools;
+    struct logins *logins = a->logins;
     attempt_free(a);
-    dial_queued(pools);
+    dial_queued(logins);
 }
 
 static void on_tuned(struct upstream *u)
 {
     struct attempt *a = u->owner;
-    struct pools *pools = a->pools;
+    struct logins *logins = a->logins;
     set_state(a, ATTEMPT_PROVEN);
     if (list_empty(&a->members)) {
         finish(a);
@@ -278,14 +277,14 @@ static void on_tuned(struct upstream *u)
         m = LIST_ENTRY(node, struct member, node);
         m->events->on_proven(m);
     }
-    dial_queued(pools);
+    dial_queued(logins);
 }
 
 static void on_open(struct upstream *u)
 {
     struct attempt *a = u->owner;
     a->upstream = NULL;
-    struct pool *pool = pool_prove(a->pools, &a->identity, a->password, a->vhost);
+    struct pool *pool = pool_prove(a->logins->pools, &a->identity, a->password, a->vhost);
     pool_adopt(pool, u);
     struct member *m;
     while ((m = next_member(a)) != NULL)
@@ -302,13 +301,13 @@ static void on_failed(struct upstream *u, const struct upstream_end *end)
         finish(a);
         return;
     }
-    if (end->refusal == REFUSAL_NONE && ++a->tried < a->pools->upstreams->targets.count &&
-        runtime_serves(a->pools->rt) && !list_empty(&a->members)) {
+    if (end->refusal == REFUSAL_NONE && ++a->tried < a->logins->pools->upstreams->targets.count &&
+        runtime_serves(a->logins->pools->rt) && !list_empty(&a->members)) {
         dial(a);
         return;
     }
     if (end->refusal == REFUSAL_LOGIN) {
-        pool_disprove(a->pools, &a->identity, a->password, a->vhost, end);
+        pool_disprove(a->logins->pools, &a->identity, a->password, a->vhost, end);
         refuse_all(a, end->code, end->text);
     }
     while ((m = next_member(a)) != NULL)
@@ -347,7 +346,7 @@ static void ask(struct member *m, const char *vhost)
         a = attempt_new(m, vhost);
     ENSURE(a->state != ATTEMPT_PROVEN);
     wait_for(m, a);
-    dial_queued(m->pools);
+    dial_queued(m->logins);
 }
 
 /* RabbitMQ has accepted it a moment ago, and no vhost has been named yet. */
@@ -362,7 +361,7 @@ void login_begin(struct member *m)
     struct pool *pool = find_pool(m);
     if ((pool && pool_vouches(pool, &m->identity, m->password)) || is_just_proven(m))
         m->events->on_proven(m);
-    else if (is_away(m->pools, is_known(pool)))
+    else if (is_away(m->logins->pools, is_known(pool)))
         decide_unreachable(m);
     else
         ask(m, NULL);
@@ -381,7 +380,7 @@ void login_enter(struct member *m)
         set_state(proven, ATTEMPT_DIALING);
         wait_for(m, proven);
         upstream_enter(proven->upstream, m->vhost);
-    } else if (is_away(m->pools, is_known(pool))) {
+    } else if (is_away(m->logins->pools, is_known(pool))) {
         decide_unreachable(m);
     } else {
         ask(m, m->vhost);

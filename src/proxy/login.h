@@ -15,11 +15,12 @@ struct pools;
 struct attempt;
 
 struct logins {
+    struct pools *pools;
     struct list attempts; /* in the order in which they came */
     unsigned dialing;
 };
 
-void logins_init(struct logins *);
+void logins_init(struct logins *, struct pools *);
 /* Members must have left. */
 void logins_deinit(struct logins *);
 
@@ -32,4 +33,4 @@ void login_leave(struct member *);
 
 /* False if no login is known, and the latest tries to reach RabbitMQ have failed: nobody can prove
  * one. */
-bool login_is_possible(const struct pools *);
+bool login_is_possible(const struct logins *);

@@ -3,8 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "proxy/login.h"
-#include "proxy/pool.h"
 #include "spool/credential.h"
 
 static void wipe(char **secret)
@@ -15,10 +13,10 @@ static void wipe(char **secret)
     *secret = NULL;
 }
 
-void member_init(struct member *m, struct pools *pools, const struct member_events *events,
+void member_init(struct member *m, struct logins *logins, const struct member_events *events,
                  uint64_t id, const char *peer)
 {
-    *m = (struct member){.pools = pools, .events = events, .id = id, .peer = peer};
+    *m = (struct member){.logins = logins, .events = events, .id = id, .peer = peer};
     list_init(&m->node);
     list_init(&m->pool_node);
 }
@@ -40,25 +38,4 @@ void member_forget_password(struct member *m)
 void member_forget_secret(struct member *m)
 {
     wipe(&m->new_secret);
-}
-
-void member_hold(struct member *m)
-{
-    if (m->held || !m->pool)
-        return;
-    m->held = true;
-    list_remove(&m->node);
-    list_append(&m->pool->held, &m->node);
-}
-
-void member_go_on(struct member *m)
-{
-    m->held = false;
-    list_remove(&m->node);
-}
-
-void member_stop_waiting(struct member *m)
-{
-    login_leave(m);
-    member_go_on(m);
 }

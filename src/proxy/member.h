@@ -11,8 +11,8 @@
 
 struct attempt;
 struct member;
+struct logins;
 struct pool;
-struct pools;
 
 enum secret_verdict {
     SECRET_OPEN, /* RabbitMQ has to be asked */
@@ -39,7 +39,7 @@ struct member_events {
 };
 
 struct member {
-    struct pools *pools;
+    struct logins *logins;
     const struct member_events *events;
     uint64_t id;      /* the client's, for the log */
     const char *peer; /* the same */
@@ -55,15 +55,9 @@ struct member {
     char *new_secret; /* of its connection.update-secret that waits for an answer; NULL: none */
 };
 
-void member_init(struct member *, struct pools *, const struct member_events *, uint64_t id,
+void member_init(struct member *, struct logins *, const struct member_events *, uint64_t id,
                  const char *peer);
 /* It must have left. */
 void member_deinit(struct member *);
 void member_forget_password(struct member *);
 void member_forget_secret(struct member *);
-/* Waits until on_wake; may be called twice. Does nothing without a pool. */
-void member_hold(struct member *);
-/* No longer waits: it tries again. */
-void member_go_on(struct member *);
-/* Waits for nothing any more. */
-void member_stop_waiting(struct member *);

@@ -51,7 +51,7 @@ static struct kept encode(amqp_method_number_t method, const void *decoded)
 /* One that is identical to one that waits takes no place: that one goes out before what follows. */
 static bool waits_already(const struct queue *queue, const struct kept *kept)
 {
-    return kept->hash && declared_has(&queue->declared, kept->hash);
+    return kept->hash && declared_has(&queue->backlog.declared, kept->hash);
 }
 
 /* Keeps a declaration in its place in the queue. */
@@ -127,7 +127,7 @@ bool offline_takes_place(const struct channel *ch, amqp_method_number_t method, 
 static bool is_there(struct channel *ch, amqp_method_number_t method, amqp_bytes_t name)
 {
     const struct pool *pool = ch->client->member.pool;
-    if (queue_has_seen(pool->queue, method, name.bytes, name.len))
+    if (names_has_seen(&pool->queue->backlog.names, method, name.bytes, name.len))
         return true;
     char text[256];
     snprintf(text, sizeof text, "NOT_FOUND - no %s '%.*s' in vhost '%s'",
@@ -142,10 +142,11 @@ static void promise(struct queue *queue, amqp_method_number_t method, const void
 {
     if (method == AMQP_QUEUE_DECLARE_METHOD) {
         const amqp_queue_declare_t *m = decoded;
-        queue_promise(queue, method, m->queue.bytes, m->queue.len, !m->durable || m->auto_delete);
+        names_promise(&queue->backlog.names, method, m->queue.bytes, m->queue.len,
+                      !m->durable || m->auto_delete);
     } else if (method == AMQP_EXCHANGE_DECLARE_METHOD) {
         const amqp_exchange_declare_t *m = decoded;
-        queue_promise(queue, method, m->exchange.bytes, m->exchange.len,
+        names_promise(&queue->backlog.names, method, m->exchange.bytes, m->exchange.len,
                       !m->durable || m->auto_delete);
     }
 }
@@ -221,7 +222,7 @@ static void end_transaction(struct channel *ch, bool commit)
 
 static bool is_promised(const struct queue *queue, amqp_method_number_t kind, amqp_bytes_t name)
 {
-    return queue_is_promised(queue, kind, name.bytes, name.len);
+    return names_is_promised(&queue->backlog.names, kind, name.bytes, name.len);
 }
 
 /* queue.bind and exchange.bind, and their opposites, name two. */
@@ -237,7 +238,7 @@ bool offline_names_promised(const struct queue *queue, amqp_method_number_t meth
 {
     const amqp_method_number_t of_queue = AMQP_QUEUE_DECLARE_METHOD;
     const amqp_method_number_t of_exchange = AMQP_EXCHANGE_DECLARE_METHOD;
-    if (queue->promised.count == 0)
+    if (queue->backlog.names.promised.count == 0)
         return false;
     switch (method) {
     case AMQP_BASIC_CONSUME_METHOD:
@@ -383,7 +384,7 @@ void offline_keep(struct pool *pool, const uint8_t *payload, size_t len)
         memcpy(frame.payload, payload, len);
         method_set_nowait(frame.payload, len, false); /* its reply shows that it is done */
         uint64_t hash = expires(method, decoded) ? 0 : declared_hash(frame.payload, len);
-        if (!hash || !declared_has(&pool->queue->declared, hash))
+        if (!hash || !declared_has(&pool->queue->backlog.declared, hash))
             spool_declare(pool, (struct spool_owner){0}, slab, &frame, hash);
         slab_unref(slab);
         promise(pool->queue, method, decoded);

@@ -67,7 +67,7 @@ static enum pool_state state_now(struct pool *pool)
 {
     if (!first_usable(pool))
         return POOL_OFFLINE;
-    return queue_must_drain(pool->queue) || pool->queue->drain ? POOL_DRAINING : POOL_LIVE;
+    return queue_must_drain(pool->queue) || pool->queue->backlog.drain ? POOL_DRAINING : POOL_LIVE;
 }
 
 /* Also of a pool that has never been connected since the start. */
@@ -93,7 +93,7 @@ void pool_update(struct pool *pool)
     else
         pool->buffering_since_ms = 0;
     if (pool->state == POOL_OFFLINE)
-        pool->queue->back_ms = runtime_now(pool->rt);
+        pool->queue->backlog.back_ms = runtime_now(pool->rt);
     if (state == POOL_LIVE)
         pool->backoff_ms = 0;
     pool->state = state;
@@ -558,7 +558,7 @@ static void on_login_stored(struct job *job)
     struct pool *pool = handles_get(job->owner);
     struct queue *queue = handles_get(job->context);
     if (job->status == STATUS_OK && queue) {
-        queue->id = job->queue;
+        queue->backlog.id = job->queue;
         queue_set_password(queue, job->put.password);
     } else if (queue) {
         LOG(LOG_ERROR, "login_not_stored", LOG_T("user", queue->user), LOG_T("vhost", queue->vhost),
@@ -581,7 +581,7 @@ static void store_login(struct pool *pool)
 {
     struct queue *queue = pool->queue;
     if (!runtime_buffers(pool->rt) || pool->storing ||
-        (queue->id && queue->password && strcmp(queue->password, pool->password) == 0))
+        (queue->backlog.id && queue->password && strcmp(queue->password, pool->password) == 0))
         return;
     struct job *job = job_new(JOB_QUEUE_PUT, 0, on_login_stored, pool->handle);
     job->context = queue->handle;
@@ -593,14 +593,6 @@ static void store_login(struct pool *pool)
     spooler_post(pool->rt->spooler, job);
 }
 
-void pool_forgotten(struct pool *pool)
-{
-    if (pool->client_count > 0 && pool->login == LOGIN_PROVEN)
-        store_login(pool);
-    else if (list_empty(&pool->upstreams))
-        pool->login = LOGIN_UNKNOWN;
-}
-
 /* ---- the way in ---- */
 
 static void join(struct pool *pool, struct member *m)
@@ -610,6 +602,21 @@ static void join(struct pool *pool, struct member *m)
     pool->client_count++;
     list_append(&pool->members, &m->pool_node);
     list_append(&pool->waiting, &m->node);
+}
+
+void pool_hold(struct member *m)
+{
+    if (m->held || !m->pool)
+        return;
+    m->held = true;
+    list_remove(&m->node);
+    list_append(&m->pool->held, &m->node);
+}
+
+void pool_let_go(struct member *m)
+{
+    m->held = false;
+    list_remove(&m->node);
 }
 
 void pool_leave(struct member *m)
@@ -786,8 +793,8 @@ static void on_writable(struct upstream *u)
 {
     struct pool *pool = u->owner;
     pool_wake(pool);
-    if (pool->queue->drain)
-        drain_more(pool->queue->drain);
+    if (pool->queue->backlog.drain)
+        drain_more(pool->queue->backlog.drain);
 }
 
 static const struct upstream_events events = {
@@ -879,7 +886,7 @@ void pool_learn_limit(struct pool *pool, const char *text)
 const char *pool_channel_limit(const struct pool *pool)
 {
     bool known = pool->limit.until_ms > runtime_now(pool->rt);
-    unsigned channels = pool->relay_count + (pool->queue->drain ? 1 : 0);
+    unsigned channels = pool->relay_count + (pool->queue->backlog.drain ? 1 : 0);
     return known && channels >= pool->limit.most ? pool->limit.text : NULL;
 }
 
@@ -906,12 +913,14 @@ static struct upstream *pick_alone(struct pool *pool)
     return NULL;
 }
 
-struct upstream *pool_pick_for_drain(struct pool *pool)
+/* One with a free channel number, or NULL; then another one is asked for. One of its own if the
+ * queue is to be drained alone. */
+static struct upstream *pick_for_drain(struct pool *pool)
 {
     bool dialing = false;
-    if (pool->queue->alone && runtime_now(pool->rt) >= pool->more_after_ms)
+    if (pool->queue->backlog.alone && runtime_now(pool->rt) >= pool->more_after_ms)
         return pick_alone(pool);
-    if (!pool->queue->alone)
+    if (!pool->queue->backlog.alone)
         pool->alone_wait_ms = 0;
     for (struct list *n = pool->upstreams.next; n != &pool->upstreams; n = n->next) {
         struct upstream *u = LIST_ENTRY(n, struct upstream, owner_node);
@@ -924,6 +933,61 @@ struct upstream *pool_pick_for_drain(struct pool *pool)
         dial(pool);
     return NULL;
 }
+
+/* ---- what its queue asks ---- */
+
+static struct pool *pool_of(const struct queue_user *user)
+{
+    return LIST_ENTRY(user, struct pool, use);
+}
+
+static void on_changed(struct queue_user *user)
+{
+    pool_update(pool_of(user));
+    pool_wake(pool_of(user));
+}
+
+static void on_wake(struct queue_user *user)
+{
+    pool_wake(pool_of(user));
+}
+
+/* If somebody has come meanwhile its login is stored anew, else it is as one that RabbitMQ has not
+ * been asked about. */
+static void on_forgotten(struct queue_user *user)
+{
+    struct pool *pool = pool_of(user);
+    if (pool->client_count > 0 && pool->login == LOGIN_PROVEN)
+        store_login(pool);
+    else if (list_empty(&pool->upstreams))
+        pool->login = LOGIN_UNKNOWN;
+}
+
+static void on_wanted(struct queue_user *user)
+{
+    pool_connect(pool_of(user));
+}
+
+static bool is_used(const struct queue_user *user, uint64_t now_ms, uint64_t within_ms)
+{
+    const struct pool *pool = pool_of(user);
+    return pool->client_count > 0 || pool->pinned || now_ms - pool->idle_since_ms < within_ms;
+}
+
+static struct upstream *pick_upstream(struct queue_user *user)
+{
+    struct pool *pool = pool_of(user);
+    return pool->state == POOL_DRAINING ? pick_for_drain(pool) : NULL;
+}
+
+static const struct queue_user_events queue_events = {
+    .on_changed = on_changed,
+    .on_wake = on_wake,
+    .on_forgotten = on_forgotten,
+    .on_wanted = on_wanted,
+    .is_used = is_used,
+    .pick_upstream = pick_upstream,
+};
 
 /* ---- life ---- */
 
@@ -949,10 +1013,11 @@ struct pool *pool_new(struct pools *pools, const struct identity *id, const char
     list_init(&pool->held);
     list_init(&pool->wake_node);
     list_append(&pools->all, &pool->node);
-    pool->queue = queue_find(pools, id->name, vhost);
+    pool->queue = queue_find(&pools->queues, id->name, vhost);
     if (!pool->queue)
-        pool->queue = queue_new(pools, id->name, id->name, vhost);
-    list_append(&pool->queue->pools, &pool->queue_node);
+        pool->queue = queue_new(pool->rt, &pools->queues, id->name, id->name, vhost);
+    pool->use.events = &queue_events;
+    list_append(&pool->queue->users, &pool->use.node);
     ENSURE(uv_timer_init(&pool->rt->loop, &pool->retry) == 0);
     pool->retry.data = pool;
     pool->idle_since_ms = runtime_now(pool->rt);
@@ -988,11 +1053,11 @@ static void pool_free(struct pool *pool)
     ENSURE(list_empty(&pool->waiting) && list_empty(&pool->held));
     close_upstreams(pool);
     list_remove(&pool->node);
-    list_remove(&pool->queue_node);
+    list_remove(&pool->use.node);
     list_remove(&pool->wake_node);
     handles_remove(pool->handle);
     struct queue *queue = pool->queue;
-    if (queue->id == 0 && list_empty(&queue->pools) && !queue_has_backlog(queue))
+    if (queue->backlog.id == 0 && list_empty(&queue->users) && !queue_has_backlog(queue))
         queue_free(queue);
     uv_close((uv_handle_t *)&pool->retry, on_timer_closed);
 }
@@ -1003,7 +1068,6 @@ void pools_init(struct pools *pools, struct upstreams *upstreams, const struct p
     list_init(&pools->all);
     list_init(&pools->queues);
     list_init(&pools->waking);
-    logins_init(&pools->logins);
 }
 
 void pools_close(struct pools *pools)
@@ -1030,9 +1094,9 @@ void pool_cleanup(struct pool *pool, uint64_t now_ms)
     }
     pool_update(pool);
     /* What is not known to the spool is forgotten; what is known is needed in an outage. */
-    bool known = pool->login == LOGIN_PROVEN && pool->queue->id;
+    bool known = pool->login == LOGIN_PROVEN && pool->queue->backlog.id;
     if (pool->client_count == 0 && list_empty(&pool->upstreams) && !pool->pinned && !known &&
         !pool->storing && pool->relay_count == 0 && now_ms - pool->idle_since_ms >= timeout &&
-        !(queue_has_backlog(pool->queue) && pool->queue->pools.next->next == &pool->queue->pools))
+        !(queue_has_backlog(pool->queue) && pool->queue->users.next->next == &pool->queue->users))
         pool_free(pool);
 }

@@ -10,13 +10,12 @@
 
 #include "base/list.h"
 #include "proxy/identity.h"
-#include "proxy/login.h"
+#include "proxy/queue.h"
 #include "proxy/upstream.h"
 
 struct job;
 struct member;
 struct pool;
-struct queue;
 struct runtime;
 
 enum pool_state {
@@ -64,21 +63,20 @@ struct pools_events {
     void (*on_appended)(const struct job *);
 };
 
-/* All of them, with the logins that are being tried and the spool's queues. */
+/* All of them, with the spool's queues. */
 struct pools {
     struct runtime *rt;
     struct upstreams *upstreams;
     const struct pools_events *events;
     struct list all, queues;
     struct list waking; /* pools whose held clients may try again */
-    struct logins logins;
 };
 
 struct pool {
     struct runtime *rt;
     struct pools *pools;
-    struct list node;       /* in pools->all */
-    struct list queue_node; /* in queue->pools */
+    struct list node;      /* in pools->all */
+    struct queue_user use; /* of its queue */
     struct queue *queue;
     uint64_t handle;
     char *user, *vhost; /* `user` is the identity's name, and the queue's */
@@ -140,6 +138,10 @@ void pool_adopt(struct pool *, struct upstream *);
 void pool_enter(struct pool *, struct member *);
 /* The same while RabbitMQ cannot be reached, also for a login that nobody has proven. */
 void pool_enter_offline(struct pool *, struct member *);
+/* It waits until on_wake; may be called twice. Does nothing without a pool. */
+void pool_hold(struct member *);
+/* It waits no longer: it tries again, or is about to leave. */
+void pool_let_go(struct member *);
 /* It shares the pool no more. */
 void pool_leave(struct member *);
 /* Dials unless it is connected, dialing, or waiting for its next try. */
@@ -151,9 +153,6 @@ void pool_ask_secrets(struct pool *);
 bool pool_close_waits(const struct pool *);
 /* An open shared upstream for a new relay, or NULL; asks for another one when all are busy. */
 struct upstream *pool_pick_upstream(struct pool *);
-/* One with a free channel number for a drain, or NULL; then another one is asked for. One of its
- * own if the queue is to be drained alone. */
-struct upstream *pool_pick_for_drain(struct pool *);
 /* True if RabbitMQ is there, also if it blocks publishing. */
 bool pool_is_connected(struct pool *);
 /* True if it was there a moment ago, and the first try to have it back is not decided. */
@@ -163,9 +162,6 @@ void pool_update(struct pool *);
 /* Lets held clients try again before the loop polls next. */
 void pool_wake(struct pool *);
 void pools_run_wakes(struct pools *);
-/* The spool has forgotten its login; if somebody has come meanwhile it is stored anew, else the
- * pool is as one that RabbitMQ has not been asked about. */
-void pool_forgotten(struct pool *);
 /* Once a cleanup interval: closes what was idle for pool.idle_timeout. */
 void pool_cleanup(struct pool *, uint64_t now_ms);
 /* For some minutes this method is sent on upstreams of a client's own alone. */

@@ -116,13 +116,13 @@ static void tick_all(struct proxy *proxy, uint64_t now)
     stalled_look(&proxy->upstreams, now);
     for (struct list *n = proxy->pools.queues.next; n != &proxy->pools.queues; n = n->next) {
         struct queue *queue = LIST_ENTRY(n, struct queue, node);
-        if (!queue->drain) {
+        if (!queue->backlog.drain) {
             queue->drain_rate = (struct rate){0};
             queue_drain_if_possible(queue); /* a connection for it may have been put off */
             continue;
         }
-        rate_look(&queue->drain_rate, queue->drained, now);
-        drain_tick(queue->drain, now);
+        rate_look(&queue->drain_rate, queue->backlog.drained, now);
+        drain_tick(queue->backlog.drain, now);
         if (!test_switch("AMQPBUF_TEST_NO_TICK_WAKES"))
             queue_changed(queue); /* who was held at its end may have waited long enough */
     }
@@ -175,10 +175,10 @@ static void begin_closing(struct proxy *proxy)
     }
     for (struct list *n = proxy->pools.queues.next; n != &proxy->pools.queues; n = n->next) {
         struct queue *queue = LIST_ENTRY(n, struct queue, node);
-        if (queue->drain)
-            drain_stop(queue->drain);
+        if (queue->backlog.drain)
+            drain_stop(queue->backlog.drain);
     }
-    logins_deinit(&proxy->pools.logins);
+    logins_deinit(&proxy->logins);
     for (struct list *n = proxy->upstreams.all.next; n != &proxy->upstreams.all; n = next) {
         next = n->next;
         upstream_close(LIST_ENTRY(n, struct upstream, node));
@@ -377,7 +377,7 @@ static void on_tick(uv_timer_t *timer)
     balance_look(proxy);
     if (proxy->stage == PROXY_RUNNING)
         cleanup(proxy, now);
-    if (!login_is_possible(&proxy->pools))
+    if (!login_is_possible(&proxy->logins))
         lookup_again(&proxy->lookup, now);
     advance_end(proxy);
 }
@@ -426,10 +426,11 @@ static void found_queue(void *arg, const struct spooler_queue *found)
     struct proxy *proxy = arg;
     struct identity identity;
     identity_init(&identity, found->user, found->password ? found->password : "");
-    struct queue *queue = queue_new(&proxy->pools, found->user, identity.name, found->vhost);
-    queue->id = found->id;
-    queue->waiting = found->messages;
-    queue->rejected = found->rejected;
+    struct queue *queue =
+        queue_new(&proxy->rt, &proxy->pools.queues, found->user, identity.name, found->vhost);
+    queue->backlog.id = found->id;
+    queue->backlog.waiting = found->messages;
+    queue->backlog.rejected = found->rejected;
     if (!found->password) {
         LOG(LOG_ERROR, "login_unreadable", LOG_T("user", found->user), LOG_T("vhost", found->vhost),
             LOG_N("messages", found->messages),
@@ -458,7 +459,7 @@ static bool open_spool(struct proxy *proxy)
     }
     uint64_t messages = 0;
     for (struct list *n = proxy->pools.queues.next; n != &proxy->pools.queues; n = n->next)
-        messages += LIST_ENTRY(n, struct queue, node)->waiting;
+        messages += LIST_ENTRY(n, struct queue, node)->backlog.waiting;
     LOG(LOG_INFO, "spool_opened", LOG_T("path", config->spool.path), LOG_N("messages", messages));
     return true;
 }
@@ -502,7 +503,8 @@ static void init_handles(struct proxy *proxy)
     proxy->sigterm.data = proxy->sigint.data = proxy->sighup.data = proxy;
     upstreams_init(&proxy->upstreams, &proxy->rt);
     pools_init(&proxy->pools, &proxy->upstreams, &clients_hear);
-    clients_init(&proxy->clients, &proxy->pools);
+    logins_init(&proxy->logins, &proxy->pools);
+    clients_init(&proxy->clients, &proxy->logins);
     srandom((unsigned)(uv_hrtime() ^ (uint64_t)uv_os_getpid()));
 }
 

@@ -10,6 +10,7 @@
 #include "config/config.h"
 #include "proxy/client.h"
 #include "proxy/listener.h"
+#include "proxy/login.h"
 #include "proxy/lookup.h"
 #include "proxy/pool.h"
 #include "proxy/runtime.h"
@@ -40,6 +41,7 @@ struct proxy {
     struct upstreams upstreams;
     struct lookup lookup;
     struct pools pools;
+    struct logins logins;
     struct clients clients;
     const struct config_sources *sources;
     enum proxy_stage stage;

@@ -7,63 +7,59 @@
 #include <stdint.h>
 
 #include "base/list.h"
-#include "proxy/aside.h"
-#include "proxy/declared.h"
-#include "proxy/doubt.h"
+#include "proxy/backlog.h"
 #include "proxy/rate.h"
 
-struct pool;
-struct pools;
+struct queue_user;
 struct runtime;
-struct drain;
+struct upstream;
 
-enum {
-    QUEUE_HOLD_MS = 50,
-    QUEUE_HOLD_AGAIN_MS = 1000,
-    QUEUE_TOLD = 64,
-    QUEUE_SEEN_MAX = 65536, /* names; 1 MiB */
+/* What a queue asks of its pools, which are the logins that may empty it. */
+struct queue_user_events {
+    /* Its counters, or its drain, have changed: the state follows, and who is held looks again. */
+    void (*on_changed)(struct queue_user *);
+    /* Who is held looks again. */
+    void (*on_wake)(struct queue_user *);
+    /* The spool has forgotten the login. */
+    void (*on_forgotten)(struct queue_user *);
+    /* Something waits: a connection is wanted. */
+    void (*on_wanted)(struct queue_user *);
+    /* True if somebody uses it, or has within the last `within_ms`. */
+    bool (*is_used)(const struct queue_user *, uint64_t now_ms, uint64_t within_ms);
+    /* An open upstream that a drain may use now, or NULL: later, perhaps. */
+    struct upstream *(*pick_upstream)(struct queue_user *);
 };
+
+/* Embedded in a pool. */
+struct queue_user {
+    struct list node; /* in queue->users */
+    const struct queue_user_events *events;
+};
+
+enum { QUEUE_HOLD_MS = 50, QUEUE_HOLD_AGAIN_MS = 1000 };
 
 struct queue {
     struct runtime *rt;
+    struct backlog backlog;
     struct list node; /* in pools->queues */
-    struct list pools;
+    struct list users;
     char *user, *vhost;
     char *identity; /* whose it is; `user` but for tokens' queues of version 0.1 */
     char *password; /* the last that RabbitMQ accepted; NULL if none is known */
-    uint32_t id;    /* in the store; 0 until it has been put there */
     uint64_t handle;
     uint64_t made_ms;
-    bool dropping;        /* the spool is being told to forget it */
-    uint64_t waiting;     /* records committed and not yet deleted */
-    uint64_t appending;   /* records on their way to the spool */
-    uint64_t reserved;    /* publishes of open transactions */
-    uint64_t retained;    /* publishes sent upstream and not yet confirmed */
-    struct doubts doubts; /* destinations that RabbitMQ does not confirm */
-    uint64_t rejected;
-    uint64_t suspect; /* sequence number of the record that RabbitMQ's words point at: sent alone */
-    uint32_t careful; /* records still to be sent few at a time: one of them is bad; 0: none */
-    uint32_t careful_window;
-    uint64_t failing;        /* sequence number of the record that RabbitMQ failed at, sent alone */
-    uint32_t tries;          /* of it */
-    uint64_t drain_again_ms; /* not before */
-    struct asides asides;
-    struct declared declared;  /* declarations that wait */
-    struct declared seen;      /* queues and exchanges that exist, or will, by kind and name */
-    struct declared promised;  /* those that RabbitMQ may have only once the drain gets there */
-    uint64_t back_ms;          /* when RabbitMQ could be used again */
-    uint64_t told[QUEUE_TOLD]; /* unroutable destinations that the log has heard of, a ring */
-    unsigned told_next;
+    bool dropping;      /* the spool is being told to forget it */
+    uint64_t appending; /* records on their way to the spool */
+    uint64_t reserved;  /* publishes of open transactions */
+    uint64_t retained;  /* publishes sent upstream and not yet confirmed */
     uint64_t hold_until_ms, hold_again_ms;
-    bool alone; /* what waits has ended a connection: drained on one that nobody else uses */
-    struct drain *drain;
-    bool paused;            /* a person has asked for no drain, until told otherwise or restarted */
-    uint64_t drained;       /* messages that RabbitMQ took out of it since the start */
     struct rate drain_rate; /* 0 while nothing is drained */
 };
 
-struct queue *queue_find(struct pools *, const char *identity, const char *vhost);
-struct queue *queue_new(struct pools *, const char *user, const char *identity, const char *vhost);
+/* `queues` is the list of all of them. */
+struct queue *queue_find(const struct list *queues, const char *identity, const char *vhost);
+struct queue *queue_new(struct runtime *, struct list *queues, const char *user,
+                        const char *identity, const char *vhost);
 void queue_free(struct queue *);
 void queue_set_password(struct queue *, const char *password);
 
@@ -91,19 +87,9 @@ void queue_pause(struct queue *, bool paused);
 void queue_cleanup(struct queue *, uint64_t now_ms);
 /* After a reload: who waits for room, or for drain.rate, looks again. */
 void queue_reconfigured(struct queue *);
-/* An exchange or a queue (its declaring method says which) was declared here, or RabbitMQ has
- * answered for it: a passive declaration in an outage may be told that it exists. */
-void queue_note_seen(struct queue *, uint32_t method, const uint8_t *name, size_t len);
-bool queue_has_seen(const struct queue *, uint32_t method, const uint8_t *name, size_t len);
-/* It was declared here while RabbitMQ was away, and waits in the spool. A `transient` one may be
- * gone although it was seen before. */
-void queue_promise(struct queue *, uint32_t method, const uint8_t *name, size_t len,
-                   bool transient);
-/* What a declaration's payload declares; 0: neither a queue nor an exchange. */
-uint64_t queue_promise_of(const uint8_t *payload, size_t len);
-/* RabbitMQ has answered the drain's declaration of it, or it was rejected: who waits looks again.
- */
-void queue_promise_ended(struct queue *, uint64_t promise);
-bool queue_is_promised(const struct queue *, uint32_t method, const uint8_t *name, size_t len);
-/* To be called after any of the counters or the drain changed: pools change their state. */
+/* RabbitMQ has answered for a queue or an exchange of this kind (names.h). */
+void queue_note_seen(struct queue *, uint32_t kind, const uint8_t *name, size_t len);
+/* Something waits now: there may be no connection to RabbitMQ for it yet. */
+void queue_wants_connection(struct queue *);
+/* To be called after any of the counters or the drain changed: its users change their state. */
 void queue_changed(struct queue *);

@@ -6,7 +6,6 @@
 #include "base/handles.h"
 #include "base/log.h"
 #include "proxy/drain.h"
-#include "proxy/pool.h"
 #include "proxy/queue.h"
 #include "proxy/runtime.h"
 #include "proxy/spooler.h"
@@ -59,7 +58,7 @@ static void go_on(struct sweep *sweep)
             queue ? "the queue is full (pool.publish_buffer_size)" : "the queue is gone");
         return;
     }
-    struct job *job = job_new(sweep->type, queue->id, on_moved, sweep->handle);
+    struct job *job = job_new(sweep->type, queue->backlog.id, on_moved, sweep->handle);
     job->rejected.after = sweep->after;
     job->rejected.last = sweep->last;
     job->rejected.max = (uint32_t)max;
@@ -69,15 +68,15 @@ static void go_on(struct sweep *sweep)
 static void count(struct queue *queue, const struct job *job)
 {
     uint64_t moved = job->rejected.count;
-    queue->rejected -= moved < queue->rejected ? moved : queue->rejected;
+    queue->backlog.rejected -= moved < queue->backlog.rejected ? moved : queue->backlog.rejected;
     if (job->type == JOB_RETRY)
-        queue->waiting += moved;
-    if (queue->drain)
-        drain_more(queue->drain);
+        queue->backlog.waiting += moved;
+    if (queue->backlog.drain)
+        drain_more(queue->backlog.drain);
     queue_changed(queue);
     /* With nothing to carry, there may be no connection to RabbitMQ. */
-    for (struct list *n = queue->pools.next; queue->waiting > 0 && n != &queue->pools; n = n->next)
-        pool_connect(LIST_ENTRY(n, struct pool, queue_node));
+    if (queue->backlog.waiting > 0)
+        queue_wants_connection(queue);
 }
 
 static void on_moved(struct job *job)

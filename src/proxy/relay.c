@@ -422,7 +422,7 @@ void relay_await_commit(struct relay *r)
 
 static bool can_keep(const struct relay *r, const struct retained *entry)
 {
-    return entry->message.method.slab && r->pool->queue->id;
+    return entry->message.method.slab && r->pool->queue->backlog.id;
 }
 
 struct spool_owner relay_owner(const struct relay *r)

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "amqp/destination.h"
 #include "base/assert.h"
 #include "base/log.h"
 #include "base/test_switch.h"
@@ -90,7 +91,7 @@ static bool is_full(const struct relay *r, uint64_t destination)
 
 static bool spool_is_usable(const struct pool *pool)
 {
-    return runtime_buffers(pool->rt) && pool->queue->id;
+    return runtime_buffers(pool->rt) && pool->queue->backlog.id;
 }
 
 static enum route refuse_offline(struct channel *ch)
@@ -348,7 +349,7 @@ enum route router_publish(struct channel *ch)
     }
     if (ch->transactional)
         return publish_transactional(ch, destination);
-    if (spool_is_usable(pool) && doubts_hold(pool->queue, destination))
+    if (spool_is_usable(pool) && doubts_hold(&pool->queue->backlog.doubts, destination))
         return publish_spooled(ch); /* behind its older ones, which are there too */
     if (pool->state == POOL_LIVE && !(ch->relay && ch->relay->link.upstream->blocked))
         return publish_live(ch, destination);
@@ -369,7 +370,7 @@ bool router_must_wait(const struct channel *ch)
     if (!r || pool->state != POOL_LIVE || r->link.upstream->blocked)
         return false;
     uint64_t destination = destination_of(method->at, method->len);
-    return is_full(r, destination) && !doubts_hold(pool->queue, destination);
+    return is_full(r, destination) && !doubts_hold(&pool->queue->backlog.doubts, destination);
 }
 
 /* ---- other methods ---- */

@@ -24,7 +24,7 @@ static enum snapshot_state state_of(const struct pool *pool)
     if (pool->state == POOL_LIVE)
         return SNAPSHOT_LIVE;
     if (pool->state == POOL_DRAINING)
-        return pool->queue->paused ? SNAPSHOT_PAUSED : SNAPSHOT_DRAINING;
+        return pool->queue->backlog.paused ? SNAPSHOT_PAUSED : SNAPSHOT_DRAINING;
     bool needed = pool->client_count > 0 || pool->pinned || queue_has_backlog(pool->queue);
     if (pool->login == LOGIN_REFUSED)
         return needed ? SNAPSHOT_LOGIN_REFUSED : SNAPSHOT_IDLE;
@@ -38,12 +38,12 @@ static void describe(struct snapshot_queue *out, const struct queue *queue)
     out->user = queue->user;
     out->vhost = queue->vhost;
     out->state = queue_has_backlog(queue) ? SNAPSHOT_OFFLINE : SNAPSHOT_IDLE;
-    out->paused = queue->paused;
-    out->drained = queue->drained;
+    out->paused = queue->backlog.paused;
+    out->drained = queue->backlog.drained;
     out->drain_rate = queue->drain_rate.per_second;
     bool first = true;
-    for (struct list *n = queue->pools.next; n != &queue->pools; n = n->next) {
-        const struct pool *pool = LIST_ENTRY(n, struct pool, queue_node);
+    for (struct list *n = queue->users.next; n != &queue->users; n = n->next) {
+        const struct pool *pool = LIST_ENTRY(n, struct pool, use.node);
         enum snapshot_state state = state_of(pool);
         out->clients += pool->client_count;
         if (!first && state >= out->state)
@@ -58,8 +58,8 @@ static void describe(struct snapshot_queue *out, const struct queue *queue)
 static void find_gauges(struct snapshot_queue *out, const struct queue *queue,
                         const struct spool_view *spool)
 {
-    for (uint32_t i = 0; i < spool->queue_count && queue->id; i++)
-        if (spool->queues[i].id == queue->id)
+    for (uint32_t i = 0; i < spool->queue_count && queue->backlog.id; i++)
+        if (spool->queues[i].id == queue->backlog.id)
             out->spool = spool->queues[i];
 }
 
@@ -77,7 +77,7 @@ static const char *why_not_ready(const struct snapshot *s, const struct proxy *p
         return "the spool's disk does not answer";
     if (runtime_buffers(&proxy->rt) && !spooler_has_room(proxy->rt.spooler))
         return "the spool has no room";
-    if (!login_is_possible(&proxy->pools))
+    if (!login_is_possible(&proxy->logins))
         return "RabbitMQ has not been reached, and no login is known";
     for (uint32_t i = 0; i < s->queue_count; i++) {
         const struct snapshot_queue *queue = &s->queues[i];

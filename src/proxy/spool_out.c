@@ -3,11 +3,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "amqp/destination.h"
 #include "base/assert.h"
 #include "base/crash_point.h"
 #include "base/handles.h"
 #include "base/log.h"
-#include "proxy/doubt.h"
 #include "proxy/drain.h"
 #include "proxy/pool.h"
 #include "proxy/queue.h"
@@ -37,7 +37,7 @@ static void on_rejected(struct job *job)
 {
     struct queue *queue = handles_get(job->append.queue);
     if (queue && job->status == STATUS_OK) {
-        queue->rejected++;
+        queue->backlog.rejected++;
         counters_add_rejected(&queue->rt->counters, job->append.rejection.code);
     }
     if (queue)
@@ -48,11 +48,11 @@ static void on_rejected(struct job *job)
 /* Unless a destination came back meanwhile: then all is counted anew. */
 static void count_behind_doubts(struct queue *queue, const struct job *job)
 {
-    if (job->append.pass != queue->doubts.pass)
+    if (job->append.pass != queue->backlog.doubts.pass)
         return;
-    queue->doubts.appending -= job->append.count;
+    queue->backlog.doubts.appending -= job->append.count;
     if (job->status == STATUS_OK)
-        queue->doubts.records += job->append.count;
+        queue->backlog.doubts.records += job->append.count;
 }
 
 static void on_appended(struct job *job)
@@ -63,21 +63,20 @@ static void on_appended(struct job *job)
         queue->appending -= job->append.count;
         count_behind_doubts(queue, job);
         if (job->status == STATUS_OK) {
-            queue->waiting += job->append.count;
+            queue->backlog.waiting += job->append.count;
             queue->rt->counters.spooled += job->append.count;
             if (job->append.declared)
-                declared_add(&queue->declared, job->append.declared);
+                declared_add(&queue->backlog.declared, job->append.declared);
         } else {
             log_failed(queue, job);
         }
     }
-    struct doubt *doubt = handles_get(job->append.doubt);
-    if (doubt)
-        doubt_appended(doubt, job->status == STATUS_OK, job->append.last_seq);
+    if (job->append.copied)
+        job->append.copied(job->append.doubt, job->status == STATUS_OK, job->append.last_seq);
     job->append.told(job);
     if (queue) {
-        if (queue->drain)
-            drain_more(queue->drain);
+        if (queue->backlog.drain)
+            drain_more(queue->backlog.drain);
         queue_changed(queue);
     }
 }
@@ -94,8 +93,8 @@ static void post(struct pool *pool, struct job *job)
 
 static struct job *new_job(struct pool *pool, struct spool_owner owner, void (*done)(struct job *))
 {
-    ENSURE(pool->queue->id);
-    struct job *job = job_new(JOB_APPEND, pool->queue->id, done, owner.channel);
+    ENSURE(pool->queue->backlog.id);
+    struct job *job = job_new(JOB_APPEND, pool->queue->backlog.id, done, owner.channel);
     job->append.client = owner.client;
     job->append.told = pool->pools->events->on_appended;
     return job;
@@ -107,15 +106,18 @@ static struct job *new_append(struct pool *pool, struct spool_owner owner)
 }
 
 void spool_copy(struct pool *pool, struct spool_owner owner, struct message *message,
-                uint64_t client_tag, uint64_t doubt)
+                uint64_t client_tag, void (*copied)(uint64_t doubt, bool stored, uint64_t seq),
+                uint64_t doubt)
 {
     struct queue *queue = pool->queue;
     struct job *job = new_append(pool, owner);
     job->context = client_tag;
     job->append.doubt = doubt;
-    if (doubts_hold(queue, destination_of(message->method.at, message->method.len))) {
-        job->append.pass = queue->doubts.pass;
-        queue->doubts.appending++;
+    job->append.copied = copied;
+    if (doubts_hold(&queue->backlog.doubts,
+                    destination_of(message->method.at, message->method.len))) {
+        job->append.pass = queue->backlog.doubts.pass;
+        queue->backlog.doubts.appending++;
     }
     job_add_message(job, RECORD_PUBLISH, message);
     post(pool, job);
@@ -124,7 +126,7 @@ void spool_copy(struct pool *pool, struct spool_owner owner, struct message *mes
 void spool_publish(struct pool *pool, struct spool_owner owner, struct message *message,
                    uint64_t client_tag)
 {
-    spool_copy(pool, owner, message, client_tag, 0);
+    spool_copy(pool, owner, message, client_tag, NULL, 0);
 }
 
 /* Not counted among what waits: a rejected message is no backlog. */

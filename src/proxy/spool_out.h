@@ -17,9 +17,10 @@ struct spool_owner {
 
 /* Takes the message over; client_tag is the tag to be acked after the commit, 0 for none. */
 void spool_publish(struct pool *, struct spool_owner, struct message *, uint64_t client_tag);
-/* The same for one that RabbitMQ has as well; `doubt` is told the copy's number. */
+/* The same for one that RabbitMQ has as well; `copied` is called with this handle and the copy's
+ * number. */
 void spool_copy(struct pool *, struct spool_owner, struct message *, uint64_t client_tag,
-                uint64_t doubt);
+                void (*copied)(uint64_t doubt, bool stored, uint64_t seq), uint64_t doubt);
 /* Keeps a message that RabbitMQ has refused among the rejected of its queue (P4); takes it over. */
 void spool_reject(struct pool *, struct spool_owner, struct message *, uint16_t code,
                   const char *text);

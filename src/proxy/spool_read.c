@@ -3,10 +3,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "amqp/destination.h"
 #include "amqp/expiration.h"
 #include "base/assert.h"
 #include "base/log.h"
-#include "proxy/window.h"
 
 enum {
     SHORTENED_MAX = 128 * 1024, /* longest content header whose expiration is shortened */

@@ -145,7 +145,7 @@ void stalled_look(struct upstreams *upstreams, uint64_t now_ms)
         struct upstream *u = LIST_ENTRY(n, struct upstream, node);
         for (uint32_t i = 0; i < u->links_capacity && u->window.under_way > 0; i++) {
             struct relay *r = u->links[i] ? relay_of(u->links[i]) : NULL;
-            if (r && r->pool->queue->id && has_late(r, now_ms))
+            if (r && r->pool->queue->backlog.id && has_late(r, now_ms))
                 spool_late(upstreams, r->pool->queue, now_ms);
         }
     }

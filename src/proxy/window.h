@@ -1,7 +1,7 @@
 #pragma once
 
-/* What is sent on an upstream and not yet confirmed, shared out among destinations. A destination
- * is an exchange and a routing key: a queue behind one may never confirm (a quorum queue without
+/* What is sent on an upstream and not yet confirmed, shared out among destinations. A queue
+ * behind a destination (amqp/destination.h) may never confirm (a quorum queue without
  * its majority), and then only those who publish to it may have to wait.
  *
  * The first `size` are anybody's. As many again are kept for those who come later, each of whom
@@ -22,9 +22,6 @@ struct window {
     uint32_t capacity, used;   /* destinations */
     uint32_t under_way;        /* of all of them */
 };
-
-/* Which destination the method payload of a well-formed basic.publish names; never 0. */
-uint64_t destination_of(const uint8_t *method, size_t len);
 
 /* True if one more publish may be sent there. */
 bool window_has_room(const struct window *, uint64_t destination, uint32_t size);

@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "amqp/destination.h"
 #include "amqp/frame.h"
 #include "amqp/method.h"
 #include "proxy/window.h"

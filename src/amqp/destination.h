@@ -1,0 +1,9 @@
+#pragma once
+
+/* A destination is an exchange and a routing key, known by its hash. */
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Which destination the method payload of a well-formed basic.publish names; never 0. */
+uint64_t destination_of(const uint8_t *method, size_t len);
