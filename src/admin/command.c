@@ -7,9 +7,9 @@
 
 #include "base/assert.h"
 #include "base/handles.h"
+#include "pool/queue.h"
+#include "pool/rejected.h"
 #include "proxy/proxy.h"
-#include "proxy/queue.h"
-#include "proxy/rejected.h"
 
 /* A command that is under way. */
 struct order {

@@ -7,14 +7,14 @@
 #include <stdlib.h>
 
 #include "base/log.h"
-#include "proxy/channel.h"
-#include "proxy/client.h"
-#include "proxy/pool.h"
+#include "pool/pool.h"
+#include "pool/queue.h"
 #include "proxy/proxy.h"
-#include "proxy/queue.h"
-#include "proxy/relay.h"
-#include "proxy/spooler.h"
-#include "proxy/upstream.h"
+#include "session/channel.h"
+#include "session/client.h"
+#include "session/relay.h"
+#include "spooler/spooler.h"
+#include "upstream/upstream.h"
 
 /* What the counters say, beside what a walk finds. */
 struct found {

@@ -5,8 +5,8 @@
 #include "base/assert.h"
 #include "base/log.h"
 #include "base/service.h"
-#include "proxy/client.h"
 #include "proxy/proxy.h"
+#include "session/client.h"
 
 enum {
     BACKLOG = 1024,

@@ -5,11 +5,11 @@
 #include "base/assert.h"
 #include "base/log.h"
 #include "base/slab.h"
-#include "proxy/channel.h"
-#include "proxy/client.h"
-#include "proxy/job.h"
-#include "proxy/pool.h"
+#include "pool/pool.h"
 #include "proxy/proxy.h"
+#include "session/channel.h"
+#include "session/client.h"
+#include "spooler/job.h"
 
 struct holder {
     struct client *client;

@@ -8,13 +8,13 @@
 #include <uv.h>
 
 #include "config/config.h"
-#include "proxy/client.h"
+#include "peer/runtime.h"
+#include "pool/login.h"
+#include "pool/pool.h"
 #include "proxy/listener.h"
-#include "proxy/login.h"
-#include "proxy/lookup.h"
-#include "proxy/pool.h"
-#include "proxy/runtime.h"
-#include "proxy/upstream.h"
+#include "session/client.h"
+#include "upstream/lookup.h"
+#include "upstream/upstream.h"
 
 struct tls_context;
 

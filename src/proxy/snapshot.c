@@ -3,12 +3,12 @@
 #include <stdlib.h>
 
 #include "base/assert.h"
-#include "proxy/login.h"
+#include "pool/login.h"
+#include "pool/pool.h"
+#include "pool/queue.h"
 #include "proxy/memory_limit.h"
-#include "proxy/pool.h"
 #include "proxy/proxy.h"
-#include "proxy/queue.h"
-#include "proxy/spooler.h"
+#include "spooler/spooler.h"
 
 const char *const snapshot_state_names[SNAPSHOT_STATES] = {
     [SNAPSHOT_LIVE] = "live",

@@ -4,8 +4,8 @@
 
 #include <stdbool.h>
 
-#include "proxy/counters.h"
-#include "proxy/spool_gauges.h"
+#include "peer/counters.h"
+#include "spooler/gauges.h"
 
 struct proxy;
 

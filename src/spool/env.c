@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "amqpbuf/spool_format.h"
 #include "spool/guard.h"
 #include "spool/page.h"
 
@@ -192,6 +193,13 @@ enum status env_count_pages(MDB_env *env, MDB_txn *txn, struct env_pages *pages,
     uint64_t all = info.me_last_pgno + 1;
     pages->used = all > free_pages ? all - free_pages : 0;
     return env_error(failure, error, "counting free pages");
+}
+
+int env_write_version(MDB_txn *txn, MDB_dbi meta)
+{
+    uint8_t value[4] = {0, 0, 0, SPOOL_FORMAT_VERSION};
+    MDB_val key = {sizeof "version" - 1, "version"}, data = {sizeof value, value};
+    return mdb_put(txn, meta, &key, &data, 0);
 }
 
 enum status env_read_version(MDB_txn *txn, MDB_dbi *meta, uint32_t *version,

@@ -39,5 +39,7 @@ struct env_pages {
  * last commit: LMDB shows its free list to no other. */
 enum status env_count_pages(MDB_env *, MDB_txn *, struct env_pages *, struct failure *);
 
+/* Returns an LMDB error. */
+int env_write_version(MDB_txn *, MDB_dbi meta);
 /* The format version in `meta`; STATUS_NOT_FOUND in a new environment. */
 enum status env_read_version(MDB_txn *, MDB_dbi *meta, uint32_t *version, struct failure *);

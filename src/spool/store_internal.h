@@ -1,6 +1,7 @@
 #pragma once
 
-/* What store.c (environment, queues, transactions) and store_messages.c (messages) share. */
+/* What the files of the store share: store.c (environment, queues, transactions), store_messages.c
+ * and store_rejected.c (messages), examine.c (damage), space.c (room). Theirs alone. */
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -64,16 +65,43 @@ struct store {
     uint64_t page_bytes;
 };
 
-/* Says it once; a damage never becomes less. */
-void store_note_damage(struct queue_slot *, enum queue_damage);
+/* ---- store.c ---- */
+
 /* The queue of that id, or NULL. */
 struct queue_slot *store_slot(struct store *, uint32_t id);
-/* Deletes the parts of a body; those that are missing are no error. Returns an LMDB error. */
-int store_delete_parts(struct store *, const struct queue_slot *, uint64_t seq, uint32_t parts);
-/* True if so many more bytes fit into the map, short of the reserve. */
-bool store_fits(const struct store *, uint64_t cost);
-/* Counts used and held bytes, also inside a transaction. */
-enum status store_recount(struct store *, struct failure *);
 /* Keeps the queue's counters as they are, in case the transaction fails; call before changing them.
  */
 void store_touch(struct queue_slot *);
+
+/* ---- store_messages.c ---- */
+
+/* Deletes the parts of a body; those that are missing are no error. Returns an LMDB error. */
+int store_delete_parts(struct store *, const struct queue_slot *, uint64_t seq, uint32_t parts);
+
+/* ---- examine.c ---- */
+
+/* Says it once; a damage never becomes less. */
+void store_note_damage(struct queue_slot *, enum queue_damage);
+/* Finds the first and the last record of what waits. */
+void store_find_ends(const struct store *, struct queue_slot *, MDB_txn *);
+/* Damaged pages of one queue are no reason not to serve the others: they are noted, and its
+ * counters are held against LMDB's own. */
+void store_look_at_queue(struct store *, struct queue_slot *);
+/* What all queues hang on is read before anything is written. */
+enum status store_check_trees(struct store *, struct failure *);
+
+/* ---- space.c ---- */
+
+/* True if so many more bytes fit into the map, short of the reserve. */
+bool space_fits(const struct store *, uint64_t cost);
+/* Counts used and held bytes, also inside a transaction. */
+enum status space_recount(struct store *, struct failure *);
+/* Before a transaction: counts when it matters, and makes room. */
+enum status space_count(struct store *, struct failure *);
+/* How far below max_size appends stop, so that deletes fit. */
+uint64_t space_reserve(uint64_t max_bytes);
+/* An empty transaction: what the one before freed can be used by the next. */
+enum status space_pass(struct store *, struct failure *);
+/* Returns what is free to the file system, if nobody reads it. */
+enum status space_give_back(struct store *, struct failure *);
+bool store_keeps_checkpoints(const struct store *);

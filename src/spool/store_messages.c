@@ -34,21 +34,16 @@ static uint64_t record_cost(const struct store *s, const struct record *r)
     return cost;
 }
 
-bool store_fits(const struct store *s, uint64_t cost)
-{
-    return s->used_bytes + s->held_bytes + cost <= s->max_bytes - s->reserve_bytes;
-}
-
 static enum status check_room(struct store *s, const struct record *r, struct failure *failure)
 {
     uint64_t cost = record_cost(s, r);
-    if (!store_fits(s, cost) && !s->is_recounted) { /* what was deleted since is not counted yet */
-        enum status status = store_recount(s, failure);
+    if (!space_fits(s, cost) && !s->is_recounted) { /* what was deleted since is not counted yet */
+        enum status status = space_recount(s, failure);
         if (status != STATUS_OK)
             return status;
         s->is_recounted = true;
     }
-    if (!store_fits(s, cost))
+    if (!space_fits(s, cost))
         return failure_set(failure, STATUS_FULL, "the spool has reached spool.max_size");
     if (!room_has(&s->room, s->used_bytes + s->held_bytes + cost))
         return failure_set(failure, STATUS_FULL, "no space left on the spool's file system");

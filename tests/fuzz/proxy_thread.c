@@ -36,7 +36,7 @@ static void on_first_turn(uv_timer_t *timer)
 
 static bool side_open(struct proxy *proxy, void **self)
 {
-    ENSURE(uv_timer_init(&proxy->loop, &first_turn) == 0);
+    ENSURE(uv_timer_init(&proxy->rt.loop, &first_turn) == 0);
     first_turn.data = proxy;
     *self = &first_turn;
     return uv_timer_start(&first_turn, on_first_turn, 0, 0) == 0;

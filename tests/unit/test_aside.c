@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "proxy/aside.h"
+#include "drain/aside.h"
 
 enum { WINDOW = 256 };
 

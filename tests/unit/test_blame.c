@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "proxy/blame.h"
+#include "drain/blame.h"
 
 static const struct {
     uint16_t code;

@@ -5,7 +5,7 @@
 
 #include <cmocka.h>
 
-#include "proxy/close_handshake.h"
+#include "peer/close_handshake.h"
 
 enum { EVENTS = CLOSE_THEY_ANSWER + 1, STEPS = 6 };
 

@@ -8,7 +8,7 @@
 #include <cmocka.h>
 
 #include "base/slab.h"
-#include "proxy/consuming.h"
+#include "session/consuming.h"
 
 /* ---- methods in both directions, as they pass ---- */
 

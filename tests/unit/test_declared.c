@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "proxy/declared.h"
+#include "drain/declared.h"
 
 enum { MANY = 5000 };
 

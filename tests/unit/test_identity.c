@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "proxy/identity.h"
+#include "pool/identity.h"
 
 /* Base64url of the claims, between two parts that nobody reads here. */
 static char *make_token(const char *claims)

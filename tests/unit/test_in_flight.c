@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "proxy/in_flight.h"
+#include "drain/in_flight.h"
 
 static void add(struct in_flight *f, uint64_t seq, uint64_t destination)
 {

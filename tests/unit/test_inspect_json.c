@@ -13,7 +13,7 @@
 #include <locale.h>
 
 #include "json.h"
-#include "text.h"
+#include "escape.h"
 
 static void assert_json(json_t *json, const char *expected)
 {
@@ -111,7 +111,7 @@ static void names_that_are_not_text_are_escaped(void **state)
 
 static void assert_escaped(const char *bytes, size_t len, const char *expected)
 {
-    char *text = text_escape(bytes, len);
+    char *text = escape_text(bytes, len);
     assert_string_equal(text, expected);
     free(text);
 }

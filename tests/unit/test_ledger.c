@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "proxy/ledger.h"
+#include "session/ledger.h"
 
 static void add(struct ledger *l, unsigned n)
 {

@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "proxy/shareable.h"
+#include "upstream/shareable.h"
 
 static amqp_field_value_t number(int value)
 {

@@ -8,7 +8,7 @@
 #include <cmocka.h>
 
 #include "../support/spool_home.h"
-#include "proxy/spool_work.h"
+#include "spooler/work.h"
 
 static void reject(struct home *home, uint32_t queue, uint64_t first, uint64_t last)
 {
@@ -22,16 +22,16 @@ static void reject(struct home *home, uint32_t queue, uint64_t first, uint64_t l
 static struct job *run(struct home *home, enum job_type type, uint32_t queue, uint64_t after,
                        uint64_t last)
 {
-    struct spool_work work = {.store = home->store};
+    struct work work = {.store = home->store};
     struct mail_chain batch = {0};
     struct job *job = job_new(type, queue, NULL, 0);
     job->rejected.after = after;
     job->rejected.last = last;
     job->rejected.max = 2;
     mail_append(&batch, &job->mail);
-    spool_gauges_init(&work.gauges);
-    spool_write(&work, &batch);
-    spool_gauges_deinit(&work.gauges);
+    gauges_init(&work.gauges);
+    work_write(&work, &batch);
+    gauges_deinit(&work.gauges);
     return job;
 }
 

@@ -11,7 +11,7 @@
 
 #include "amqp/frame.h"
 #include "amqp/method.h"
-#include "proxy/suspect.h"
+#include "drain/suspect.h"
 
 static struct trace trace_of(const char *exchange, const char *user_id, uint64_t body_size)
 {

@@ -11,7 +11,7 @@
 #include "amqp/destination.h"
 #include "amqp/frame.h"
 #include "amqp/method.h"
-#include "proxy/window.h"
+#include "upstream/window.h"
 
 static uint64_t destination(const char *exchange, const char *key)
 {

@@ -8,6 +8,7 @@
 
 #include "amqp/properties.h"
 #include "base/assert.h"
+#include "escape.h"
 #include "moment.h"
 #include "output.h"
 #include "text.h"
@@ -99,7 +100,7 @@ static json_t *json_array_of(const amqp_array_t *array)
 static void put_named(json_t *object, amqp_bytes_t name, json_t *value)
 {
     json_t *text = name.len == 0 ? json_string("") : json_utf8(name.bytes, name.len);
-    char *escaped = text ? NULL : text_escape(name.bytes, name.len);
+    char *escaped = text ? NULL : escape_text(name.bytes, name.len);
     put(object, text ? json_string_value(text) : escaped, value);
     free(escaped);
     json_decref(text);
@@ -291,7 +292,7 @@ static int on_json(const char *buffer, size_t size, void *arg)
     size_t done = 0, used;
     for (size_t at = 0; at < size; at += used) {
         uint32_t codepoint = codepoint_at(bytes + at, &used);
-        if (!text_is_steering(codepoint))
+        if (!escape_is_steering(codepoint))
             continue;
         output_bytes(buffer + done, at - done);
         output_format("\\u%04x", (unsigned)codepoint);

@@ -5,7 +5,7 @@
 
 #include <jansson.h>
 
-#include "walk.h"
+#include "visit.h"
 
 /* The object of `dump`; `body`: with the body, which the record must have then. NULL if the
  * properties cannot be read. The caller owns it. */

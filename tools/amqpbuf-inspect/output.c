@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "escape.h"
 #include "moment.h"
 #include "text.h"
 
@@ -120,7 +121,7 @@ void complain(const char *format, ...)
     progress_clear();
     if (isatty(STDERR_FILENO) && isatty(STDOUT_FILENO))
         fflush(stdout); /* in the order in which it happened */
-    char *safe = text_escape(text, (size_t)len);
+    char *safe = escape_text(text, (size_t)len);
     fprintf(stderr, "amqpbuf-inspect: %s\n", safe);
     free(safe);
     free(text);

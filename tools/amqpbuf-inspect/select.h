@@ -3,7 +3,7 @@
 /* What list and dump share: visit what the filter of the command line lets through, with progress,
  * and with --follow what comes after it; and turn the outcome into an exit status. */
 
-#include "walk.h"
+#include "visit.h"
 
 struct selection {
     const char *verb; /* "Listed" */

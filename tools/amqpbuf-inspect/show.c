@@ -4,7 +4,7 @@
 
 #include "json.h"
 #include "output.h"
-#include "walk.h"
+#include "visit.h"
 
 struct showing {
     uint64_t seq;

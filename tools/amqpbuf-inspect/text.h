@@ -1,20 +1,12 @@
 #pragma once
 
-/* Text for people: escaping, sizes, and tables that come a row at a time. */
+/* Text for people: sizes, and tables that come a row at a time. */
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 enum { SIZE_TEXT_BYTES = 32 };
-
-/* A copy in which nothing can steer a terminal or break a line of tab-separated fields: control
- * characters, line separators, marks that turn the reading direction, and bytes that are not UTF-8
- * become \n \t \r \xNN \u{NNNN}, and a backslash is doubled. The caller frees it. */
-char *text_escape(const void *bytes, size_t len);
-
-/* True for characters that text_escape would write as \u{NNNN}. */
-bool text_is_steering(uint32_t codepoint);
 
 /* "1.2 MiB", "512 B". */
 void text_size(uint64_t bytes, char text[static SIZE_TEXT_BYTES]);

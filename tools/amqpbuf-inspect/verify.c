@@ -10,9 +10,10 @@
 
 #include "amqp/properties.h"
 #include "base/assert.h"
+#include "escape.h"
 #include "output.h"
 #include "text.h"
-#include "walk.h"
+#include "visit.h"
 
 struct tally {
     uint64_t sound, bytes, damaged;
@@ -102,8 +103,8 @@ static bool check_list(struct verifying *verifying, const struct queue *queue, b
 
 static void print_queue(const struct queue *queue, const struct checked *checked)
 {
-    char *user = text_escape(queue->user, strlen(queue->user));
-    char *vhost = text_escape(queue->vhost, strlen(queue->vhost));
+    char *user = escape_text(queue->user, strlen(queue->user));
+    char *vhost = escape_text(queue->vhost, strlen(queue->vhost));
     output_format("queue %" PRIu32 " (%s at %s): %" PRIu64 " messages, %" PRIu64
                   " rejected, %" PRIu64 " damaged\n",
                   queue->seen.id, user, vhost, checked->waiting.sound + checked->waiting.damaged,

@@ -1,0 +1,112 @@
+#include "drain/aside.h"
+
+#include <stdlib.h>
+
+#include "base/assert.h"
+#include "base/memory.h"
+
+/* So many are sent one by one, each after the confirm of the one before, so that none is overtaken
+ * when RabbitMQ fails at every other one (a full queue that somebody reads from). */
+enum { SINGLES = 16, FINE_FOR_ONE_MORE = 8 };
+
+struct aside *asides_find(struct asides *asides, uint64_t destination)
+{
+    for (uint32_t i = 0; i < asides->count; i++)
+        if (asides->all[i].destination == destination)
+            return &asides->all[i];
+    return NULL;
+}
+
+struct aside *asides_add(struct asides *asides, uint64_t destination, uint64_t cursor)
+{
+    struct aside *a = asides_find(asides, destination);
+    if (a)
+        return a;
+    if (asides->count == asides->capacity) {
+        asides->capacity = asides->capacity ? asides->capacity * 2 : 8;
+        asides->all = memory_grow(asides->all, asides->capacity, sizeof *asides->all);
+    }
+    a = &asides->all[asides->count++];
+    *a = (struct aside){.destination = destination, .state = ASIDE_TRYING, .cursor = cursor};
+    return a;
+}
+
+void asides_remove(struct asides *asides, struct aside *a)
+{
+    ENSURE(a >= asides->all && a < asides->all + asides->count);
+    *a = asides->all[--asides->count];
+}
+
+void asides_clear(struct asides *asides)
+{
+    free(asides->all);
+    *asides = (struct asides){0};
+}
+
+uint32_t asides_silent(const struct asides *asides)
+{
+    uint32_t silent = 0;
+    for (uint32_t i = 0; i < asides->count; i++)
+        silent += asides->all[i].state == ASIDE_SILENT;
+    return silent;
+}
+
+void aside_rewind(struct aside *a, uint64_t seq)
+{
+    if (seq <= a->cursor)
+        a->cursor = seq - 1;
+    a->scanned = 0;
+}
+
+uint32_t aside_failed(struct aside *a, uint64_t seq)
+{
+    aside_rewind(a, seq);
+    a->fine = 0;
+    if (a->failing && a->failing < seq)
+        return 0;
+    if (a->failing != seq)
+        a->tries = 0;
+    a->failing = seq;
+    return ++a->tries;
+}
+
+void aside_rest(struct aside *a, uint64_t now_ms, uint32_t pause_ms)
+{
+    a->state = ASIDE_RESTING;
+    a->again_ms = now_ms + pause_ms;
+}
+
+void aside_taken(struct aside *a, uint64_t seq)
+{
+    if (a->failing == seq)
+        a->failing = a->tries = 0;
+    if (a->state == ASIDE_SILENT)
+        a->state = ASIDE_TRYING;
+    else if (a->state == ASIDE_TRYING)
+        a->fine++;
+}
+
+void aside_is_silent(struct aside *a, uint64_t now_ms, uint32_t pause_ms)
+{
+    a->state = ASIDE_SILENT;
+    a->again_ms = now_ms + pause_ms;
+    a->fine = 0;
+}
+
+bool aside_wakes(struct aside *a, uint64_t now_ms)
+{
+    if (a->state == ASIDE_TRYING || now_ms < a->again_ms)
+        return false;
+    a->state = ASIDE_TRYING;
+    return true;
+}
+
+uint32_t aside_room(const struct aside *a, uint32_t window)
+{
+    if (a->state != ASIDE_TRYING)
+        return 0;
+    uint32_t most = a->fine < SINGLES ? 1 : a->fine / FINE_FOR_ONE_MORE;
+    if (most > window / 2)
+        most = window / 2 > 0 ? window / 2 : 1;
+    return a->under_way < most ? most - a->under_way : 0;
+}

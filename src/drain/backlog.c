@@ -1,0 +1,33 @@
+#include "drain/backlog.h"
+
+#include "base/assert.h"
+#include "base/handles.h"
+
+void backlog_init(struct backlog *b, struct runtime *rt, const struct backlog_events *events,
+                  const char *user, const char *vhost)
+{
+    *b = (struct backlog){.rt = rt, .events = events, .user = user, .vhost = vhost};
+    b->handle = handles_add(b);
+    b->doubts.pass = 1;
+}
+
+void backlog_deinit(struct backlog *b)
+{
+    ENSURE(!b->drain);
+    handles_remove(b->handle);
+    doubts_clear(&b->doubts);
+    asides_clear(&b->asides);
+    declared_clear(&b->declared);
+    names_clear(&b->names);
+}
+
+void backlog_changed(struct backlog *b)
+{
+    b->events->on_changed(b);
+}
+
+void backlog_promise_ended(struct backlog *b, uint64_t name)
+{
+    if (names_end_promise(&b->names, name))
+        b->events->on_promise_ended(b);
+}

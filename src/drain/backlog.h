@@ -1,0 +1,63 @@
+#pragma once
+
+/* What waits in the spool for one login, as its drains see it: what is known of it outlives each of
+ * them. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "drain/aside.h"
+#include "drain/declared.h"
+#include "drain/doubts.h"
+#include "drain/names.h"
+
+struct backlog;
+struct drain;
+struct runtime;
+
+struct backlog_events {
+    /* Counters or the drain have changed. The drain may be gone. */
+    void (*on_changed)(struct backlog *);
+    /* RabbitMQ has, or will never have, what a declaration has promised: who waits looks again. */
+    void (*on_promise_ended)(struct backlog *);
+};
+
+enum { BACKLOG_TOLD = 64 };
+
+struct backlog {
+    struct runtime *rt;
+    const struct backlog_events *events;
+    const char *user, *vhost; /* for the log */
+    uint64_t handle;
+    uint32_t id;       /* of its queue in the store; 0 until it has been put there */
+    uint64_t waiting;  /* records committed and not yet deleted */
+    uint64_t rejected; /* messages that RabbitMQ has refused */
+    uint64_t drained;  /* messages that RabbitMQ took out of it since the start */
+    struct drain *drain;
+    bool paused; /* a person has asked for no drain, until told otherwise or restarted */
+    bool alone;  /* what waits has ended a connection: drained on one that nobody else uses */
+
+    struct doubts doubts; /* destinations that RabbitMQ does not confirm */
+    struct asides asides; /* destinations whose turn it is not */
+    uint64_t suspect; /* sequence number of the record that RabbitMQ's words point at: sent alone */
+    uint32_t careful; /* records still to be sent few at a time: one of them is bad; 0: none */
+    uint32_t careful_window;
+    uint64_t failing;        /* sequence number of the record that RabbitMQ failed at, sent alone */
+    uint32_t tries;          /* of it */
+    uint64_t drain_again_ms; /* not before */
+    uint64_t back_ms;        /* when RabbitMQ could be used again */
+    struct declared declared; /* declarations that wait */
+    struct names names;
+    uint64_t told[BACKLOG_TOLD]; /* unroutable destinations that the log has heard of, a ring */
+    unsigned told_next;
+};
+
+/* Empty. The texts must live as long. */
+void backlog_init(struct backlog *, struct runtime *, const struct backlog_events *,
+                  const char *user, const char *vhost);
+/* It must not be drained. */
+void backlog_deinit(struct backlog *);
+/* To be called after any of the counters or the drain changed. */
+void backlog_changed(struct backlog *);
+/* RabbitMQ has answered for this name (names.h), or its declaration was rejected. */
+void backlog_promise_ended(struct backlog *, uint64_t name);

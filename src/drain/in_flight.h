@@ -1,0 +1,73 @@
+#pragma once
+
+/* The records that a drain has sent and that are still in the queue, in sequence order: those that
+ * RabbitMQ has not answered for, and those that it has while they are being deleted. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "drain/returned.h"
+#include "drain/suspect.h"
+#include "spooler/job.h"
+
+enum sent_state {
+    SENT_UNCONFIRMED,
+    SENT_PARKED,    /* unconfirmed for so long that nobody waits for it: its destination is aside */
+    SENT_CONFIRMED, /* or refused; its deletion or rejection is under way */
+    SENT_AGAIN,     /* RabbitMQ failed at it: to be read and sent again, about to be taken out */
+    SENT_UNDELETED, /* deleting it has failed: tried again with the next tick */
+};
+
+struct sent {
+    uint64_t seq;
+    uint64_t tag;         /* RabbitMQ's delivery tag; 0 for a declaration */
+    uint32_t method;      /* class and method number */
+    uint64_t destination; /* of a publish */
+    uint64_t promise;     /* of a declaration: queue_promise_of */
+    enum sent_state state;
+    uint64_t sent_ms;
+    uint8_t *names; /* of a publish: its method payload */
+    uint32_t names_len;
+    uint64_t header_hash;
+    bool mandatory;    /* as its publisher wanted it */
+    uint16_t returned; /* reply code of basic.return, 0: none */
+    char *why;         /* its text */
+    struct trace trace;
+};
+
+struct in_flight {
+    struct sent *all;
+    uint32_t count, capacity;
+    uint32_t parked; /* of these */
+};
+
+/* In its place. `tag` is 0 for a declaration. The entry is valid until the next change. */
+struct sent *in_flight_add(struct in_flight *, const struct job_record *, uint64_t tag,
+                           uint64_t now_ms);
+/* The one way to change an entry's state. */
+void in_flight_set(struct in_flight *, struct sent *, enum sent_state);
+/* How many stand for a place in the window. */
+uint32_t in_flight_in_window(const struct in_flight *);
+/* True if RabbitMQ has not answered for it. */
+static inline bool sent_is_open(const struct sent *entry)
+{
+    return entry->state == SENT_UNCONFIRMED || entry->state == SENT_PARKED;
+}
+/* NULL if it is not among them. */
+struct sent *in_flight_find(struct in_flight *, uint64_t seq);
+/* The first unconfirmed one, or NULL; *count is how many there are. */
+struct sent *in_flight_first_unconfirmed(struct in_flight *, uint32_t *count);
+/* True if one of the unconfirmed ones was sent with this method; 0 is any of them. */
+bool in_flight_has_sent(const struct in_flight *, uint32_t method);
+/* The first unconfirmed publish that these words of RabbitMQ point at, or NULL. */
+struct sent *in_flight_accused(struct in_flight *, const char *text);
+/* Notes a basic.return with the oldest unconfirmed publish that it can be about. */
+void in_flight_note_return(struct in_flight *, const struct returned *, const struct frame *header);
+/* Takes those out that have one of these numbers, which ascend. */
+void in_flight_remove(struct in_flight *, const uint64_t *seqs, uint32_t count);
+/* Takes those out that RabbitMQ has not answered for: all of them, or those of one destination. */
+void in_flight_forget_open(struct in_flight *, uint64_t destination);
+/* Takes those out that are to be sent again. */
+void in_flight_forget_again(struct in_flight *);
+/* Takes all out, and frees. */
+void in_flight_clear(struct in_flight *);

@@ -1,0 +1,399 @@
+#include "pool/login.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/log.h"
+#include "peer/reply.h"
+#include "peer/runtime.h"
+#include "pool/identity.h"
+#include "pool/member.h"
+#include "pool/pool.h"
+#include "spool/credential.h"
+#include "upstream/upstream.h"
+
+/* Happy path: an attempt dials without a vhost; RabbitMQ tunes, so the login is good, and the
+ * members that wait for it go on. Its upstream waits for the first that names a vhost, opens that,
+ * and becomes the pool's. A login that a connected pool knows is not asked about at all.
+ *
+ * What can fail: RabbitMQ refuses (its words go to the members), or is not there (P6 decides: who
+ * was proven before is let in). While it is known to be away it is tried for unknown logins every
+ * upstream.reconnect_min and no oftener, however many there are. */
+
+enum { DIALS_MAX = 32 };
+
+enum attempt_state {
+    ATTEMPT_QUEUED,  /* waits for its turn to dial */
+    ATTEMPT_DIALING, /* RabbitMQ is being asked: about the vhost too, if there is one */
+    ATTEMPT_PROVEN,  /* its upstream waits for a vhost */
+};
+
+struct attempt {
+    struct logins *logins;
+    struct list node; /* in logins->attempts */
+    enum attempt_state state;
+    struct identity identity;
+    char *password, *vhost; /* vhost NULL: which one is not known yet */
+    struct upstream *upstream;
+    struct list members;
+    unsigned tried; /* brokers */
+};
+
+/* ---- the table ---- */
+
+static char *copy_text(const char *text)
+{
+    char *copy = strdup(text);
+    ENSURE(copy);
+    return copy;
+}
+
+void logins_init(struct logins *logins, struct pools *pools)
+{
+    *logins = (struct logins){.pools = pools};
+    list_init(&logins->attempts);
+}
+
+static void set_state(struct attempt *a, enum attempt_state state)
+{
+    struct logins *logins = a->logins;
+    logins->dialing += state == ATTEMPT_DIALING;
+    logins->dialing -= a->state == ATTEMPT_DIALING;
+    a->state = state;
+}
+
+static void attempt_free(struct attempt *a)
+{
+    ENSURE(list_empty(&a->members));
+    set_state(a, ATTEMPT_QUEUED);
+    list_remove(&a->node);
+    if (a->upstream)
+        upstream_close(a->upstream);
+    identity_clear(&a->identity);
+    credential_wipe(a->password, strlen(a->password));
+    free(a->password);
+    free(a->vhost);
+    free(a);
+}
+
+void logins_deinit(struct logins *logins)
+{
+    struct list *next;
+    for (struct list *n = logins->attempts.next; n != &logins->attempts; n = next) {
+        next = n->next;
+        attempt_free(LIST_ENTRY(n, struct attempt, node));
+    }
+}
+
+static bool same_vhost(const struct attempt *a, const char *vhost)
+{
+    return a->vhost && vhost ? strcmp(a->vhost, vhost) == 0 : a->vhost == vhost;
+}
+
+static struct attempt *find(const struct member *m, const char *vhost)
+{
+    const struct list *all = &m->logins->attempts;
+    for (struct list *n = all->next; n != all; n = n->next) {
+        struct attempt *a = LIST_ENTRY(n, struct attempt, node);
+        if (same_vhost(a, vhost) && strcmp(a->identity.dial_user, m->identity.dial_user) == 0 &&
+            credential_equal((const uint8_t *)a->password, strlen(a->password),
+                             (const uint8_t *)m->password, strlen(m->password)))
+            return a;
+    }
+    return NULL;
+}
+
+static struct attempt *attempt_new(struct member *m, const char *vhost)
+{
+    struct attempt *a = calloc(1, sizeof *a);
+    ENSURE(a);
+    a->logins = m->logins;
+    a->password = copy_text(m->password);
+    a->vhost = vhost ? copy_text(vhost) : NULL;
+    identity_init(&a->identity, m->user, m->password);
+    list_init(&a->members);
+    list_append(&m->logins->attempts, &a->node);
+    return a;
+}
+
+/* ---- what the members hear ---- */
+
+static struct member *next_member(struct attempt *a)
+{
+    struct list *node = list_first(&a->members);
+    if (!node)
+        return NULL;
+    struct member *m = LIST_ENTRY(node, struct member, node);
+    list_remove(&m->node);
+    m->attempt = NULL;
+    return m;
+}
+
+static void refuse(struct member *m, uint16_t code, const char *text)
+{
+    if (code == 403 || code == 530) {
+        m->logins->pools->rt->counters.login_refused++;
+        LOG_OFTEN(LOG_WARN, "login_refused", LOG_T("user", m->user), LOG_T("vhost", m->vhost),
+                  LOG_N("client", m->id), LOG_T("peer", m->peer), LOG_N("code", code),
+                  LOG_T("reason", text));
+    }
+    m->events->on_refused(m, code, text);
+}
+
+static void refuse_all(struct attempt *a, uint16_t code, const char *text)
+{
+    struct member *m;
+    while ((m = next_member(a)) != NULL)
+        refuse(m, code, text);
+}
+
+/* Of the vhost that the client has named, or of any before it has named one. */
+static struct pool *find_pool(struct member *m)
+{
+    return pool_find(m->logins->pools, &m->identity, m->password, m->vhost);
+}
+
+static bool is_known(const struct pool *pool)
+{
+    return pool && pool->login == LOGIN_PROVEN;
+}
+
+static bool may_be_unverified(const struct runtime *rt, const struct pool *pool)
+{
+    return rt->config->spool.unverified_logins == LOGINS_ACCEPT &&
+           !(pool && pool->login == LOGIN_REFUSED);
+}
+
+/* P6: RabbitMQ cannot be asked. */
+static void decide_unreachable(struct member *m)
+{
+    struct runtime *rt = m->logins->pools->rt;
+    bool proving = !m->vhost;
+    struct pool *pool = find_pool(m);
+    if (!runtime_buffers(rt) && !proving) {
+        refuse(m, 320, LOST_RABBITMQ);
+    } else if (runtime_buffers(rt) && !is_known(pool) && !may_be_unverified(rt, pool)) {
+        refuse(m, 403, "ACCESS_REFUSED - upstream unavailable and this login is not known");
+    } else if (proving) {
+        m->events->on_proven(m);
+    } else {
+        if (!pool)
+            pool = pool_new(m->logins->pools, &m->identity, m->password, m->vhost, LOGIN_UNKNOWN);
+        pool_enter_offline(pool, m);
+    }
+}
+
+/* RabbitMQ is there, but allows no further connection of this login. */
+static void decide_limit(struct member *m, const struct upstream_end *end)
+{
+    if (!is_known(find_pool(m)) || !runtime_buffers(m->logins->pools->rt))
+        refuse(m, end->code, end->text);
+    else
+        decide_unreachable(m);
+}
+
+/* ---- dialing ---- */
+
+static const struct upstream_events events;
+
+static void dial(struct attempt *a)
+{
+    set_state(a, ATTEMPT_DIALING);
+    a->upstream = upstream_dial(a->logins->pools->upstreams, a->identity.dial_user, a->password,
+                                a->vhost, NULL, 0, &events, a);
+}
+
+/* A known login is not tried while others try RabbitMQ all the time; an unknown one has nobody who
+ * tries it, but all of them together are no reason to dial without end. */
+static bool is_away(const struct pools *pools, bool known)
+{
+    const struct config *config = pools->rt->config;
+    uint64_t within =
+        known ? config->upstream.reconnect_max_ms * 2 + config->upstream.connect_timeout_ms
+              : config->upstream.reconnect_min_ms;
+    return pools->rt->counters.upstreams == 0 &&
+           targets_are_away(&pools->upstreams->targets, runtime_now(pools->rt), within);
+}
+
+bool login_is_possible(const struct logins *logins)
+{
+    return !list_empty(&logins->pools->queues) || !is_away(logins->pools, true);
+}
+
+static struct attempt *next_queued(const struct logins *logins)
+{
+    if (logins->dialing >= DIALS_MAX || !runtime_serves(logins->pools->rt))
+        return NULL;
+    for (struct list *n = logins->attempts.next; n != &logins->attempts; n = n->next)
+        if (LIST_ENTRY(n, struct attempt, node)->state == ATTEMPT_QUEUED)
+            return LIST_ENTRY(n, struct attempt, node);
+    return NULL;
+}
+
+/* Those that have waited until RabbitMQ was found to be away do not wait for a dial of their own.
+ */
+static void dial_queued(struct logins *logins)
+{
+    struct attempt *a;
+    while ((a = next_queued(logins)) != NULL) {
+        struct member *m = is_away(logins->pools, false) ? next_member(a) : NULL;
+        if (m)
+            decide_unreachable(m);
+        else if (list_empty(&a->members))
+            attempt_free(a);
+        else
+            dial(a);
+    }
+}
+
+/* All is said; another one may dial. */
+static void finish(struct attempt *a)
+{
+    struct logins *logins = a->logins;
+    attempt_free(a);
+    dial_queued(logins);
+}
+
+static void on_tuned(struct upstream *u)
+{
+    struct attempt *a = u->owner;
+    struct logins *logins = a->logins;
+    set_state(a, ATTEMPT_PROVEN);
+    if (list_empty(&a->members)) {
+        finish(a);
+        return;
+    }
+    /* A member that has sent connection.open already uses the upstream up, and ends the attempt
+     * or gives it a vhost: the others wait in a list of their own. */
+    struct list members;
+    list_init(&members);
+    struct member *m;
+    while ((m = next_member(a)) != NULL)
+        list_append(&members, &m->node);
+    struct list *node;
+    while ((node = list_first(&members)) != NULL) {
+        list_remove(node);
+        m = LIST_ENTRY(node, struct member, node);
+        m->events->on_proven(m);
+    }
+    dial_queued(logins);
+}
+
+static void on_open(struct upstream *u)
+{
+    struct attempt *a = u->owner;
+    a->upstream = NULL;
+    struct pool *pool = pool_prove(a->logins->pools, &a->identity, a->password, a->vhost);
+    pool_adopt(pool, u);
+    struct member *m;
+    while ((m = next_member(a)) != NULL)
+        pool_enter(pool, m);
+    finish(a);
+}
+
+static void on_failed(struct upstream *u, const struct upstream_end *end)
+{
+    struct attempt *a = u->owner;
+    struct member *m;
+    a->upstream = NULL;
+    if (a->state == ATTEMPT_PROVEN) { /* nobody has named a vhost in time */
+        finish(a);
+        return;
+    }
+    if (end->refusal == REFUSAL_NONE && ++a->tried < a->logins->pools->upstreams->targets.count &&
+        runtime_serves(a->logins->pools->rt) && !list_empty(&a->members)) {
+        dial(a);
+        return;
+    }
+    if (end->refusal == REFUSAL_LOGIN) {
+        pool_disprove(a->logins->pools, &a->identity, a->password, a->vhost, end);
+        refuse_all(a, end->code, end->text);
+    }
+    while ((m = next_member(a)) != NULL)
+        if (end->refusal == REFUSAL_LIMIT)
+            decide_limit(m, end);
+        else
+            decide_unreachable(m);
+    finish(a);
+}
+
+static void on_nothing(struct upstream *u)
+{
+    (void)u;
+}
+
+static const struct upstream_events events = {
+    .on_tuned = on_tuned,
+    .on_open = on_open,
+    .on_failed = on_failed,
+    .on_blocked = on_nothing,
+    .on_writable = on_nothing,
+};
+
+/* ---- members ---- */
+
+static void wait_for(struct member *m, struct attempt *a)
+{
+    m->attempt = a;
+    list_append(&a->members, &m->node);
+}
+
+static void ask(struct member *m, const char *vhost)
+{
+    struct attempt *a = find(m, vhost);
+    if (!a)
+        a = attempt_new(m, vhost);
+    ENSURE(a->state != ATTEMPT_PROVEN);
+    wait_for(m, a);
+    dial_queued(m->logins);
+}
+
+/* RabbitMQ has accepted it a moment ago, and no vhost has been named yet. */
+static bool is_just_proven(struct member *m)
+{
+    const struct attempt *a = find(m, NULL);
+    return a && a->state == ATTEMPT_PROVEN;
+}
+
+void login_begin(struct member *m)
+{
+    struct pool *pool = find_pool(m);
+    if ((pool && pool_vouches(pool, &m->identity, m->password)) || is_just_proven(m))
+        m->events->on_proven(m);
+    else if (is_away(m->logins->pools, is_known(pool)))
+        decide_unreachable(m);
+    else
+        ask(m, NULL);
+}
+
+void login_enter(struct member *m)
+{
+    struct pool *pool = find_pool(m);
+    if (pool && pool_vouches(pool, &m->identity, m->password)) {
+        pool_enter(pool, m);
+        return;
+    }
+    struct attempt *proven = find(m, NULL);
+    if (proven && proven->state == ATTEMPT_PROVEN && !find(m, m->vhost)) {
+        proven->vhost = copy_text(m->vhost);
+        set_state(proven, ATTEMPT_DIALING);
+        wait_for(m, proven);
+        upstream_enter(proven->upstream, m->vhost);
+    } else if (is_away(m->logins->pools, is_known(pool))) {
+        decide_unreachable(m);
+    } else {
+        ask(m, m->vhost);
+    }
+}
+
+void login_leave(struct member *m)
+{
+    struct attempt *a = m->attempt;
+    if (!a)
+        return;
+    list_remove(&m->node);
+    m->attempt = NULL;
+    if (a->state == ATTEMPT_QUEUED && list_empty(&a->members))
+        attempt_free(a);
+}

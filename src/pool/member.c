@@ -1,0 +1,41 @@
+#include "pool/member.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "spool/credential.h"
+
+static void wipe(char **secret)
+{
+    if (*secret)
+        credential_wipe(*secret, strlen(*secret));
+    free(*secret);
+    *secret = NULL;
+}
+
+void member_init(struct member *m, struct logins *logins, const struct member_events *events,
+                 uint64_t id, const char *peer)
+{
+    *m = (struct member){.logins = logins, .events = events, .id = id, .peer = peer};
+    list_init(&m->node);
+    list_init(&m->pool_node);
+}
+
+void member_deinit(struct member *m)
+{
+    member_forget_password(m);
+    member_forget_secret(m);
+    identity_clear(&m->identity);
+    free(m->user);
+    free(m->vhost);
+}
+
+void member_forget_password(struct member *m)
+{
+    wipe(&m->password);
+}
+
+void member_forget_secret(struct member *m)
+{
+    wipe(&m->new_secret);
+}

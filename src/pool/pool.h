@@ -1,0 +1,173 @@
+#pragma once
+
+/* What one login shares in a vhost: its upstreams and its state. A login is an identity and what it
+ * may do (identity.h), however its password changes. docs/states.md draws it. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <uv.h>
+
+#include "base/list.h"
+#include "pool/identity.h"
+#include "pool/queue.h"
+#include "upstream/upstream.h"
+
+struct job;
+struct member;
+struct pool;
+struct runtime;
+
+enum pool_state {
+    POOL_OFFLINE,  /* no upstream, or RabbitMQ has blocked it: publishes go to the spool */
+    POOL_DRAINING, /* publishes go behind the backlog while it is replayed */
+    POOL_LIVE,     /* publishes pass through */
+};
+
+enum pool_login {
+    LOGIN_UNKNOWN, /* RabbitMQ has not been asked yet: of upstream.url, or unverified */
+    LOGIN_PROVEN,
+    LOGIN_REFUSED,
+};
+
+/* A password beside the pool's own that RabbitMQ has accepted too: the one before, other tokens. */
+struct other_secret {
+    char *password;
+    uint64_t proven_ms;
+};
+
+enum { OTHER_SECRETS = 8 };
+
+enum { WARY_MAX = 8, WARY_MS = 10 * 60 * 1000, LIMIT_MS = 60 * 1000 };
+
+/* A method over which RabbitMQ has closed a shared upstream. */
+struct wary {
+    amqp_method_number_t method;
+    uint64_t until_ms;
+};
+
+/* RabbitMQ allows this user so many channels on all its connections, in its own words. */
+struct channel_limit {
+    uint32_t most;
+    uint64_t until_ms; /* it may have been raised: looked at again then */
+    char text[256];
+};
+
+/* What they tell of to whoever has the clients. */
+struct pools_events {
+    /* A shared one; its links are still attached. */
+    void (*on_upstream_lost)(struct pool *, struct upstream *, const struct upstream_end *);
+    /* Messages are on their way to the spool (JOB_APPEND): closes of who has sent them wait. */
+    void (*on_append)(const struct job *);
+    /* They are stored, or could not be: job->status. */
+    void (*on_appended)(const struct job *);
+};
+
+/* All of them, with the spool's queues. */
+struct pools {
+    struct runtime *rt;
+    struct upstreams *upstreams;
+    const struct pools_events *events;
+    struct list all, queues;
+    struct list waking; /* pools whose held clients may try again */
+};
+
+struct pool {
+    struct runtime *rt;
+    struct pools *pools;
+    struct list node;      /* in pools->all */
+    struct queue_user use; /* of its queue */
+    struct queue *queue;
+    uint64_t handle;
+    char *user, *vhost; /* `user` is the identity's name, and the queue's */
+    char *dial_user, *password;
+    uint64_t rights, expires_s; /* of the token that the password is; 0: none */
+    struct other_secret others[OTHER_SECRETS];
+    char *secret; /* a client's new password, not proven yet: dialled with first; NULL: none */
+    enum pool_state state;
+    uint64_t buffering_since_ms; /* what is published goes to the spool; 0: it does not */
+    enum pool_login login;
+    bool unreachable;  /* the last try found no RabbitMQ; the next is timed */
+    char trouble[128]; /* why the last upstream was lost or not opened; empty while all is well */
+    bool pinned;       /* named in upstream.url: stays connected */
+    bool storing;      /* its login is being written to the spool */
+    struct list upstreams; /* shared ones */
+    unsigned dialing;
+    unsigned tried; /* brokers, since the last wait */
+    uv_timer_t retry;
+    uint64_t backoff_ms;
+    uint64_t refused_ms;                    /* since when its login is refused */
+    unsigned failures;                      /* tries in a row that did not find RabbitMQ */
+    uint64_t more_after_ms, more_wait_ms;   /* one upstream more than it has: not before, and why */
+    uint64_t alone_after_ms, alone_wait_ms; /* one for a drain alone: the same */
+    struct list members;
+    struct list waiting;   /* members whose login is being written to the spool */
+    struct list held;      /* members whose next frame has to wait */
+    struct list wake_node; /* in pools->waking */
+    unsigned client_count;
+    unsigned relay_count; /* that name this pool, also of clients that are gone */
+    uint64_t idle_since_ms;
+    struct wary wary[WARY_MAX];
+    struct channel_limit limit;
+};
+
+/* The pool that knows this password; the best one if there are several, which without a vhost
+ * (NULL) are those of all vhosts. */
+struct pool *pool_find(struct pools *, const struct identity *, const char *password,
+                       const char *vhost);
+/* A pool with its queue; `login` as far as it is known. */
+struct pool *pool_new(struct pools *, const struct identity *, const char *password,
+                      const char *vhost, enum pool_login login);
+void pools_init(struct pools *, struct upstreams *, const struct pools_events *);
+/* Closes all pools and frees all queues. */
+void pools_close(struct pools *);
+
+/* True if RabbitMQ need not be asked about this password: it has accepted it, and the pool is
+ * connected. */
+bool pool_vouches(struct pool *, const struct identity *, const char *password);
+/* RabbitMQ has accepted it: the login's pool, made if there is none, with this as its password or
+ * (an older token) beside it. */
+struct pool *pool_prove(struct pools *, const struct identity *, const char *password,
+                        const char *vhost);
+/* RabbitMQ has refused it; the vhost may be NULL: all of them. */
+void pool_disprove(struct pools *, const struct identity *, const char *password, const char *vhost,
+                   const struct upstream_end *);
+/* Takes over an upstream that has just opened, or closes it if the pool has one. */
+void pool_adopt(struct pool *, struct upstream *);
+/* The client's login is good: admits it, once the spool remembers the login. */
+void pool_enter(struct pool *, struct member *);
+/* The same while RabbitMQ cannot be reached, also for a login that nobody has proven. */
+void pool_enter_offline(struct pool *, struct member *);
+/* It waits until on_wake; may be called twice. Does nothing without a pool. */
+void pool_hold(struct member *);
+/* It waits no longer: it tries again, or is about to leave. */
+void pool_let_go(struct member *);
+/* It shares the pool no more. */
+void pool_leave(struct member *);
+/* Dials unless it is connected, dialing, or waiting for its next try. */
+void pool_connect(struct pool *);
+/* connection.update-secret: a member has a new_secret. Its on_secret is called, now or later. A
+ * secret that RabbitMQ accepts becomes the pool's password; if it does not, the old one stays. */
+void pool_ask_secrets(struct pool *);
+/* True if a close is answered only when all that it covers is safe (pool.close_waits). */
+bool pool_close_waits(const struct pool *);
+/* An open shared upstream for a new relay, or NULL; asks for another one when all are busy. */
+struct upstream *pool_pick_upstream(struct pool *);
+/* True if RabbitMQ is there, also if it blocks publishing. */
+bool pool_is_connected(struct pool *);
+/* True if it was there a moment ago, and the first try to have it back is not decided. */
+bool pool_may_return(struct pool *);
+/* Works out the state again; tells held clients and the queue when it changed. */
+void pool_update(struct pool *);
+/* Lets held clients try again before the loop polls next. */
+void pool_wake(struct pool *);
+void pools_run_wakes(struct pools *);
+/* Once a cleanup interval: closes what was idle for pool.idle_timeout. */
+void pool_cleanup(struct pool *, uint64_t now_ms);
+/* For some minutes this method is sent on upstreams of a client's own alone. */
+void pool_beware(struct pool *, amqp_method_number_t);
+bool pool_is_wary(const struct pool *, amqp_method_number_t);
+/* RabbitMQ has closed a connection over a channel too many. */
+void pool_learn_limit(struct pool *, const char *text);
+/* RabbitMQ's words if one more channel is known to be too many, else NULL. */
+const char *pool_channel_limit(const struct pool *);

@@ -1,0 +1,248 @@
+#include "pool/queue.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/handles.h"
+#include "base/log.h"
+#include "drain/drain.h"
+#include "peer/runtime.h"
+#include "spool/credential.h"
+#include "spooler/spooler.h"
+
+static struct queue *queue_of(struct backlog *backlog)
+{
+    return LIST_ENTRY(backlog, struct queue, backlog);
+}
+
+static void on_changed(struct backlog *backlog)
+{
+    queue_changed(queue_of(backlog));
+}
+
+static void on_promise_ended(struct backlog *backlog)
+{
+    struct queue *queue = queue_of(backlog);
+    for (struct list *n = queue->users.next; n != &queue->users; n = n->next) {
+        struct queue_user *user = LIST_ENTRY(n, struct queue_user, node);
+        user->events->on_wake(user);
+    }
+}
+
+static const struct backlog_events backlog_events = {
+    .on_changed = on_changed,
+    .on_promise_ended = on_promise_ended,
+};
+
+/* Two of one name would be one in the spool. */
+struct queue *queue_find(const struct list *queues, const char *identity, const char *vhost)
+{
+    for (struct list *n = queues->next; n != queues; n = n->next) {
+        struct queue *queue = LIST_ENTRY(n, struct queue, node);
+        if (strcmp(queue->vhost, vhost) == 0 &&
+            (strcmp(queue->identity, identity) == 0 || strcmp(queue->user, identity) == 0))
+            return queue;
+    }
+    return NULL;
+}
+
+struct queue *queue_new(struct runtime *rt, struct list *queues, const char *user,
+                        const char *identity, const char *vhost)
+{
+    struct queue *queue = calloc(1, sizeof *queue);
+    ENSURE(queue);
+    queue->rt = rt;
+    queue->user = strdup(user);
+    queue->identity = strdup(identity);
+    queue->vhost = strdup(vhost);
+    ENSURE(queue->user && queue->identity && queue->vhost);
+    list_init(&queue->users);
+    queue->handle = handles_add(queue);
+    backlog_init(&queue->backlog, queue->rt, &backlog_events, queue->user, queue->vhost);
+    queue->made_ms = runtime_now(queue->rt);
+    list_append(queues, &queue->node);
+    return queue;
+}
+
+void queue_set_password(struct queue *queue, const char *password)
+{
+    char *copy = strdup(password);
+    ENSURE(copy);
+    if (queue->password)
+        credential_wipe(queue->password, strlen(queue->password));
+    free(queue->password);
+    queue->password = copy;
+}
+
+void queue_free(struct queue *queue)
+{
+    ENSURE(list_empty(&queue->users));
+    list_remove(&queue->node);
+    handles_remove(queue->handle);
+    backlog_deinit(&queue->backlog);
+    if (queue->password)
+        credential_wipe(queue->password, strlen(queue->password));
+    free(queue->password);
+    free(queue->user);
+    free(queue->identity);
+    free(queue->vhost);
+    free(queue);
+}
+
+bool queue_has_backlog(const struct queue *queue)
+{
+    return queue->backlog.waiting + queue->appending > 0;
+}
+
+bool queue_must_drain(const struct queue *queue)
+{
+    return queue->backlog.waiting + queue->appending >
+           queue->backlog.doubts.records + queue->backlog.doubts.appending;
+}
+
+uint64_t queue_used(const struct queue *queue)
+{
+    return queue->backlog.waiting + queue->appending + queue->reserved + queue->retained;
+}
+
+uint64_t queue_room(const struct queue *queue)
+{
+    uint64_t limit = queue->rt->config->pool.publish_buffer_size, used = queue_used(queue);
+    return used < limit ? limit - used : 0;
+}
+
+bool queue_has_room(const struct queue *queue)
+{
+    return queue_room(queue) > 0;
+}
+
+bool queue_has_room_for(const struct queue *queue, uint64_t destination)
+{
+    uint64_t limit = queue->rt->config->pool.publish_buffer_size;
+    if (doubts_hold(&queue->backlog.doubts, destination) &&
+        queue->backlog.doubts.records + queue->backlog.doubts.appending >= limit - limit / 4)
+        return false;
+    return queue_has_room(queue);
+}
+
+bool queue_holds(struct queue *queue)
+{
+    uint64_t now = runtime_now(queue->rt);
+    if (!queue->backlog.drain || queue->backlog.paused || queue->backlog.asides.count > 0 ||
+        queue->backlog.waiting + queue->appending > queue->rt->config->drain.window)
+        return false;
+    if (now >= queue->hold_again_ms) {
+        queue->hold_until_ms = now + QUEUE_HOLD_MS;
+        queue->hold_again_ms = now + QUEUE_HOLD_AGAIN_MS;
+    }
+    return now < queue->hold_until_ms;
+}
+
+void queue_drain_if_possible(struct queue *queue)
+{
+    /* What others have sent live and is not confirmed yet holds nothing up: a channel's own later
+     * publishes wait for it in the router (P2). */
+    if (queue->backlog.drain || queue->backlog.paused ||
+        queue->backlog.waiting <= queue->backlog.doubts.records || !runtime_serves(queue->rt))
+        return;
+    for (struct list *n = queue->users.next; n != &queue->users && !queue->backlog.drain;
+         n = n->next) {
+        struct queue_user *user = LIST_ENTRY(n, struct queue_user, node);
+        struct upstream *u = user->events->pick_upstream(user);
+        if (u)
+            queue->backlog.drain = drain_start(&queue->backlog, u);
+    }
+}
+
+/* ---- forgetting ---- */
+
+static bool is_in_use(const struct queue *queue, uint64_t now_ms)
+{
+    uint64_t after = queue->rt->config->spool.forget_after_ms;
+    if (queue_used(queue) > 0 || queue->backlog.rejected > 0 || queue->backlog.drain ||
+        now_ms - queue->made_ms < after)
+        return true;
+    for (struct list *n = queue->users.next; n != &queue->users; n = n->next) {
+        const struct queue_user *user = LIST_ENTRY(n, struct queue_user, node);
+        if (user->events->is_used(user, now_ms, after))
+            return true;
+    }
+    return false;
+}
+
+static void on_dropped(struct job *job)
+{
+    struct queue *queue = handles_get(job->owner);
+    if (!queue)
+        return;
+    queue->dropping = false;
+    if (job->status != STATUS_OK) { /* a message has come meanwhile, or the disk fails */
+        LOG(LOG_INFO, "login_kept", LOG_T("user", queue->user), LOG_T("vhost", queue->vhost),
+            LOG_T("reason", job->error));
+        return;
+    }
+    LOG(LOG_INFO, "login_forgotten", LOG_T("user", queue->user), LOG_T("vhost", queue->vhost));
+    queue->backlog.id = 0;
+    if (list_empty(&queue->users)) {
+        queue_free(queue);
+        return;
+    }
+    for (struct list *n = queue->users.next; n != &queue->users; n = n->next) {
+        struct queue_user *user = LIST_ENTRY(n, struct queue_user, node);
+        user->events->on_forgotten(user);
+    }
+}
+
+void queue_cleanup(struct queue *queue, uint64_t now_ms)
+{
+    if (queue->backlog.id == 0 || queue->dropping ||
+        queue->rt->config->spool.forget_after_ms == 0 || is_in_use(queue, now_ms))
+        return;
+    queue->dropping = true;
+    spooler_post(queue->rt->spooler,
+                 job_new(JOB_QUEUE_DROP, queue->backlog.id, on_dropped, queue->handle));
+}
+
+void queue_pause(struct queue *queue, bool paused)
+{
+    if (queue->backlog.paused == paused)
+        return;
+    queue->backlog.paused = paused;
+    LOG(LOG_WARN, paused ? "drain_paused" : "drain_resumed", LOG_T("user", queue->user),
+        LOG_T("vhost", queue->vhost), LOG_N("messages", queue->backlog.waiting));
+    if (queue->backlog.drain)
+        drain_more(queue->backlog.drain);
+    queue_changed(queue);
+}
+
+void queue_note_seen(struct queue *queue, uint32_t kind, const uint8_t *name, size_t len)
+{
+    uint64_t hash = names_hash(kind, name, len);
+    backlog_promise_ended(&queue->backlog, hash);
+    names_note_seen(&queue->backlog.names, hash);
+}
+
+void queue_reconfigured(struct queue *queue)
+{
+    if (queue->backlog.drain)
+        drain_more(queue->backlog.drain);
+    queue_changed(queue);
+}
+
+void queue_wants_connection(struct queue *queue)
+{
+    for (struct list *n = queue->users.next; n != &queue->users; n = n->next) {
+        struct queue_user *user = LIST_ENTRY(n, struct queue_user, node);
+        user->events->on_wanted(user);
+    }
+}
+
+void queue_changed(struct queue *queue)
+{
+    for (struct list *n = queue->users.next; n != &queue->users; n = n->next) {
+        struct queue_user *user = LIST_ENTRY(n, struct queue_user, node);
+        user->events->on_changed(user);
+    }
+    queue_drain_if_possible(queue);
+}

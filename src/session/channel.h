@@ -1,0 +1,108 @@
+#pragma once
+
+/* A client's channel. Its upstream channel (relay) is bound when a method first needs one. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "amqp/content.h"
+#include "amqp/method.h"
+#include "base/list.h"
+#include "peer/close_handshake.h"
+#include "pool/append.h"
+#include "session/ledger.h"
+
+struct client;
+struct job;
+struct redo;
+struct relay;
+
+enum channel_state {
+    CHANNEL_OPEN,
+    CHANNEL_SETTLING, /* it sent channel.close; the answer waits for its publishes to be safe */
+    CHANNEL_CLOSING,  /* safe; RabbitMQ's channel.close-ok is awaited */
+    CHANNEL_REFUSING, /* an error is to be told as soon as a message on its way to it is complete */
+    CHANNEL_REFUSED,  /* channel.close sent to it; discards until nothing is owed */
+};
+
+struct refusal;
+
+struct channel {
+    struct client *client;
+    uint16_t number;
+    enum channel_state state;
+    enum close_state close;  /* of the handshake with the client */
+    struct refusal *refusal; /* while REFUSING */
+    uint64_t handle;
+    struct content content;
+    bool confirming; /* the client asked for confirms */
+    bool transactional;
+    uint32_t committing;  /* transactions on their way to the spool; tx.commit-ok follows each */
+    bool consumes;        /* it has sent basic.consume or basic.get */
+    uint64_t spooling;    /* appends of its own under way */
+    struct relay *relay;  /* NULL: not bound */
+    struct redo *redo;    /* methods to be sent again; NULL: none */
+    struct job *tx;       /* publishes of the open transaction, not committed; NULL: none */
+    bool tx_sent;         /* RabbitMQ has them too: they are kept for its loss alone */
+    uint64_t tx_reserved; /* places in the queue that they take */
+    bool rejecting;       /* the publish that is arriving will be nacked: the queue is full */
+    char *last_queue;     /* NULL: none declared */
+    /* What was asked for each consumer, and for all of the channel: two settings (the method's
+     * `global`). NULL: nothing was. */
+    amqp_basic_qos_t *qos[2];
+
+    struct ledger ledger;  /* confirms that the client is owed, from confirm.select on */
+    struct list ack_node;  /* in clients->acking */
+    bool inside_content;   /* between a method to the client and the end of its content */
+    uint64_t content_left; /* bytes of body */
+    uint8_t *behind;       /* frames of the proxy's own that wait for the end of the content */
+    size_t behind_len;
+};
+
+/* What is kept of a channel: itself, its place among the others, and a handle. */
+enum { CHANNEL_KEPT_BYTES = sizeof(struct channel) + 6 * sizeof(void *) };
+
+void channel_open(struct client *, uint16_t number);
+/* Takes one frame of the client; false: the frame has to wait, the client is held. */
+bool channel_frame(struct channel *, struct slab *, const struct frame *);
+/* The same for a client that was told to leave: only its publishes matter. */
+bool channel_leaving_frame(struct channel *, struct slab *, const struct frame *);
+/* Its client is told to leave: publishes that go on arriving are stored, or the channel goes. */
+void channel_leave(struct channel *);
+/* Routes the complete publish in `content`; false: it has to wait, the client is held. */
+bool channel_retry(struct channel *);
+/* Whose publishes they are, for the spool. */
+struct publisher channel_publisher(const struct channel *);
+/* Publishes of it that neither RabbitMQ nor the disk has confirmed. */
+uint64_t channel_unsafe(const struct channel *);
+/* One or more of its publishes have become safe. */
+void channel_settled(struct channel *);
+/* Confirms one publish to the client, or says that it was not taken; sent before the loop polls. */
+void channel_ack(struct channel *, uint64_t tag);
+void channel_nack(struct channel *, uint64_t tag);
+void channel_flush_acks(struct channel *);
+/* channel.close with an error; the channel discards until the client's close-ok. A close of the
+ * client that crosses it is answered. */
+void channel_refuse(struct channel *, uint16_t code, const char *text, amqp_method_number_t cause);
+/* The same in RabbitMQ's words, whatever bytes they hold. */
+void channel_refuse_bytes(struct channel *, uint16_t code, amqp_bytes_t text,
+                          amqp_method_number_t cause);
+/* RabbitMQ answered the channel.close that the client had sent. */
+void channel_closed_upstream(struct channel *);
+/* The upstream is lost before it has: the close waits for what went to the spool. */
+void channel_lost_upstream(struct channel *);
+/* Ends the open transaction: it was committed elsewhere, or is given up. */
+void channel_drop_transaction(struct channel *);
+/* The client is gone or going: lets go of everything. */
+void channel_free(struct channel *);
+/* Begins a close as if the client had asked for it (its connection.close). */
+void channel_begin_close(struct channel *);
+void channel_send(struct channel *, amqp_method_number_t, const void *fields);
+/* The content that RabbitMQ was sending to the client is complete. */
+void channel_content_done(struct channel *);
+/* An answer that the proxy gives by itself would overtake what RabbitMQ still owes the client: a
+ * reply, a returned message. */
+bool channel_is_owed(const struct channel *);
+/* For the channel of RabbitMQ that it may be bound to later. */
+void channel_remember_qos(struct channel *, const amqp_basic_qos_t *);
+void channel_set_last_queue(struct channel *, const void *name, size_t len);

@@ -1,0 +1,846 @@
+#include "session/relay.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "amqp/wire.h"
+#include "base/assert.h"
+#include "base/crash_point.h"
+#include "base/handles.h"
+#include "base/log.h"
+#include "drain/blame.h"
+#include "drain/returned.h"
+#include "peer/reply.h"
+#include "peer/runtime.h"
+#include "peer/send.h"
+#include "pool/append.h"
+#include "pool/doubt.h"
+#include "pool/pool.h"
+#include "pool/queue.h"
+#include "session/channel.h"
+#include "session/client.h"
+#include "spooler/spooler.h"
+
+/* Happy path: channel.open (and confirm.select) are sent ahead of the first publish or method;
+ * publishes are retained until basic.ack, methods until their reply, which goes on to the client
+ * with its channel number rewritten.
+ *
+ * What can fail: RabbitMQ closes the channel (the client's channel is closed with the same words;
+ * what was unconfirmed on it is RabbitMQ's to judge, as it would be without a proxy), perhaps just
+ * when a channel.close is on its way to it (then its close-ok is awaited still), or the upstream is
+ * lost (failover.c takes what is retained, then on_lost frees the relay). */
+
+enum { IDLE_RELAYS_MAX = 256 };
+
+static const struct link_handler handler;
+
+struct relay *relay_of(struct link *link)
+{
+    return link->handler == &handler ? LIST_ENTRY(link, struct relay, link) : NULL;
+}
+
+static struct stream *stream_of(struct relay *r)
+{
+    return &r->link.upstream->stream;
+}
+
+/* ---- what is retained ---- */
+
+struct retained *relay_retained(struct relay *r, uint32_t index)
+{
+    return &r->ring[(r->ring_first + index) & (r->ring_capacity - 1)];
+}
+
+struct awaited *relay_awaited(struct relay *r, uint32_t index)
+{
+    return &r->calls[(r->calls_first + index) & (r->calls_capacity - 1)];
+}
+
+bool relay_takes_calls(const struct relay *r)
+{
+    return r->call_count < RELAY_CALLS_MAX;
+}
+
+static void retain(struct relay *r, struct message *message, uint64_t client_tag,
+                   uint64_t destination)
+{
+    if (r->ring_count == r->ring_capacity) {
+        uint32_t capacity = r->ring_capacity ? r->ring_capacity * 2 : 4;
+        struct retained *ring = malloc(capacity * sizeof *ring);
+        ENSURE(ring);
+        for (uint32_t i = 0; i < r->ring_count; i++) {
+            struct retained *old = relay_retained(r, i);
+            ring[i] = *old;
+            message_move(&ring[i].message, &old->message);
+        }
+        free(r->ring);
+        r->ring = ring;
+        r->ring_capacity = capacity;
+        r->ring_first = 0;
+    }
+    r->ring_count++;
+    struct retained *entry = relay_retained(r, r->ring_count - 1);
+    entry->stamp = ++r->pool->rt->next_stamp;
+    entry->client_tag = client_tag;
+    entry->sent_ms = runtime_now(r->pool->rt);
+    entry->state = RETAINED_OPEN;
+    entry->doubt = NULL;
+    entry->destination = destination;
+    if (!runtime_buffers(r->pool->rt))
+        message_clear(message);
+    message_move(&entry->message, message);
+    window_take(&r->link.upstream->window, entry->destination);
+    r->channel->client->retained++;
+    r->pool->queue->retained++;
+    r->open++;
+}
+
+/* An open one is no longer RabbitMQ's to confirm. */
+static void forget(struct relay *r, struct retained *entry)
+{
+    message_clear(&entry->message);
+    struct client *client = handles_get(r->client);
+    if (client)
+        client->retained--;
+    if (r->link.upstream)
+        window_give_back(&r->link.upstream->window, entry->destination);
+    r->pool->queue->retained--;
+    r->open--;
+    entry->state = RETAINED_SETTLED;
+}
+
+void relay_doubt(struct relay *r, struct retained *entry)
+{
+    struct message message;
+    message_init(&message);
+    message_move(&message, &entry->message);
+    forget(r, entry);
+    entry->state = RETAINED_DOUBTED;
+    entry->doubt = doubt_new(r->pool, relay_publisher(r), &message, entry->client_tag);
+}
+
+/* The upstream channel is gone. */
+static void drop(struct relay *r, struct retained *entry)
+{
+    if (entry->state == RETAINED_OPEN)
+        forget(r, entry);
+    else if (entry->state == RETAINED_DOUBTED)
+        doubt_lost(entry->doubt);
+    message_clear(&entry->message);
+}
+
+static void clear_call(struct relay *r, struct awaited *call)
+{
+    span_clear(&call->payload);
+    if (call->tx)
+        job_free(call->tx);
+    call->tx = NULL;
+    r->pool->queue->reserved -= call->tx_reserved;
+    call->tx_reserved = 0;
+}
+
+/* Proven, or lost; then their client is told. */
+static void forget_unproven(struct relay *r)
+{
+    struct client *client = handles_get(r->client);
+    if (client)
+        client->retained -= r->unproven;
+    r->unproven = 0;
+}
+
+static void drop_retained(struct relay *r)
+{
+    forget_unproven(r);
+    for (; r->ring_count > 0; r->ring_count--) {
+        drop(r, relay_retained(r, 0));
+        r->ring_first = (r->ring_first + 1) & (r->ring_capacity - 1);
+    }
+    for (; r->call_count > 0; r->call_count--) {
+        clear_call(r, relay_awaited(r, 0));
+        r->calls_first = (r->calls_first + 1) & (r->calls_capacity - 1);
+    }
+}
+
+bool relay_may_be_left(const struct relay *r)
+{
+    return r->open == 0 && r->call_count == 0;
+}
+
+bool relay_is_spent(const struct relay *r)
+{
+    return r->shared && r->nacked && relay_may_be_left(r);
+}
+
+bool relay_is_settled(const struct relay *r)
+{
+    return r->ring_count == 0 && r->call_count == 0;
+}
+
+bool relay_is_unread(const struct relay *r)
+{
+    return r->unproven == 0 && upstream_is_unread(r->link.upstream);
+}
+
+/* A message is returned before it is confirmed; what is in doubt is not waited for. */
+bool relay_owes(const struct relay *r)
+{
+    return r->call_count > 0 || (r->open > 0 && r->mandatory_tag > r->sent_tag - r->ring_count);
+}
+
+bool relay_is_consumed(struct relay *r)
+{
+    for (uint32_t i = 0; i < r->call_count; i++) {
+        amqp_method_number_t method = relay_awaited(r, i)->method;
+        if (method == AMQP_BASIC_CONSUME_METHOD || method == AMQP_BASIC_GET_METHOD)
+            return true;
+    }
+    return !consuming_is_empty(&r->consuming);
+}
+
+/* ---- life ---- */
+
+static void grow_calls(struct relay *r)
+{
+    uint32_t capacity = r->calls_capacity ? r->calls_capacity * 2 : 2;
+    struct awaited *calls = malloc(capacity * sizeof *calls);
+    ENSURE(calls);
+    for (uint32_t i = 0; i < r->call_count; i++)
+        calls[i] = *relay_awaited(r, i);
+    free(r->calls);
+    r->calls = calls;
+    r->calls_capacity = capacity;
+    r->calls_first = 0;
+}
+
+static struct awaited *await(struct relay *r, amqp_method_number_t method)
+{
+    if (r->call_count == r->calls_capacity)
+        grow_calls(r);
+    struct awaited *call = relay_awaited(r, r->call_count++);
+    *call = (struct awaited){.stamp = ++r->pool->rt->next_stamp, .method = method};
+    return call;
+}
+
+static struct relay *relay_new(struct channel *channel, struct upstream *u, bool shared)
+{
+    struct relay *r = calloc(1, sizeof *r);
+    ENSURE(r);
+    r->link.handler = &handler;
+    r->link.leaves_one = shared;
+    r->pool = channel->client->member.pool;
+    r->shared = shared;
+    if (!upstream_attach(u, &r->link)) {
+        free(r);
+        return NULL;
+    }
+    r->pool->relay_count++;
+    r->stamp = ++r->pool->rt->next_stamp;
+    wire_send_plain(&u->stream, r->link.channel, AMQP_CHANNEL_OPEN_METHOD);
+    await(r, AMQP_CHANNEL_OPEN_METHOD);
+    return r;
+}
+
+static void select_confirms(struct relay *r)
+{
+    wire_send_plain(stream_of(r), r->link.channel, AMQP_CONFIRM_SELECT_METHOD);
+    await(r, AMQP_CONFIRM_SELECT_METHOD);
+    r->confirming = true;
+}
+
+/* What the client has set before its channel was bound here. */
+static void restore(struct relay *r, const struct channel *channel)
+{
+    for (unsigned i = 0; i < 2 && !r->shared; i++) {
+        if (!channel->qos[i])
+            continue;
+        wire_send(stream_of(r), r->link.channel, AMQP_BASIC_QOS_METHOD, channel->qos[i]);
+        await(r, AMQP_BASIC_QOS_METHOD);
+    }
+    if (channel->transactional) {
+        wire_send_plain(stream_of(r), r->link.channel, AMQP_TX_SELECT_METHOD);
+        await(r, AMQP_TX_SELECT_METHOD);
+        r->transactional = true;
+    }
+}
+
+struct relay *relay_bind(struct channel *channel, struct upstream *u, bool shared)
+{
+    ENSURE(!channel->relay);
+    struct relay *r;
+    if (shared && upstream_has_idle(u)) {
+        r = LIST_ENTRY(upstream_take_idle(u), struct relay, link);
+    } else {
+        r = relay_new(channel, u, shared);
+        if (!r)
+            return NULL;
+        if (shared && u->offers_confirms)
+            select_confirms(r);
+        restore(r, channel);
+    }
+    r->channel = channel;
+    r->client = channel->client->handle;
+    channel->relay = r;
+    return r;
+}
+
+void relay_free(struct relay *r)
+{
+    ENSURE(!r->link.upstream);
+    r->pool->relay_count--;
+    drop_retained(r);
+    free(r->returned);
+    free(r->ring);
+    free(r->calls);
+    consuming_deinit(&r->consuming);
+    free(r);
+}
+
+static void unbind(struct relay *r)
+{
+    if (r->channel)
+        r->channel->relay = NULL;
+    r->channel = NULL;
+}
+
+void relay_close(struct relay *r)
+{
+    if (!close_move(&r->close, CLOSE_WE_ASK))
+        return;
+    amqp_channel_close_t close = {.reply_code = 200, .reply_text = bytes_of("bye")};
+    wire_send(stream_of(r), r->link.channel, AMQP_CHANNEL_CLOSE_METHOD, &close);
+}
+
+/* A relay that serves nobody: kept for the next channel, closed, or left alone until RabbitMQ has
+ * answered what was sent on it. */
+static void settle_orphan(struct relay *r)
+{
+    bool idle = link_is_idle(&r->link); /* a confirm too many has come */
+    if (!relay_is_settled(r) || r->close != CLOSE_NONE || idle)
+        return;
+    struct upstream *u = r->link.upstream;
+    if (r->shared && r->confirming && !r->nacked && u->link_count <= IDLE_RELAYS_MAX) {
+        upstream_keep_idle(&r->link);
+    } else {
+        relay_close(r);
+    }
+    pool_wake(r->pool);
+}
+
+void relay_release(struct relay *r)
+{
+    unbind(r);
+    settle_orphan(r);
+}
+
+static void on_lost(struct link *link)
+{
+    struct relay *r = relay_of(link);
+    struct queue *queue = r->pool->queue;
+    uint64_t owner = r->client;
+    struct client *client = r->unproven > 0 ? handles_get(owner) : NULL;
+    if (client) /* nothing is known of what it has published, and no copy was kept */
+        client_refuse(client, 320, LOST_RABBITMQ, AMQP_BASIC_PUBLISH_METHOD);
+    struct channel *channel = r->channel;
+    drop_retained(r);
+    upstream_detach(link);
+    unbind(r);
+    relay_free(r);
+    if (channel)
+        channel->tx_sent = false; /* RabbitMQ has given it up: it goes on from the copies */
+    if (channel && channel->inside_content && channel->client->state == CLIENT_OPEN)
+        client_refuse(channel->client, 320, LOST_RABBITMQ, 0);
+    else if (channel)
+        channel_lost_upstream(channel);
+    client_settled_by(owner);
+    queue_changed(queue);
+}
+
+/* ---- towards RabbitMQ ---- */
+
+static void emit(void *arg, struct slab *slab, uint8_t *at, size_t len)
+{
+    stream_write_span(arg, slab, at, len);
+}
+
+bool relay_publish(struct relay *r, struct message *message, uint64_t client_tag,
+                   uint64_t destination)
+{
+    struct upstream *u = r->link.upstream;
+    bool mandatory = message->method.at[message->method.len - 1] & 1; /* the last octet: bits */
+    if (!r->confirming && !r->transactional && u->offers_confirms)
+        select_confirms(r);
+    if (!message_frame(message, r->link.channel, u->frame_max, emit, &u->stream))
+        return false;
+    r->pool->rt->counters.forwarded++;
+    if (r->confirming) {
+        r->sent_tag++;
+        if (mandatory)
+            r->mandatory_tag = r->sent_tag;
+        retain(r, message, client_tag, destination);
+        return true;
+    }
+    if (!r->transactional) {
+        r->unproven++;
+        r->channel->client->retained++;
+    }
+    if (r->transactional && r->channel->tx)
+        job_add_message(r->channel->tx, RECORD_PUBLISH, message);
+    message_clear(message);
+    return true;
+}
+
+void relay_method(struct relay *r, struct slab *slab, const struct frame *frame,
+                  amqp_method_number_t method)
+{
+    bool nowait = method_set_nowait(frame->payload, frame->payload_len, false);
+    frame_set_channel(frame->payload, r->link.channel);
+    stream_write_span(stream_of(r), slab, frame->payload - FRAME_HEAD_BYTES,
+                      frame->payload_len + FRAME_OVERHEAD_BYTES);
+    if (!r->transactional) /* there an ack counts with its commit, if it comes */
+        consuming_say(&r->consuming, method, frame);
+    if (!method_is_answered(method))
+        return;
+    struct awaited *call = await(r, method);
+    call->payload = span_of(slab, frame->payload, frame->payload_len);
+    call->nowait = nowait;
+}
+
+void relay_await_commit(struct relay *r)
+{
+    ENSURE(r->call_count > 0);
+    struct awaited *call = relay_awaited(r, r->call_count - 1);
+    ENSURE(call->method == AMQP_TX_COMMIT_METHOD);
+    call->tx = r->channel->tx;
+    call->tx_reserved = r->channel->tx_reserved;
+    r->channel->tx = NULL;
+    r->channel->tx_sent = false;
+    r->channel->tx_reserved = 0;
+}
+
+/* ---- from RabbitMQ ---- */
+
+static bool can_keep(const struct relay *r, const struct retained *entry)
+{
+    return entry->message.method.slab && r->pool->queue->backlog.id;
+}
+
+struct publisher relay_publisher(const struct relay *r)
+{
+    return (struct publisher){.channel = r->channel ? r->channel->handle : 0, .client = r->client};
+}
+
+/* A nack that no client hears of (it did not ask for confirms, or is gone) must not make the
+ * message vanish. It is RabbitMQ's failure, not the message's: the drain tries it again. */
+static void keep_refused(struct relay *r, struct retained *entry)
+{
+    bool heard = r->channel && entry->client_tag;
+    if (!heard && can_keep(r, entry))
+        append_publish(r->pool, relay_publisher(r), &entry->message, 0);
+}
+
+static void tell_confirmed(struct relay *r, const struct retained *entry, bool nack)
+{
+    if (!r->channel || !entry->client_tag)
+        return;
+    if (nack)
+        channel_nack(r->channel, entry->client_tag);
+    else
+        channel_ack(r->channel, entry->client_tag);
+}
+
+static void settle(struct relay *r, struct retained *entry, bool nack)
+{
+    if (entry->state == RETAINED_OPEN) {
+        tell_confirmed(r, entry, nack);
+        if (nack)
+            keep_refused(r, entry);
+        forget(r, entry);
+    } else if (entry->state == RETAINED_DOUBTED) { /* its publisher hears of the copy */
+        entry->state = RETAINED_SETTLED;
+        nack ? doubt_lost(entry->doubt) : doubt_confirmed(entry->doubt);
+    }
+}
+
+/* Confirms of publishes. Tags count the publishes of this upstream channel, whoever made them;
+ * the client's own tag stands in the retained entry. */
+static void confirm(struct relay *r, uint64_t tag, bool multiple, bool nack)
+{
+    uint64_t oldest = r->sent_tag - r->ring_count + 1;
+    if (tag == 0 && multiple)
+        tag = r->sent_tag;
+    if (tag < oldest || tag > r->sent_tag)
+        return;
+    if (!multiple)
+        settle(r, relay_retained(r, (uint32_t)(tag - oldest)), nack);
+    for (uint64_t k = oldest; multiple && k <= tag; k++)
+        settle(r, relay_retained(r, (uint32_t)(k - oldest)), nack);
+    while (r->ring_count > 0 && relay_retained(r, 0)->state == RETAINED_SETTLED) {
+        r->ring_first = (r->ring_first + 1) & (r->ring_capacity - 1);
+        r->ring_count--;
+    }
+}
+
+static void on_confirm(struct relay *r, const struct frame *frame, bool nack)
+{
+    if (frame->payload_len < 13)
+        return;
+    CRASH_POINT("before_confirm");
+    uint64_t tag = wire_get64(frame->payload + 4), owner = r->client;
+    if (nack)
+        LOG_OFTEN(LOG_WARN, "publish_nacked", LOG_T("user", r->pool->user),
+                  LOG_T("vhost", r->pool->vhost), LOG_N("tag", tag));
+    confirm(r, tag, frame->payload[12] & 1, nack);
+    r->nacked = r->nacked || nack;
+    pool_wake(r->pool);
+    if (r->channel)
+        channel_settled(r->channel);
+    else
+        settle_orphan(r);
+    client_settled_by(owner);
+}
+
+/* Nothing is owed any more: the number is free, the relay goes. */
+static void finish(struct relay *r)
+{
+    struct pool *pool = r->pool;
+    struct upstream *u = r->link.upstream;
+    struct channel *channel = r->channel;
+    uint64_t owner = r->client;
+    drop_retained(r);
+    upstream_detach(&r->link);
+    unbind(r);
+    relay_free(r);
+    pool_wake(pool);
+    queue_changed(pool->queue);
+    if (channel && channel->state == CHANNEL_CLOSING)
+        channel_closed_upstream(channel);
+    else if (channel)
+        channel_settled(channel);
+    client_settled_by(owner);
+    if (!u->owner && u->link_count == 0 && u->state == UPSTREAM_OPEN)
+        upstream_close(u); /* a client's own, and the client is gone */
+}
+
+static bool can_keep_all(struct relay *r)
+{
+    for (uint32_t i = 0; i < r->ring_count; i++) {
+        struct retained *entry = relay_retained(r, i);
+        if (entry->state == RETAINED_OPEN && !can_keep(r, entry))
+            return false;
+    }
+    return true;
+}
+
+/* The only publish that RabbitMQ can mean, or NULL. */
+static struct retained *only_unconfirmed(struct relay *r)
+{
+    struct retained *only = NULL;
+    for (uint32_t i = 0; i < r->ring_count; i++) {
+        struct retained *entry = relay_retained(r, i);
+        if (entry->state != RETAINED_OPEN)
+            continue;
+        if (only)
+            return NULL;
+        only = entry;
+    }
+    return only;
+}
+
+static bool is_about_a_message(const amqp_channel_close_t *m, const char *text)
+{
+    return m->class_id == 60 && m->method_id == 40 &&
+           (m->reply_code == 403 || m->reply_code == 404 || m->reply_code == 406) &&
+           blame_of(m->reply_code, text) != BLAME_BROKER;
+}
+
+/* Nobody hears of the exception: the client is gone, or waits for connection.close-ok, or its
+ * channel was closed before. RabbitMQ has thrown away what followed the bad message. If it was
+ * alone it is kept as rejected; else all of it goes to the spool: the drain finds the bad one and
+ * rejects it. False if no copies were kept. */
+static bool keep_unconfirmed(struct relay *r, const amqp_channel_close_t *m)
+{
+    struct retained *only = only_unconfirmed(r);
+    if (!runtime_buffers(r->pool->rt) || !can_keep_all(r))
+        return false;
+    char text[256];
+    snprintf(text, sizeof text, "%.*s", (int)m->reply_text.len, (const char *)m->reply_text.bytes);
+    if (only && is_about_a_message(m, text)) {
+        append_rejected(r->pool, relay_publisher(r), &only->message, m->reply_code, text);
+        return true;
+    }
+    for (uint32_t i = 0; i < r->ring_count; i++) {
+        struct retained *entry = relay_retained(r, i);
+        if (entry->state == RETAINED_OPEN)
+            append_publish(r->pool, relay_publisher(r), &entry->message, 0);
+    }
+    return true;
+}
+
+/* Publishes of a channel that was closed before are lost, and their client is still there. */
+static void tell_lost(struct relay *r)
+{
+    struct client *client = handles_get(r->client);
+    if (client && r->open > 0)
+        client_refuse(client, 320, LOST_UNCONFIRMED, AMQP_BASIC_PUBLISH_METHOD);
+}
+
+static void refuse_channel(struct relay *r, const amqp_channel_close_t *m)
+{
+    struct channel *channel = r->channel;
+    bool heard = channel && channel->client->state != CLIENT_SETTLING;
+    bool saved = !heard && r->open > 0 && keep_unconfirmed(r, m);
+    if (!channel) {
+        if (!saved) /* buffering is off */
+            tell_lost(r);
+        return;
+    }
+    unbind(r);
+    if (saved)
+        channel_settled(channel);
+    else if (channel->inside_content)
+        client_refuse(channel->client, 501, "FRAME_ERROR - RabbitMQ has ended a message too early",
+                      0);
+    else
+        channel_refuse_bytes(channel, m->reply_code, m->reply_text,
+                             (amqp_method_number_t)m->class_id << 16 | m->method_id);
+}
+
+/* What followed the bad message was thrown away with it; and so were calls. */
+static void on_exception(struct relay *r, const struct frame *frame)
+{
+    struct method_arena arena;
+    method_arena_init(&arena);
+    amqp_method_number_t method;
+    void *decoded;
+    amqp_channel_close_t unreadable = {
+        .reply_code = 541,
+        .reply_text = bytes_of("INTERNAL_ERROR - RabbitMQ's reason cannot be read"),
+    };
+    wire_send_plain(stream_of(r), r->link.channel, AMQP_CHANNEL_CLOSE_OK_METHOD);
+    close_move(&r->close, CLOSE_THEY_ASK);
+    close_move(&r->close, CLOSE_WE_ANSWER);
+    bool readable =
+        method_decode_reply(&arena, frame->payload, frame->payload_len, &method, &decoded);
+    const amqp_channel_close_t *m = readable ? decoded : &unreadable;
+    char text[256];
+    snprintf(text, sizeof text, "%.*s", (int)m->reply_text.len, (const char *)m->reply_text.bytes);
+    LOG_OFTEN(LOG_INFO, "channel_refused", LOG_T("user", r->pool->user),
+              LOG_T("vhost", r->pool->vhost), LOG_N("code", m->reply_code), LOG_T("reason", text),
+              LOG_N("unconfirmed", r->ring_count));
+    refuse_channel(r, m);
+    method_arena_deinit(&arena);
+    drop_retained(r);
+    if (r->close == CLOSE_DONE)
+        finish(r);
+    else
+        queue_changed(r->pool->queue); /* they crossed: the number is free after its close-ok */
+}
+
+/* A frame goes on to the client; a body frame is cut where the client's frame_max is smaller. */
+static void pass_on(struct relay *r, struct slab *slab, const struct frame *frame)
+{
+    struct client *client = r->channel->client;
+    struct stream *to = &client->stream;
+    uint16_t number = r->channel->number;
+    size_t size = frame->payload_len + FRAME_OVERHEAD_BYTES;
+    if (client->frame_max == 0 || size <= client->frame_max) {
+        frame_set_channel(frame->payload, number);
+        stream_write_span(to, slab, frame->payload - FRAME_HEAD_BYTES, size);
+    } else if (frame->type == FRAME_BODY) {
+        size_t piece_max = client->frame_max - FRAME_OVERHEAD_BYTES;
+        for (size_t done = 0; done < frame->payload_len;) {
+            size_t left = frame->payload_len - done;
+            size_t piece = left < piece_max ? left : piece_max;
+            uint8_t head[FRAME_HEAD_BYTES] = {FRAME_BODY};
+            wire_put16(head + 1, number);
+            wire_put32(head + 3, (uint32_t)piece);
+            stream_write_copy(to, head, sizeof head);
+            stream_write_span(to, slab, frame->payload + done, piece);
+            stream_write_copy(to, &(uint8_t){FRAME_END}, 1);
+            done += piece;
+        }
+    } else {
+        client_refuse(client, 501, "FRAME_ERROR - a frame from RabbitMQ exceeds frame_max", 0);
+        return;
+    }
+    /* A client that does not read must not fill memory: its own upstream waits with it. */
+    if (stream_is_full(to) && !r->shared)
+        stream_pause(stream_of(r));
+}
+
+static void pass_content(struct relay *r, struct slab *slab, const struct frame *frame)
+{
+    struct channel *channel = r->channel;
+    if (!channel->inside_content)
+        return;
+    if (frame->type == FRAME_HEADER) {
+        channel->content_left = frame->payload_len >= 12 ? wire_get64(frame->payload + 4) : 0;
+    } else {
+        uint64_t left = channel->content_left;
+        channel->content_left = left > frame->payload_len ? left - frame->payload_len : 0;
+    }
+    pass_on(r, slab, frame);
+    if (r->channel != channel)
+        return; /* it did not fit, and the client was refused */
+    if (channel->content_left == 0)
+        channel_content_done(channel);
+}
+
+/* RabbitMQ has said that this exchange is there. exchange.declare: two reserved octets, its name.
+ */
+static void note_exchange(struct relay *r)
+{
+    const struct awaited *call = relay_awaited(r, 0);
+    if (call->method == AMQP_EXCHANGE_DECLARE_METHOD && call->payload.len > 6 &&
+        call->payload.at[6] <= call->payload.len - 7)
+        queue_note_seen(r->pool->queue, AMQP_EXCHANGE_DECLARE_METHOD, call->payload.at + 7,
+                        call->payload.at[6]);
+}
+
+/* The oldest method is answered; true if the client awaits that. */
+static bool end_call(struct relay *r)
+{
+    struct awaited *oldest = relay_awaited(r, 0);
+    bool client_waits = oldest->payload.slab && !oldest->nowait;
+    clear_call(r, oldest);
+    r->calls_first = (r->calls_first + 1) & (r->calls_capacity - 1);
+    r->call_count--;
+    return client_waits;
+}
+
+/* queue.declare-ok begins with the queue's name, a short string. */
+static void note_queue(struct relay *r, const struct frame *frame)
+{
+    if (frame->payload_len > 5 && frame->payload[4] <= frame->payload_len - 5)
+        queue_note_seen(r->pool->queue, AMQP_QUEUE_DECLARE_METHOD, frame->payload + 5,
+                        frame->payload[4]);
+}
+
+/* A name that RabbitMQ has made up; one that the client gave is noted when it is sent. */
+static void note_declared(struct relay *r, const struct frame *frame)
+{
+    const struct span *declare = r->call_count > 0 ? &relay_awaited(r, 0)->payload : NULL;
+    enum { NAME_LEN_AT = 6 }; /* behind class, method and ticket */
+    if (!declare || declare->len <= NAME_LEN_AT || declare->at[NAME_LEN_AT] > 0)
+        return;
+    /* queue.declare-ok: queue name (short string) first. */
+    if (frame->payload_len <= 5 || frame->payload[4] > frame->payload_len - 5)
+        return;
+    channel_set_last_queue(r->channel, frame->payload + 5, frame->payload[4]);
+}
+
+static void note_consuming(struct relay *r, const struct frame *frame, amqp_method_number_t method)
+{
+    const struct span *call = r->call_count > 0 ? &relay_awaited(r, 0)->payload : NULL;
+    consuming_hear(&r->consuming, method, frame, call && call->slab ? call : NULL);
+}
+
+static void pass_reply(struct relay *r, struct slab *slab, const struct frame *frame,
+                       amqp_method_number_t method)
+{
+    note_consuming(r, frame, method);
+    switch (method) {
+    case AMQP_BASIC_RETURN_METHOD:
+    case AMQP_BASIC_DELIVER_METHOD:
+        r->channel->inside_content = true;
+        r->channel->content_left = 1; /* until the header says how much it is */
+        pass_on(r, slab, frame);
+        return;
+    case AMQP_BASIC_CANCEL_METHOD:
+    case AMQP_CHANNEL_FLOW_METHOD:
+        pass_on(r, slab, frame);
+        return;
+    case AMQP_BASIC_GET_OK_METHOD:
+        r->channel->inside_content = true;
+        r->channel->content_left = 1;
+        break;
+    case AMQP_QUEUE_DECLARE_OK_METHOD:
+        note_queue(r, frame);
+        note_declared(r, frame);
+        break;
+    case AMQP_EXCHANGE_DECLARE_OK_METHOD:
+        if (r->call_count > 0)
+            note_exchange(r);
+        break;
+    default:
+        break;
+    }
+    if (r->call_count == 0)
+        return;
+    if (end_call(r))
+        pass_on(r, slab, frame);
+    if (r->call_count == 0 || r->call_count == RELAY_CALLS_MAX / 2)
+        pool_wake(r->pool);
+    if (r->channel)
+        channel_settled(r->channel);
+}
+
+/* RabbitMQ gives a message back, and its publisher is gone: it is kept as rejected (P4). */
+static void begin_unheard_return(struct relay *r, const struct frame *frame)
+{
+    if (!r->returned)
+        r->returned = calloc(1, sizeof *r->returned);
+    ENSURE(r->returned);
+    returned_begin(r->returned, frame);
+}
+
+static void end_unheard_return(struct relay *r, const struct frame *header)
+{
+    if (header->type != FRAME_HEADER || !r->returned || !r->returned->active)
+        return;
+    r->returned->active = false;
+    for (uint32_t i = 0; i < r->ring_count; i++) {
+        struct retained *entry = relay_retained(r, i);
+        if (entry->state != RETAINED_OPEN || !can_keep(r, entry) ||
+            !returned_is_message(r->returned, &entry->message, header))
+            continue;
+        append_rejected(r->pool, relay_publisher(r), &entry->message, r->returned->code,
+                        r->returned->text);
+        forget(r, entry);
+        return;
+    }
+}
+
+static void on_method(struct relay *r, struct slab *slab, const struct frame *frame)
+{
+    amqp_method_number_t method = method_number(frame->payload, frame->payload_len);
+    switch (method) {
+    case AMQP_BASIC_ACK_METHOD:
+    case AMQP_BASIC_NACK_METHOD:
+        on_confirm(r, frame, method == AMQP_BASIC_NACK_METHOD);
+        return;
+    case AMQP_CHANNEL_CLOSE_METHOD:
+        on_exception(r, frame);
+        return;
+    case AMQP_CHANNEL_CLOSE_OK_METHOD:
+        if (close_move(&r->close, CLOSE_THEY_ANSWER))
+            finish(r);
+        return;
+    default:
+        break;
+    }
+    if (!r->channel && method == AMQP_BASIC_RETURN_METHOD) {
+        begin_unheard_return(r, frame);
+    } else if (r->channel) { /* closing or not: it goes on until close-ok */
+        pass_reply(r, slab, frame, method);
+    } else if (r->call_count > 0 && method != AMQP_BASIC_DELIVER_METHOD &&
+               method != AMQP_BASIC_RETURN_METHOD) {
+        end_call(r);
+        if (!r->channel)
+            settle_orphan(r);
+    }
+}
+
+static void on_frame(struct link *link, struct slab *slab, const struct frame *frame)
+{
+    struct relay *r = relay_of(link);
+    if (frame->type == FRAME_METHOD)
+        on_method(r, slab, frame);
+    else if (!r->channel)
+        end_unheard_return(r, frame);
+    else if (frame->type != FRAME_HEARTBEAT)
+        pass_content(r, slab, frame);
+}
+
+static const struct link_handler handler = {.on_frame = on_frame, .on_lost = on_lost};

@@ -1,0 +1,119 @@
+#pragma once
+
+/* Joins a client's channel to a channel of an upstream, and retains what RabbitMQ has not answered
+ * yet: publishes until their confirm, and methods until their reply, so that both can be answered
+ * or spooled in their order when the upstream is lost.
+ *
+ * Relays on shared upstreams are in confirm mode from the start, and are kept open when their
+ * channel closes, for the next one. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "amqp/content.h"
+#include "amqp/method.h"
+#include "peer/close_handshake.h"
+#include "pool/append.h"
+#include "session/consuming.h"
+#include "upstream/upstream.h"
+
+struct channel;
+struct doubt;
+struct pool;
+
+enum retained_state {
+    RETAINED_OPEN,
+    RETAINED_SETTLED, /* confirmed ahead of an older one */
+    RETAINED_DOUBTED, /* not confirmed in time: there is a copy in the spool (doubt.h) */
+};
+
+struct retained {
+    uint64_t stamp;      /* order among all publishes and methods of the proxy */
+    uint64_t client_tag; /* 0: the client did not ask for confirms */
+    uint64_t destination;
+    uint64_t sent_ms;
+    enum retained_state state;
+    struct doubt *doubt; /* of RETAINED_DOUBTED */
+    struct message message;
+};
+
+/* RabbitMQ is asked for every reply there is, so that nothing is done without being known to be: a
+ * no-wait of the client is taken out, and the reply is not passed on. */
+struct awaited {
+    uint64_t stamp;
+    amqp_method_number_t method;
+    struct span payload; /* empty: the proxy sent it by itself */
+    bool nowait;
+    struct job *tx;       /* of tx.commit: copies of what it commits; NULL: none */
+    uint64_t tx_reserved; /* places in the queue that they take */
+};
+
+enum { RELAY_CALLS_MAX = 256 }; /* then the client waits for a reply */
+
+struct relay {
+    struct link link;
+    struct pool *pool;
+    struct channel *channel;   /* NULL: idle, or orphaned with publishes still unconfirmed */
+    uint64_t client;           /* handle of whose publishes are retained; it may be gone */
+    struct returned *returned; /* the basic.return that nobody hears of; NULL: none is arriving */
+    bool shared;
+    uint64_t stamp;  /* of its channel.open */
+    bool confirming; /* confirm.select was sent */
+    bool nacked;     /* RabbitMQ has nacked on it, and may do so for ever: relay_is_spent */
+    bool transactional;
+    enum close_state close; /* of the handshake with RabbitMQ; the number is kept until its end */
+    uint64_t sent_tag;      /* RabbitMQ's delivery tag of the last publish */
+    uint64_t mandatory_tag; /* and of the last mandatory one; 0: none */
+    uint64_t unproven;      /* publishes that only close-ok proves: there are no confirms */
+
+    struct retained *ring; /* publishes, oldest first */
+    uint32_t ring_capacity, ring_first, ring_count;
+    uint32_t open;         /* of them, RETAINED_OPEN */
+    struct awaited *calls; /* methods, oldest first */
+    uint32_t calls_capacity, calls_first, call_count;
+    struct consuming consuming; /* of one that is not shared */
+};
+
+/* Binds a channel: an idle relay of the upstream, or a new channel on it (channel.open and, if it
+ * is shared, confirm.select are sent ahead, not waited for). NULL if it has no number left. */
+struct relay *relay_bind(struct channel *, struct upstream *, bool shared);
+/* Lets go of the channel: back to the idle ones, or closed once nothing is unconfirmed. */
+void relay_release(struct relay *);
+/* True if another one should take its place: RabbitMQ has nacked on it, and nothing is open there.
+ * Once the leader of a quorum queue has gone, RabbitMQ 3.10 nacks for ever what a channel publishes
+ * that knew it. A client's own is as it would be without the proxy. */
+bool relay_is_spent(const struct relay *);
+/* Sends channel.close; channel_closed_upstream follows. */
+void relay_close(struct relay *);
+/* Sends a complete publish; takes the message over. In a transaction the proxy keeps it in
+ * channel->tx. False, with nothing sent and nothing taken, when memory is short. With a tag the
+ * upstream must offer confirms: nothing else proves a single publish. `destination`: window.h. */
+bool relay_publish(struct relay *, struct message *, uint64_t client_tag, uint64_t destination);
+/* Sends a method, which lies in the slab and is changed there. */
+void relay_method(struct relay *, struct slab *, const struct frame *, amqp_method_number_t);
+/* False: as many replies are awaited as may be. */
+bool relay_takes_calls(const struct relay *);
+/* tx.commit was sent: the channel's transaction belongs to its reply, and what is published behind
+ * it is the next one. */
+void relay_await_commit(struct relay *);
+/* Whose publishes it retains. */
+struct publisher relay_publisher(const struct relay *);
+/* The client consumes on it, is about to, or has not settled what it got. */
+bool relay_is_consumed(struct relay *);
+/* Nothing unconfirmed and nothing awaited. */
+bool relay_is_settled(const struct relay *);
+/* An alarm: RabbitMQ reads nothing more of what is sent there. What it has read is known, or in
+ * doubt; but not where it offers no confirms: there its close-ok is the only answer. */
+bool relay_is_unread(const struct relay *);
+/* Nothing that is open, and nothing awaited: the channel may go on elsewhere. */
+bool relay_may_be_left(const struct relay *);
+/* RabbitMQ has not confirmed it in time: the message goes to the spool, in doubt. */
+void relay_doubt(struct relay *, struct retained *);
+/* RabbitMQ may still send the client something that it has caused: a reply, a returned message. */
+bool relay_owes(const struct relay *);
+struct retained *relay_retained(struct relay *, uint32_t index);
+struct awaited *relay_awaited(struct relay *, uint32_t index);
+/* The relay that a link belongs to, or NULL if it is a drain's. */
+struct relay *relay_of(struct link *);
+/* Frees the relay and what it retains; it must be detached from its upstream. */
+void relay_free(struct relay *);

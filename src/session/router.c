@@ -1,0 +1,570 @@
+#include "session/router.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "amqp/destination.h"
+#include "base/assert.h"
+#include "base/log.h"
+#include "base/test_switch.h"
+#include "peer/reply.h"
+#include "peer/runtime.h"
+#include "peer/send.h"
+#include "pool/append.h"
+#include "pool/doubt.h"
+#include "pool/pool.h"
+#include "pool/queue.h"
+#include "session/channel.h"
+#include "session/client.h"
+#include "session/offline.h"
+#include "session/relay.h"
+#include "session/rewrite.h"
+#include "upstream/shareable.h"
+
+enum { CHANNEL_WAIT_MS = 1000 };
+
+/* ---- which upstream channel ---- */
+
+/* RabbitMQ closes a connection for that. A number that is being given back is waited for. */
+static enum route no_channel_left(struct client *client)
+{
+    const struct upstream *own = client->own;
+    for (uint32_t i = 0; i < own->links_capacity; i++) {
+        const struct relay *r = own->links[i] ? relay_of(own->links[i]) : NULL;
+        if (r && !r->channel)
+            return ROUTE_HELD;
+    }
+    client_refuse(client, 530, "NOT_ALLOWED - RabbitMQ allows no more channels on this connection",
+                  AMQP_CHANNEL_OPEN_METHOD);
+    return ROUTE_REFUSED;
+}
+
+static enum route own_relay_for(struct channel *ch)
+{
+    struct client *client = ch->client;
+    struct relay *r = ch->relay;
+    if (!client->own_is_open)
+        return ROUTE_HELD;
+    if (r && r->link.upstream != client->own) {
+        /* What went out on the shared channel is answered before another one is used (P2). */
+        if (!relay_may_be_left(r))
+            return ROUTE_HELD;
+        relay_release(r);
+        r = NULL;
+    }
+    if (r || relay_bind(ch, client->own, false))
+        return ROUTE_DONE;
+    return no_channel_left(client);
+}
+
+/* Binds the channel to a relay on the upstream where it belongs. */
+static enum route relay_for(struct channel *ch)
+{
+    struct client *client = ch->client;
+    if ((ch->transactional || client->place == CLIENT_APART) && !client->own)
+        client_dial_own(client);
+    if (client->own)
+        return own_relay_for(ch);
+    if (ch->relay && !(relay_is_spent(ch->relay) && !pool_channel_limit(client->member.pool)))
+        return ROUTE_DONE;
+    if (ch->relay)
+        relay_release(ch->relay);
+    struct upstream *u = pool_pick_upstream(client->member.pool);
+    const char *limit = u && !upstream_has_idle(u) ? pool_channel_limit(client->member.pool) : NULL;
+    if (limit) {
+        client_refuse(client, 530, limit, AMQP_CHANNEL_OPEN_METHOD);
+        return ROUTE_REFUSED;
+    }
+    return u && relay_bind(ch, u, true) ? ROUTE_DONE : ROUTE_HELD;
+}
+
+static bool is_full(const struct relay *r, uint64_t destination)
+{
+    const struct upstream *u = r->link.upstream;
+    return stream_is_full(&u->stream) ||
+           (r->confirming &&
+            !window_has_room(&u->window, destination, u->rt->config->drain.window));
+}
+
+/* ---- publishes ---- */
+
+static bool spool_is_usable(const struct pool *pool)
+{
+    return runtime_buffers(pool->rt) && pool->queue->backlog.id;
+}
+
+static enum route refuse_offline(struct channel *ch)
+{
+    client_refuse(ch->client, 320, LOST_RABBITMQ, AMQP_BASIC_PUBLISH_METHOD);
+    return ROUTE_REFUSED;
+}
+
+static enum route refuse_full(struct channel *ch, const char *what, amqp_method_number_t method)
+{
+    struct pool *pool = ch->client->member.pool;
+    const struct config *config = pool->rt->config;
+    if (config->spool.overflow == OVERFLOW_BLOCK) {
+        client_tell_blocked(ch->client, true, what);
+        return ROUTE_HELD;
+    }
+    char text[96];
+    snprintf(text, sizeof text, "RESOURCE_ERROR - %s", what);
+    pool->rt->counters.queue_full++;
+    LOG_OFTEN(LOG_WARN, "queue_full", LOG_T("user", pool->user), LOG_T("vhost", pool->vhost),
+              LOG_T("reason", what), LOG_N("messages", queue_used(pool->queue)),
+              LOG_T("client", ch->client->peer));
+    if (config->spool.overflow == OVERFLOW_DISCONNECT) {
+        struct client *client = ch->client;
+        uint16_t number = ch->number;
+        client_leave(client, 506, text, method);
+        if (method != AMQP_BASIC_PUBLISH_METHOD || client->state != CLIENT_LEAVING ||
+            !client_channel(client, number))
+            return ROUTE_REFUSED;
+        ch->rejecting = true;
+        return ROUTE_DONE;
+    }
+    if (!ch->confirming || method != AMQP_BASIC_PUBLISH_METHOD) {
+        channel_refuse(ch, 506, text, method);
+        return ROUTE_REFUSED;
+    }
+    ch->rejecting = true;
+    return ROUTE_DONE;
+}
+
+static const char *buffer_is_full(const struct pool *pool, char text[64])
+{
+    snprintf(text, 64, "publish buffer full (%llu messages)",
+             (unsigned long long)pool->rt->config->pool.publish_buffer_size);
+    return text;
+}
+
+static const char *why_full(const struct pool *pool, char text[64])
+{
+    if (!queue_has_room(pool->queue))
+        return buffer_is_full(pool, text);
+    return spooler_has_room(pool->rt->spooler) ? NULL : "the spool has no room";
+}
+
+/* Places taken by what is on its way to RabbitMQ become free by themselves; others do not. */
+static enum route refuse_no_room(struct channel *ch)
+{
+    struct pool *pool = ch->client->member.pool;
+    struct queue *queue = pool->queue;
+    if ((pool->state == POOL_LIVE && queue->retained > 0) || queue_holds(queue))
+        return ROUTE_HELD;
+    char what[64];
+    return refuse_full(ch, buffer_is_full(pool, what), AMQP_BASIC_PUBLISH_METHOD);
+}
+
+/* Of a client that was told to leave. What finds no room is dropped: it knows by then. */
+static enum route begin_stored(struct channel *ch)
+{
+    const struct pool *pool = ch->client->member.pool;
+    ch->rejecting = !spool_is_usable(pool) || !queue_has_room(pool->queue);
+    return ROUTE_DONE;
+}
+
+/* A place is taken by a complete publish alone: one that has begun and does not go on takes
+ * nobody's. So this is only a first look, before a body is sent that nobody could keep. */
+enum route router_begin_publish(struct channel *ch, const struct publish *publish)
+{
+    struct pool *pool = ch->client->member.pool;
+    struct queue *queue = pool->queue;
+    if (publish->immediate) {
+        client_refuse(ch->client, 540, "NOT_IMPLEMENTED - immediate=true",
+                      AMQP_BASIC_PUBLISH_METHOD);
+        return ROUTE_REFUSED;
+    }
+    if (budget_is_short(pool->rt))
+        return ROUTE_HELD;
+    if (ch->client->state == CLIENT_LEAVING)
+        return begin_stored(ch);
+    if (!spool_is_usable(pool)) {
+        if (pool->state == POOL_OFFLINE)
+            return refuse_offline(ch);
+        return pool->state == POOL_DRAINING ? ROUTE_HELD : ROUTE_DONE;
+    }
+    if (!queue_has_room(queue))
+        return refuse_no_room(ch);
+    if (pool->state != POOL_LIVE && !spooler_has_room(pool->rt->spooler))
+        return refuse_full(ch, "the spool has no room", AMQP_BASIC_PUBLISH_METHOD);
+    client_tell_blocked(ch->client, false, NULL);
+    return ROUTE_DONE;
+}
+
+static uint64_t take_tag(struct channel *ch)
+{
+    return ch->confirming ? ledger_add(&ch->ledger) : 0;
+}
+
+static enum route publish_spooled(struct channel *ch)
+{
+    struct pool *pool = ch->client->member.pool;
+    if (spooler_is_full(pool->rt->spooler))
+        return ROUTE_HELD;
+    append_publish(pool, channel_publisher(ch), &ch->content.message, take_tag(ch));
+    return ROUTE_DONE;
+}
+
+/* A client that wants confirms, and a broker that gives none: the spool's commit is one, and the
+ * drain proves the rest with its close. */
+static enum route publish_unconfirmed(struct channel *ch)
+{
+    if (spool_is_usable(ch->client->member.pool))
+        return publish_spooled(ch);
+    client_refuse(ch->client, 540, "NOT_IMPLEMENTED - the broker offers no publisher confirms",
+                  AMQP_CONFIRM_SELECT_METHOD);
+    return ROUTE_REFUSED;
+}
+
+/* All channel numbers are taken, and RabbitMQ allows no further connection: a drain has a number of
+ * its own, and does not need one for each client. */
+static bool has_waited_for_a_channel(const struct channel *ch)
+{
+    struct client *client = ch->client;
+    return !client->own && !ch->relay && spool_is_usable(client->member.pool) &&
+           !client_waits(client, CHANNEL_WAIT_MS);
+}
+
+/* A publish that RabbitMQ is known to end connections over goes alone, with its client. */
+static void set_apart_if_wild(struct channel *ch)
+{
+    const struct message *message = &ch->content.message;
+    if (ch->client->place == CLIENT_SHARES &&
+        !shareable_publish(message->method.at, message->method.len, message->header.at,
+                           message->header.len))
+        client_set_apart(ch->client);
+}
+
+static enum route publish_live(struct channel *ch, uint64_t destination)
+{
+    struct message *message = &ch->content.message;
+    set_apart_if_wild(ch);
+    enum route bound = relay_for(ch);
+    if (bound == ROUTE_HELD && has_waited_for_a_channel(ch))
+        return publish_spooled(ch);
+    if (bound != ROUTE_DONE)
+        return bound;
+    struct relay *r = ch->relay;
+    if (is_full(r, destination))
+        return ROUTE_HELD;
+    if (ch->confirming && !r->link.upstream->offers_confirms)
+        return publish_unconfirmed(ch);
+    uint32_t frame_max = r->link.upstream->frame_max;
+    if (!frame_fits(message->header.len, frame_max)) {
+        client_refuse(ch->client, 501,
+                      "FRAME_ERROR - content header larger than RabbitMQ's frame_max",
+                      AMQP_BASIC_PUBLISH_METHOD);
+        return ROUTE_REFUSED;
+    }
+    uint64_t tag = ch->confirming ? ledger_next_tag(&ch->ledger) : 0;
+    if (!relay_publish(r, message, tag, destination)) {
+        client_refuse(ch->client, 506, "RESOURCE_ERROR - out of memory for this message",
+                      AMQP_BASIC_PUBLISH_METHOD);
+        return ROUTE_REFUSED;
+    }
+    take_tag(ch);
+    return ROUTE_DONE;
+}
+
+/* A transaction that RabbitMQ has begun to get goes on there, whatever becomes of the pool's other
+ * upstreams, unless an alarm blocks this one: then what RabbitMQ has is given up with its channel,
+ * and it goes on here, from the copies. False: the client has to wait, because something is awaited
+ * on that channel, or it consumes. */
+static bool take_over_transaction(struct channel *ch)
+{
+    struct pool *pool = ch->client->member.pool;
+    if (!ch->tx_sent || pool->state == POOL_LIVE)
+        return true;
+    if (ch->relay && !upstream_is_unread(ch->relay->link.upstream))
+        return true;
+    if (ch->relay && (!relay_is_settled(ch->relay) || ch->consumes))
+        return false;
+    ch->tx_sent = false;
+    if (ch->relay)
+        relay_release(ch->relay);
+    return true;
+}
+
+/* A transaction that is in the proxy alone ends in the spool, whatever happens meanwhile. */
+static enum route publish_transactional(struct channel *ch, uint64_t destination)
+{
+    struct pool *pool = ch->client->member.pool;
+    if (!take_over_transaction(ch))
+        return ROUTE_HELD;
+    bool live = ch->tx_sent || (pool->state == POOL_LIVE && !ch->tx);
+    if (!spool_is_usable(pool))
+        return live                          ? publish_live(ch, destination)
+               : pool->state == POOL_OFFLINE ? refuse_offline(ch)
+                                             : ROUTE_HELD;
+    if (!ch->tx)
+        ch->tx = append_begin(pool, channel_publisher(ch));
+    if (live) {
+        ch->tx_sent = true;
+        enum route route = publish_live(ch, destination);
+        if (route != ROUTE_DONE)
+            return route;
+    } else {
+        job_add_message(ch->tx, RECORD_PUBLISH, &ch->content.message);
+    }
+    pool->queue->reserved++; /* until the transaction ends */
+    ch->tx_reserved++;
+    return ROUTE_DONE;
+}
+
+static enum route nack(struct channel *ch)
+{
+    ch->rejecting = false;
+    message_clear(&ch->content.message);
+    if (ch->client->state != CLIENT_LEAVING) /* it hears nothing more of single messages */
+        channel_nack(ch, take_tag(ch));
+    return ROUTE_DONE;
+}
+
+/* Of a client that was told to leave: to the spool, behind what is still on its way (P2). */
+static enum route publish_leaving(struct channel *ch, uint64_t destination)
+{
+    const struct pool *pool = ch->client->member.pool;
+    if (ch->client->retained > 0)
+        return ROUTE_HELD;
+    if (!spool_is_usable(pool) || !queue_has_room_for(pool->queue, destination) ||
+        !spooler_has_room(pool->rt->spooler))
+        return nack(ch);
+    return publish_spooled(ch);
+}
+
+enum route router_publish(struct channel *ch)
+{
+    struct pool *pool = ch->client->member.pool;
+    const struct span *method = &ch->content.message.method;
+    if (ch->rejecting)
+        return nack(ch);
+    uint64_t destination = destination_of(method->at, method->len);
+    if (ch->client->state == CLIENT_LEAVING)
+        return publish_leaving(ch, destination);
+    if (spool_is_usable(pool) && !queue_has_room_for(pool->queue, destination)) {
+        enum route route = refuse_no_room(ch);
+        return route == ROUTE_DONE ? nack(ch) : route;
+    }
+    if (ch->transactional)
+        return publish_transactional(ch, destination);
+    if (spool_is_usable(pool) && doubts_hold(&pool->queue->backlog.doubts, destination))
+        return publish_spooled(ch); /* behind its older ones, which are there too */
+    if (pool->state == POOL_LIVE && !(ch->relay && ch->relay->link.upstream->blocked))
+        return publish_live(ch, destination);
+    if (!spool_is_usable(pool))
+        return pool->state == POOL_OFFLINE ? refuse_offline(ch) : ROUTE_HELD;
+    if (pool->state == POOL_DRAINING && queue_holds(pool->queue))
+        return ROUTE_HELD; /* a moment later the pool is live */
+    if (ch->relay && ch->relay->open > 0)
+        return ROUTE_HELD; /* older publishes are still on their way (P2) */
+    return publish_spooled(ch);
+}
+
+bool router_must_wait(const struct channel *ch)
+{
+    const struct pool *pool = ch->client->member.pool;
+    const struct span *method = &ch->content.message.method;
+    const struct relay *r = ch->relay;
+    if (!r || pool->state != POOL_LIVE || r->link.upstream->blocked)
+        return false;
+    uint64_t destination = destination_of(method->at, method->len);
+    return is_full(r, destination) && !doubts_hold(&pool->queue->backlog.doubts, destination);
+}
+
+/* ---- other methods ---- */
+
+/* What has made RabbitMQ end a shared upstream is not sent on one again. */
+static bool is_shareable(const struct client *client, amqp_method_number_t method,
+                         const void *decoded)
+{
+    return shareable_method(method, decoded, client->clients->pools->upstreams->server.major) &&
+           !pool_is_wary(client->member.pool, method);
+}
+
+/* basic.qos before there is a consumer's channel is remembered and answered here. */
+static bool is_answered_here(const struct channel *ch, amqp_method_number_t method)
+{
+    return method == AMQP_BASIC_QOS_METHOD && !(ch->relay && !ch->relay->shared);
+}
+
+/* RabbitMQ ends the connection for it, and would do so when the channel is bound there, too late.
+ */
+static bool asks_for_bytes(amqp_method_number_t method, const void *decoded)
+{
+    return method == AMQP_BASIC_QOS_METHOD &&
+           ((const amqp_basic_qos_t *)decoded)->prefetch_size != 0;
+}
+
+static bool answer_qos(struct channel *ch, amqp_method_number_t method, const void *decoded)
+{
+    if (method != AMQP_BASIC_QOS_METHOD)
+        return false;
+    channel_remember_qos(ch, decoded);
+    if (!is_answered_here(ch, method))
+        return false;
+    channel_send(ch, AMQP_BASIC_QOS_OK_METHOD, &(amqp_basic_qos_ok_t){0});
+    return true;
+}
+
+/* Publishes on an upstream of the client's own are confirmed as well, and RabbitMQ lets nobody
+ * switch from confirms to transactions: the upstream channel is changed for a new one, once all on
+ * it is answered. NULL: not yet. A channel that consumes is bound to its own. */
+static struct relay *relay_for_transactions(struct channel *ch, struct relay *r)
+{
+    if (r->confirming && !ch->consumes) {
+        if (!relay_is_settled(r))
+            return NULL;
+        relay_release(r);
+        r = relay_bind(ch, ch->client->own, false);
+        if (!r)
+            return NULL;
+    }
+    ch->transactional = true;
+    r->transactional = true;
+    return r;
+}
+
+static void note_bound(struct channel *ch, amqp_method_number_t method, const void *decoded)
+{
+    if (method == AMQP_BASIC_CONSUME_METHOD || method == AMQP_BASIC_GET_METHOD)
+        ch->consumes = true;
+    if (method == AMQP_QUEUE_DECLARE_METHOD && ((const amqp_queue_declare_t *)decoded)->exclusive)
+        ch->client->owns_queues = true;
+}
+
+static enum route send_live(struct channel *ch, struct slab *slab, const struct frame *frame,
+                            amqp_method_number_t method, const void *decoded)
+{
+    struct client *client = ch->client;
+    if (!client->own && !is_shareable(client, method, decoded))
+        client_dial_own(client);
+    enum route bound = relay_for(ch);
+    if (bound != ROUTE_DONE)
+        return bound;
+    struct relay *r = ch->relay;
+    if (stream_is_full(&r->link.upstream->stream) || !relay_takes_calls(r))
+        return ROUTE_HELD;
+    if (!frame_fits(frame->payload_len, r->link.upstream->frame_max)) {
+        client_refuse(client, 501, "FRAME_ERROR - method larger than RabbitMQ's frame_max", method);
+        return ROUTE_REFUSED;
+    }
+    if (method == AMQP_TX_SELECT_METHOD) {
+        r = relay_for_transactions(ch, r);
+        if (!r)
+            return ROUTE_HELD;
+    }
+    note_bound(ch, method, decoded);
+    relay_method(r, slab, frame, method);
+    if (method == AMQP_TX_COMMIT_METHOD)
+        relay_await_commit(r);
+    else if (method == AMQP_TX_ROLLBACK_METHOD)
+        channel_drop_transaction(ch);
+    return ROUTE_DONE;
+}
+
+/* An alarm stops publishing; who consumes must go on, or it never ends. */
+static bool has_own_way(struct client *client, amqp_method_number_t method, const void *decoded)
+{
+    if (client->own)
+        return true; /* open, or it waits until that is decided */
+    return pool_is_connected(client->member.pool) && !is_shareable(client, method, decoded);
+}
+
+enum { CONSUMER_WAITS_MIN_MS = 1000, CONSUMER_WAITS_MAX_MS = 5000 };
+
+/* What RabbitMQ alone can answer, while it is away, or before the drain has declared what the
+ * method names. ROUTE_DONE: nobody waits for it, the refusal is to be sent.
+ *
+ * A consumer is told what RabbitMQ's own end would tell it, because libraries recover from that and
+ * from nothing else. It is told late: a worker that is refused at once comes back at once. All else
+ * waits for a RabbitMQ that was there a moment ago. */
+static enum route needs_rabbitmq(struct channel *ch, amqp_method_number_t method)
+{
+    struct pool *pool = ch->client->member.pool;
+    bool consumes = method == AMQP_BASIC_CONSUME_METHOD || method == AMQP_BASIC_GET_METHOD;
+    if (!consumes)
+        return (pool->state == POOL_DRAINING || pool_may_return(pool)) &&
+                       client_waits(ch->client, pool->rt->config->upstream.connect_timeout_ms)
+                   ? ROUTE_HELD
+                   : ROUTE_DONE;
+    uint64_t spread = CONSUMER_WAITS_MAX_MS - CONSUMER_WAITS_MIN_MS;
+    uint64_t ms = CONSUMER_WAITS_MIN_MS + (uint64_t)random() % (spread + 1);
+    if (client_waits(ch->client, test_number("AMQPBUF_TEST_CONSUMER_WAITS_MS", ms)))
+        return ROUTE_HELD;
+    client_refuse(ch->client, 320, LOST_RABBITMQ, method);
+    return ROUTE_REFUSED;
+}
+
+static enum route route_decoded(struct channel *ch, struct slab *slab, const struct frame *frame,
+                                amqp_method_number_t method, void *decoded)
+{
+    struct pool *pool = ch->client->member.pool;
+    if (!take_over_transaction(ch))
+        return ROUTE_HELD;
+    bool tx_here = ch->tx && !ch->tx_sent;
+    if (method == AMQP_TX_SELECT_METHOD && ch->confirming) {
+        channel_refuse(ch, 406, "PRECONDITION_FAILED - cannot switch from confirm to tx mode",
+                       method);
+        return ROUTE_REFUSED;
+    }
+    if (asks_for_bytes(method, decoded)) {
+        client_refuse(ch->client, 540, "NOT_IMPLEMENTED - prefetch_size!=0", method);
+        return ROUTE_REFUSED;
+    }
+    bool offline =
+        tx_here || (pool->state == POOL_OFFLINE && !has_own_way(ch->client, method, decoded)) ||
+        (pool->state != POOL_LIVE && offline_names_promised(pool->queue, method, decoded));
+    if ((offline || is_answered_here(ch, method)) && channel_is_owed(ch))
+        return ROUTE_HELD;
+    if (offline) {
+        if (!spool_is_usable(pool))
+            return refuse_offline(ch);
+        if (!tx_here && (spooler_is_full(pool->rt->spooler) || budget_is_short(pool->rt)))
+            return ROUTE_HELD;
+        if (ch->committing > 0 || (ch->relay && ch->relay->call_count > 0))
+            return ROUTE_HELD; /* replies keep their order */
+        if (!tx_here && !offline_can_answer(method, decoded)) {
+            enum route route = needs_rabbitmq(ch, method);
+            if (route != ROUTE_DONE)
+                return route;
+        }
+        char what[64];
+        const char *full = offline_takes_place(ch, method, decoded) ? why_full(pool, what) : NULL;
+        if (full)
+            return refuse_full(ch, full, method);
+        client_tell_blocked(ch->client, false, NULL);
+        offline_method(ch, frame->payload, frame->payload_len, method);
+        return ROUTE_DONE;
+    }
+    if (runtime_buffers(pool->rt))
+        client_tell_blocked(ch->client, false, NULL);
+    if (answer_qos(ch, method, decoded))
+        return ROUTE_DONE;
+    return send_live(ch, slab, frame, method, decoded);
+}
+
+enum route router_method(struct channel *ch, struct slab *slab, const struct frame *frame,
+                         amqp_method_number_t method)
+{
+    struct method_arena arena;
+    method_arena_init(&arena);
+    amqp_method_number_t number;
+    void *decoded;
+    enum route route = ROUTE_REFUSED;
+    if (!method_decode(&arena, frame->payload, frame->payload_len, &number, &decoded)) {
+        char text[128];
+        snprintf(text, sizeof text, "SYNTAX_ERROR - malformed %s", method_name(method));
+        client_refuse(ch->client, 502, text, method);
+    } else {
+        struct frame full = *frame;
+        struct slab *made = NULL;
+        if (rewrite_queue_name(ch, method, decoded, &full, &made))
+            route = route_decoded(ch, made ? made : slab, &full, method, decoded);
+        if (made)
+            slab_unref(made);
+    }
+    method_arena_deinit(&arena);
+    return route;
+}

@@ -1,0 +1,152 @@
+#include "session/stalled.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/memory.h"
+#include "peer/runtime.h"
+#include "pool/doubt.h"
+#include "pool/pool.h"
+#include "pool/queue.h"
+#include "session/relay.h"
+#include "spooler/spooler.h"
+
+/* A destination goes as a whole, oldest publish first across all channels and upstreams: what
+ * follows to it is spooled too, and must not get there before something older. */
+
+enum { ALARM_MS = 1000 };
+
+struct late {
+    struct relay *relay;
+    struct retained *entry;
+};
+
+struct late_list {
+    struct late *all;
+    size_t count, capacity;
+};
+
+static bool is_alarmed(const struct upstream *u, uint64_t now_ms)
+{
+    return u->blocked && now_ms - u->blocked_since_ms >= ALARM_MS;
+}
+
+static bool is_late(const struct relay *r, const struct retained *entry, uint64_t now_ms)
+{
+    return is_alarmed(r->link.upstream, now_ms) ||
+           now_ms - entry->sent_ms >= r->pool->rt->config->pool.confirm_timeout_ms;
+}
+
+/* Calls `visit` with each open publish of the queue that was kept. */
+static void each_open(struct upstreams *upstreams, struct queue *queue,
+                      void (*visit)(void *arg, struct relay *, struct retained *), void *arg)
+{
+    for (struct list *n = upstreams->all.next; n != &upstreams->all; n = n->next) {
+        struct upstream *u = LIST_ENTRY(n, struct upstream, node);
+        for (uint32_t i = 0; i < u->links_capacity && u->window.under_way > 0; i++) {
+            struct relay *r = u->links[i] ? relay_of(u->links[i]) : NULL;
+            if (!r || r->pool->queue != queue || r->open == 0)
+                continue;
+            for (uint32_t k = 0; k < r->ring_count; k++) {
+                struct retained *entry = relay_retained(r, k);
+                if (entry->state == RETAINED_OPEN && entry->message.method.slab)
+                    visit(arg, r, entry);
+            }
+        }
+    }
+}
+
+struct search {
+    struct window destinations;
+    uint64_t now_ms;
+};
+
+static void say_stalled(const struct relay *r, const struct retained *entry, uint64_t now_ms)
+{
+    struct publish publish;
+    char exchange[256] = "", key[256] = "";
+    if (publish_parse(entry->message.method.at, entry->message.method.len, &publish)) {
+        memcpy(exchange, publish.exchange, publish.exchange_len);
+        memcpy(key, publish.routing_key, publish.routing_key_len);
+    }
+    LOG_OFTEN(LOG_WARN, "confirms_stalled", LOG_T("user", r->pool->user),
+              LOG_T("vhost", r->pool->vhost), LOG_T("exchange", exchange),
+              LOG_T("routing_key", key), LOG_N("upstream", r->link.upstream->id),
+              LOG_N("ms", now_ms - entry->sent_ms));
+}
+
+static void note_destination(void *arg, struct relay *r, struct retained *entry)
+{
+    struct search *search = arg;
+    if (!is_late(r, entry, search->now_ms) ||
+        window_share(&search->destinations, entry->destination) > 0)
+        return;
+    window_take(&search->destinations, entry->destination);
+    if (!is_alarmed(r->link.upstream, search->now_ms))
+        say_stalled(r, entry, search->now_ms);
+}
+
+struct harvest {
+    const struct window *destinations;
+    struct late_list list;
+};
+
+static void take_entry(void *arg, struct relay *r, struct retained *entry)
+{
+    struct harvest *harvest = arg;
+    struct late_list *list = &harvest->list;
+    if (window_share(harvest->destinations, entry->destination) == 0)
+        return;
+    if (list->count == list->capacity) {
+        list->capacity = list->capacity ? list->capacity * 2 : 64;
+        list->all = memory_grow(list->all, list->capacity, sizeof *list->all);
+    }
+    list->all[list->count++] = (struct late){r, entry};
+}
+
+static int by_stamp(const void *a, const void *b)
+{
+    uint64_t x = ((const struct late *)a)->entry->stamp, y = ((const struct late *)b)->entry->stamp;
+    return (x > y) - (x < y);
+}
+
+static void spool_late(struct upstreams *upstreams, struct queue *queue, uint64_t now_ms)
+{
+    struct search search = {.now_ms = now_ms};
+    each_open(upstreams, queue, note_destination, &search);
+    struct harvest harvest = {.destinations = &search.destinations};
+    each_open(upstreams, queue, take_entry, &harvest);
+    if (harvest.list.count > 0)
+        qsort(harvest.list.all, harvest.list.count, sizeof *harvest.list.all, by_stamp);
+    for (size_t i = 0; i < harvest.list.count; i++)
+        relay_doubt(harvest.list.all[i].relay, harvest.list.all[i].entry);
+    free(harvest.list.all);
+    window_clear(&search.destinations);
+    queue_changed(queue);
+}
+
+/* The oldest open one speaks for its channel. */
+static bool has_late(struct relay *r, uint64_t now_ms)
+{
+    for (uint32_t k = 0; k < r->ring_count && r->open > 0; k++) {
+        struct retained *entry = relay_retained(r, k);
+        if (entry->state == RETAINED_OPEN)
+            return entry->message.method.slab && is_late(r, entry, now_ms);
+    }
+    return false;
+}
+
+void stalled_look(struct upstreams *upstreams, uint64_t now_ms)
+{
+    if (!runtime_buffers(upstreams->rt) || !spooler_has_room(upstreams->rt->spooler))
+        return; /* RabbitMQ may still take it: better than no place for it */
+    for (struct list *n = upstreams->all.next; n != &upstreams->all; n = n->next) {
+        struct upstream *u = LIST_ENTRY(n, struct upstream, node);
+        for (uint32_t i = 0; i < u->links_capacity && u->window.under_way > 0; i++) {
+            struct relay *r = u->links[i] ? relay_of(u->links[i]) : NULL;
+            if (r && r->pool->queue->backlog.id && has_late(r, now_ms))
+                spool_late(upstreams, r->pool->queue, now_ms);
+        }
+    }
+}

@@ -1,0 +1,77 @@
+#include "spooler/gauges.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/memory.h"
+
+/* From a commit that the page cache takes to a disk that is about to die. */
+const double commit_bounds_s[COMMIT_BUCKETS] = {0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01,
+                                                0.025,  0.05,    0.1,    0.25,  0.5,    1,     5};
+
+void gauges_init(struct gauges *g)
+{
+    *g = (struct gauges){0};
+    ENSURE(uv_mutex_init(&g->lock) == 0);
+}
+
+void gauges_deinit(struct gauges *g)
+{
+    uv_mutex_destroy(&g->lock);
+    free(g->view.queues);
+}
+
+void gauges_add_commit(struct gauges *g, uint64_t duration_ns)
+{
+    double seconds = (double)duration_ns / 1e9;
+    unsigned bucket = 0;
+    while (bucket < COMMIT_BUCKETS && seconds > commit_bounds_s[bucket])
+        bucket++;
+    uv_mutex_lock(&g->lock);
+    g->view.commits[bucket]++;
+    g->view.commit_sum_s += seconds;
+    uv_mutex_unlock(&g->lock);
+}
+
+static bool add_queue(void *arg, const struct store_queue *queue)
+{
+    struct spool_view *view = arg;
+    view->queues = memory_grow(view->queues, view->queue_count + 1, sizeof *view->queues);
+    view->queues[view->queue_count++] = (struct queue_gauges){
+        .id = queue->id,
+        .messages = queue->messages,
+        .bytes = queue->bytes,
+        .rejected = queue->rejected,
+        .first_seq = queue->first_seq,
+        .last_seq = queue->last_seq,
+        .oldest_at_us = queue->oldest_at_us,
+        .newest_at_us = queue->newest_at_us,
+    };
+    return true;
+}
+
+void gauges_update(struct gauges *g, struct store *store)
+{
+    struct failure failure;
+    uv_mutex_lock(&g->lock);
+    store_usage(store, &g->view.used_bytes, &g->view.max_bytes);
+    g->view.held_bytes = store_holder(store).bytes;
+    g->view.queue_count = 0;
+    store_queues(store, add_queue, &g->view, &failure);
+    uv_mutex_unlock(&g->lock);
+}
+
+void gauges_copy(struct gauges *g, struct spool_view *view)
+{
+    uv_mutex_lock(&g->lock);
+    *view = g->view;
+    if (view->queue_count > 0) {
+        view->queues = malloc(view->queue_count * sizeof *view->queues);
+        ENSURE(view->queues);
+        memcpy(view->queues, g->view.queues, view->queue_count * sizeof *view->queues);
+    } else {
+        view->queues = NULL;
+    }
+    uv_mutex_unlock(&g->lock);
+}

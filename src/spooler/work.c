@@ -1,0 +1,31 @@
+#include "spooler/work.h"
+
+#include <stdio.h>
+
+bool job_writes(const struct job *job)
+{
+    return job->type != JOB_READ && job->type != JOB_QUEUE_DROP;
+}
+
+void work_result(struct job *job, enum status status, const struct failure *failure)
+{
+    job->status = status;
+    if (status != STATUS_OK)
+        snprintf(job->error, sizeof job->error, "%s",
+                 failure->text[0] ? failure->text : status_text(status));
+}
+
+bool work_open(struct work *w, struct failure *failure)
+{
+    if (w->store)
+        return true;
+    return store_open(&w->store, &w->options, failure) == STATUS_OK;
+}
+
+void work_close_if_fatal(struct work *w, enum status status)
+{
+    if (status == STATUS_FATAL && w->store) {
+        store_close(w->store);
+        w->store = NULL;
+    }
+}

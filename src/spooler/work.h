@@ -1,0 +1,45 @@
+#pragma once
+
+/* What the spooler's thread does with its store: jobs that write, in one transaction, and jobs that
+ * read. A store that reports STATUS_FATAL is closed, and opened again before the next job. */
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "net/mailbox.h"
+#include "spool/credential.h"
+#include "spool/store.h"
+#include "spooler/gauges.h"
+#include "spooler/job.h"
+
+enum { WORK_CHANNELS_FAILED = 256 };
+
+struct work {
+    struct store *store; /* NULL: has to be opened again */
+    struct store_options options;
+    char *path; /* of the options */
+    struct credential_key key;
+    _Atomic bool shorten_expiration;
+    /* Handles of channels of which a message could not be stored, a ring. Later ones are not stored
+     * either, also if they are smaller and find room: their client is closed, and what it had sent
+     * must have no hole in it (P2). */
+    uint64_t failed[WORK_CHANNELS_FAILED];
+    unsigned failed_next;
+    _Atomic bool
+        refuses_one_by_one; /* spool.overflow = reject: each that is confirmed has its own answer */
+    bool failing;           /* the last commit or sync failed */
+    struct gauges gauges;
+};
+
+bool job_writes(const struct job *);
+
+/* True if the store is open, or could be opened again. */
+bool work_open(struct work *, struct failure *);
+void work_close_if_fatal(struct work *, enum status);
+/* The job's status, and in words what went wrong. */
+void work_result(struct job *, enum status, const struct failure *);
+
+/* Does all jobs of the batch that write, and gives each its result. */
+void work_write(struct work *, struct mail_chain *batch);
+/* Does a JOB_READ: the records as frames, ready to be sent. */
+void work_read(struct work *, struct job *);

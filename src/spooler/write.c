@@ -1,0 +1,261 @@
+#include "spooler/work.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <uv.h>
+
+#include "base/assert.h"
+#include "base/log.h"
+#include "spool/credential.h"
+
+/* A write that fails poisons LMDB's transaction: the batch is aborted and every job tried again in
+ * a transaction of its own, so that one that cannot succeed does not take the others with it. */
+
+static enum status run_put(struct work *w, struct job *job, struct failure *failure)
+{
+    size_t len = strlen(job->put.password);
+    uint8_t *sealed = malloc(len + CREDENTIAL_OVERHEAD_BYTES);
+    ENSURE(sealed);
+    enum status status = credential_seal(&w->key, job->put.user, job->put.vhost,
+                                         (const uint8_t *)job->put.password, len, sealed);
+    if (status == STATUS_OK)
+        status = store_queue_put(w->store, job->put.user, job->put.vhost, sealed,
+                                 len + CREDENTIAL_OVERHEAD_BYTES, &job->queue, failure);
+    free(sealed);
+    return status;
+}
+
+static enum status append_one(struct work *w, struct job *job, struct job_append *append,
+                              struct failure *failure)
+{
+    const struct message *m = &append->message;
+    struct iovec few[8], *body = few;
+    if (m->body_count > 8) {
+        body = malloc(m->body_count * sizeof *body);
+        if (!body)
+            return failure_set(failure, STATUS_NO_MEMORY, "out of memory for a message's parts");
+    }
+    for (uint32_t i = 0; i < m->body_count; i++)
+        body[i] = (struct iovec){m->body[i].at, m->body[i].len};
+    struct store_message record = {
+        .kind = append->kind,
+        .received_at_us = append->received_at_us,
+        .method = {m->method.at, m->method.len},
+        .header = {m->header.at, m->header.len},
+        .body = body,
+        .body_count = m->body_count,
+    };
+    enum status status =
+        job->append.rejection_text
+            ? store_append_rejected(w->store, job->queue, &record, &job->append.rejection,
+                                    &job->append.last_seq, failure)
+            : store_append(w->store, job->queue, &record, &job->append.last_seq, failure);
+    if (body != few)
+        free(body);
+    return status;
+}
+
+static bool has_failed(const struct work *w, uint64_t channel)
+{
+    for (unsigned i = 0; channel && i < WORK_CHANNELS_FAILED; i++)
+        if (w->failed[i] == channel)
+            return true;
+    return false;
+}
+
+/* One in the line of its channel: what RabbitMQ has refused stands beside it. */
+static bool is_in_line(const struct job *job)
+{
+    return job->type == JOB_APPEND && !job->append.rejection_text;
+}
+
+static void note_failed(struct work *w, const struct job *job)
+{
+    bool hears_of_each = w->refuses_one_by_one && job->context && !job->append.commit;
+    if (is_in_line(job) && job->status != STATUS_OK && job->owner && !hears_of_each &&
+        !has_failed(w, job->owner))
+        w->failed[w->failed_next++ % WORK_CHANNELS_FAILED] = job->owner;
+}
+
+static enum status run_append(struct work *w, struct job *job, struct failure *failure)
+{
+    if (is_in_line(job) && has_failed(w, job->owner))
+        return failure_set(failure, STATUS_FULL,
+                           "an earlier message of its channel could not be stored");
+    for (struct job_append *a = &job->append.first; a; a = a->next) {
+        enum status status = append_one(w, job, a, failure);
+        if (status != STATUS_OK)
+            return status;
+    }
+    return STATUS_OK;
+}
+
+static enum status run_delete(struct work *w, struct job *job, struct failure *failure)
+{
+    for (uint32_t i = 0; i < job->delete.count; i++) {
+        enum status status = store_delete(w->store, job->queue, job->delete.seqs[i], failure);
+        /* One that was damaged since it was read stays where it is, like all damaged ones. */
+        if (status == STATUS_INVALID)
+            LOG_OFTEN(LOG_ERROR, "record_damaged", LOG_N("queue", job->queue),
+                      LOG_N("seq", job->delete.seqs[i]));
+        else if (status != STATUS_OK && status != STATUS_NOT_FOUND)
+            return status;
+    }
+    return STATUS_OK;
+}
+
+/* What was moved before an obstacle stays moved. */
+static enum status run_rejected(struct work *w, struct job *job, struct failure *failure)
+{
+    uint64_t after = job->rejected.after;
+    if (job->rejected.last ==
+        UINT64_MAX) /* what is refused again comes behind, and is not of these */
+        job->rejected.last = store_last_seq(w->store, job->queue);
+    job->rejected.count = 0;
+    for (uint32_t i = 0; i < job->rejected.max; i++) {
+        enum status status =
+            job->type == JOB_RETRY
+                ? store_retry(w->store, job->queue, after, job->rejected.last, &after, failure)
+                : store_discard(w->store, job->queue, after, job->rejected.last, &after, failure);
+        job->rejected.reached = after;
+        if (status != STATUS_OK)
+            return status;
+        job->rejected.count++;
+    }
+    return STATUS_OK;
+}
+
+static enum status run_write(struct work *w, struct job *job, struct failure *failure)
+{
+    switch (job->type) {
+    case JOB_QUEUE_PUT:
+        return run_put(w, job, failure);
+    case JOB_APPEND:
+        return run_append(w, job, failure);
+    case JOB_DELETE:
+        return run_delete(w, job, failure);
+    case JOB_REJECT: {
+        struct rejection rejection = {
+            .code = job->reject.code,
+            .text = job->reject.text,
+            .text_len = (uint16_t)strlen(job->reject.text),
+            .at_us = job_clock_us(),
+        };
+        return store_reject(w->store, job->queue, job->reject.seq, &rejection, failure);
+    }
+    case JOB_RETRY:
+    case JOB_DISCARD:
+        return run_rejected(w, job, failure);
+    case JOB_QUEUE_DROP:
+    case JOB_READ:
+        break;
+    }
+    return STATUS_OK;
+}
+
+/* True if the transaction cannot go on after this result. A list of appends is all or nothing:
+ * what it has put in already must come out again. */
+static bool poisons(const struct job *job, enum status status)
+{
+    if (status == STATUS_OK)
+        return false;
+    if (job->type == JOB_APPEND && job->append.count > 1)
+        return true;
+    return status != STATUS_FULL && status != STATUS_NOT_FOUND && status != STATUS_INVALID;
+}
+
+static enum status begin(struct work *w, struct failure *failure)
+{
+    if (!work_open(w, failure))
+        return failure->status;
+    return store_begin(w->store, failure);
+}
+
+static enum status commit(struct work *w, struct failure *failure)
+{
+    uint64_t started_ns = uv_hrtime();
+    enum status status = store_commit(w->store, failure);
+    if (status == STATUS_OK)
+        gauges_add_commit(&w->gauges, uv_hrtime() - started_ns);
+    w->failing = status != STATUS_OK;
+    return status;
+}
+
+/* What cannot be taken out of damaged pages stays there, and is in nobody's way: for the drain it
+ * is done. */
+static enum status pass_damage(const struct job *job, enum status status)
+{
+    bool takes_out = job->type == JOB_DELETE || job->type == JOB_REJECT;
+    bool is_damaged = status == STATUS_DAMAGED || status == STATUS_INVALID;
+    if (!takes_out || !is_damaged)
+        return status;
+    LOG_OFTEN(LOG_ERROR, "record_damaged", LOG_N("queue", job->queue),
+              LOG_N("seq", job->type == JOB_DELETE ? job->delete.seqs[0] : job->reject.seq));
+    return STATUS_OK;
+}
+
+static void write_alone(struct work *w, struct job *job)
+{
+    struct failure failure = {0};
+    enum status status = begin(w, &failure);
+    if (status == STATUS_OK) {
+        status = run_write(w, job, &failure);
+        bool moved = (job->type == JOB_RETRY || job->type == JOB_DISCARD) &&
+                     job->rejected.count > 0 && !poisons(job, status);
+        if (moved) { /* what stopped it is told, what was moved before that stays */
+            struct failure of_commit = {0};
+            enum status committed = commit(w, &of_commit);
+            if (committed != STATUS_OK) {
+                status = committed;
+                failure = of_commit;
+            }
+        } else if (status == STATUS_OK) {
+            status = commit(w, &failure);
+        } else {
+            store_abort(w->store);
+        }
+    }
+    work_result(job, pass_damage(job, status), &failure);
+    note_failed(w, job);
+    work_close_if_fatal(w, status);
+}
+
+/* All writes of the batch in one transaction; false if it had to be given up. */
+static bool write_together(struct work *w, struct mail_chain *batch)
+{
+    struct failure failure = {0};
+    enum status status = begin(w, &failure);
+    if (status != STATUS_OK) {
+        work_close_if_fatal(w, status);
+        return false;
+    }
+    for (struct mail *mail = batch->first; mail; mail = mail->next) {
+        struct job *job = (struct job *)mail;
+        failure.text[0] = 0;
+        status = run_write(w, job, &failure);
+        if (poisons(job, status)) {
+            store_abort(w->store);
+            work_close_if_fatal(w, status);
+            return false;
+        }
+        work_result(job, pass_damage(job, status), &failure);
+        note_failed(w, job);
+    }
+    status = commit(w, &failure);
+    work_close_if_fatal(w, status);
+    return status == STATUS_OK;
+}
+
+void work_write(struct work *w, struct mail_chain *batch)
+{
+    bool any = false;
+    for (struct mail *mail = batch->first; mail; mail = mail->next)
+        any = any || job_writes((struct job *)mail);
+    if (!any)
+        return;
+    if (!write_together(w, batch))
+        for (struct mail *mail = batch->first; mail; mail = mail->next)
+            if (job_writes((struct job *)mail))
+                write_alone(w, (struct job *)mail);
+}
