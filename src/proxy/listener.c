@@ -6,7 +6,7 @@
 #include "base/log.h"
 #include "base/service.h"
 #include "proxy/proxy.h"
-#include "session/client.h"
+#include "session/session.h"
 
 enum {
     BACKLOG = 1024,
@@ -50,8 +50,8 @@ static void on_connection(uv_stream_t *tcp, int status)
         LOG_OFTEN(LOG_WARN, "accept_failed", LOG_T("reason", uv_strerror(status)));
         return;
     }
-    client_accept(&l->proxy->clients, tcp, l->tls ? l->proxy->server_tls : NULL,
-                  obstacle(l->proxy));
+    session_accept(&l->proxy->clients, tcp, l->tls ? l->proxy->server_tls : NULL,
+                   obstacle(l->proxy));
 }
 
 static int bind_to(struct listener *l, const char *address, int port)

@@ -20,7 +20,7 @@
 #include "proxy/memory_limit.h"
 #include "session/channel.h"
 #include "session/client.h"
-#include "session/relay.h"
+#include "session/session.h"
 #include "session/stalled.h"
 #include "spooler/spooler.h"
 #include "upstream/upstream.h"
@@ -106,7 +106,7 @@ static void tick_all(struct proxy *proxy, uint64_t now)
     struct list *next;
     for (struct list *n = proxy->clients.all.next; n != &proxy->clients.all; n = next) {
         next = n->next;
-        client_tick(LIST_ENTRY(n, struct client, node), now);
+        session_tick(LIST_ENTRY(n, struct client, node), now);
     }
     /* What a tick closes is freed by a later callback: the lists do not change under the walk. */
     for (struct list *n = proxy->upstreams.all.next; n != &proxy->upstreams.all; n = next) {
@@ -502,9 +502,9 @@ static void init_handles(struct proxy *proxy)
     proxy->tick.data = proxy->before_poll.data = proxy;
     proxy->sigterm.data = proxy->sigint.data = proxy->sighup.data = proxy;
     upstreams_init(&proxy->upstreams, &proxy->rt);
-    pools_init(&proxy->pools, &proxy->upstreams, &clients_hear);
+    pools_init(&proxy->pools, &proxy->upstreams, &session_pools_events);
     logins_init(&proxy->logins, &proxy->pools);
-    clients_init(&proxy->clients, &proxy->logins);
+    clients_init(&proxy->clients, &proxy->logins, &session_handler);
     srandom((unsigned)(uv_hrtime() ^ (uint64_t)uv_os_getpid()));
 }
 

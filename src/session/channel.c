@@ -14,8 +14,6 @@
 #include "pool/queue.h"
 #include "session/client.h"
 #include "session/redo.h"
-#include "session/relay.h"
-#include "session/router.h"
 #include "spooler/spooler.h"
 
 /* Closing. The client's channel.close is answered last: after the replies to what it sent before,
@@ -59,7 +57,7 @@ static void say_behind(struct channel *ch)
 
 bool channel_is_owed(const struct channel *ch)
 {
-    return (ch->relay && relay_owes(ch->relay)) || ch->behind_len > BEHIND_MAX_BYTES;
+    return (ch->relay && ch->carrier->owes(ch->relay)) || ch->behind_len > BEHIND_MAX_BYTES;
 }
 
 /* ---- confirms to the client ---- */
@@ -137,9 +135,9 @@ static void let_go(struct channel *ch)
 {
     cancel_content(ch);
     channel_drop_transaction(ch);
-    redo_drop(ch);
+    redo_drop(&ch->redo);
     if (ch->relay)
-        relay_release(ch->relay);
+        ch->carrier->release(ch->relay);
     list_remove(&ch->ack_node);
     ledger_deinit(&ch->ledger);
 }
@@ -148,7 +146,8 @@ void channel_free(struct channel *ch)
 {
     let_go(ch);
     handles_remove(ch->handle);
-    client_remove_channel(ch->client, ch);
+    client_remove_channel(ch->client, ch->number);
+    ch->client->rt->budget.kept -= CHANNEL_KEPT_BYTES;
     content_deinit(&ch->content);
     free(ch->refusal);
     free(ch->behind);
@@ -165,7 +164,7 @@ struct publisher channel_publisher(const struct channel *ch)
 
 uint64_t channel_unsafe(const struct channel *ch)
 {
-    return ch->spooling + (ch->relay ? ch->relay->open : 0);
+    return ch->spooling + (ch->relay ? ch->carrier->unconfirmed(ch->relay) : 0);
 }
 
 static void answer_close(struct channel *ch)
@@ -204,12 +203,12 @@ static void settle(struct channel *ch)
 {
     struct client *client = ch->client;
     struct relay *r = ch->relay;
-    bool wait = pool_close_waits(client->member.pool), unread = r && relay_is_unread(r);
-    if ((r && r->call_count > 0 && !unread) || (wait && channel_unsafe(ch) > 0))
+    bool wait = pool_close_waits(client->member.pool), unread = r && ch->carrier->is_unread(r);
+    if ((r && ch->carrier->awaits(r) && !unread) || (wait && channel_unsafe(ch) > 0))
         return;
-    if (r && !(r->shared && r->confirming) && !unread) {
+    if (r && !ch->carrier->carries_publishes_alone(r) && !unread) {
         ch->state = CHANNEL_CLOSING;
-        relay_close(r);
+        ch->carrier->close(r);
     } else if (!ch->inside_content || client->state != CLIENT_OPEN) {
         finish_close(ch);
     }
@@ -217,7 +216,7 @@ static void settle(struct channel *ch)
 
 static void advance_close(struct channel *ch)
 {
-    if (ch->state == CHANNEL_CLOSING && ch->relay && relay_is_unread(ch->relay)) {
+    if (ch->state == CHANNEL_CLOSING && ch->relay && ch->carrier->is_unread(ch->relay)) {
         finish_close(ch);
     } else if (ch->state == CHANNEL_SETTLING) {
         settle(ch);
@@ -303,8 +302,6 @@ void channel_settled(struct channel *ch)
     advance_close(ch);
 }
 
-/* ---- frames ---- */
-
 void channel_open(struct client *client, uint16_t number)
 {
     struct channel *ch = calloc(1, sizeof *ch);
@@ -314,7 +311,8 @@ void channel_open(struct client *client, uint16_t number)
     ch->handle = handles_add(ch);
     content_init(&ch->content);
     list_init(&ch->ack_node);
-    client_add_channel(client, ch);
+    client_add_channel(client, number, ch);
+    client->rt->budget.kept += CHANNEL_KEPT_BYTES;
     amqp_channel_open_ok_t ok = {.channel_id = amqp_empty_bytes};
     wire_send(&client->stream, number, AMQP_CHANNEL_OPEN_OK_METHOD, &ok);
 }
@@ -336,184 +334,6 @@ void channel_remember_qos(struct channel *ch, const amqp_basic_qos_t *asked)
     **kept = *asked;
 }
 
-/* confirm.select is the proxy's own affair: publishes are confirmed upstream anyway. */
-static bool select_confirms(struct channel *ch, const struct frame *frame)
-{
-    if (channel_is_owed(ch)) {
-        client_hold(ch->client);
-        return false;
-    }
-    if (ch->transactional) {
-        channel_refuse(ch, 406, "PRECONDITION_FAILED - cannot switch from tx to confirm mode",
-                       AMQP_CONFIRM_SELECT_METHOD);
-        return true;
-    }
-    ch->confirming = true;
-    bool nowait = frame->payload_len > 4 && (frame->payload[4] & 1);
-    if (!nowait)
-        channel_send(ch, AMQP_CONFIRM_SELECT_OK_METHOD, &(amqp_confirm_select_ok_t){0});
-    return true;
-}
-
-static bool begin_publish(struct channel *ch, struct slab *slab, const struct frame *frame)
-{
-    struct publish publish;
-    if (!publish_parse(frame->payload, frame->payload_len, &publish)) {
-        client_refuse(ch->client, 502, "SYNTAX_ERROR - malformed basic.publish",
-                      AMQP_BASIC_PUBLISH_METHOD);
-        return true;
-    }
-    switch (router_begin_publish(ch, &publish)) {
-    case ROUTE_HELD:
-        client_hold(ch->client);
-        return false;
-    case ROUTE_REFUSED:
-        return true;
-    case ROUTE_DONE:
-        break;
-    }
-    content_begin(&ch->content, slab, frame);
-    return true;
-}
-
-static void unexpected_frame(struct channel *ch, const struct frame *frame)
-{
-    static const char *const names[] = {"", "method", "content header", "content body"};
-    char text[128];
-    snprintf(text, sizeof text, "UNEXPECTED_FRAME - expected %s, got %s frame instead",
-             ch->content.state == CONTENT_HEADER ? "content header"
-             : ch->content.state == CONTENT_BODY ? "content body"
-                                                 : "method",
-             frame->type <= FRAME_BODY ? names[frame->type] : "another");
-    client_refuse(ch->client, 505, text, AMQP_BASIC_PUBLISH_METHOD);
-}
-
-static void second_open(struct channel *ch)
-{
-    client_refuse(ch->client, 504, "CHANNEL_ERROR - second 'channel.open' seen",
-                  AMQP_CHANNEL_OPEN_METHOD);
-}
-
-static bool take_method(struct channel *ch, struct slab *slab, const struct frame *frame)
-{
-    amqp_method_number_t method = method_number(frame->payload, frame->payload_len);
-    if (ch->content.state != CONTENT_IDLE) {
-        unexpected_frame(ch, frame);
-        return true;
-    }
-    switch (method) {
-    case AMQP_BASIC_PUBLISH_METHOD:
-        return begin_publish(ch, slab, frame);
-    case AMQP_CHANNEL_CLOSE_METHOD:
-        close_move(&ch->close, CLOSE_THEY_ASK);
-        channel_begin_close(ch);
-        return true;
-    case AMQP_CHANNEL_CLOSE_OK_METHOD:
-        client_refuse(ch->client, 503, "COMMAND_INVALID - unimplemented method", method);
-        return true;
-    case AMQP_CHANNEL_OPEN_METHOD:
-        second_open(ch);
-        return true;
-    case AMQP_CONFIRM_SELECT_METHOD:
-        return select_confirms(ch, frame);
-    default:
-        break;
-    }
-    if (!method_known(method)) {
-        bool unknown = strcmp(method_name(method), "?") == 0;
-        char text[128];
-        snprintf(text, sizeof text, "%s method %u.%u",
-                 unknown ? "NOT_IMPLEMENTED - unknown" : "COMMAND_INVALID - unexpected",
-                 method >> 16, method & 0xFFFF);
-        client_refuse(ch->client, unknown ? 540 : 503, text, method);
-        return true;
-    }
-    if (router_method(ch, slab, frame, method) != ROUTE_HELD)
-        return true;
-    client_hold(ch->client);
-    return false;
-}
-
-bool channel_retry(struct channel *ch)
-{
-    switch (router_publish(ch)) {
-    case ROUTE_HELD:
-        ch->client->ready = ch;
-        client_hold(ch->client);
-        return false;
-    case ROUTE_REFUSED:
-    case ROUTE_DONE:
-        break;
-    }
-    return true;
-}
-
-static void refuse_content(struct channel *ch, enum content_result result,
-                           const struct frame *frame)
-{
-    struct client *client = ch->client;
-    switch (result) {
-    case CONTENT_UNEXPECTED_FRAME:
-        unexpected_frame(ch, frame);
-        break;
-    case CONTENT_BODY_TOO_LONG:
-        client_refuse(client, 501, "FRAME_ERROR - more body than the content header announced",
-                      AMQP_BASIC_PUBLISH_METHOD);
-        break;
-    case CONTENT_WRONG_CLASS:
-        client_refuse(client, 505, "UNEXPECTED_FRAME - expected content header for class 60",
-                      AMQP_BASIC_PUBLISH_METHOD);
-        break;
-    case CONTENT_MALFORMED:
-        client_refuse(client, 502, "SYNTAX_ERROR - malformed message properties",
-                      AMQP_BASIC_PUBLISH_METHOD);
-        break;
-    case CONTENT_TOO_LARGE:
-        channel_refuse(ch, 406, "PRECONDITION_FAILED - message larger than spool.max_message_size",
-                       AMQP_BASIC_PUBLISH_METHOD);
-        break;
-    default:
-        client_refuse(client, 506, "RESOURCE_ERROR - out of memory for this message",
-                      AMQP_BASIC_PUBLISH_METHOD);
-    }
-}
-
-static bool take_content(struct channel *ch, struct slab *slab, const struct frame *frame)
-{
-    uint64_t max = ch->client->rt->config->spool.max_message_size_bytes;
-    enum content_result result = content_feed(&ch->content, slab, frame, max);
-    if (result == CONTENT_COMPLETE) {
-        /* Held or not, the frame is taken: a publish that has to wait is kept whole. */
-        channel_retry(ch);
-        return true;
-    }
-    if (result != CONTENT_MORE)
-        refuse_content(ch, result, frame);
-    return true;
-}
-
-/* After a channel.close, whoever sent it, only the end of the handshake matters (1.5.2.5). */
-static void closing_frame(struct channel *ch, const struct frame *frame)
-{
-    amqp_method_number_t method =
-        frame->type == FRAME_METHOD ? method_number(frame->payload, frame->payload_len) : 0;
-    if (method == AMQP_CHANNEL_OPEN_METHOD)
-        second_open(ch);
-    else if ((method == AMQP_CHANNEL_CLOSE_METHOD && close_move(&ch->close, CLOSE_THEY_ASK)) ||
-             (method == AMQP_CHANNEL_CLOSE_OK_METHOD && close_move(&ch->close, CLOSE_THEY_ANSWER)))
-        advance_close(ch);
-}
-
-bool channel_frame(struct channel *ch, struct slab *slab, const struct frame *frame)
-{
-    if (ch->state != CHANNEL_OPEN) {
-        closing_frame(ch, frame);
-        return true;
-    }
-    return frame->type == FRAME_METHOD ? take_method(ch, slab, frame)
-                                       : take_content(ch, slab, frame);
-}
-
 void channel_leave(struct channel *ch)
 {
     if (ch->state != CHANNEL_OPEN || ch->confirming || ch->transactional) {
@@ -521,24 +341,5 @@ void channel_leave(struct channel *ch)
         return;
     }
     if (ch->relay)
-        relay_release(ch->relay);
-}
-
-bool channel_leaving_frame(struct channel *ch, struct slab *slab, const struct frame *frame)
-{
-    bool idle = ch->content.state == CONTENT_IDLE;
-    if (!idle)
-        return frame->type == FRAME_METHOD ? take_method(ch, slab, frame)
-                                           : take_content(ch, slab, frame);
-    if (frame->type != FRAME_METHOD)
-        return true;
-    switch (method_number(frame->payload, frame->payload_len)) {
-    case AMQP_BASIC_PUBLISH_METHOD:
-        return begin_publish(ch, slab, frame);
-    case AMQP_CHANNEL_CLOSE_METHOD:
-        channel_free(ch); /* not answered: it awaits the end of its connection */
-        return true;
-    default:
-        return true;
-    }
+        ch->carrier->release(ch->relay);
 }

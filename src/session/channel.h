@@ -27,6 +27,24 @@ enum channel_state {
 
 struct refusal;
 
+/* What carries it upstream, as it sees that. */
+struct carrier {
+    /* Lets go of the channel. */
+    void (*release)(struct relay *);
+    /* Sends channel.close; channel_closed_upstream follows. */
+    void (*close)(struct relay *);
+    /* How many publishes of it RabbitMQ has not confirmed. */
+    uint32_t (*unconfirmed)(const struct relay *);
+    /* RabbitMQ has not answered all of its methods. */
+    bool (*awaits)(const struct relay *);
+    /* RabbitMQ may still send the client something that it has caused. */
+    bool (*owes)(const struct relay *);
+    /* An alarm: RabbitMQ reads nothing more of it. */
+    bool (*is_unread)(const struct relay *);
+    /* RabbitMQ knows no more of it than publishes, and confirms them. */
+    bool (*carries_publishes_alone)(const struct relay *);
+};
+
 struct channel {
     struct client *client;
     uint16_t number;
@@ -37,11 +55,12 @@ struct channel {
     struct content content;
     bool confirming; /* the client asked for confirms */
     bool transactional;
-    uint32_t committing;  /* transactions on their way to the spool; tx.commit-ok follows each */
-    bool consumes;        /* it has sent basic.consume or basic.get */
-    uint64_t spooling;    /* appends of its own under way */
-    struct relay *relay;  /* NULL: not bound */
-    struct redo *redo;    /* methods to be sent again; NULL: none */
+    uint32_t committing; /* transactions on their way to the spool; tx.commit-ok follows each */
+    bool consumes;       /* it has sent basic.consume or basic.get */
+    uint64_t spooling;   /* appends of its own under way */
+    struct relay *relay; /* NULL: not bound */
+    const struct carrier *carrier; /* of the relay */
+    struct redo *redo;             /* methods to be sent again; NULL: none */
     struct job *tx;       /* publishes of the open transaction, not committed; NULL: none */
     bool tx_sent;         /* RabbitMQ has them too: they are kept for its loss alone */
     uint64_t tx_reserved; /* places in the queue that they take */
@@ -63,14 +82,8 @@ struct channel {
 enum { CHANNEL_KEPT_BYTES = sizeof(struct channel) + 6 * sizeof(void *) };
 
 void channel_open(struct client *, uint16_t number);
-/* Takes one frame of the client; false: the frame has to wait, the client is held. */
-bool channel_frame(struct channel *, struct slab *, const struct frame *);
-/* The same for a client that was told to leave: only its publishes matter. */
-bool channel_leaving_frame(struct channel *, struct slab *, const struct frame *);
 /* Its client is told to leave: publishes that go on arriving are stored, or the channel goes. */
 void channel_leave(struct channel *);
-/* Routes the complete publish in `content`; false: it has to wait, the client is held. */
-bool channel_retry(struct channel *);
 /* Whose publishes they are, for the spool. */
 struct publisher channel_publisher(const struct channel *);
 /* Publishes of it that neither RabbitMQ nor the disk has confirmed. */

@@ -14,9 +14,9 @@
 struct logins;
 struct pools;
 struct runtime;
-struct tls_context;
 struct pool;
 struct channel;
+struct client;
 struct upstream;
 struct upstream_end;
 
@@ -42,10 +42,19 @@ enum client_place {
     CLIENT_APART, /* RabbitMQ ends, or may end, a connection over what it sends: on its own alone */
 };
 
+/* What is done about a client, from wherever the reason is found. */
+struct client_handler {
+    void (*on_close)(struct client *, const char *reason);
+    void (*on_refuse)(struct client *, uint16_t code, const char *text, amqp_method_number_t cause);
+    void (*on_leave)(struct client *, uint16_t code, const char *text, amqp_method_number_t cause);
+    void (*on_settled)(struct client *);
+};
+
 struct clients {
     struct runtime *rt;
     struct pools *pools;
     struct logins *logins;
+    const struct client_handler *handler;
     struct list all;
     struct list acking; /* channels with confirms to send */
 };
@@ -89,41 +98,27 @@ struct client {
     bool owns_queues; /* exclusive ones: they are gone with its upstream */
 };
 
-/* `pools` tell the clients what becomes of their upstreams and messages. */
-void clients_init(struct clients *, struct logins *);
-extern const struct pools_events clients_hear;
+void clients_init(struct clients *, struct logins *, const struct client_handler *);
 
-/* `tls` is NULL for a plain connection; `obstacle` says why it has to go at once, NULL if not. */
-void client_accept(struct clients *, uv_stream_t *listener, struct tls_context *tls,
-                   const char *obstacle);
-/* Closes a connection on which all is said. */
+/* Ends of the connection (ending.h): whatever finds the reason says so here. */
 void client_close(struct client *, const char *reason);
-/* Sends connection.close and lets the client answer. */
 void client_refuse(struct client *, uint16_t code, const char *text, amqp_method_number_t cause);
-/* The same for a reason that is not its own: complete publishes that are on their way are stored
- * as long as there is room. Not those of channels with confirms or transactions: their publisher
- * knows what was not answered, and sends it again itself. */
 void client_leave(struct client *, uint16_t code, const char *text, amqp_method_number_t cause);
-/* Takes the frames that have waited. */
-void client_go_on(struct client *);
-/* Stops reading until client_retry; may be called twice. */
-void client_hold(struct client *);
-void client_retry(struct client *);
-/* For what is waited for no longer than so long: true for wait_ms from the first time that it is
- * tried, hold the client; then false. A tick tries it again by then. */
-bool client_waits(struct client *, uint64_t wait_ms);
 /* A channel is gone, or its publishes are safe: a close that waits may be answered. */
 void client_settled(struct client *);
 /* The same for a client by its handle, if it is still there. */
 void client_settled_by(uint64_t handle);
+
+/* Stops reading until its pool wakes it; may be called twice. */
+void client_hold(struct client *);
+/* For what is waited for no longer than so long: true for wait_ms from the first time that it is
+ * tried, hold the client; then false. A tick tries it again by then. */
+bool client_waits(struct client *, uint64_t wait_ms);
 /* Sends connection.blocked or unblocked to a client that has the capability, once for each turn. */
 void client_tell_blocked(struct client *, bool blocked, const char *reason);
-void client_tick(struct client *, uint64_t now_ms);
 
 struct channel *client_channel(struct client *, uint16_t number);
-void client_add_channel(struct client *, struct channel *);
-void client_remove_channel(struct client *, struct channel *);
+void client_add_channel(struct client *, uint16_t number, struct channel *);
+void client_remove_channel(struct client *, uint16_t number);
 /* From now on it sends on an upstream of its own alone. */
 void client_set_apart(struct client *);
-/* Begins an upstream of the client's own; on_own tells when it is there. */
-void client_dial_own(struct client *);

@@ -179,8 +179,10 @@ static void move_call(struct relay *r, struct awaited *call, bool spools, bool s
     if ((channel->state == CHANNEL_OPEN || channel->state == CHANNEL_SETTLING) && waits &&
         !channel->redo)
         offline_method(channel, payload->at, payload->len, call->method);
-    else if (channel->state == CHANNEL_OPEN)
-        redo_add(channel, call->method, payload);
+    else if (channel->state == CHANNEL_OPEN) {
+        redo_add(&channel->redo, call->method, payload, r->pool->failures);
+        client_hold(channel->client);
+    }
 }
 
 /* One that RabbitMQ is known to end connections over would do so again from the spool. */

@@ -171,7 +171,6 @@ void handshake_proven(struct client *c)
     ENSURE(c->state == CLIENT_PROVING);
     c->deadline_ms = runtime_now(c->rt) + c->rt->config->listen.handshake_timeout_ms;
     send_tune(c);
-    client_go_on(c);
 }
 
 /* Who does not know that connection.close may come here sees the end of the connection, as from

@@ -34,6 +34,7 @@
 enum { IDLE_RELAYS_MAX = 256 };
 
 static const struct link_handler handler;
+static const struct carrier carrier;
 
 struct relay *relay_of(struct link *link)
 {
@@ -177,13 +178,15 @@ bool relay_is_settled(const struct relay *r)
     return r->ring_count == 0 && r->call_count == 0;
 }
 
-bool relay_is_unread(const struct relay *r)
+/* An alarm: RabbitMQ reads nothing more of what is sent there. What it has read is known, or in
+ * doubt; but not where it offers no confirms: there its close-ok is the only answer. */
+static bool is_unread(const struct relay *r)
 {
     return r->unproven == 0 && upstream_is_unread(r->link.upstream);
 }
 
 /* A message is returned before it is confirmed; what is in doubt is not waited for. */
-bool relay_owes(const struct relay *r)
+static bool owes(const struct relay *r)
 {
     return r->call_count > 0 || (r->open > 0 && r->mandatory_tag > r->sent_tag - r->ring_count);
 }
@@ -281,6 +284,7 @@ struct relay *relay_bind(struct channel *channel, struct upstream *u, bool share
     r->channel = channel;
     r->client = channel->client->handle;
     channel->relay = r;
+    channel->carrier = &carrier;
     return r;
 }
 
@@ -303,7 +307,7 @@ static void unbind(struct relay *r)
     r->channel = NULL;
 }
 
-void relay_close(struct relay *r)
+static void close_upstream(struct relay *r)
 {
     if (!close_move(&r->close, CLOSE_WE_ASK))
         return;
@@ -322,7 +326,7 @@ static void settle_orphan(struct relay *r)
     if (r->shared && r->confirming && !r->nacked && u->link_count <= IDLE_RELAYS_MAX) {
         upstream_keep_idle(&r->link);
     } else {
-        relay_close(r);
+        close_upstream(r);
     }
     pool_wake(r->pool);
 }
@@ -844,3 +848,30 @@ static void on_frame(struct link *link, struct slab *slab, const struct frame *f
 }
 
 static const struct link_handler handler = {.on_frame = on_frame, .on_lost = on_lost};
+
+/* ---- as its channel sees it ---- */
+
+static uint32_t unconfirmed(const struct relay *r)
+{
+    return r->open;
+}
+
+static bool awaits(const struct relay *r)
+{
+    return r->call_count > 0;
+}
+
+static bool carries_publishes_alone(const struct relay *r)
+{
+    return r->shared && r->confirming;
+}
+
+static const struct carrier carrier = {
+    .release = relay_release,
+    .close = close_upstream,
+    .unconfirmed = unconfirmed,
+    .awaits = awaits,
+    .owes = owes,
+    .is_unread = is_unread,
+    .carries_publishes_alone = carries_publishes_alone,
+};

@@ -83,8 +83,6 @@ void relay_release(struct relay *);
  * Once the leader of a quorum queue has gone, RabbitMQ 3.10 nacks for ever what a channel publishes
  * that knew it. A client's own is as it would be without the proxy. */
 bool relay_is_spent(const struct relay *);
-/* Sends channel.close; channel_closed_upstream follows. */
-void relay_close(struct relay *);
 /* Sends a complete publish; takes the message over. In a transaction the proxy keeps it in
  * channel->tx. False, with nothing sent and nothing taken, when memory is short. With a tag the
  * upstream must offer confirms: nothing else proves a single publish. `destination`: window.h. */
@@ -102,15 +100,10 @@ struct publisher relay_publisher(const struct relay *);
 bool relay_is_consumed(struct relay *);
 /* Nothing unconfirmed and nothing awaited. */
 bool relay_is_settled(const struct relay *);
-/* An alarm: RabbitMQ reads nothing more of what is sent there. What it has read is known, or in
- * doubt; but not where it offers no confirms: there its close-ok is the only answer. */
-bool relay_is_unread(const struct relay *);
 /* Nothing that is open, and nothing awaited: the channel may go on elsewhere. */
 bool relay_may_be_left(const struct relay *);
 /* RabbitMQ has not confirmed it in time: the message goes to the spool, in doubt. */
 void relay_doubt(struct relay *, struct retained *);
-/* RabbitMQ may still send the client something that it has caused: a reply, a returned message. */
-bool relay_owes(const struct relay *);
 struct retained *relay_retained(struct relay *, uint32_t index);
 struct awaited *relay_awaited(struct relay *, uint32_t index);
 /* The relay that a link belongs to, or NULL if it is a drain's. */

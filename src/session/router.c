@@ -18,6 +18,7 @@
 #include "session/channel.h"
 #include "session/client.h"
 #include "session/offline.h"
+#include "session/own_upstream.h"
 #include "session/relay.h"
 #include "session/rewrite.h"
 #include "upstream/shareable.h"
@@ -63,7 +64,7 @@ static enum route relay_for(struct channel *ch)
 {
     struct client *client = ch->client;
     if ((ch->transactional || client->place == CLIENT_APART) && !client->own)
-        client_dial_own(client);
+        own_upstream_dial(client);
     if (client->own)
         return own_relay_for(ch);
     if (ch->relay && !(relay_is_spent(ch->relay) && !pool_channel_limit(client->member.pool)))
@@ -439,7 +440,7 @@ static enum route send_live(struct channel *ch, struct slab *slab, const struct 
 {
     struct client *client = ch->client;
     if (!client->own && !is_shareable(client, method, decoded))
-        client_dial_own(client);
+        own_upstream_dial(client);
     enum route bound = relay_for(ch);
     if (bound != ROUTE_DONE)
         return bound;

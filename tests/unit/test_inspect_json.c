@@ -12,8 +12,9 @@
 #include <cmocka.h>
 #include <locale.h>
 
-#include "json.h"
 #include "escape.h"
+#include "json.h"
+#include "text.h"
 
 static void assert_json(json_t *json, const char *expected)
 {

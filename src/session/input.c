@@ -1,0 +1,211 @@
+#include "session/input.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "amqp/method.h"
+#include "peer/close_handshake.h"
+#include "peer/runtime.h"
+#include "session/channel.h"
+#include "session/client.h"
+#include "session/router.h"
+
+/* Happy path: a method goes to the router; the frames of a publish are collected, and it goes there
+ * when it is complete. What breaks the protocol is refused here, as RabbitMQ would. */
+
+/* confirm.select is the proxy's own affair: publishes are confirmed upstream anyway. */
+static bool select_confirms(struct channel *ch, const struct frame *frame)
+{
+    if (channel_is_owed(ch)) {
+        client_hold(ch->client);
+        return false;
+    }
+    if (ch->transactional) {
+        channel_refuse(ch, 406, "PRECONDITION_FAILED - cannot switch from tx to confirm mode",
+                       AMQP_CONFIRM_SELECT_METHOD);
+        return true;
+    }
+    ch->confirming = true;
+    bool nowait = frame->payload_len > 4 && (frame->payload[4] & 1);
+    if (!nowait)
+        channel_send(ch, AMQP_CONFIRM_SELECT_OK_METHOD, &(amqp_confirm_select_ok_t){0});
+    return true;
+}
+
+static bool begin_publish(struct channel *ch, struct slab *slab, const struct frame *frame)
+{
+    struct publish publish;
+    if (!publish_parse(frame->payload, frame->payload_len, &publish)) {
+        client_refuse(ch->client, 502, "SYNTAX_ERROR - malformed basic.publish",
+                      AMQP_BASIC_PUBLISH_METHOD);
+        return true;
+    }
+    switch (router_begin_publish(ch, &publish)) {
+    case ROUTE_HELD:
+        client_hold(ch->client);
+        return false;
+    case ROUTE_REFUSED:
+        return true;
+    case ROUTE_DONE:
+        break;
+    }
+    content_begin(&ch->content, slab, frame);
+    return true;
+}
+
+static void unexpected_frame(struct channel *ch, const struct frame *frame)
+{
+    static const char *const names[] = {"", "method", "content header", "content body"};
+    char text[128];
+    snprintf(text, sizeof text, "UNEXPECTED_FRAME - expected %s, got %s frame instead",
+             ch->content.state == CONTENT_HEADER ? "content header"
+             : ch->content.state == CONTENT_BODY ? "content body"
+                                                 : "method",
+             frame->type <= FRAME_BODY ? names[frame->type] : "another");
+    client_refuse(ch->client, 505, text, AMQP_BASIC_PUBLISH_METHOD);
+}
+
+static void second_open(struct channel *ch)
+{
+    client_refuse(ch->client, 504, "CHANNEL_ERROR - second 'channel.open' seen",
+                  AMQP_CHANNEL_OPEN_METHOD);
+}
+
+static bool take_method(struct channel *ch, struct slab *slab, const struct frame *frame)
+{
+    amqp_method_number_t method = method_number(frame->payload, frame->payload_len);
+    if (ch->content.state != CONTENT_IDLE) {
+        unexpected_frame(ch, frame);
+        return true;
+    }
+    switch (method) {
+    case AMQP_BASIC_PUBLISH_METHOD:
+        return begin_publish(ch, slab, frame);
+    case AMQP_CHANNEL_CLOSE_METHOD:
+        close_move(&ch->close, CLOSE_THEY_ASK);
+        channel_begin_close(ch);
+        return true;
+    case AMQP_CHANNEL_CLOSE_OK_METHOD:
+        client_refuse(ch->client, 503, "COMMAND_INVALID - unimplemented method", method);
+        return true;
+    case AMQP_CHANNEL_OPEN_METHOD:
+        second_open(ch);
+        return true;
+    case AMQP_CONFIRM_SELECT_METHOD:
+        return select_confirms(ch, frame);
+    default:
+        break;
+    }
+    if (!method_known(method)) {
+        bool unknown = strcmp(method_name(method), "?") == 0;
+        char text[128];
+        snprintf(text, sizeof text, "%s method %u.%u",
+                 unknown ? "NOT_IMPLEMENTED - unknown" : "COMMAND_INVALID - unexpected",
+                 method >> 16, method & 0xFFFF);
+        client_refuse(ch->client, unknown ? 540 : 503, text, method);
+        return true;
+    }
+    if (router_method(ch, slab, frame, method) != ROUTE_HELD)
+        return true;
+    client_hold(ch->client);
+    return false;
+}
+
+bool input_retry(struct channel *ch)
+{
+    switch (router_publish(ch)) {
+    case ROUTE_HELD:
+        ch->client->ready = ch;
+        client_hold(ch->client);
+        return false;
+    case ROUTE_REFUSED:
+    case ROUTE_DONE:
+        break;
+    }
+    return true;
+}
+
+static void refuse_content(struct channel *ch, enum content_result result,
+                           const struct frame *frame)
+{
+    struct client *client = ch->client;
+    switch (result) {
+    case CONTENT_UNEXPECTED_FRAME:
+        unexpected_frame(ch, frame);
+        break;
+    case CONTENT_BODY_TOO_LONG:
+        client_refuse(client, 501, "FRAME_ERROR - more body than the content header announced",
+                      AMQP_BASIC_PUBLISH_METHOD);
+        break;
+    case CONTENT_WRONG_CLASS:
+        client_refuse(client, 505, "UNEXPECTED_FRAME - expected content header for class 60",
+                      AMQP_BASIC_PUBLISH_METHOD);
+        break;
+    case CONTENT_MALFORMED:
+        client_refuse(client, 502, "SYNTAX_ERROR - malformed message properties",
+                      AMQP_BASIC_PUBLISH_METHOD);
+        break;
+    case CONTENT_TOO_LARGE:
+        channel_refuse(ch, 406, "PRECONDITION_FAILED - message larger than spool.max_message_size",
+                       AMQP_BASIC_PUBLISH_METHOD);
+        break;
+    default:
+        client_refuse(client, 506, "RESOURCE_ERROR - out of memory for this message",
+                      AMQP_BASIC_PUBLISH_METHOD);
+    }
+}
+
+static bool take_content(struct channel *ch, struct slab *slab, const struct frame *frame)
+{
+    uint64_t max = ch->client->rt->config->spool.max_message_size_bytes;
+    enum content_result result = content_feed(&ch->content, slab, frame, max);
+    if (result == CONTENT_COMPLETE) {
+        /* Held or not, the frame is taken: a publish that has to wait is kept whole. */
+        input_retry(ch);
+        return true;
+    }
+    if (result != CONTENT_MORE)
+        refuse_content(ch, result, frame);
+    return true;
+}
+
+/* After a channel.close, whoever sent it, only the end of the handshake matters (1.5.2.5). */
+static void closing_frame(struct channel *ch, const struct frame *frame)
+{
+    amqp_method_number_t method =
+        frame->type == FRAME_METHOD ? method_number(frame->payload, frame->payload_len) : 0;
+    if (method == AMQP_CHANNEL_OPEN_METHOD)
+        second_open(ch);
+    else if ((method == AMQP_CHANNEL_CLOSE_METHOD && close_move(&ch->close, CLOSE_THEY_ASK)) ||
+             (method == AMQP_CHANNEL_CLOSE_OK_METHOD && close_move(&ch->close, CLOSE_THEY_ANSWER)))
+        channel_settled(ch);
+}
+
+bool input_frame(struct channel *ch, struct slab *slab, const struct frame *frame)
+{
+    if (ch->state != CHANNEL_OPEN) {
+        closing_frame(ch, frame);
+        return true;
+    }
+    return frame->type == FRAME_METHOD ? take_method(ch, slab, frame)
+                                       : take_content(ch, slab, frame);
+}
+
+bool input_leaving_frame(struct channel *ch, struct slab *slab, const struct frame *frame)
+{
+    bool idle = ch->content.state == CONTENT_IDLE;
+    if (!idle)
+        return frame->type == FRAME_METHOD ? take_method(ch, slab, frame)
+                                           : take_content(ch, slab, frame);
+    if (frame->type != FRAME_METHOD)
+        return true;
+    switch (method_number(frame->payload, frame->payload_len)) {
+    case AMQP_BASIC_PUBLISH_METHOD:
+        return begin_publish(ch, slab, frame);
+    case AMQP_CHANNEL_CLOSE_METHOD:
+        channel_free(ch); /* not answered: it awaits the end of its connection */
+        return true;
+    default:
+        return true;
+    }
+}

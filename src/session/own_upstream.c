@@ -1,0 +1,130 @@
+#include "session/own_upstream.h"
+
+#include "peer/reply.h"
+#include "pool/pool.h"
+#include "session/channel.h"
+#include "session/client.h"
+#include "session/failover.h"
+#include "session/relay.h"
+#include "upstream/upstream.h"
+
+void own_upstream_release(struct client *c)
+{
+    if (!c->own)
+        return;
+    struct upstream *own = c->own;
+    c->own = NULL;
+    c->own_is_open = false;
+    own->owner = NULL;
+    if (own->state == UPSTREAM_OPEN)
+        stream_resume(&own->stream); /* it may have waited for a client that did not read */
+    /* What it has published is confirmed first; then the last relay closes the upstream. */
+    if (own->state != UPSTREAM_OPEN || own->link_count == 0)
+        upstream_close(own);
+}
+
+static void own_opened(struct upstream *u)
+{
+    struct client *c = u->owner;
+    if (!c)
+        return;
+    c->own_is_open = true;
+    pool_wake(c->member.pool);
+}
+
+static void own_failed(struct upstream *u, const struct upstream_end *end)
+{
+    struct client *c = u->owner;
+    if (!c)
+        return;
+    c->own = NULL;
+    c->own_is_open = false;
+    bool refused = end->refusal != REFUSAL_NONE;
+    client_refuse(c, refused ? end->code : 320, refused ? end->text : LOST_RABBITMQ, 0);
+}
+
+/* Who has consumers, deliveries that are not settled, or queues of its own must connect again. Who
+ * had them, and publishes now, need not hear of it. */
+static bool would_lose(const struct client *c)
+{
+    for (uint32_t i = 0; i < c->channels_capacity; i++) {
+        const struct channel *ch = c->channels[i];
+        if (ch && ch->relay && relay_is_consumed(ch->relay))
+            return true;
+    }
+    return c->owns_queues;
+}
+
+static void own_lost(struct upstream *u, const struct upstream_end *end)
+{
+    struct client *c = u->owner;
+    if (!c) {
+        struct pool *pool = NULL;
+        for (uint32_t i = 0; i < u->links_capacity && !pool; i++)
+            if (u->links[i] && relay_of(u->links[i]))
+                pool = relay_of(u->links[i])->pool;
+        if (pool)
+            failover_own(pool, u, FAILOVER_DROP);
+        return;
+    }
+    struct pool *pool = c->member.pool;
+    bool loses = would_lose(c); /* before calls are answered in RabbitMQ's place */
+    /* RabbitMQ's own error for what this client did, or the end of what it was consuming: nobody
+     * but RabbitMQ answers its calls then. */
+    bool is_error = end->code && end->code != 320;
+    failover_own(pool, u, is_error || loses ? FAILOVER_DROP : FAILOVER_ANSWER);
+    c->own = NULL;
+    c->own_is_open = false;
+    if (is_error)
+        client_refuse(c, end->code, end->text, end->cause);
+    else if (loses)
+        client_refuse(c, 320, LOST_RABBITMQ, 0);
+    pool_wake(pool);
+}
+
+static void own_writable(struct upstream *u)
+{
+    struct client *c = u->owner;
+    if (c)
+        pool_wake(c->member.pool);
+}
+
+/* Who waits for RabbitMQ to answer a close would wait until the alarm is over. */
+static void own_blocked(struct upstream *u)
+{
+    struct client *c = u->owner;
+    if (!c)
+        return;
+    pool_wake(c->member.pool);
+    for (uint32_t i = 0; i < c->channels_capacity; i++)
+        if (c->channels[i])
+            channel_settled(c->channels[i]);
+    client_settled(c);
+}
+
+static void own_left(struct upstream *u)
+{
+    struct client *c = u->owner;
+    if (!c)
+        return;
+    c->own = NULL;
+    c->own_is_open = false;
+    client_settled(c);
+}
+
+static const struct upstream_events own_events = {
+    .on_open = own_opened,
+    .on_failed = own_failed,
+    .on_lost = own_lost,
+    .on_blocked = own_blocked,
+    .on_writable = own_writable,
+    .on_left = own_left,
+};
+
+void own_upstream_dial(struct client *c)
+{
+    struct pool *pool = c->member.pool;
+    c->own = upstream_dial(pool->pools->upstreams, pool->dial_user, pool->password, pool->vhost,
+                           c->properties, c->properties_len, &own_events, c);
+    c->own_is_open = false;
+}

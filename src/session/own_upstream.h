@@ -1,0 +1,11 @@
+#pragma once
+
+/* An upstream that one client has to itself: for what belongs to a connection, and for what
+ * RabbitMQ ends, or may end, a connection over. */
+
+struct client;
+
+/* Begins one; the client's own_is_open tells when it is there. */
+void own_upstream_dial(struct client *);
+/* The client needs it no more. What was published there is confirmed first. */
+void own_upstream_release(struct client *);
