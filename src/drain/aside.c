@@ -4,10 +4,27 @@
 
 #include "base/assert.h"
 #include "base/memory.h"
+#include "base/states.h"
 
 /* So many are sent one by one, each after the confirm of the one before, so that none is overtaken
  * when RabbitMQ fails at every other one (a full queue that somebody reads from). */
 enum { SINGLES = 16, FINE_FOR_ONE_MORE = 8 };
+
+static const struct states states = {
+    .object = "destination that is aside",
+    .names = {[ASIDE_SILENT] = "silent", [ASIDE_RESTING] = "resting", [ASIDE_TRYING] = "trying"},
+    .next =
+        {
+            [ASIDE_SILENT] = TO(ASIDE_SILENT) | TO(ASIDE_RESTING) | TO(ASIDE_TRYING),
+            [ASIDE_RESTING] = TO(ASIDE_SILENT) | TO(ASIDE_RESTING) | TO(ASIDE_TRYING),
+            [ASIDE_TRYING] = TO(ASIDE_SILENT) | TO(ASIDE_RESTING),
+        },
+};
+
+void aside_move(struct aside *a, enum aside_state to)
+{
+    STATE_MOVE(&states, a->state, to);
+}
 
 struct aside *asides_find(struct asides *asides, uint64_t destination)
 {
@@ -72,7 +89,7 @@ uint32_t aside_failed(struct aside *a, uint64_t seq)
 
 void aside_rest(struct aside *a, uint64_t now_ms, uint32_t pause_ms)
 {
-    a->state = ASIDE_RESTING;
+    aside_move(a, ASIDE_RESTING);
     a->again_ms = now_ms + pause_ms;
 }
 
@@ -81,14 +98,14 @@ void aside_taken(struct aside *a, uint64_t seq)
     if (a->failing == seq)
         a->failing = a->tries = 0;
     if (a->state == ASIDE_SILENT)
-        a->state = ASIDE_TRYING;
+        aside_move(a, ASIDE_TRYING);
     else if (a->state == ASIDE_TRYING)
         a->fine++;
 }
 
 void aside_is_silent(struct aside *a, uint64_t now_ms, uint32_t pause_ms)
 {
-    a->state = ASIDE_SILENT;
+    aside_move(a, ASIDE_SILENT);
     a->again_ms = now_ms + pause_ms;
     a->fine = 0;
 }
@@ -97,7 +114,7 @@ bool aside_wakes(struct aside *a, uint64_t now_ms)
 {
     if (a->state == ASIDE_TRYING || now_ms < a->again_ms)
         return false;
-    a->state = ASIDE_TRYING;
+    aside_move(a, ASIDE_TRYING);
     return true;
 }
 

@@ -44,6 +44,8 @@ void asides_clear(struct asides *);
 /* How many of them are no more than silent: they cost nothing. */
 uint32_t asides_silent(const struct asides *);
 
+/* The one way to change its state. */
+void aside_move(struct aside *, enum aside_state);
 /* Its records behind this one are to be sent once more. */
 void aside_rewind(struct aside *, uint64_t seq);
 /* RabbitMQ failed at this record of it, which is to be tried again. Counts the tries of the first

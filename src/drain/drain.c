@@ -10,6 +10,7 @@
 #include "base/crash_point.h"
 #include "base/handles.h"
 #include "base/log.h"
+#include "base/states.h"
 #include "drain/aside.h"
 #include "drain/backlog.h"
 #include "drain/blame.h"
@@ -59,6 +60,27 @@ enum drain_state {
     DRAIN_CLOSING,
     DRAIN_DELETING, /* closed; what RabbitMQ has taken is being deleted */
     DRAIN_RESTING,  /* and then RabbitMQ is given time, after a failure of its own */
+};
+
+static const struct states states = {
+    .object = "drain",
+    .names = {[DRAIN_OPENING] = "opening",
+              [DRAIN_SELECTING] = "selecting",
+              [DRAIN_RUNNING] = "running",
+              [DRAIN_RENEWING] = "renewing",
+              [DRAIN_CLOSING] = "closing",
+              [DRAIN_DELETING] = "deleting",
+              [DRAIN_RESTING] = "resting"},
+    .next =
+        {
+            [DRAIN_OPENING] = TO(DRAIN_SELECTING) | TO(DRAIN_RUNNING),
+            [DRAIN_SELECTING] = TO(DRAIN_RUNNING) | TO(DRAIN_DELETING),
+            [DRAIN_RUNNING] = TO(DRAIN_RENEWING) | TO(DRAIN_CLOSING) | TO(DRAIN_DELETING),
+            [DRAIN_RENEWING] = TO(DRAIN_CLOSING) | TO(DRAIN_DELETING),
+            [DRAIN_CLOSING] = TO(DRAIN_DELETING),
+            [DRAIN_DELETING] = TO(DRAIN_RESTING),
+            [DRAIN_RESTING] = TO(DRAIN_OPENING),
+        },
 };
 
 struct drain {
@@ -124,9 +146,15 @@ static void narrow(struct drain *d)
     d->fine = 0;
 }
 
+static void drain_move(struct drain *d, enum drain_state to)
+{
+    STATE_MOVE(&states, d->state, to);
+    d->deadline_ms = 0;
+}
+
 static void expect_answer(struct drain *d, enum drain_state state)
 {
-    d->state = state;
+    drain_move(d, state);
     d->deadline_ms = runtime_now(d->backlog->rt) + d->backlog->rt->config->pool.confirm_timeout_ms;
 }
 
@@ -167,9 +195,8 @@ struct drain *drain_start(struct backlog *backlog, struct upstream *u)
     d->confirms = u->offers_confirms && backlog->rt->config->drain.confirms == CONFIRMS_AUTO;
     LOG(LOG_INFO, "drain_started", LOG_T("user", backlog->user), LOG_T("vhost", backlog->vhost),
         LOG_N("messages", backlog->waiting), LOG_N("upstream", u->id));
-    if (runtime_now(backlog->rt) < backlog->drain_again_ms)
-        d->state = DRAIN_RESTING; /* what RabbitMQ failed at was on another connection */
-    else
+    d->state = DRAIN_RESTING; /* a new one; RabbitMQ may have failed on another connection */
+    if (runtime_now(backlog->rt) >= backlog->drain_again_ms)
         open_channel(d);
     return d;
 }
@@ -202,7 +229,7 @@ static void rewind_open(struct drain *d)
     for (uint32_t i = 0; i < asides->count; i++) {
         asides->all[i].under_way = asides->all[i].fine = 0;
         if (asides->all[i].state == ASIDE_SILENT)
-            asides->all[i].state = ASIDE_TRYING;
+            aside_move(&asides->all[i], ASIDE_TRYING);
     }
     in_flight_forget_open(&d->sent, 0);
     drop_batch(d);
@@ -760,7 +787,7 @@ static bool read_aside(struct drain *d, uint32_t room)
             a->cursor >= d->read_after)
             continue;
         if (wants_new_channel(d, a)) {
-            d->state = DRAIN_RENEWING;
+            drain_move(d, DRAIN_RENEWING);
             return true;
         }
         struct job *job = new_read(d, most < room ? most : room);
@@ -823,7 +850,7 @@ static void advance(struct drain *d)
     set_damaged_aside(d);
     bool is_over = is_done(d) || d->backlog->paused;
     if (d->state == DRAIN_DELETING && d->sent.count == 0)
-        d->state = DRAIN_RESTING;
+        drain_move(d, DRAIN_RESTING);
     if (d->state == DRAIN_RESTING) {
         if (is_over)
             finish(d);
@@ -853,8 +880,7 @@ static void advance(struct drain *d)
 static void wait_for_deletes(struct drain *d)
 {
     rewind_open(d); /* or what is read again would be sent again */
-    d->deadline_ms = 0;
-    d->state = DRAIN_DELETING;
+    drain_move(d, DRAIN_DELETING);
     advance(d);
 }
 
@@ -1007,6 +1033,8 @@ static void on_refused(struct drain *d, uint16_t code, const char *text)
 
 static void on_exception(struct drain *d, const struct frame *frame)
 {
+    if (d->state >= DRAIN_DELETING)
+        return; /* no channel of ours is open */
     struct method_arena arena;
     method_arena_init(&arena);
     amqp_method_number_t method;
@@ -1047,16 +1075,19 @@ static void on_method(struct drain *d, const struct frame *frame)
     amqp_method_number_t method = method_number(frame->payload, frame->payload_len);
     switch (method) {
     case AMQP_CHANNEL_OPEN_OK_METHOD:
-        d->deadline_ms = 0;
-        d->state = DRAIN_RUNNING;
+        if (d->state != DRAIN_OPENING)
+            return;
         if (d->confirms) {
             wire_send_plain(stream_of(d), d->link.channel, AMQP_CONFIRM_SELECT_METHOD);
             expect_answer(d, DRAIN_SELECTING);
+        } else {
+            drain_move(d, DRAIN_RUNNING);
         }
         break;
     case AMQP_CONFIRM_SELECT_OK_METHOD:
-        d->deadline_ms = 0;
-        d->state = DRAIN_RUNNING;
+        if (d->state != DRAIN_SELECTING)
+            return;
+        drain_move(d, DRAIN_RUNNING);
         break;
     case AMQP_BASIC_ACK_METHOD:
     case AMQP_BASIC_NACK_METHOD:

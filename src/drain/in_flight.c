@@ -9,6 +9,7 @@
 #include "amqp/wire.h"
 #include "base/assert.h"
 #include "base/memory.h"
+#include "base/states.h"
 
 static void clear(struct in_flight *f, struct sent *entry)
 {
@@ -59,11 +60,27 @@ struct sent *in_flight_add(struct in_flight *f, const struct job_record *record,
     return entry;
 }
 
+static const struct states states = {
+    .object = "record in flight",
+    .names = {[SENT_UNCONFIRMED] = "unconfirmed",
+              [SENT_PARKED] = "parked",
+              [SENT_CONFIRMED] = "confirmed",
+              [SENT_AGAIN] = "again",
+              [SENT_UNDELETED] = "undeleted"},
+    .next =
+        {
+            [SENT_UNCONFIRMED] = TO(SENT_PARKED) | TO(SENT_CONFIRMED),
+            [SENT_PARKED] = TO(SENT_CONFIRMED),
+            [SENT_CONFIRMED] = TO(SENT_AGAIN) | TO(SENT_UNDELETED),
+            [SENT_UNDELETED] = TO(SENT_CONFIRMED),
+        },
+};
+
 void in_flight_set(struct in_flight *f, struct sent *entry, enum sent_state state)
 {
     f->parked -= entry->state == SENT_PARKED;
     f->parked += state == SENT_PARKED;
-    entry->state = state;
+    STATE_MOVE(&states, entry->state, state);
 }
 
 uint32_t in_flight_in_window(const struct in_flight *f)

@@ -6,6 +6,7 @@
 #include "base/assert.h"
 #include "base/handles.h"
 #include "base/log.h"
+#include "base/states.h"
 #include "peer/runtime.h"
 #include "pool/append.h"
 #include "pool/pool.h"
@@ -21,6 +22,21 @@ enum doubt_state {
     DOUBT_DELETING,
 };
 
+static const struct states states = {
+    .object = "publish in doubt",
+    .names = {[DOUBT_APPENDING] = "appending",
+              [DOUBT_STORED] = "stored",
+              [DOUBT_FAILED] = "failed",
+              [DOUBT_CONFIRMED] = "confirmed",
+              [DOUBT_DELETING] = "deleting"},
+    .next =
+        {
+            [DOUBT_APPENDING] = TO(DOUBT_STORED) | TO(DOUBT_FAILED) | TO(DOUBT_CONFIRMED),
+            [DOUBT_STORED] = TO(DOUBT_DELETING),
+            [DOUBT_CONFIRMED] = TO(DOUBT_STORED) | TO(DOUBT_FAILED),
+        },
+};
+
 struct doubt {
     uint64_t handle;
     uint64_t queue; /* handle */
@@ -28,6 +44,11 @@ struct doubt {
     uint64_t seq;
     enum doubt_state state;
 };
+
+static void doubt_move(struct doubt *d, enum doubt_state to)
+{
+    STATE_MOVE(&states, d->state, to);
+}
 
 static void end(struct doubt *d)
 {
@@ -69,14 +90,14 @@ static void delete_copy(struct doubt *d)
     ENSURE(job->delete.seqs);
     job->delete.seqs[0] = d->seq;
     job->delete.count = 1;
-    d->state = DOUBT_DELETING;
+    doubt_move(d, DOUBT_DELETING);
     spooler_post(queue->rt->spooler, job);
 }
 
 void doubt_confirmed(struct doubt *d)
 {
     if (d->state == DOUBT_APPENDING)
-        d->state = DOUBT_CONFIRMED;
+        doubt_move(d, DOUBT_CONFIRMED);
     else if (d->state == DOUBT_STORED)
         delete_copy(d);
     else
@@ -95,7 +116,7 @@ static void copied(uint64_t handle, bool stored, uint64_t seq)
         return;
     bool confirmed = d->state == DOUBT_CONFIRMED;
     d->seq = seq;
-    d->state = stored ? DOUBT_STORED : DOUBT_FAILED;
+    doubt_move(d, stored ? DOUBT_STORED : DOUBT_FAILED);
     if (confirmed)
         doubt_confirmed(d);
 }

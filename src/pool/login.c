@@ -5,6 +5,7 @@
 
 #include "base/assert.h"
 #include "base/log.h"
+#include "base/states.h"
 #include "peer/reply.h"
 #include "peer/runtime.h"
 #include "pool/identity.h"
@@ -40,6 +41,18 @@ struct attempt {
     unsigned tried; /* brokers */
 };
 
+static const struct states states = {
+    .object = "login attempt",
+    .names =
+        {[ATTEMPT_QUEUED] = "QUEUED", [ATTEMPT_DIALING] = "DIALING", [ATTEMPT_PROVEN] = "PROVEN"},
+    .next =
+        {
+            [ATTEMPT_QUEUED] = TO(ATTEMPT_DIALING),
+            [ATTEMPT_DIALING] = TO(ATTEMPT_DIALING) | TO(ATTEMPT_PROVEN),
+            [ATTEMPT_PROVEN] = TO(ATTEMPT_DIALING),
+        },
+};
+
 /* ---- the table ---- */
 
 static char *copy_text(const char *text)
@@ -55,18 +68,18 @@ void logins_init(struct logins *logins, struct pools *pools)
     list_init(&logins->attempts);
 }
 
-static void set_state(struct attempt *a, enum attempt_state state)
+static void attempt_move(struct attempt *a, enum attempt_state to)
 {
     struct logins *logins = a->logins;
-    logins->dialing += state == ATTEMPT_DIALING;
+    logins->dialing += to == ATTEMPT_DIALING;
     logins->dialing -= a->state == ATTEMPT_DIALING;
-    a->state = state;
+    STATE_MOVE(&states, a->state, to);
 }
 
 static void attempt_free(struct attempt *a)
 {
     ENSURE(list_empty(&a->members));
-    set_state(a, ATTEMPT_QUEUED);
+    a->logins->dialing -= a->state == ATTEMPT_DIALING;
     list_remove(&a->node);
     if (a->upstream)
         upstream_close(a->upstream);
@@ -199,7 +212,7 @@ static const struct upstream_events events;
 
 static void dial(struct attempt *a)
 {
-    set_state(a, ATTEMPT_DIALING);
+    attempt_move(a, ATTEMPT_DIALING);
     a->upstream = upstream_dial(a->logins->pools->upstreams, a->identity.dial_user, a->password,
                                 a->vhost, NULL, 0, &events, a);
 }
@@ -259,7 +272,7 @@ static void on_tuned(struct upstream *u)
 {
     struct attempt *a = u->owner;
     struct logins *logins = a->logins;
-    set_state(a, ATTEMPT_PROVEN);
+    attempt_move(a, ATTEMPT_PROVEN);
     if (list_empty(&a->members)) {
         finish(a);
         return;
@@ -377,7 +390,7 @@ void login_enter(struct member *m)
     struct attempt *proven = find(m, NULL);
     if (proven && proven->state == ATTEMPT_PROVEN && !find(m, m->vhost)) {
         proven->vhost = copy_text(m->vhost);
-        set_state(proven, ATTEMPT_DIALING);
+        attempt_move(proven, ATTEMPT_DIALING);
         wait_for(m, proven);
         upstream_enter(proven->upstream, m->vhost);
     } else if (is_away(m->logins->pools, is_known(pool))) {

@@ -7,6 +7,7 @@
 #include "base/assert.h"
 #include "base/handles.h"
 #include "base/log.h"
+#include "base/states.h"
 #include "drain/drain.h"
 #include "peer/reply.h"
 #include "peer/runtime.h"
@@ -31,9 +32,35 @@ enum {
     MORE_WAIT_MAX_MS = 60000
 };
 
-static const char *const state_names[] = {"offline", "draining", "live"};
+static const struct states states = {
+    .object = "pool",
+    .names = {[POOL_OFFLINE] = "offline", [POOL_DRAINING] = "draining", [POOL_LIVE] = "live"},
+    .next =
+        {
+            [POOL_OFFLINE] = TO(POOL_DRAINING) | TO(POOL_LIVE),
+            [POOL_DRAINING] = TO(POOL_OFFLINE) | TO(POOL_LIVE),
+            [POOL_LIVE] = TO(POOL_OFFLINE) | TO(POOL_DRAINING),
+        },
+};
+
+static const struct states login_states = {
+    .object = "login",
+    .names = {[LOGIN_UNKNOWN] = "unknown", [LOGIN_PROVEN] = "proven", [LOGIN_REFUSED] = "refused"},
+    .next =
+        {
+            [LOGIN_UNKNOWN] = TO(LOGIN_PROVEN) | TO(LOGIN_REFUSED),
+            [LOGIN_PROVEN] = TO(LOGIN_UNKNOWN) | TO(LOGIN_REFUSED),
+            [LOGIN_REFUSED] = TO(LOGIN_UNKNOWN) | TO(LOGIN_PROVEN),
+        },
+};
 
 /* ---- state ---- */
+
+static void login_move(struct pool *pool, enum pool_login to)
+{
+    if (pool->login != to)
+        STATE_MOVE(&login_states, pool->login, to);
+}
 
 static struct upstream *first_usable(struct pool *pool)
 {
@@ -87,7 +114,7 @@ void pool_update(struct pool *pool)
     if (state == pool->state)
         return;
     LOG(LOG_DEBUG, "pool_state", LOG_T("user", pool->user), LOG_T("vhost", pool->vhost),
-        LOG_T("from", state_names[pool->state]), LOG_T("to", state_names[state]));
+        LOG_T("from", states.names[pool->state]), LOG_T("to", states.names[state]));
     if (state == POOL_OFFLINE)
         begin_buffering(pool);
     else
@@ -96,7 +123,7 @@ void pool_update(struct pool *pool)
         pool->queue->backlog.back_ms = runtime_now(pool->rt);
     if (state == POOL_LIVE)
         pool->backoff_ms = 0;
-    pool->state = state;
+    STATE_MOVE(&states, pool->state, state);
     pool_wake(pool);
     if (state == POOL_DRAINING)
         queue_drain_if_possible(pool->queue);
@@ -412,7 +439,7 @@ struct pool *pool_prove(struct pools *pools, const struct identity *id, const ch
         set_password(pool, id, password);
     if (is_new && !is_shorter && id->is_token)
         tell_upstreams(pool);
-    pool->login = LOGIN_PROVEN;
+    login_move(pool, LOGIN_PROVEN);
     store_login(pool);
     return pool;
 }
@@ -425,7 +452,7 @@ static void refuse_login(struct pool *pool, const struct upstream_end *end)
         return;
     LOG(LOG_WARN, "login_refused", LOG_T("user", pool->user), LOG_T("vhost", pool->vhost),
         LOG_N("code", end->code), LOG_T("reason", end->text));
-    pool->login = LOGIN_REFUSED;
+    login_move(pool, LOGIN_REFUSED);
     pool->refused_ms = runtime_now(pool->rt);
     pool->backoff_ms = 0;
 }
@@ -687,7 +714,7 @@ static void opened(struct pool *pool, struct upstream *u)
         adopt_secret(pool, u->password);
     if (has_asked)
         upstream_close(u);
-    pool->login = LOGIN_PROVEN;
+    login_move(pool, LOGIN_PROVEN);
     store_login(pool);
     if (!pool->storing)
         admit_waiting(pool);
@@ -960,7 +987,7 @@ static void on_forgotten(struct queue_user *user)
     if (pool->client_count > 0 && pool->login == LOGIN_PROVEN)
         store_login(pool);
     else if (list_empty(&pool->upstreams))
-        pool->login = LOGIN_UNKNOWN;
+        login_move(pool, LOGIN_UNKNOWN);
 }
 
 static void on_wanted(struct queue_user *user)
@@ -1005,7 +1032,7 @@ struct pool *pool_new(struct pools *pools, const struct identity *id, const char
     set_secret(&pool->password, password);
     pool->rights = id->rights;
     pool->expires_s = id->expires_s;
-    pool->login = login;
+    pool->login = login; /* a new one */
     pool->handle = handles_add(pool);
     list_init(&pool->upstreams);
     list_init(&pool->members);

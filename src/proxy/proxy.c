@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/service.h"
 #include "base/slab.h"
+#include "base/states.h"
 #include "base/test_switch.h"
 #include "drain/drain.h"
 #include "peer/reply.h"
@@ -38,6 +39,22 @@ enum {
     STALLED_AGAIN_MS = 60000,
     AWAY_TICKS = 4,
     HANGS_MS = 500, /* while stopping: a commit of a disk that works takes less */
+};
+
+static const struct states states = {
+    .object = "proxy",
+    .names = {[PROXY_RUNNING] = "running",
+              [PROXY_FINISHING] = "finishing",
+              [PROXY_SETTLING] = "settling",
+              [PROXY_LEAVING] = "leaving",
+              [PROXY_CLOSING] = "closing"},
+    .next =
+        {
+            [PROXY_RUNNING] = TO(PROXY_FINISHING) | TO(PROXY_CLOSING),
+            [PROXY_FINISHING] = TO(PROXY_SETTLING) | TO(PROXY_CLOSING),
+            [PROXY_SETTLING] = TO(PROXY_LEAVING) | TO(PROXY_CLOSING),
+            [PROXY_LEAVING] = TO(PROXY_CLOSING),
+        },
 };
 
 /* ---- each turn of the loop ---- */
@@ -147,8 +164,7 @@ static void cleanup(struct proxy *proxy, uint64_t now)
 
 static void enter(struct proxy *proxy, enum proxy_stage stage)
 {
-    ENSURE(stage > proxy->stage);
-    proxy->stage = stage;
+    STATE_MOVE(&states, proxy->stage, stage);
     proxy->rt.serves = stage <= PROXY_FINISHING;
 }
 

@@ -8,6 +8,7 @@
 #include "base/crash_point.h"
 #include "base/handles.h"
 #include "base/memory.h"
+#include "base/states.h"
 #include "peer/runtime.h"
 #include "peer/send.h"
 #include "pool/pool.h"
@@ -22,6 +23,29 @@
  * publishes (CLOSING). RabbitMQ's error, or the proxy's, may come at any moment of that: it is
  * told, the client's close is answered behind it, and the number is free when the client's close-ok
  * is there too (REFUSED). */
+
+static const struct states states = {
+    .object = "channel",
+    .names = {[CHANNEL_OPEN] = "open",
+              [CHANNEL_SETTLING] = "settling",
+              [CHANNEL_CLOSING] = "closing",
+              [CHANNEL_REFUSING] = "refusing",
+              [CHANNEL_REFUSED] = "refused"},
+    .next =
+        {
+            [CHANNEL_OPEN] = TO(CHANNEL_SETTLING) | TO(CHANNEL_REFUSING) | TO(CHANNEL_REFUSED),
+            [CHANNEL_SETTLING] = TO(CHANNEL_SETTLING) | TO(CHANNEL_CLOSING) | TO(CHANNEL_REFUSING) |
+                                 TO(CHANNEL_REFUSED),
+            [CHANNEL_CLOSING] = TO(CHANNEL_SETTLING) | TO(CHANNEL_REFUSING) | TO(CHANNEL_REFUSED),
+            [CHANNEL_REFUSING] = TO(CHANNEL_SETTLING) | TO(CHANNEL_REFUSED),
+            [CHANNEL_REFUSED] = TO(CHANNEL_SETTLING),
+        },
+};
+
+static void channel_move(struct channel *ch, enum channel_state to)
+{
+    STATE_MOVE(&states, ch->state, to);
+}
 
 enum { BEHIND_MAX_BYTES = 4096 }; /* then the client waits for the end of the content */
 
@@ -192,7 +216,7 @@ void channel_closed_upstream(struct channel *ch)
 void channel_lost_upstream(struct channel *ch)
 {
     if (ch->state == CHANNEL_CLOSING)
-        ch->state = CHANNEL_SETTLING;
+        channel_move(ch, CHANNEL_SETTLING);
     channel_settled(ch);
 }
 
@@ -207,7 +231,7 @@ static void settle(struct channel *ch)
     if ((r && ch->carrier->awaits(r) && !unread) || (wait && channel_unsafe(ch) > 0))
         return;
     if (r && !ch->carrier->carries_publishes_alone(r) && !unread) {
-        ch->state = CHANNEL_CLOSING;
+        channel_move(ch, CHANNEL_CLOSING);
         ch->carrier->close(r);
     } else if (!ch->inside_content || client->state != CLIENT_OPEN) {
         finish_close(ch);
@@ -237,10 +261,10 @@ static void refuse_now(struct channel *ch, const struct refusal *refusal)
         (amqp_bytes_t){.len = refusal->text_len, .bytes = (void *)(uintptr_t)refusal->text},
         refusal->cause);
     if (ch->client->state == CLIENT_SETTLING) { /* it waits for connection.close-ok alone */
-        ch->state = CHANNEL_SETTLING;
+        channel_move(ch, CHANNEL_SETTLING);
     } else {
         close_move(&ch->close, CLOSE_WE_ASK);
-        ch->state = CHANNEL_REFUSED;
+        channel_move(ch, CHANNEL_REFUSED);
     }
     advance_close(ch);
 }
@@ -265,7 +289,7 @@ void channel_refuse_bytes(struct channel *ch, uint16_t code, amqp_bytes_t text,
     ch->refusal = malloc(sizeof refusal);
     ENSURE(ch->refusal);
     *ch->refusal = refusal;
-    ch->state = CHANNEL_REFUSING;
+    channel_move(ch, CHANNEL_REFUSING);
 }
 
 void channel_refuse(struct channel *ch, uint16_t code, const char *text, amqp_method_number_t cause)
@@ -293,7 +317,7 @@ void channel_begin_close(struct channel *ch)
         return;
     cancel_content(ch);
     channel_drop_transaction(ch); /* not committed: gone, as in RabbitMQ */
-    ch->state = CHANNEL_SETTLING;
+    channel_move(ch, CHANNEL_SETTLING);
     advance_close(ch);
 }
 

@@ -6,10 +6,49 @@
 #include "base/handles.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/states.h"
 #include "peer/runtime.h"
 #include "peer/send.h"
 #include "pool/login.h"
 #include "pool/pool.h"
+
+static const struct states states = {
+    .object = "client",
+    .names = {[CLIENT_HEADER] = "header",
+              [CLIENT_START] = "start",
+              [CLIENT_PROVING] = "proving",
+              [CLIENT_TUNE] = "tune",
+              [CLIENT_OPENING] = "opening",
+              [CLIENT_LOGIN] = "login",
+              [CLIENT_OPEN] = "open",
+              [CLIENT_SETTLING] = "settling",
+              [CLIENT_LEAVING] = "leaving",
+              [CLIENT_REFUSED] = "refused",
+              [CLIENT_GARBLED] = "garbled",
+              [CLIENT_FINISHED] = "finished",
+              [CLIENT_CLOSED] = "closed"},
+    .next =
+        {
+            [CLIENT_HEADER] = TO(CLIENT_START) | TO(CLIENT_CLOSED),
+            [CLIENT_START] = TO(CLIENT_PROVING) | TO(CLIENT_REFUSED) | TO(CLIENT_CLOSED),
+            [CLIENT_PROVING] = TO(CLIENT_TUNE) | TO(CLIENT_REFUSED) | TO(CLIENT_CLOSED),
+            [CLIENT_TUNE] = TO(CLIENT_OPENING) | TO(CLIENT_REFUSED) | TO(CLIENT_CLOSED),
+            [CLIENT_OPENING] = TO(CLIENT_LOGIN) | TO(CLIENT_REFUSED) | TO(CLIENT_CLOSED),
+            [CLIENT_LOGIN] = TO(CLIENT_OPEN) | TO(CLIENT_REFUSED) | TO(CLIENT_CLOSED),
+            [CLIENT_OPEN] =
+                TO(CLIENT_SETTLING) | TO(CLIENT_LEAVING) | TO(CLIENT_REFUSED) | TO(CLIENT_CLOSED),
+            [CLIENT_SETTLING] = TO(CLIENT_FINISHED) | TO(CLIENT_REFUSED) | TO(CLIENT_CLOSED),
+            [CLIENT_LEAVING] = TO(CLIENT_SETTLING) | TO(CLIENT_REFUSED) | TO(CLIENT_CLOSED),
+            [CLIENT_REFUSED] = TO(CLIENT_GARBLED) | TO(CLIENT_CLOSED),
+            [CLIENT_GARBLED] = TO(CLIENT_CLOSED),
+            [CLIENT_FINISHED] = TO(CLIENT_CLOSED),
+        },
+};
+
+void client_move(struct client *c, enum client_state to)
+{
+    STATE_MOVE(&states, c->state, to);
+}
 
 void clients_init(struct clients *clients, struct logins *logins,
                   const struct client_handler *handler)

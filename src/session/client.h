@@ -98,6 +98,8 @@ struct client {
     bool owns_queues; /* exclusive ones: they are gone with its upstream */
 };
 
+/* The one way to change its state. */
+void client_move(struct client *, enum client_state);
 void clients_init(struct clients *, struct logins *, const struct client_handler *);
 
 /* Ends of the connection (ending.h): whatever finds the reason says so here. */

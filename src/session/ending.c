@@ -43,7 +43,7 @@ void ending_close(struct client *c, const char *reason)
     LOG(LOG_DEBUG, "client_closed", LOG_N("client", c->id), LOG_T("peer", c->peer),
         LOG_T("user", c->member.user), LOG_T("reason", reason));
     leave_pool(c);
-    c->state = CLIENT_CLOSED;
+    client_move(c, CLIENT_CLOSED);
     stream_close(&c->stream);
 }
 
@@ -74,7 +74,7 @@ void ending_refuse(struct client *c, uint16_t code, const char *text, amqp_metho
     say_close(c, code, text, cause);
     leave_pool(c);
     answer_close(c); /* if it crosses */
-    c->state = CLIENT_REFUSED;
+    client_move(c, CLIENT_REFUSED);
     stream_resume(&c->stream);
 }
 
@@ -98,7 +98,7 @@ void ending_leave(struct client *c, uint16_t code, const char *text, amqp_method
         return;
     }
     say_close(c, code, text, cause);
-    c->state = CLIENT_LEAVING;
+    client_move(c, CLIENT_LEAVING);
     for (uint32_t i = 0; i < c->channels_capacity; i++)
         if (c->channels[i])
             channel_leave(c->channels[i]);
@@ -110,7 +110,7 @@ static void finish_close(struct client *c)
 {
     leave_pool(c);
     answer_close(c);
-    c->state = CLIENT_FINISHED;
+    client_move(c, CLIENT_FINISHED);
     c->deadline_ms = runtime_now(c->rt) + CLOSE_TIMEOUT_MS;
 }
 
@@ -132,7 +132,7 @@ void ending_settled(struct client *c)
 void ending_begin(struct client *c)
 {
     close_move(&c->close, CLOSE_THEY_ASK);
-    c->state = CLIENT_SETTLING;
+    client_move(c, CLIENT_SETTLING);
     for (uint32_t i = 0; i < c->channels_capacity; i++) {
         struct channel *ch = c->channels[i];
         if (ch)

@@ -53,7 +53,7 @@ void handshake_header(struct client *c, const uint8_t header[8])
         return;
     }
     send_start(c);
-    c->state = CLIENT_START;
+    client_move(c, CLIENT_START);
 }
 
 static char *copy_bytes(const void *bytes, size_t len)
@@ -125,14 +125,14 @@ static void send_tune(struct client *c)
     wire_send(&c->stream, 0, AMQP_CONNECTION_TUNE_METHOD, &tune);
     c->channel_max = server->channel_max;
     c->frame_max = server->frame_max;
-    c->state = CLIENT_TUNE;
+    client_move(c, CLIENT_TUNE);
 }
 
 /* RabbitMQ is asked within upstream.connect_timeout for each broker, and once more for the turn. */
 static void await_decision(struct client *c, enum client_state state)
 {
     const struct config *config = c->rt->config;
-    c->state = state;
+    client_move(c, state);
     c->deadline_ms = runtime_now(c->rt) + config->listen.handshake_timeout_ms +
                      (uint64_t)config->upstream.connect_timeout_ms *
                          (c->clients->pools->upstreams->targets.count + 1);
@@ -205,7 +205,7 @@ static void on_tune_ok(struct client *c, const amqp_connection_tune_ok_t *m)
     c->frame_max = frame_max;
     c->channel_max = m->channel_max;
     c->heartbeat_ms = (uint64_t)m->heartbeat * 1000;
-    c->state = CLIENT_OPENING;
+    client_move(c, CLIENT_OPENING);
 }
 
 static void on_open(struct client *c, const amqp_connection_open_t *m)

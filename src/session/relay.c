@@ -9,6 +9,7 @@
 #include "base/crash_point.h"
 #include "base/handles.h"
 #include "base/log.h"
+#include "base/states.h"
 #include "drain/blame.h"
 #include "drain/returned.h"
 #include "peer/reply.h"
@@ -30,6 +31,22 @@
  * what was unconfirmed on it is RabbitMQ's to judge, as it would be without a proxy), perhaps just
  * when a channel.close is on its way to it (then its close-ok is awaited still), or the upstream is
  * lost (failover.c takes what is retained, then on_lost frees the relay). */
+
+static const struct states states = {
+    .object = "retained publish",
+    .names =
+        {[RETAINED_OPEN] = "OPEN", [RETAINED_SETTLED] = "SETTLED", [RETAINED_DOUBTED] = "DOUBTED"},
+    .next =
+        {
+            [RETAINED_OPEN] = TO(RETAINED_SETTLED) | TO(RETAINED_DOUBTED),
+            [RETAINED_DOUBTED] = TO(RETAINED_SETTLED),
+        },
+};
+
+static void retained_move(struct retained *entry, enum retained_state to)
+{
+    STATE_MOVE(&states, entry->state, to);
+}
 
 enum { IDLE_RELAYS_MAX = 256 };
 
@@ -85,7 +102,7 @@ static void retain(struct relay *r, struct message *message, uint64_t client_tag
     entry->stamp = ++r->pool->rt->next_stamp;
     entry->client_tag = client_tag;
     entry->sent_ms = runtime_now(r->pool->rt);
-    entry->state = RETAINED_OPEN;
+    entry->state = RETAINED_OPEN; /* a new one */
     entry->doubt = NULL;
     entry->destination = destination;
     if (!runtime_buffers(r->pool->rt))
@@ -108,7 +125,6 @@ static void forget(struct relay *r, struct retained *entry)
         window_give_back(&r->link.upstream->window, entry->destination);
     r->pool->queue->retained--;
     r->open--;
-    entry->state = RETAINED_SETTLED;
 }
 
 void relay_doubt(struct relay *r, struct retained *entry)
@@ -117,7 +133,7 @@ void relay_doubt(struct relay *r, struct retained *entry)
     message_init(&message);
     message_move(&message, &entry->message);
     forget(r, entry);
-    entry->state = RETAINED_DOUBTED;
+    retained_move(entry, RETAINED_DOUBTED);
     entry->doubt = doubt_new(r->pool, relay_publisher(r), &message, entry->client_tag);
 }
 
@@ -460,8 +476,9 @@ static void settle(struct relay *r, struct retained *entry, bool nack)
         if (nack)
             keep_refused(r, entry);
         forget(r, entry);
+        retained_move(entry, RETAINED_SETTLED);
     } else if (entry->state == RETAINED_DOUBTED) { /* its publisher hears of the copy */
-        entry->state = RETAINED_SETTLED;
+        retained_move(entry, RETAINED_SETTLED);
         nack ? doubt_lost(entry->doubt) : doubt_confirmed(entry->doubt);
     }
 }
@@ -802,6 +819,7 @@ static void end_unheard_return(struct relay *r, const struct frame *header)
         append_rejected(r->pool, relay_publisher(r), &entry->message, r->returned->code,
                         r->returned->text);
         forget(r, entry);
+        retained_move(entry, RETAINED_SETTLED);
         return;
     }
 }

@@ -175,7 +175,7 @@ static void refuse_frame(struct client *c, enum frame_result result)
         return;
     }
     client_refuse(c, 501, texts[result], 0);
-    c->state = CLIENT_GARBLED;
+    client_move(c, CLIENT_GARBLED); /* from REFUSED */
 }
 
 static bool take_header(struct client *c)
@@ -397,7 +397,7 @@ static void on_admitted(struct member *m)
 {
     struct client *c = client_of(m);
     ENSURE(c->state == CLIENT_LOGIN);
-    c->state = CLIENT_OPEN;
+    client_move(c, CLIENT_OPEN);
     c->deadline_ms = 0;
     amqp_connection_open_ok_t ok = {.known_hosts = amqp_empty_bytes};
     wire_send(&c->stream, 0, AMQP_CONNECTION_OPEN_OK_METHOD, &ok);

@@ -8,6 +8,7 @@
 #include "base/assert.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/states.h"
 #include "peer/capability.h"
 #include "peer/runtime.h"
 #include "peer/send.h"
@@ -20,6 +21,38 @@
  *
  * What can fail: the name, the connection, the time limit, an unreadable frame, RabbitMQ's
  * connection.close at any point. All of it ends in upstream_end, once. */
+
+static const struct states states = {
+    .object = "upstream",
+    .names = {[UPSTREAM_RESOLVING] = "resolving",
+              [UPSTREAM_CONNECTING] = "connecting",
+              [UPSTREAM_START] = "start",
+              [UPSTREAM_TUNE] = "tune",
+              [UPSTREAM_TUNED] = "tuned",
+              [UPSTREAM_OPENING] = "opening",
+              [UPSTREAM_OPEN] = "open",
+              [UPSTREAM_LEAVING] = "leaving",
+              [UPSTREAM_CLOSED] = "closed"},
+    .next =
+        {
+            [UPSTREAM_RESOLVING] = TO(UPSTREAM_CONNECTING) | TO(UPSTREAM_CLOSED),
+            [UPSTREAM_CONNECTING] =
+                TO(UPSTREAM_CONNECTING) | TO(UPSTREAM_START) | TO(UPSTREAM_CLOSED),
+            [UPSTREAM_START] = TO(UPSTREAM_CONNECTING) | TO(UPSTREAM_TUNE) | TO(UPSTREAM_CLOSED),
+            [UPSTREAM_TUNE] = TO(UPSTREAM_TUNED) | TO(UPSTREAM_CLOSED),
+            [UPSTREAM_TUNED] = TO(UPSTREAM_OPENING) | TO(UPSTREAM_CLOSED),
+            [UPSTREAM_OPENING] = TO(UPSTREAM_OPEN) | TO(UPSTREAM_CLOSED),
+            [UPSTREAM_OPEN] = TO(UPSTREAM_LEAVING) | TO(UPSTREAM_CLOSED),
+            [UPSTREAM_LEAVING] = TO(UPSTREAM_CLOSED),
+        },
+};
+
+static void upstream_move(struct upstream *u, enum upstream_state to)
+{
+    u->rt->counters.upstreams -= u->state == UPSTREAM_OPEN;
+    u->rt->counters.upstreams += to == UPSTREAM_OPEN;
+    STATE_MOVE(&states, u->state, to);
+}
 
 enum { LEAVE_TIMEOUT_MS = 5000, DEFAULT_FRAME_MAX = 131072 };
 
@@ -71,7 +104,8 @@ static void on_stream_closed(struct stream *stream)
 
 static void abandon(struct upstream *u)
 {
-    u->state = UPSTREAM_CLOSED;
+    if (u->state != UPSTREAM_CLOSED)
+        upstream_move(u, UPSTREAM_CLOSED);
     u->events = NULL;
     if (u->resolve.data)
         uv_cancel((uv_req_t *)&u->resolve);
@@ -133,8 +167,6 @@ static void upstream_end(struct upstream *u, const struct upstream_end *end)
     bool was_open = u->state == UPSTREAM_OPEN;
     if (u->state == UPSTREAM_CLOSED)
         return;
-    if (was_open)
-        u->rt->counters.upstreams--;
     if (u->state == UPSTREAM_LEAVING || !events) {
         lose_links(u);
         report_left(u);
@@ -146,7 +178,7 @@ static void upstream_end(struct upstream *u, const struct upstream_end *end)
             targets_unanswered(u->target, runtime_now(u->rt));
     }
     log_end(u, end);
-    u->state = UPSTREAM_CLOSED;
+    upstream_move(u, UPSTREAM_CLOSED);
     u->end = *end;
     list_remove(&u->owner_node);
     if (was_open) {
@@ -179,7 +211,7 @@ static bool next_address(struct upstream *u)
     if (!u->address->ai_next)
         return false;
     u->address = u->address->ai_next;
-    u->state = UPSTREAM_CONNECTING;
+    upstream_move(u, UPSTREAM_CONNECTING);
     stream_close(&u->stream); /* a socket serves one try; on_stream_closed begins the next */
     return true;
 }
@@ -289,7 +321,7 @@ static void on_start(struct upstream *u, const struct frame *frame,
     memcpy(u->server_properties, table, u->server_properties_len);
     u->upstreams->server.major = capability_version(&m->server_properties);
     u->offers_confirms = capability_find(&m->server_properties, "publisher_confirms");
-    u->state = UPSTREAM_TUNE;
+    upstream_move(u, UPSTREAM_TUNE);
     targets_answered(u->target);
     send_start_ok(u);
 }
@@ -304,7 +336,7 @@ static void send_open(struct upstream *u)
     wire_send(&u->stream, 0, AMQP_CONNECTION_TUNE_OK_METHOD, &tune_ok);
     amqp_connection_open_t open = {.virtual_host = bytes_of(u->vhost)};
     wire_send(&u->stream, 0, AMQP_CONNECTION_OPEN_METHOD, &open);
-    u->state = UPSTREAM_OPENING;
+    upstream_move(u, UPSTREAM_OPENING);
 }
 
 static void on_tune(struct upstream *u, const amqp_connection_tune_t *m)
@@ -321,7 +353,7 @@ static void on_tune(struct upstream *u, const amqp_connection_tune_t *m)
     u->heartbeat_ms = (uint64_t)heartbeat_s * 1000;
     server_remember(&u->upstreams->server, u->server_properties, u->server_properties_len,
                     u->frame_max, m->channel_max);
-    u->state = UPSTREAM_TUNED;
+    upstream_move(u, UPSTREAM_TUNED);
     if (u->vhost)
         send_open(u);
     else
@@ -330,9 +362,8 @@ static void on_tune(struct upstream *u, const amqp_connection_tune_t *m)
 
 static void on_open_ok(struct upstream *u)
 {
-    u->state = UPSTREAM_OPEN;
+    upstream_move(u, UPSTREAM_OPEN);
     u->idle_since_ms = runtime_now(u->rt);
-    u->rt->counters.upstreams++;
     LOG(LOG_INFO, "upstream_connected", LOG_N("upstream", u->id),
         LOG_T("host", u->target->url->host), LOG_N("port", u->target->url->port),
         LOG_T("user", u->user), LOG_T("vhost", u->vhost));
@@ -469,7 +500,7 @@ static void on_connected(struct stream *stream, int status)
         address_failed(u, status);
         return;
     }
-    u->state = UPSTREAM_START;
+    upstream_move(u, UPSTREAM_START);
     stream_write_copy(stream, "AMQP\0\0\x09\x01", 8);
 }
 
@@ -524,7 +555,7 @@ static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *
         u->events->on_tuned(u);
         return;
     }
-    u->state = UPSTREAM_CONNECTING;
+    upstream_move(u, UPSTREAM_CONNECTING);
     connect_address(u);
 }
 
@@ -593,10 +624,9 @@ void upstream_update_secret(struct upstream *u, const char *secret)
 
 static void say_goodbye(struct upstream *u)
 {
-    u->rt->counters.upstreams--;
     amqp_connection_close_t close = {.reply_code = 200, .reply_text = bytes_of("bye")};
     wire_send(&u->stream, 0, AMQP_CONNECTION_CLOSE_METHOD, &close);
-    u->state = UPSTREAM_LEAVING;
+    upstream_move(u, UPSTREAM_LEAVING);
     u->deadline_ms = runtime_now(u->rt) + LEAVE_TIMEOUT_MS;
 }
 

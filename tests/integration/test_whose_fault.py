@@ -126,8 +126,7 @@ def test_a_login_that_runs_out_under_a_publisher_that_is_gone(broker, make_proxy
     failing = Failing(broker, b"3", 2, close_channel(403, RAN_OUT))
     with RawClient(proxy.port) as client:
         client.open_channel()
-        client.publish(b"3", "q")
-        client.close()
+        client.publish_and_close(b"3", "q")
     proxy.wait_event("drain_finished")
     assert failing.tries == 2 and arrived(broker) == [b"3"]
     assert proxy.dump("--rejected") == []

@@ -148,6 +148,14 @@ class RawClient:
         self.call(0, "connection.close", reply_code=200, reply_text="bye")
         self.socket.close()
 
+    def publish_and_close(self, body, routing_key, channel=1):
+        """In one write, so that no answer to the publish comes between."""
+        self.send(amqp.publish_frames(channel, body, routing_key=routing_key,
+                                      frame_max=self.frame_max) +
+                  amqp.method_frame(0, "connection.close", reply_code=200, reply_text="bye"))
+        self.expect("connection.close-ok")
+        self.socket.close()
+
     def die(self):
         """Like a killed process."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -19,49 +19,8 @@
 
 #include <jansson.h>
 
+#include "../support/log_lines.h"
 #include "base/log.h"
-
-enum { TIME_LEN = sizeof "ts=2024-05-17T09:30:00.123456Z " - 1 };
-
-static int reading_end, kept_stderr;
-
-static int redirect(void **state)
-{
-    (void)state;
-    int ends[2];
-    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, ends), 0);
-    kept_stderr = dup(STDERR_FILENO);
-    assert_true(dup2(ends[1], STDERR_FILENO) >= 0);
-    close(ends[1]);
-    reading_end = ends[0];
-    return 0;
-}
-
-static int restore(void **state)
-{
-    (void)state;
-    dup2(kept_stderr, STDERR_FILENO);
-    close(kept_stderr);
-    close(reading_end);
-    return 0;
-}
-
-/* What the next write(2) wrote, or "" if there was none. */
-static const char *next_write(void)
-{
-    static char text[16384];
-    ssize_t len = read(reading_end, text, sizeof text - 1);
-    text[len > 0 ? len : 0] = '\0';
-    return text;
-}
-
-/* A line of logfmt without its time. */
-static const char *next_line(void)
-{
-    const char *text = next_write();
-    assert_true(strlen(text) > TIME_LEN);
-    return text + TIME_LEN;
-}
 
 static void test_logfmt(void **state)
 {
@@ -69,11 +28,11 @@ static void test_logfmt(void **state)
     log_init(LOG_INFO, LOG_LOGFMT);
     LOG(LOG_INFO, "upstream_connected", LOG_T("user", "shop"), LOG_T("left_out", NULL),
         LOG_N("port", 5672), LOG_N("least", LLONG_MIN));
-    assert_string_equal(next_line(), "level=info event=upstream_connected user=shop port=5672 "
-                                     "least=-9223372036854775808\n");
+    assert_string_equal(log_next_line(), "level=info event=upstream_connected user=shop port=5672 "
+                                         "least=-9223372036854775808\n");
     LOG(LOG_ERROR, "stopping");
-    assert_string_equal(next_line(), "level=error event=stopping\n");
-    assert_string_equal(next_write(), "");
+    assert_string_equal(log_next_line(), "level=error event=stopping\n");
+    assert_string_equal(log_next_write(), "");
 }
 
 static void test_time(void **state)
@@ -84,7 +43,7 @@ static void test_time(void **state)
     LOG(LOG_INFO, "x");
     time_t after = time(NULL);
     struct tm date = {0};
-    const char *text = next_write();
+    const char *text = log_next_write();
     const char *rest = strptime(text, "ts=%Y-%m-%dT%H:%M:%S.", &date);
     assert_non_null(rest);
     assert_int_equal(strspn(rest, "0123456789"), 6);
@@ -105,7 +64,7 @@ static void test_levels(void **state)
             if (level >= least)
                 snprintf(expected, sizeof expected, "level=%s event=x\n", names[level]);
             assert_int_equal(log_enabled((enum log_level)level), level >= least);
-            assert_string_equal(level >= least ? next_line() : next_write(), expected);
+            assert_string_equal(level >= least ? log_next_line() : log_next_write(), expected);
         }
     }
 }
@@ -142,13 +101,13 @@ static void test_logfmt_quoting(void **state)
         char expected[256];
         snprintf(expected, sizeof expected, "level=info event=x v=%s n=1\n", cases[i].written);
         LOG(LOG_INFO, "x", LOG_T("v", cases[i].value), LOG_N("n", 1));
-        assert_string_equal(next_line(), expected);
+        assert_string_equal(log_next_line(), expected);
     }
 }
 
 static json_t *next_object(void)
 {
-    const char *text = next_write();
+    const char *text = log_next_write();
     assert_int_equal(text[strlen(text) - 1], '\n');
     assert_ptr_equal(strchr(text, '\n'), text + strlen(text) - 1);
     json_t *object = json_loads(text, 0, NULL);
@@ -175,12 +134,12 @@ static void test_priority_for_the_journal(void **state)
     log_init(LOG_DEBUG, LOG_LOGFMT);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         LOG(cases[i].level, "x");
-        assert_memory_equal(next_write(), cases[i].start, strlen(cases[i].start));
+        assert_memory_equal(log_next_write(), cases[i].start, strlen(cases[i].start));
     }
     setenv("JOURNAL_STREAM", "1:1", 1);
     log_init(LOG_INFO, LOG_LOGFMT);
     LOG(LOG_WARN, "x");
-    assert_memory_equal(next_write(), "ts=", 3);
+    assert_memory_equal(log_next_write(), "ts=", 3);
     unsetenv("JOURNAL_STREAM");
     log_init(LOG_INFO, LOG_LOGFMT);
 }
@@ -218,7 +177,7 @@ static void test_a_long_value_is_cut(void **state)
         log_init(LOG_INFO, (enum log_format)format);
         LOG(LOG_INFO, "x", LOG_T("v", value), LOG_T("next", "here"));
         if (format == LOG_LOGFMT) {
-            const char *line = next_line();
+            const char *line = log_next_line();
             assert_non_null(strstr(line, "\xc3\xa9\xe2\x80\xa6 next=here\n"));
             assert_true(strlen(line) < 1200);
             continue;
@@ -249,7 +208,7 @@ static void test_a_full_line(void **state)
         for (int format = LOG_LOGFMT; format <= LOG_JSON; format++) {
             log_init(LOG_INFO, (enum log_format)format);
             log_write(LOG_INFO, "x", fields, sizeof fields / sizeof fields[0]);
-            const char *line = next_write();
+            const char *line = log_next_write();
             size_t len = strlen(line);
             assert_true(len > 3000 && len <= PIPE_BUF);
             assert_ptr_equal(strchr(line, '\n'), line + len - 1);
@@ -258,7 +217,7 @@ static void test_a_full_line(void **state)
                 assert_non_null(object);
                 json_decref(object);
             }
-            assert_string_equal(next_write(), "");
+            assert_string_equal(log_next_write(), "");
         }
         key[cut % (sizeof key - 1) + 1] = 'k';
     }
@@ -278,7 +237,7 @@ static void test_what_comes_often(void **state)
         else
             usleep(100000);
         log_tell_suppressed();
-        for (const char *text = next_write(); text[0]; text = next_write()) {
+        for (const char *text = log_next_write(); text[0]; text = log_next_write()) {
             int lines;
             const char *told = strstr(text, " event=log_suppressed of=flood lines=");
             if (told && sscanf(told, " event=log_suppressed of=flood lines=%d", &lines) == 1) {
@@ -306,22 +265,22 @@ static void test_errno_is_kept(void **state)
     dup2(end, STDERR_FILENO);
     close(end);
     assert_int_equal(kept, ENOTTY);
-    assert_string_equal(next_write(), "");
+    assert_string_equal(log_next_write(), "");
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_logfmt, redirect, restore),
-        cmocka_unit_test_setup_teardown(test_time, redirect, restore),
-        cmocka_unit_test_setup_teardown(test_levels, redirect, restore),
-        cmocka_unit_test_setup_teardown(test_logfmt_quoting, redirect, restore),
-        cmocka_unit_test_setup_teardown(test_json, redirect, restore),
-        cmocka_unit_test_setup_teardown(test_priority_for_the_journal, redirect, restore),
-        cmocka_unit_test_setup_teardown(test_a_long_value_is_cut, redirect, restore),
-        cmocka_unit_test_setup_teardown(test_a_full_line, redirect, restore),
-        cmocka_unit_test_setup_teardown(test_what_comes_often, redirect, restore),
-        cmocka_unit_test_setup_teardown(test_errno_is_kept, redirect, restore),
+        cmocka_unit_test_setup_teardown(test_logfmt, log_redirect, log_restore),
+        cmocka_unit_test_setup_teardown(test_time, log_redirect, log_restore),
+        cmocka_unit_test_setup_teardown(test_levels, log_redirect, log_restore),
+        cmocka_unit_test_setup_teardown(test_logfmt_quoting, log_redirect, log_restore),
+        cmocka_unit_test_setup_teardown(test_json, log_redirect, log_restore),
+        cmocka_unit_test_setup_teardown(test_priority_for_the_journal, log_redirect, log_restore),
+        cmocka_unit_test_setup_teardown(test_a_long_value_is_cut, log_redirect, log_restore),
+        cmocka_unit_test_setup_teardown(test_a_full_line, log_redirect, log_restore),
+        cmocka_unit_test_setup_teardown(test_what_comes_often, log_redirect, log_restore),
+        cmocka_unit_test_setup_teardown(test_errno_is_kept, log_redirect, log_restore),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
