@@ -10,6 +10,7 @@
 #include "drain/declared.h"
 #include "drain/doubts.h"
 #include "drain/names.h"
+#include "drain/search.h"
 
 struct backlog;
 struct drain;
@@ -37,15 +38,11 @@ struct backlog {
     bool paused; /* a person has asked for no drain, until told otherwise or restarted */
     bool alone;  /* what waits has ended a connection: drained on one that nobody else uses */
 
-    struct doubts doubts; /* destinations that RabbitMQ does not confirm */
-    struct asides asides; /* destinations whose turn it is not */
-    uint64_t suspect; /* sequence number of the record that RabbitMQ's words point at: sent alone */
-    uint32_t careful; /* records still to be sent few at a time: one of them is bad; 0: none */
-    uint32_t careful_window;
-    uint64_t failing;        /* sequence number of the record that RabbitMQ failed at, sent alone */
-    uint32_t tries;          /* of it */
-    uint64_t drain_again_ms; /* not before */
-    uint64_t back_ms;        /* when RabbitMQ could be used again */
+    struct doubts doubts;     /* destinations that RabbitMQ does not confirm */
+    struct asides asides;     /* destinations whose turn it is not */
+    struct search search;     /* for the record that RabbitMQ refuses */
+    uint64_t drain_again_ms;  /* not before */
+    uint64_t back_ms;         /* when RabbitMQ could be used again */
     struct declared declared; /* declarations that wait */
     struct names names;
     uint64_t told[BACKLOG_TOLD]; /* unroutable destinations that the log has heard of, a ring */

@@ -47,9 +47,8 @@
 
 enum {
     BATCH_BYTES = 1024 * 1024,
-    ASIDES_MAX = 64,     /* that are not silent; then all others wait for them */
-    SILENT_LONG = 10,    /* times pool.confirm_timeout: then something is sent again all the same */
-    CAREFUL_WINDOW = 16, /* the root of the usual window: two small steps find one of 256 */
+    ASIDES_MAX = 64,  /* that are not silent; then all others wait for them */
+    SILENT_LONG = 10, /* times pool.confirm_timeout: then something is sent again all the same */
 };
 
 enum drain_state {
@@ -103,8 +102,6 @@ struct drain {
     uint64_t drained, rejected, started_ms;
     uint64_t told;   /* the declaration of which the log has said that it is not answered */
     uint32_t tokens; /* of drain.rate */
-    uint32_t window; /* grows to drain.window after a rejection */
-    uint32_t fine;   /* messages that went well since the window last grew, or the rejection */
 
     struct in_flight sent;
     struct job_record *batch; /* what was read and is not sent yet: a declaration's answer is due */
@@ -123,27 +120,14 @@ static struct stream *stream_of(struct drain *d)
     return &d->link.upstream->stream;
 }
 
+static uint32_t most(const struct drain *d)
+{
+    return d->backlog->rt->config->drain.window;
+}
+
 static uint32_t window_of(const struct drain *d)
 {
-    uint32_t most = d->backlog->rt->config->drain.window;
-    uint32_t window = d->backlog->careful > 0 ? d->backlog->careful_window : d->window;
-    return window < most ? window : most;
-}
-
-static void widen(struct drain *d, uint32_t settled)
-{
-    d->fine += settled;
-    if (d->fine < d->window || d->window >= d->backlog->rt->config->drain.window)
-        return;
-    d->window *= 2;
-    d->fine = 0;
-}
-
-static void narrow(struct drain *d)
-{
-    uint32_t fine = d->fine < CAREFUL_WINDOW ? d->fine : CAREFUL_WINDOW;
-    d->window = fine > 0 ? fine : 1;
-    d->fine = 0;
+    return search_window(&d->backlog->search, most(d));
 }
 
 static void drain_move(struct drain *d, enum drain_state to)
@@ -191,7 +175,7 @@ struct drain *drain_start(struct backlog *backlog, struct upstream *u)
     d->handle = handles_add(d);
     d->pass = backlog->doubts.pass;
     d->started_ms = runtime_now(backlog->rt);
-    d->window = backlog->rt->config->drain.window;
+    search_begin(&backlog->search, most(d));
     d->confirms = u->offers_confirms && backlog->rt->config->drain.confirms == CONFIRMS_AUTO;
     LOG(LOG_INFO, "drain_started", LOG_T("user", backlog->user), LOG_T("vhost", backlog->vhost),
         LOG_N("messages", backlog->waiting), LOG_N("upstream", u->id));
@@ -291,7 +275,7 @@ static void settled(struct drain *d, const uint64_t *seqs, uint32_t count)
     struct backlog *backlog = d->backlog;
     in_flight_remove(&d->sent, seqs, count);
     backlog->waiting -= count;
-    backlog->careful -= count < backlog->careful ? count : backlog->careful;
+    search_settled(&backlog->search, count);
 }
 
 static void count_drained(struct backlog *backlog, uint32_t count)
@@ -328,7 +312,7 @@ static void on_deleted(struct job *job)
     CRASH_POINT("after_delete");
     settled(d, job->delete.seqs, job->delete.count);
     d->drained += job->delete.count;
-    widen(d, job->delete.count);
+    search_passed(&backlog->search, job->delete.count, most(d));
     count_drained(backlog, job->delete.count);
     advance(d);
 }
@@ -349,7 +333,7 @@ static void on_rejected(struct job *job)
     CRASH_POINT("after_reject");
     backlog->rejected++;
     counters_add_rejected(&backlog->rt->counters, job->reject.code);
-    backlog->careful = 0; /* it was the bad one */
+    search_found(&backlog->search);
     if (!d) {
         backlog->waiting--;
         backlog_changed(backlog);
@@ -644,7 +628,7 @@ static uint32_t send_batch(struct drain *d)
         }
         bool open = in_flight_has_sent(&d->sent, 0);
         d->barrier = (d->barrier && open) || record->kind == RECORD_DECLARE ||
-                     record->seq == d->backlog->suspect;
+                     record->seq == d->backlog->search.suspect;
         if (d->barrier && open)
             return sent;
         send_record(d, record);
@@ -989,21 +973,17 @@ static void judge(struct drain *d, struct sent *entry, uint16_t code, const char
 {
     struct backlog *backlog = d->backlog;
     const struct config *config = backlog->rt->config;
-    if (backlog->failing != entry->seq)
-        backlog->tries = 0;
-    backlog->failing = entry->seq;
     struct circumstances circumstances = {
-        .tries = ++backlog->tries,
+        .tries = search_failed(&backlog->search, entry->seq),
         .nack_limit = config->drain.nack_limit,
         .missing_waits = config->drain.missing == MISSING_WAIT,
     };
-    narrow(d);
     if (remedy_of(blame_of(code, text), &circumstances) == REMEDY_AGAIN) {
-        backlog->suspect = entry->seq; /* alone again */
-        backlog->drain_again_ms = runtime_now(backlog->rt) + blame_pause_ms(backlog->tries);
+        search_again(&backlog->search, entry->seq);
+        backlog->drain_again_ms = runtime_now(backlog->rt) + blame_pause_ms(circumstances.tries);
         return;
     }
-    backlog->failing = 0;
+    search_given_up(&backlog->search);
     struct aside *a = asides_find(&backlog->asides, entry->destination);
     if (a)
         aside_taken(a, entry->seq);
@@ -1020,15 +1000,12 @@ static void on_refused(struct drain *d, uint16_t code, const char *text)
     struct sent *first = in_flight_first_unconfirmed(&d->sent, &count);
     if (!first)
         return;
-    struct sent *suspect = count > 1 ? in_flight_accused(&d->sent, text) : NULL;
     if (count == 1) {
         judge(d, first, code, text);
-    } else if (suspect && suspect->seq != d->backlog->suspect) {
-        d->backlog->suspect = suspect->seq;
-    } else {
-        d->backlog->careful = count;
-        d->backlog->careful_window = count > CAREFUL_WINDOW ? CAREFUL_WINDOW : 1;
+        return;
     }
+    const struct sent *accused = in_flight_accused(&d->sent, text);
+    search_narrow(&d->backlog->search, count, accused ? accused->seq : 0);
 }
 
 static void on_exception(struct drain *d, const struct frame *frame)

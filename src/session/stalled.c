@@ -57,7 +57,7 @@ static void each_open(struct upstreams *upstreams, struct queue *queue,
     }
 }
 
-struct search {
+struct late_search {
     struct window destinations;
     uint64_t now_ms;
 };
@@ -78,7 +78,7 @@ static void say_stalled(const struct relay *r, const struct retained *entry, uin
 
 static void note_destination(void *arg, struct relay *r, struct retained *entry)
 {
-    struct search *search = arg;
+    struct late_search *search = arg;
     if (!is_late(r, entry, search->now_ms) ||
         window_share(&search->destinations, entry->destination) > 0)
         return;
@@ -113,7 +113,7 @@ static int by_stamp(const void *a, const void *b)
 
 static void spool_late(struct upstreams *upstreams, struct queue *queue, uint64_t now_ms)
 {
-    struct search search = {.now_ms = now_ms};
+    struct late_search search = {.now_ms = now_ms};
     each_open(upstreams, queue, note_destination, &search);
     struct harvest harvest = {.destinations = &search.destinations};
     each_open(upstreams, queue, take_entry, &harvest);
