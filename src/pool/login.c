@@ -11,7 +11,7 @@
 #include "pool/identity.h"
 #include "pool/member.h"
 #include "pool/pool.h"
-#include "spool/credential.h"
+#include "pool/secrets.h"
 #include "upstream/upstream.h"
 
 /* Happy path: an attempt dials without a vhost; RabbitMQ tunes, so the login is good, and the
@@ -84,8 +84,7 @@ static void attempt_free(struct attempt *a)
     if (a->upstream)
         upstream_close(a->upstream);
     identity_clear(&a->identity);
-    credential_wipe(a->password, strlen(a->password));
-    free(a->password);
+    secret_wipe(&a->password);
     free(a->vhost);
     free(a);
 }
@@ -110,8 +109,7 @@ static struct attempt *find(const struct member *m, const char *vhost)
     for (struct list *n = all->next; n != all; n = n->next) {
         struct attempt *a = LIST_ENTRY(n, struct attempt, node);
         if (same_vhost(a, vhost) && strcmp(a->identity.dial_user, m->identity.dial_user) == 0 &&
-            credential_equal((const uint8_t *)a->password, strlen(a->password),
-                             (const uint8_t *)m->password, strlen(m->password)))
+            secret_is(a->password, m->password))
             return a;
     }
     return NULL;

@@ -1,17 +1,8 @@
 #include "pool/member.h"
 
 #include <stdlib.h>
-#include <string.h>
 
-#include "spool/credential.h"
-
-static void wipe(char **secret)
-{
-    if (*secret)
-        credential_wipe(*secret, strlen(*secret));
-    free(*secret);
-    *secret = NULL;
-}
+#include "pool/secrets.h"
 
 void member_init(struct member *m, struct logins *logins, const struct member_events *events,
                  uint64_t id, const char *peer)
@@ -32,10 +23,10 @@ void member_deinit(struct member *m)
 
 void member_forget_password(struct member *m)
 {
-    wipe(&m->password);
+    secret_wipe(&m->password);
 }
 
 void member_forget_secret(struct member *m)
 {
-    wipe(&m->new_secret);
+    secret_wipe(&m->new_secret);
 }

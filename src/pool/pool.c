@@ -13,7 +13,6 @@
 #include "peer/runtime.h"
 #include "pool/member.h"
 #include "pool/queue.h"
-#include "spool/credential.h"
 #include "spooler/job.h"
 #include "spooler/spooler.h"
 
@@ -122,7 +121,7 @@ void pool_update(struct pool *pool)
     if (pool->state == POOL_OFFLINE)
         pool->queue->backlog.back_ms = runtime_now(pool->rt);
     if (state == POOL_LIVE)
-        pool->backoff_ms = 0;
+        backoff_reset(&pool->backoff);
     STATE_MOVE(&states, pool->state, state);
     pool_wake(pool);
     if (state == POOL_DRAINING)
@@ -189,26 +188,10 @@ static struct upstream *dial_with(struct pool *pool, const char *password)
 
 static struct upstream *dial(struct pool *pool)
 {
-    return dial_with(pool, pool->secret ? pool->secret : pool->password);
+    return dial_with(pool, secrets_to_dial(&pool->secrets));
 }
 
 /* ---- a new secret ---- */
-
-static void wipe(char **secret)
-{
-    if (*secret)
-        credential_wipe(*secret, strlen(*secret));
-    free(*secret);
-    *secret = NULL;
-}
-
-static void set_secret(char **to, const char *secret)
-{
-    char *copy = strdup(secret);
-    ENSURE(copy);
-    wipe(to);
-    *to = copy;
-}
 
 /* The next one that has brought one, or NULL. */
 static struct member *next_asker(struct pool *pool)
@@ -252,10 +235,9 @@ static enum secret_verdict judge_secret(struct pool *pool, const char *secret)
 
 static bool is_asking(const struct pool *pool)
 {
-    for (struct list *n = pool->upstreams.next; n != &pool->upstreams && pool->secret;
-         n = n->next) {
+    for (struct list *n = pool->upstreams.next; n != &pool->upstreams; n = n->next) {
         const struct upstream *u = LIST_ENTRY(n, struct upstream, owner_node);
-        if (u->state != UPSTREAM_OPEN && strcmp(u->password, pool->secret) == 0)
+        if (u->state != UPSTREAM_OPEN && secrets_is_candidate(&pool->secrets, u->password))
             return true;
     }
     return false;
@@ -269,25 +251,25 @@ void pool_ask_secrets(struct pool *pool)
     while (!is_asking(pool) && (m = next_asker(pool)) != NULL) {
         enum secret_verdict verdict = judge_secret(pool, m->new_secret);
         if (verdict == SECRET_OPEN) {
-            set_secret(&pool->secret, m->new_secret);
+            secret_set(&pool->secrets.candidate, m->new_secret);
             bool away = list_empty(&pool->upstreams) && pool->login != LOGIN_REFUSED;
             if (!away && runtime_serves(pool->rt)) {
                 uv_timer_stop(&pool->retry);
-                dial_with(pool, pool->secret);
+                dial(pool);
                 return;
             }
             verdict = SECRET_ACCEPTED;
         }
         char *secret = NULL;
-        set_secret(&secret, m->new_secret);
+        secret_set(&secret, m->new_secret);
         decide_secret(pool, secret, verdict);
-        wipe(&secret);
+        secret_wipe(&secret);
     }
 }
 
 static bool is_new_secret(const struct pool *pool, const struct upstream *u)
 {
-    return pool->secret && strcmp(u->password, pool->secret) == 0;
+    return secrets_is_candidate(&pool->secrets, u->password);
 }
 
 /* The pool's connections were opened with a secret that may run out (a token), and so were those
@@ -296,8 +278,8 @@ static void tell_upstreams(struct pool *pool)
 {
     for (struct list *n = pool->upstreams.next; n != &pool->upstreams; n = n->next) {
         struct upstream *u = LIST_ENTRY(n, struct upstream, owner_node);
-        if (u->state == UPSTREAM_OPEN && strcmp(u->password, pool->password) != 0)
-            upstream_update_secret(u, pool->password);
+        if (u->state == UPSTREAM_OPEN && strcmp(u->password, pool->secrets.current) != 0)
+            upstream_update_secret(u, pool->secrets.current);
     }
     for (struct list *n = pool->members.next; n != &pool->members; n = n->next) {
         struct member *m = LIST_ENTRY(n, struct member, pool_node);
@@ -312,9 +294,9 @@ static void adopt_secret(struct pool *pool, const char *secret)
     identity_init(&id, pool->dial_user, secret);
     set_password(pool, &id, secret);
     identity_clear(&id);
-    wipe(&pool->secret);
+    secret_wipe(&pool->secrets.candidate);
     tell_upstreams(pool);
-    decide_secret(pool, pool->password, SECRET_ACCEPTED);
+    decide_secret(pool, pool->secrets.current, SECRET_ACCEPTED);
 }
 
 /* The pool keeps its old one; without a connection that is tried again at once. */
@@ -324,7 +306,7 @@ static void refuse_secret(struct pool *pool, const struct upstream *u,
     LOG_OFTEN(LOG_WARN, "secret_refused", LOG_T("user", pool->user), LOG_T("vhost", pool->vhost),
               LOG_N("code", end->code), LOG_T("reason", end->text));
     if (is_new_secret(pool, u)) {
-        wipe(&pool->secret);
+        secret_wipe(&pool->secrets.candidate);
         decide_secret(pool, u->password, pool->rights ? SECRET_REFUSED : SECRET_ACCEPTED);
     }
     pool_ask_secrets(pool);
@@ -332,29 +314,6 @@ static void refuse_secret(struct pool *pool, const struct upstream *u,
 }
 
 /* ---- what it knows ---- */
-
-/* For so long a password that is not the pool's own is good without asking RabbitMQ again. */
-enum { OTHER_SECRET_FRESH_MS = 60000 };
-
-static bool is_secret(const char *a, const char *b)
-{
-    return credential_equal((const uint8_t *)a, strlen(a), (const uint8_t *)b, strlen(b));
-}
-
-static struct other_secret *find_other(struct pool *pool, const char *password)
-{
-    for (unsigned i = 0; i < OTHER_SECRETS; i++)
-        if (pool->others[i].password && is_secret(pool->others[i].password, password))
-            return &pool->others[i];
-    return NULL;
-}
-
-static void wipe_other(struct pool *pool, const char *password)
-{
-    struct other_secret *other = find_other(pool, password);
-    if (other)
-        wipe(&other->password);
-}
 
 static bool is_of(const struct pool *pool, const struct identity *id, const char *vhost)
 {
@@ -366,9 +325,7 @@ bool pool_vouches(struct pool *pool, const struct identity *id, const char *pass
 {
     if (pool->login != LOGIN_PROVEN || identity_has_expired(id) || !pool_is_connected(pool))
         return false;
-    const struct other_secret *other = find_other(pool, password);
-    return is_secret(pool->password, password) ||
-           (other && runtime_now(pool->rt) - other->proven_ms < OTHER_SECRET_FRESH_MS);
+    return secrets_vouch(&pool->secrets, password, runtime_now(pool->rt));
 }
 
 struct pool *pool_find(struct pools *pools, const struct identity *id, const char *password,
@@ -377,8 +334,7 @@ struct pool *pool_find(struct pools *pools, const struct identity *id, const cha
     struct pool *best = NULL;
     for (struct list *n = pools->all.next; n != &pools->all; n = n->next) {
         struct pool *pool = LIST_ENTRY(n, struct pool, node);
-        if (!is_of(pool, id, vhost) ||
-            !(is_secret(pool->password, password) || find_other(pool, password)))
+        if (!is_of(pool, id, vhost) || !secrets_know(&pool->secrets, password))
             continue;
         if (pool_vouches(pool, id, password))
             return pool;
@@ -388,28 +344,10 @@ struct pool *pool_find(struct pools *pools, const struct identity *id, const cha
     return best;
 }
 
-static void remember_other(struct pool *pool, const char *password)
-{
-    struct other_secret *other = find_other(pool, password), *oldest = pool->others;
-    for (unsigned i = 0; i < OTHER_SECRETS && !other; i++) {
-        if (!pool->others[i].password)
-            other = &pool->others[i];
-        else if (pool->others[i].proven_ms < oldest->proven_ms)
-            oldest = &pool->others[i];
-    }
-    if (!other)
-        other = oldest;
-    set_secret(&other->password, password);
-    other->proven_ms = runtime_now(pool->rt);
-}
-
 /* The one before stays good for a while, if it was: other tokens of this login are in use too. */
 static void set_password(struct pool *pool, const struct identity *id, const char *password)
 {
-    wipe_other(pool, password);
-    if (pool->login == LOGIN_PROVEN)
-        remember_other(pool, pool->password);
-    set_secret(&pool->password, password);
+    secrets_replace(&pool->secrets, password, pool->login == LOGIN_PROVEN, runtime_now(pool->rt));
     pool->expires_s = id->expires_s;
     pool->rights = id->rights;
 }
@@ -432,9 +370,9 @@ struct pool *pool_prove(struct pools *pools, const struct identity *id, const ch
     if (!pool)
         pool = pool_new(pools, id, password, vhost, LOGIN_PROVEN);
     bool is_shorter = pool->login == LOGIN_PROVEN && id->expires_s < pool->expires_s;
-    bool is_new = !is_secret(pool->password, password);
+    bool is_new = !secret_is(pool->secrets.current, password);
     if (is_new && is_shorter)
-        remember_other(pool, password);
+        secrets_remember(&pool->secrets, password, runtime_now(pool->rt));
     else if (is_new)
         set_password(pool, id, password);
     if (is_new && !is_shorter && id->is_token)
@@ -454,7 +392,7 @@ static void refuse_login(struct pool *pool, const struct upstream_end *end)
         LOG_N("code", end->code), LOG_T("reason", end->text));
     login_move(pool, LOGIN_REFUSED);
     pool->refused_ms = runtime_now(pool->rt);
-    pool->backoff_ms = 0;
+    backoff_reset(&pool->backoff);
 }
 
 void pool_disprove(struct pools *pools, const struct identity *id, const char *password,
@@ -464,8 +402,8 @@ void pool_disprove(struct pools *pools, const struct identity *id, const char *p
         struct pool *pool = LIST_ENTRY(n, struct pool, node);
         if (!is_of(pool, id, vhost))
             continue;
-        wipe_other(pool, password);
-        if (is_secret(pool->password, password) && !pool_is_connected(pool)) {
+        secrets_forget(&pool->secrets, password);
+        if (secret_is(pool->secrets.current, password) && !pool_is_connected(pool)) {
             refuse_login(pool, end);
             note_trouble(pool, end->text);
         }
@@ -505,21 +443,14 @@ static void on_retry(uv_timer_t *timer)
         pool->unreachable = false; /* nobody knows any more */
 }
 
-/* Doubling, between 75 % and 125 % of the nominal delay, so that many proxies do not come back in
- * step. */
 static void schedule_retry(struct pool *pool)
 {
     const struct config *config = pool->rt->config;
     bool refused = pool->login == LOGIN_REFUSED;
     uint64_t least = refused ? REFUSED_RETRY_MIN_MS : config->upstream.reconnect_min_ms;
     uint64_t most = refused ? REFUSED_RETRY_MAX_MS : config->upstream.reconnect_max_ms;
-    uint64_t delay = pool->backoff_ms ? pool->backoff_ms * 2 : least;
-    if (delay > most)
-        delay = most;
-    pool->backoff_ms = delay;
-    uint64_t jittered = delay - delay / 4 + (uint64_t)random() % (delay / 2 + 1);
-    if (jittered > most)
-        jittered = most;
+    uint64_t delay = backoff_failed(&pool->backoff, runtime_now(pool->rt), least, most);
+    uint64_t jittered = backoff_jittered(delay, most, (uint64_t)random());
     LOG(LOG_DEBUG, "retry_scheduled", LOG_T("user", pool->user), LOG_T("vhost", pool->vhost),
         LOG_N("ms", jittered));
     uv_timer_start(&pool->retry, on_retry, jittered, 0);
@@ -608,13 +539,14 @@ static void store_login(struct pool *pool)
 {
     struct queue *queue = pool->queue;
     if (!runtime_buffers(pool->rt) || pool->storing ||
-        (queue->backlog.id && queue->password && strcmp(queue->password, pool->password) == 0))
+        (queue->backlog.id && queue->password &&
+         strcmp(queue->password, pool->secrets.current) == 0))
         return;
     struct job *job = job_new(JOB_QUEUE_PUT, 0, on_login_stored, pool->handle);
     job->context = queue->handle;
     job->put.user = strdup(queue->user);
     job->put.vhost = strdup(pool->vhost);
-    job->put.password = strdup(pool->password);
+    job->put.password = strdup(pool->secrets.current);
     ENSURE(job->put.user && job->put.vhost && job->put.password);
     pool->storing = true;
     spooler_post(pool->rt->spooler, job);
@@ -687,10 +619,7 @@ void pool_enter_offline(struct pool *pool, struct member *m)
 /* RabbitMQ may allow no more of them (a limit): doubling, as after an outage. */
 static void put_off_more(struct pool *pool)
 {
-    pool->more_wait_ms = pool->more_wait_ms == 0                 ? MORE_WAIT_MIN_MS
-                         : pool->more_wait_ms < MORE_WAIT_MAX_MS ? pool->more_wait_ms * 2
-                                                                 : MORE_WAIT_MAX_MS;
-    pool->more_after_ms = runtime_now(pool->rt) + pool->more_wait_ms;
+    backoff_failed(&pool->more, runtime_now(pool->rt), MORE_WAIT_MIN_MS, MORE_WAIT_MAX_MS);
 }
 
 /* Was dialled to ask about a secret, and is not needed for anything else. */
@@ -706,7 +635,7 @@ static void opened(struct pool *pool, struct upstream *u)
 {
     bool has_asked = has_only_asked(pool, u);
     pool->tried = 0;
-    pool->more_wait_ms = 0;
+    backoff_reset(&pool->more);
     pool->unreachable = false;
     pool->failures = 0;
     pool->trouble[0] = 0;
@@ -750,7 +679,7 @@ static void on_failed(struct upstream *u, const struct upstream_end *end)
     struct pool *pool = u->owner;
     pool->dialing--;
     pool_wake(pool);
-    if (end->refusal == REFUSAL_LOGIN && strcmp(u->password, pool->password) != 0) {
+    if (end->refusal == REFUSAL_LOGIN && strcmp(u->password, pool->secrets.current) != 0) {
         refuse_secret(pool, u, end);
         return;
     }
@@ -859,13 +788,13 @@ struct upstream *pool_pick_upstream(struct pool *pool)
         dialing = dialing || u->state != UPSTREAM_OPEN;
         if (u->state != UPSTREAM_OPEN || upstream_is_unread(u))
             continue;
-        bool has_channel = upstream_has_channel(u, true) || upstream_has_idle(u);
+        bool has_channel = links_have_room(&u->links, true) || u->links.idle_count > 0;
         if (has_channel && (!best || u->window.under_way < best->window.under_way))
             best = u;
     }
     bool busy = !best || best->window.under_way >= config->drain.window / 2;
     if (busy && !dialing && (!best || count < config->pool.upstreams) &&
-        runtime_now(pool->rt) >= pool->more_after_ms && runtime_serves(pool->rt))
+        backoff_is_over(&pool->more, runtime_now(pool->rt)) && runtime_serves(pool->rt))
         dial(pool);
     return best;
 }
@@ -874,47 +803,23 @@ struct upstream *pool_pick_upstream(struct pool *pool)
 
 void pool_beware(struct pool *pool, amqp_method_number_t method)
 {
-    struct wary *place = &pool->wary[0];
-    for (unsigned i = 0; i < WARY_MAX; i++) {
-        struct wary *other = &pool->wary[i];
-        if (other->method == method) {
-            place = other;
-            break;
-        }
-        if (other->until_ms < place->until_ms)
-            place = other;
-    }
-    *place = (struct wary){method, runtime_now(pool->rt) + WARY_MS};
+    caution_beware(&pool->caution, method, runtime_now(pool->rt));
 }
 
 bool pool_is_wary(const struct pool *pool, amqp_method_number_t method)
 {
-    for (unsigned i = 0; i < WARY_MAX; i++)
-        if (pool->wary[i].method == method && pool->wary[i].until_ms > runtime_now(pool->rt))
-            return true;
-    return false;
+    return caution_is_wary(&pool->caution, method, runtime_now(pool->rt));
 }
 
-/* "... has reached the maximum allowed user limit of (4)"; else as many as there were without it.
- */
 void pool_learn_limit(struct pool *pool, const char *text)
 {
-    const char *number = strrchr(text, '(');
-    unsigned long most = number ? strtoul(number + 1, NULL, 10) : 0;
-    if (most == 0)
-        most = pool->relay_count > 1 ? pool->relay_count - 1 : 1;
-    pool->limit = (struct channel_limit){
-        .most = most < UINT32_MAX ? (uint32_t)most : UINT32_MAX,
-        .until_ms = runtime_now(pool->rt) + LIMIT_MS,
-    };
-    snprintf(pool->limit.text, sizeof pool->limit.text, "%s", text);
+    caution_learn_limit(&pool->caution, text, pool->relay_count, runtime_now(pool->rt));
 }
 
 const char *pool_channel_limit(const struct pool *pool)
 {
-    bool known = pool->limit.until_ms > runtime_now(pool->rt);
-    unsigned channels = pool->relay_count + (pool->queue->backlog.drain ? 1 : 0);
-    return known && channels >= pool->limit.most ? pool->limit.text : NULL;
+    uint32_t channels = pool->relay_count + (pool->queue->backlog.drain ? 1 : 0);
+    return caution_limit(&pool->caution, channels, runtime_now(pool->rt));
 }
 
 /* ---- for a drain ---- */
@@ -929,13 +834,10 @@ static struct upstream *pick_alone(struct pool *pool)
     }
     const struct config *config = pool->rt->config;
     uint64_t now = runtime_now(pool->rt);
-    if (!runtime_serves(pool->rt) || now < pool->alone_after_ms)
+    if (!runtime_serves(pool->rt) || !backoff_is_over(&pool->alone, now))
         return NULL;
-    uint64_t wait =
-        pool->alone_wait_ms ? pool->alone_wait_ms * 2 : config->upstream.reconnect_min_ms;
-    pool->alone_wait_ms =
-        wait < config->upstream.reconnect_max_ms ? wait : config->upstream.reconnect_max_ms;
-    pool->alone_after_ms = now + pool->alone_wait_ms;
+    backoff_failed(&pool->alone, now, config->upstream.reconnect_min_ms,
+                   config->upstream.reconnect_max_ms);
     dial(pool)->use = UPSTREAM_FOR_DRAIN;
     return NULL;
 }
@@ -945,18 +847,18 @@ static struct upstream *pick_alone(struct pool *pool)
 static struct upstream *pick_for_drain(struct pool *pool)
 {
     bool dialing = false;
-    if (pool->queue->backlog.alone && runtime_now(pool->rt) >= pool->more_after_ms)
+    if (pool->queue->backlog.alone && backoff_is_over(&pool->more, runtime_now(pool->rt)))
         return pick_alone(pool);
     if (!pool->queue->backlog.alone)
-        pool->alone_wait_ms = 0;
+        backoff_reset(&pool->alone);
     for (struct list *n = pool->upstreams.next; n != &pool->upstreams; n = n->next) {
         struct upstream *u = LIST_ENTRY(n, struct upstream, owner_node);
         if (u->state == UPSTREAM_OPEN && u->use == UPSTREAM_FOR_ALL && !upstream_is_unread(u) &&
-            upstream_has_channel(u, false))
+            links_have_room(&u->links, false))
             return u;
         dialing = dialing || u->state != UPSTREAM_OPEN;
     }
-    if (!dialing && runtime_now(pool->rt) >= pool->more_after_ms)
+    if (!dialing && backoff_is_over(&pool->more, runtime_now(pool->rt)))
         dial(pool);
     return NULL;
 }
@@ -1029,7 +931,7 @@ struct pool *pool_new(struct pools *pools, const struct identity *id, const char
     pool->dial_user = strdup(id->dial_user);
     pool->vhost = strdup(vhost);
     ENSURE(pool->user && pool->dial_user && pool->vhost);
-    set_secret(&pool->password, password);
+    secrets_init(&pool->secrets, password);
     pool->rights = id->rights;
     pool->expires_s = id->expires_s;
     pool->login = login; /* a new one */
@@ -1054,10 +956,7 @@ struct pool *pool_new(struct pools *pools, const struct identity *id, const char
 static void on_timer_closed(uv_handle_t *handle)
 {
     struct pool *pool = handle->data;
-    wipe(&pool->password);
-    wipe(&pool->secret);
-    for (unsigned i = 0; i < OTHER_SECRETS; i++)
-        wipe(&pool->others[i].password);
+    secrets_deinit(&pool->secrets);
     free(pool->user);
     free(pool->dial_user);
     free(pool->vhost);
@@ -1115,7 +1014,7 @@ void pool_cleanup(struct pool *pool, uint64_t now_ms)
         struct upstream *u = LIST_ENTRY(n, struct upstream, owner_node);
         next = n->next;
         bool last = pool->upstreams.next->next == &pool->upstreams;
-        if (u->state == UPSTREAM_OPEN && upstream_is_idle(u) &&
+        if (u->state == UPSTREAM_OPEN && links_are_idle(&u->links) &&
             now_ms - u->idle_since_ms >= timeout && !(last && keep_one))
             upstream_close(u);
     }

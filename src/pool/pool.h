@@ -9,8 +9,11 @@
 #include <uv.h>
 
 #include "base/list.h"
+#include "pool/backoff.h"
+#include "pool/caution.h"
 #include "pool/identity.h"
 #include "pool/queue.h"
+#include "pool/secrets.h"
 #include "upstream/upstream.h"
 
 struct job;
@@ -28,29 +31,6 @@ enum pool_login {
     LOGIN_UNKNOWN, /* RabbitMQ has not been asked yet: of upstream.url, or unverified */
     LOGIN_PROVEN,
     LOGIN_REFUSED,
-};
-
-/* A password beside the pool's own that RabbitMQ has accepted too: the one before, other tokens. */
-struct other_secret {
-    char *password;
-    uint64_t proven_ms;
-};
-
-enum { OTHER_SECRETS = 8 };
-
-enum { WARY_MAX = 8, WARY_MS = 10 * 60 * 1000, LIMIT_MS = 60 * 1000 };
-
-/* A method over which RabbitMQ has closed a shared upstream. */
-struct wary {
-    amqp_method_number_t method;
-    uint64_t until_ms;
-};
-
-/* RabbitMQ allows this user so many channels on all its connections, in its own words. */
-struct channel_limit {
-    uint32_t most;
-    uint64_t until_ms; /* it may have been raised: looked at again then */
-    char text[256];
 };
 
 /* What they tell of to whoever has the clients. */
@@ -80,10 +60,9 @@ struct pool {
     struct queue *queue;
     uint64_t handle;
     char *user, *vhost; /* `user` is the identity's name, and the queue's */
-    char *dial_user, *password;
-    uint64_t rights, expires_s; /* of the token that the password is; 0: none */
-    struct other_secret others[OTHER_SECRETS];
-    char *secret; /* a client's new password, not proven yet: dialled with first; NULL: none */
+    char *dial_user;
+    struct secrets secrets;
+    uint64_t rights, expires_s; /* of the token that the current secret is; 0: none */
     enum pool_state state;
     uint64_t buffering_since_ms; /* what is published goes to the spool; 0: it does not */
     enum pool_login login;
@@ -95,11 +74,11 @@ struct pool {
     unsigned dialing;
     unsigned tried; /* brokers, since the last wait */
     uv_timer_t retry;
-    uint64_t backoff_ms;
-    uint64_t refused_ms;                    /* since when its login is refused */
-    unsigned failures;                      /* tries in a row that did not find RabbitMQ */
-    uint64_t more_after_ms, more_wait_ms;   /* one upstream more than it has: not before, and why */
-    uint64_t alone_after_ms, alone_wait_ms; /* one for a drain alone: the same */
+    struct backoff backoff; /* of the retry */
+    uint64_t refused_ms;    /* since when its login is refused */
+    unsigned failures;      /* tries in a row that did not find RabbitMQ */
+    struct backoff more;    /* of one upstream more than it has */
+    struct backoff alone;   /* of one for a drain alone */
     struct list members;
     struct list waiting;   /* members whose login is being written to the spool */
     struct list held;      /* members whose next frame has to wait */
@@ -107,8 +86,7 @@ struct pool {
     unsigned client_count;
     unsigned relay_count; /* that name this pool, also of clients that are gone */
     uint64_t idle_since_ms;
-    struct wary wary[WARY_MAX];
-    struct channel_limit limit;
+    struct caution caution;
 };
 
 /* The pool that knows this password; the best one if there are several, which without a vhost

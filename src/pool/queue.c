@@ -8,7 +8,7 @@
 #include "base/log.h"
 #include "drain/drain.h"
 #include "peer/runtime.h"
-#include "spool/credential.h"
+#include "pool/secrets.h"
 #include "spooler/spooler.h"
 
 static struct queue *queue_of(struct backlog *backlog)
@@ -67,12 +67,7 @@ struct queue *queue_new(struct runtime *rt, struct list *queues, const char *use
 
 void queue_set_password(struct queue *queue, const char *password)
 {
-    char *copy = strdup(password);
-    ENSURE(copy);
-    if (queue->password)
-        credential_wipe(queue->password, strlen(queue->password));
-    free(queue->password);
-    queue->password = copy;
+    secret_set(&queue->password, password);
 }
 
 void queue_free(struct queue *queue)
@@ -81,9 +76,7 @@ void queue_free(struct queue *queue)
     list_remove(&queue->node);
     handles_remove(queue->handle);
     backlog_deinit(&queue->backlog);
-    if (queue->password)
-        credential_wipe(queue->password, strlen(queue->password));
-    free(queue->password);
+    secret_wipe(&queue->password);
     free(queue->user);
     free(queue->identity);
     free(queue->vhost);

@@ -72,14 +72,15 @@ static void walk_upstreams(const struct proxy *proxy, struct found *f)
         const struct upstream *u = LIST_ENTRY(n, struct upstream, node);
         uint64_t retained = 0, links = 0;
         f->upstreams += u->state == UPSTREAM_OPEN;
-        for (uint32_t i = 0; i < u->links_capacity; i++) {
-            struct relay *r = u->links[i] ? relay_of(u->links[i]) : NULL;
-            links += u->links[i] != NULL;
+        struct link *link;
+        for (uint32_t at = 0; (link = links_next(&u->links, &at)) != NULL;) {
+            struct relay *r = relay_of(link);
+            links++;
             f->relays += r != NULL;
             retained += r ? count_open(r) : 0;
             f->reserved += r ? count_reserved(r) : 0;
         }
-        compare("channels of an upstream", u->link_count, links);
+        compare("channels of an upstream", u->links.count, links);
         compare("publishes unconfirmed on an upstream", u->window.under_way, retained);
         f->retained += retained;
     }

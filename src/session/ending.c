@@ -122,7 +122,7 @@ void ending_settled(struct client *c)
         (c->retained + c->appending > 0 && pool_close_waits(c->member.pool)))
         return;
     bool unread = c->own && upstream_is_unread(c->own);
-    if (!c->own || !c->own_is_open || c->own->link_count > 0 || unread) {
+    if (!c->own || !c->own_is_open || c->own->links.count > 0 || unread) {
         finish_close(c);
     } else if (c->own->state == UPSTREAM_OPEN) {
         upstream_leave(c->own);

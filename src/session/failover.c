@@ -34,21 +34,17 @@ static int by_stamp(const void *a, const void *b)
 static size_t count_unanswered(struct upstream *u)
 {
     size_t count = 0;
-    for (uint32_t i = 0; i < u->links_capacity; i++) {
-        struct relay *r = u->links[i] ? relay_of(u->links[i]) : NULL;
-        if (r)
-            count += r->ring_count + r->call_count;
-    }
+    const struct relay *r;
+    for (uint32_t at = 0; (r = relay_next(u, &at)) != NULL;)
+        count += r->ring_count + r->call_count;
     return count;
 }
 
 static size_t collect(struct upstream *u, struct unanswered *out)
 {
     size_t n = 0;
-    for (uint32_t i = 0; i < u->links_capacity; i++) {
-        struct relay *r = u->links[i] ? relay_of(u->links[i]) : NULL;
-        if (!r)
-            continue;
+    struct relay *r;
+    for (uint32_t at = 0; (r = relay_next(u, &at)) != NULL;) {
         for (uint32_t k = 0; k < r->ring_count; k++) {
             struct retained *entry = relay_retained(r, k);
             if (entry->state == RETAINED_OPEN)
@@ -101,9 +97,10 @@ static struct blame find_blame(struct upstream *u, const struct upstream_end *en
 {
     struct blame blame = {.cause = end->cause};
     unsigned candidates = 0;
-    for (uint32_t i = 0; is_error(end) && i < u->links_capacity; i++) {
-        struct relay *r = u->links[i] ? relay_of(u->links[i]) : NULL;
-        if (u->links[i] && !r)
+    struct link *link;
+    for (uint32_t at = 0; is_error(end) && (link = links_next(&u->links, &at)) != NULL;) {
+        struct relay *r = relay_of(link);
+        if (!r)
             candidates += 1; /* a drain: it may have been that one */
         if (!r || !might_be_guilty(r, end->cause))
             continue;
@@ -132,11 +129,10 @@ static void set_suspects_apart(struct upstream *u, const struct blame *blame)
 {
     if (blame->cause == AMQP_CHANNEL_OPEN_METHOD)
         return; /* a connection of its own would not have more room */
-    for (uint32_t i = 0; i < u->links_capacity; i++) {
-        struct relay *r = u->links[i] ? relay_of(u->links[i]) : NULL;
-        if (r && is_suspect(blame, r))
+    struct relay *r;
+    for (uint32_t at = 0; (r = relay_next(u, &at)) != NULL;)
+        if (is_suspect(blame, r))
             client_set_apart(r->channel->client);
-    }
 }
 
 /* ---- what becomes of it ---- */
@@ -217,11 +213,9 @@ static void move_publish(struct relay *r, struct retained *entry, bool spools)
 
 static void close_clients(struct upstream *u)
 {
-    for (uint32_t i = 0; i < u->links_capacity; i++) {
-        struct relay *r = u->links[i] ? relay_of(u->links[i]) : NULL;
-        if (r)
-            close_client(r);
-    }
+    struct relay *r;
+    for (uint32_t at = 0; (r = relay_next(u, &at)) != NULL;)
+        close_client(r);
 }
 
 static void move_all(struct pool *pool, struct upstream *u, const struct blame *blame,

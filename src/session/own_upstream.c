@@ -19,7 +19,7 @@ void own_upstream_release(struct client *c)
     if (own->state == UPSTREAM_OPEN)
         stream_resume(&own->stream); /* it may have waited for a client that did not read */
     /* What it has published is confirmed first; then the last relay closes the upstream. */
-    if (own->state != UPSTREAM_OPEN || own->link_count == 0)
+    if (own->state != UPSTREAM_OPEN || own->links.count == 0)
         upstream_close(own);
 }
 
@@ -59,12 +59,10 @@ static void own_lost(struct upstream *u, const struct upstream_end *end)
 {
     struct client *c = u->owner;
     if (!c) {
-        struct pool *pool = NULL;
-        for (uint32_t i = 0; i < u->links_capacity && !pool; i++)
-            if (u->links[i] && relay_of(u->links[i]))
-                pool = relay_of(u->links[i])->pool;
-        if (pool)
-            failover_own(pool, u, FAILOVER_DROP);
+        uint32_t at = 0;
+        const struct relay *first = relay_next(u, &at);
+        if (first)
+            failover_own(first->pool, u, FAILOVER_DROP);
         return;
     }
     struct pool *pool = c->member.pool;
@@ -124,7 +122,7 @@ static const struct upstream_events own_events = {
 void own_upstream_dial(struct client *c)
 {
     struct pool *pool = c->member.pool;
-    c->own = upstream_dial(pool->pools->upstreams, pool->dial_user, pool->password, pool->vhost,
-                           c->properties, c->properties_len, &own_events, c);
+    c->own = upstream_dial(pool->pools->upstreams, pool->dial_user, pool->secrets.current,
+                           pool->vhost, c->properties, c->properties_len, &own_events, c);
     c->own_is_open = false;
 }

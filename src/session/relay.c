@@ -58,6 +58,15 @@ struct relay *relay_of(struct link *link)
     return link->handler == &handler ? LIST_ENTRY(link, struct relay, link) : NULL;
 }
 
+struct relay *relay_next(const struct upstream *u, uint32_t *at)
+{
+    struct link *link;
+    while ((link = links_next(&u->links, at)) != NULL)
+        if (relay_of(link))
+            return relay_of(link);
+    return NULL;
+}
+
 static struct stream *stream_of(struct relay *r)
 {
     return &r->link.upstream->stream;
@@ -286,9 +295,10 @@ static void restore(struct relay *r, const struct channel *channel)
 struct relay *relay_bind(struct channel *channel, struct upstream *u, bool shared)
 {
     ENSURE(!channel->relay);
+    struct link *idle = shared ? links_take_idle(&u->links) : NULL;
     struct relay *r;
-    if (shared && upstream_has_idle(u)) {
-        r = LIST_ENTRY(upstream_take_idle(u), struct relay, link);
+    if (idle) {
+        r = LIST_ENTRY(idle, struct relay, link);
     } else {
         r = relay_new(channel, u, shared);
         if (!r)
@@ -339,7 +349,7 @@ static void settle_orphan(struct relay *r)
     if (!relay_is_settled(r) || r->close != CLOSE_NONE || idle)
         return;
     struct upstream *u = r->link.upstream;
-    if (r->shared && r->confirming && !r->nacked && u->link_count <= IDLE_RELAYS_MAX) {
+    if (r->shared && r->confirming && !r->nacked && u->links.count <= IDLE_RELAYS_MAX) {
         upstream_keep_idle(&r->link);
     } else {
         close_upstream(r);
@@ -539,7 +549,7 @@ static void finish(struct relay *r)
     else if (channel)
         channel_settled(channel);
     client_settled_by(owner);
-    if (!u->owner && u->link_count == 0 && u->state == UPSTREAM_OPEN)
+    if (!u->owner && u->links.count == 0 && u->state == UPSTREAM_OPEN)
         upstream_close(u); /* a client's own, and the client is gone */
 }
 

@@ -108,5 +108,7 @@ struct retained *relay_retained(struct relay *, uint32_t index);
 struct awaited *relay_awaited(struct relay *, uint32_t index);
 /* The relay that a link belongs to, or NULL if it is a drain's. */
 struct relay *relay_of(struct link *);
+/* The next relay of an upstream, as links_next. */
+struct relay *relay_next(const struct upstream *, uint32_t *at);
 /* Frees the relay and what it retains; it must be detached from its upstream. */
 void relay_free(struct relay *);

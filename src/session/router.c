@@ -31,11 +31,10 @@ enum { CHANNEL_WAIT_MS = 1000 };
 static enum route no_channel_left(struct client *client)
 {
     const struct upstream *own = client->own;
-    for (uint32_t i = 0; i < own->links_capacity; i++) {
-        const struct relay *r = own->links[i] ? relay_of(own->links[i]) : NULL;
-        if (r && !r->channel)
+    const struct relay *r;
+    for (uint32_t at = 0; (r = relay_next(own, &at)) != NULL;)
+        if (!r->channel)
             return ROUTE_HELD;
-    }
     client_refuse(client, 530, "NOT_ALLOWED - RabbitMQ allows no more channels on this connection",
                   AMQP_CHANNEL_OPEN_METHOD);
     return ROUTE_REFUSED;
@@ -72,7 +71,8 @@ static enum route relay_for(struct channel *ch)
     if (ch->relay)
         relay_release(ch->relay);
     struct upstream *u = pool_pick_upstream(client->member.pool);
-    const char *limit = u && !upstream_has_idle(u) ? pool_channel_limit(client->member.pool) : NULL;
+    const char *limit =
+        u && u->links.idle_count == 0 ? pool_channel_limit(client->member.pool) : NULL;
     if (limit) {
         client_refuse(client, 530, limit, AMQP_CHANNEL_OPEN_METHOD);
         return ROUTE_REFUSED;

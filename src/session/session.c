@@ -451,7 +451,7 @@ static void on_password(struct member *m)
 {
     struct client *c = client_of(m);
     if (c->own_is_open)
-        upstream_update_secret(c->own, m->pool->password);
+        upstream_update_secret(c->own, m->pool->secrets.current);
 }
 
 static const struct member_events member_events = {

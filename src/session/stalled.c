@@ -44,9 +44,9 @@ static void each_open(struct upstreams *upstreams, struct queue *queue,
 {
     for (struct list *n = upstreams->all.next; n != &upstreams->all; n = n->next) {
         struct upstream *u = LIST_ENTRY(n, struct upstream, node);
-        for (uint32_t i = 0; i < u->links_capacity && u->window.under_way > 0; i++) {
-            struct relay *r = u->links[i] ? relay_of(u->links[i]) : NULL;
-            if (!r || r->pool->queue != queue || r->open == 0)
+        struct relay *r;
+        for (uint32_t at = 0; u->window.under_way > 0 && (r = relay_next(u, &at)) != NULL;) {
+            if (r->pool->queue != queue || r->open == 0)
                 continue;
             for (uint32_t k = 0; k < r->ring_count; k++) {
                 struct retained *entry = relay_retained(r, k);
@@ -143,9 +143,9 @@ void stalled_look(struct upstreams *upstreams, uint64_t now_ms)
         return; /* RabbitMQ may still take it: better than no place for it */
     for (struct list *n = upstreams->all.next; n != &upstreams->all; n = n->next) {
         struct upstream *u = LIST_ENTRY(n, struct upstream, node);
-        for (uint32_t i = 0; i < u->links_capacity && u->window.under_way > 0; i++) {
-            struct relay *r = u->links[i] ? relay_of(u->links[i]) : NULL;
-            if (r && r->pool->queue->backlog.id && has_late(r, now_ms))
+        struct relay *r;
+        for (uint32_t at = 0; u->window.under_way > 0 && (r = relay_next(u, &at)) != NULL;) {
+            if (r->pool->queue->backlog.id && has_late(r, now_ms))
                 spool_late(upstreams, r->pool->queue, now_ms);
         }
     }

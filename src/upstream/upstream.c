@@ -86,7 +86,7 @@ static void maybe_free(struct upstream *u)
     free(u->client_properties);
     free(u->server_properties);
     window_clear(&u->window);
-    free(u->links);
+    links_deinit(&u->links);
     free(u);
 }
 
@@ -121,12 +121,10 @@ static void report_left(struct upstream *u)
 
 static void lose_links(struct upstream *u)
 {
-    for (uint32_t i = 0; i < u->links_capacity; i++) {
-        struct link *link = u->links[i];
-        if (!link)
-            continue;
+    struct link *link;
+    for (uint32_t at = 0; (link = links_next(&u->links, &at)) != NULL;) {
         link->handler->on_lost(link);
-        ENSURE(u->links[i] == NULL);
+        ENSURE(!links_find(&u->links, (uint16_t)(at - 1)));
     }
 }
 
@@ -329,7 +327,7 @@ static void on_start(struct upstream *u, const struct frame *frame,
 static void send_open(struct upstream *u)
 {
     amqp_connection_tune_ok_t tune_ok = {
-        .channel_max = u->channel_max,
+        .channel_max = u->links.max,
         .frame_max = u->frame_max,
         .heartbeat = (uint16_t)(u->heartbeat_ms / 1000),
     };
@@ -348,7 +346,7 @@ static void on_tune(struct upstream *u, const amqp_connection_tune_t *m)
         return;
     }
     u->frame_max = m->frame_max ? m->frame_max : DEFAULT_FRAME_MAX;
-    u->channel_max = m->channel_max && m->channel_max < limit ? m->channel_max : limit;
+    u->links.max = m->channel_max && m->channel_max < limit ? m->channel_max : limit;
     uint32_t heartbeat_s = (u->rt->config->upstream.heartbeat_ms + 999) / 1000;
     u->heartbeat_ms = (uint64_t)heartbeat_s * 1000;
     server_remember(&u->upstreams->server, u->server_properties, u->server_properties_len,
@@ -451,7 +449,7 @@ static void take_frame(struct upstream *u, const struct frame *frame)
         connection_frame(u, frame);
         return;
     }
-    struct link *link = frame->channel < u->links_capacity ? u->links[frame->channel] : NULL;
+    struct link *link = links_find(&u->links, frame->channel);
     if (link)
         link->handler->on_frame(link, u->stream.in, frame);
 }
@@ -589,7 +587,7 @@ struct upstream *upstream_dial(struct upstreams *upstreams, const char *user, co
         u->client_properties_len = client_properties_len;
     }
     u->deadline_ms = runtime_now(u->rt) + u->rt->config->upstream.connect_timeout_ms;
-    list_init(&u->idle);
+    links_init(&u->links);
     list_init(&u->owner_node);
     list_append(&upstreams->all, &u->node);
     stream_init(&u->stream, &u->rt->net, &stream_events);
@@ -646,7 +644,7 @@ void upstream_close(struct upstream *u)
 
 void upstream_leave(struct upstream *u)
 {
-    ENSURE(u->state == UPSTREAM_OPEN && u->link_count == 0);
+    ENSURE(u->state == UPSTREAM_OPEN && u->links.count == 0);
     list_remove(&u->owner_node);
     say_goodbye(u);
 }
@@ -681,96 +679,33 @@ void upstream_tick(struct upstream *u, uint64_t now_ms)
 
 /* ---- links ---- */
 
-static uint16_t free_channel(struct upstream *u)
-{
-    for (uint32_t n = 1; n <= u->channel_max; n++)
-        if (n >= u->links_capacity || !u->links[n])
-            return (uint16_t)n;
-    return 0;
-}
-
 bool upstream_is_unread(const struct upstream *u)
 {
     return u->blocked && runtime_buffers(u->rt);
 }
 
-bool upstream_has_channel(const struct upstream *u, bool leaves_one)
-{
-    bool keep = leaves_one && u->taking_all == 0 && u->channel_max > 1;
-    return u->link_count + keep < u->channel_max;
-}
-
 bool upstream_attach(struct upstream *u, struct link *link)
 {
     ENSURE(u->state == UPSTREAM_OPEN && !link->upstream);
-    uint16_t number = upstream_has_channel(u, link->leaves_one) ? free_channel(u) : 0;
-    if (number == 0)
+    if (!links_add(&u->links, link))
         return false;
-    if (number >= u->links_capacity) {
-        uint32_t capacity = u->links_capacity ? u->links_capacity * 2 : 16;
-        u->links = memory_grow(u->links, capacity, sizeof *u->links);
-        memset(u->links + u->links_capacity, 0,
-               (capacity - u->links_capacity) * sizeof(struct link *));
-        u->links_capacity = capacity;
-    }
-    u->links[number] = link;
-    u->link_count++;
-    u->taking_all += !link->leaves_one;
     link->upstream = u;
-    link->channel = number;
-    list_init(&link->idle_node);
     return true;
-}
-
-bool link_is_idle(const struct link *link)
-{
-    return !list_empty(&link->idle_node);
-}
-
-bool upstream_has_idle(const struct upstream *u)
-{
-    return u->idle_count > 0;
-}
-
-bool upstream_is_idle(const struct upstream *u)
-{
-    return u->idle_count == u->link_count;
-}
-
-void upstream_keep_idle(struct link *link)
-{
-    struct upstream *u = link->upstream;
-    ENSURE(!link_is_idle(link));
-    list_append(&u->idle, &link->idle_node);
-    u->idle_count++;
-    if (upstream_is_idle(u))
-        u->idle_since_ms = runtime_now(u->rt);
-}
-
-static void leave_idle(struct link *link)
-{
-    list_remove(&link->idle_node);
-    link->upstream->idle_count--;
-}
-
-struct link *upstream_take_idle(struct upstream *u)
-{
-    ENSURE(u->idle_count > 0);
-    struct link *link = LIST_ENTRY(u->idle.next, struct link, idle_node);
-    leave_idle(link);
-    return link;
 }
 
 void upstream_detach(struct link *link)
 {
     struct upstream *u = link->upstream;
-    ENSURE(u && u->links[link->channel] == link);
-    if (link_is_idle(link))
-        leave_idle(link);
-    u->links[link->channel] = NULL;
-    u->link_count--;
-    u->taking_all -= !link->leaves_one;
-    if (u->link_count == 0)
-        u->idle_since_ms = runtime_now(u->rt);
+    links_remove(&u->links, link);
     link->upstream = NULL;
+    if (u->links.count == 0)
+        u->idle_since_ms = runtime_now(u->rt);
+}
+
+void upstream_keep_idle(struct link *link)
+{
+    struct upstream *u = link->upstream;
+    links_keep_idle(&u->links, link);
+    if (links_are_idle(&u->links))
+        u->idle_since_ms = runtime_now(u->rt);
 }

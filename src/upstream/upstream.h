@@ -16,6 +16,7 @@
 #include "amqp/method.h"
 #include "base/list.h"
 #include "net/stream.h"
+#include "upstream/links.h"
 #include "upstream/server.h"
 #include "upstream/targets.h"
 #include "upstream/window.h"
@@ -23,22 +24,6 @@
 struct runtime;
 struct tls_context;
 struct upstream;
-struct link;
-
-struct link_handler {
-    /* The frame lies in `slab`; the handler refs what it keeps. */
-    void (*on_frame)(struct link *, struct slab *slab, const struct frame *);
-    void (*on_lost)(struct link *);
-};
-
-/* One channel of an upstream; embedded in what uses it. */
-struct link {
-    struct upstream *upstream; /* NULL: not attached */
-    uint16_t channel;
-    bool leaves_one;       /* the last free number is not for it, but for a drain */
-    struct list idle_node; /* in upstream->idle */
-    const struct link_handler *handler;
-};
 
 /* What RabbitMQ has said of a login before the upstream was open. */
 enum upstream_refusal {
@@ -113,11 +98,8 @@ struct upstream {
     uint8_t *server_properties; /* kept until open */
     size_t server_properties_len;
 
-    struct link **links; /* by channel number */
-    uint32_t links_capacity, link_count;
-    uint32_t taking_all; /* links that do not leave one */
+    struct links links;
     uint32_t frame_max;
-    uint16_t channel_max;
     uint64_t heartbeat_ms;
     uint64_t deadline_ms; /* of the handshake or of leaving */
     uint64_t idle_since_ms;
@@ -160,16 +142,8 @@ void upstream_tick(struct upstream *, uint64_t now_ms);
 /* An alarm: RabbitMQ reads nothing more from it, and the spool takes what there is to send. With
  * buffering off there is nowhere else to go: it waits, as without a proxy. */
 bool upstream_is_unread(const struct upstream *);
-/* True if a link finds a number. With one number in all nothing is left for a drain. */
-bool upstream_has_channel(const struct upstream *, bool leaves_one);
 /* Gives the link the lowest free channel number; false if there is none. Sends nothing. */
 bool upstream_attach(struct upstream *, struct link *);
 void upstream_detach(struct link *);
 /* It serves nobody, and stays open for the next that needs one. */
 void upstream_keep_idle(struct link *);
-bool link_is_idle(const struct link *);
-bool upstream_has_idle(const struct upstream *);
-/* There must be one. */
-struct link *upstream_take_idle(struct upstream *);
-/* True if none of its links serves anybody. */
-bool upstream_is_idle(const struct upstream *);
