@@ -13,6 +13,7 @@
 #include "session/channel.h"
 #include "session/client.h"
 #include "session/relay.h"
+#include "session/transaction.h"
 #include "spooler/spooler.h"
 #include "upstream/upstream.h"
 
@@ -41,7 +42,7 @@ static void walk_clients(const struct proxy *proxy, struct found *f)
             if (!ch)
                 continue;
             channels++;
-            f->reserved += ch->tx_reserved;
+            f->reserved += ch->tx ? transaction_places(ch->tx) : 0;
             f->spooling += ch->spooling;
         }
         compare("channels of a client", c->channel_count, channels);
@@ -62,7 +63,7 @@ static uint64_t count_reserved(struct relay *r)
 {
     uint64_t count = 0;
     for (uint32_t i = 0; i < r->call_count; i++)
-        count += relay_awaited(r, i)->tx_reserved;
+        count += relay_awaited(r, i)->tx ? transaction_places(relay_awaited(r, i)->tx) : 0;
     return count;
 }
 

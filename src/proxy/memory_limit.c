@@ -9,6 +9,7 @@
 #include "proxy/proxy.h"
 #include "session/channel.h"
 #include "session/client.h"
+#include "session/transaction.h"
 #include "spooler/job.h"
 
 struct holder {
@@ -30,7 +31,7 @@ static size_t unfinished_bytes(const struct client *client)
             continue;
         bytes += slab_share(ch->content.gathering) + message_held_bytes(&ch->content.message);
         if (ch->tx)
-            bytes += job_held_bytes(ch->tx);
+            bytes += transaction_held_bytes(ch->tx);
     }
     return bytes;
 }

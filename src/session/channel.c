@@ -15,6 +15,7 @@
 #include "pool/queue.h"
 #include "session/client.h"
 #include "session/redo.h"
+#include "session/transaction.h"
 #include "spooler/spooler.h"
 
 /* Closing. The client's channel.close is answered last: after the replies to what it sent before,
@@ -143,16 +144,11 @@ static void cancel_content(struct channel *ch)
 
 void channel_drop_transaction(struct channel *ch)
 {
-    if (ch->tx)
-        job_free(ch->tx);
-    ch->tx = NULL;
-    ch->tx_sent = false;
-    if (ch->tx_reserved == 0)
+    if (!ch->tx)
         return;
-    struct queue *queue = ch->client->member.pool->queue;
-    queue->reserved -= ch->tx_reserved;
-    ch->tx_reserved = 0;
-    queue_changed(queue);
+    transaction_free(ch->tx);
+    ch->tx = NULL;
+    queue_changed(ch->client->member.pool->queue);
 }
 
 static void let_go(struct channel *ch)

@@ -13,9 +13,9 @@
 #include "session/ledger.h"
 
 struct client;
-struct job;
 struct redo;
 struct relay;
+struct transaction;
 
 enum channel_state {
     CHANNEL_OPEN,
@@ -61,11 +61,9 @@ struct channel {
     struct relay *relay; /* NULL: not bound */
     const struct carrier *carrier; /* of the relay */
     struct redo *redo;             /* methods to be sent again; NULL: none */
-    struct job *tx;       /* publishes of the open transaction, not committed; NULL: none */
-    bool tx_sent;         /* RabbitMQ has them too: they are kept for its loss alone */
-    uint64_t tx_reserved; /* places in the queue that they take */
-    bool rejecting;       /* the publish that is arriving will be nacked: the queue is full */
-    char *last_queue;     /* NULL: none declared */
+    struct transaction *tx;        /* the open one; NULL: nothing was published since the last */
+    bool rejecting;   /* the publish that is arriving will be nacked: the queue is full */
+    char *last_queue; /* NULL: none declared */
     /* What was asked for each consumer, and for all of the channel: two settings (the method's
      * `global`). NULL: nothing was. */
     amqp_basic_qos_t *qos[2];

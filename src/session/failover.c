@@ -15,6 +15,7 @@
 #include "session/offline.h"
 #include "session/redo.h"
 #include "session/relay.h"
+#include "session/transaction.h"
 #include "upstream/shareable.h"
 
 /* One thing that was sent and not answered: a publish or a method of a relay. */
@@ -160,7 +161,7 @@ static void move_call(struct relay *r, struct awaited *call, bool spools, bool s
     struct span *payload = &call->payload;
     const struct upstream_end *end = &r->link.upstream->end;
     if (call->tx) { /* a commit: its answer follows the spool's */
-        append_transaction(r->pool, call->tx);
+        transaction_commit(call->tx, r->pool);
         call->tx = NULL;
         return;
     }

@@ -11,6 +11,7 @@
 #include "session/channel.h"
 #include "session/client.h"
 #include "session/rewrite.h"
+#include "session/transaction.h"
 
 static void refuse(struct channel *ch, amqp_method_number_t method)
 {
@@ -208,10 +209,10 @@ static void remember_qos(struct channel *ch, const amqp_basic_qos_t *m)
 
 static void end_transaction(struct channel *ch, bool commit)
 {
-    struct job *tx = commit ? ch->tx : NULL;
+    struct transaction *tx = commit ? ch->tx : NULL;
     if (tx) {
         ch->tx = NULL;
-        append_transaction(ch->client->member.pool, tx);
+        transaction_commit(tx, ch->client->member.pool);
     }
     channel_drop_transaction(ch);
     if (commit && !tx)

@@ -21,6 +21,7 @@
 #include "pool/queue.h"
 #include "session/channel.h"
 #include "session/client.h"
+#include "session/transaction.h"
 #include "spooler/spooler.h"
 
 /* Happy path: channel.open (and confirm.select) are sent ahead of the first publish or method;
@@ -156,14 +157,12 @@ static void drop(struct relay *r, struct retained *entry)
     message_clear(&entry->message);
 }
 
-static void clear_call(struct relay *r, struct awaited *call)
+static void clear_call(struct awaited *call)
 {
     span_clear(&call->payload);
     if (call->tx)
-        job_free(call->tx);
+        transaction_free(call->tx);
     call->tx = NULL;
-    r->pool->queue->reserved -= call->tx_reserved;
-    call->tx_reserved = 0;
 }
 
 /* Proven, or lost; then their client is told. */
@@ -183,7 +182,7 @@ static void drop_retained(struct relay *r)
         r->ring_first = (r->ring_first + 1) & (r->ring_capacity - 1);
     }
     for (; r->call_count > 0; r->call_count--) {
-        clear_call(r, relay_awaited(r, 0));
+        clear_call(relay_awaited(r, 0));
         r->calls_first = (r->calls_first + 1) & (r->calls_capacity - 1);
     }
 }
@@ -376,8 +375,8 @@ static void on_lost(struct link *link)
     upstream_detach(link);
     unbind(r);
     relay_free(r);
-    if (channel)
-        channel->tx_sent = false; /* RabbitMQ has given it up: it goes on from the copies */
+    if (channel && channel->tx && transaction_state(channel->tx) == TRANSACTION_SENT)
+        transaction_move(channel->tx, TRANSACTION_LOCAL); /* RabbitMQ has given it up */
     if (channel && channel->inside_content && channel->client->state == CLIENT_OPEN)
         client_refuse(channel->client, 320, LOST_RABBITMQ, 0);
     else if (channel)
@@ -415,7 +414,7 @@ bool relay_publish(struct relay *r, struct message *message, uint64_t client_tag
         r->channel->client->retained++;
     }
     if (r->transactional && r->channel->tx)
-        job_add_message(r->channel->tx, RECORD_PUBLISH, message);
+        transaction_keep(r->channel->tx, message);
     message_clear(message);
     return true;
 }
@@ -442,10 +441,9 @@ void relay_await_commit(struct relay *r)
     struct awaited *call = relay_awaited(r, r->call_count - 1);
     ENSURE(call->method == AMQP_TX_COMMIT_METHOD);
     call->tx = r->channel->tx;
-    call->tx_reserved = r->channel->tx_reserved;
     r->channel->tx = NULL;
-    r->channel->tx_sent = false;
-    r->channel->tx_reserved = 0;
+    if (call->tx)
+        transaction_move(call->tx, TRANSACTION_COMMITTING);
 }
 
 /* ---- from RabbitMQ ---- */
@@ -734,7 +732,7 @@ static bool end_call(struct relay *r)
 {
     struct awaited *oldest = relay_awaited(r, 0);
     bool client_waits = oldest->payload.slab && !oldest->nowait;
-    clear_call(r, oldest);
+    clear_call(oldest);
     r->calls_first = (r->calls_first + 1) & (r->calls_capacity - 1);
     r->call_count--;
     return client_waits;

@@ -20,6 +20,7 @@
 struct channel;
 struct doubt;
 struct pool;
+struct transaction;
 
 enum retained_state {
     RETAINED_OPEN,
@@ -44,8 +45,7 @@ struct awaited {
     amqp_method_number_t method;
     struct span payload; /* empty: the proxy sent it by itself */
     bool nowait;
-    struct job *tx;       /* of tx.commit: copies of what it commits; NULL: none */
-    uint64_t tx_reserved; /* places in the queue that they take */
+    struct transaction *tx; /* of tx.commit: what it commits; NULL: nothing */
 };
 
 enum { RELAY_CALLS_MAX = 256 }; /* then the client waits for a reply */

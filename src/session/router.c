@@ -21,6 +21,7 @@
 #include "session/own_upstream.h"
 #include "session/relay.h"
 #include "session/rewrite.h"
+#include "session/transaction.h"
 #include "upstream/shareable.h"
 
 enum { CHANNEL_WAIT_MS = 1000 };
@@ -269,6 +270,11 @@ static enum route publish_live(struct channel *ch, uint64_t destination)
     return ROUTE_DONE;
 }
 
+static bool is_sent(const struct channel *ch)
+{
+    return ch->tx && transaction_state(ch->tx) == TRANSACTION_SENT;
+}
+
 /* A transaction that RabbitMQ has begun to get goes on there, whatever becomes of the pool's other
  * upstreams, unless an alarm blocks this one: then what RabbitMQ has is given up with its channel,
  * and it goes on here, from the copies. False: the client has to wait, because something is awaited
@@ -276,13 +282,13 @@ static enum route publish_live(struct channel *ch, uint64_t destination)
 static bool take_over_transaction(struct channel *ch)
 {
     struct pool *pool = ch->client->member.pool;
-    if (!ch->tx_sent || pool->state == POOL_LIVE)
+    if (!is_sent(ch) || pool->state == POOL_LIVE)
         return true;
     if (ch->relay && !upstream_is_unread(ch->relay->link.upstream))
         return true;
     if (ch->relay && (!relay_is_settled(ch->relay) || ch->consumes))
         return false;
-    ch->tx_sent = false;
+    transaction_move(ch->tx, TRANSACTION_LOCAL);
     if (ch->relay)
         relay_release(ch->relay);
     return true;
@@ -294,24 +300,20 @@ static enum route publish_transactional(struct channel *ch, uint64_t destination
     struct pool *pool = ch->client->member.pool;
     if (!take_over_transaction(ch))
         return ROUTE_HELD;
-    bool live = ch->tx_sent || (pool->state == POOL_LIVE && !ch->tx);
+    bool live = is_sent(ch) || (pool->state == POOL_LIVE && !ch->tx);
     if (!spool_is_usable(pool))
         return live                          ? publish_live(ch, destination)
                : pool->state == POOL_OFFLINE ? refuse_offline(ch)
                                              : ROUTE_HELD;
     if (!ch->tx)
-        ch->tx = append_begin(pool, channel_publisher(ch));
-    if (live) {
-        ch->tx_sent = true;
-        enum route route = publish_live(ch, destination);
-        if (route != ROUTE_DONE)
-            return route;
-    } else {
-        job_add_message(ch->tx, RECORD_PUBLISH, &ch->content.message);
+        ch->tx = transaction_new(pool, channel_publisher(ch));
+    if (!live) {
+        transaction_keep(ch->tx, &ch->content.message);
+        return ROUTE_DONE;
     }
-    pool->queue->reserved++; /* until the transaction ends */
-    ch->tx_reserved++;
-    return ROUTE_DONE;
+    if (!is_sent(ch))
+        transaction_move(ch->tx, TRANSACTION_SENT);
+    return publish_live(ch, destination);
 }
 
 static enum route nack(struct channel *ch)
@@ -504,7 +506,7 @@ static enum route route_decoded(struct channel *ch, struct slab *slab, const str
     struct pool *pool = ch->client->member.pool;
     if (!take_over_transaction(ch))
         return ROUTE_HELD;
-    bool tx_here = ch->tx && !ch->tx_sent;
+    bool tx_here = ch->tx && !is_sent(ch);
     if (method == AMQP_TX_SELECT_METHOD && ch->confirming) {
         channel_refuse(ch, 406, "PRECONDITION_FAILED - cannot switch from confirm to tx mode",
                        method);

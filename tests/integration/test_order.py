@@ -140,6 +140,7 @@ def test_two_equal_messages_are_returned(broker, make_proxy):
     assert [record["body"] for record in proxy.dump("--rejected")] == ["1", "2"]
 
 
+@pytest.mark.tick_wakes("who is held for the end of a drain goes on with the tick")
 def test_newer_publishes_wait_for_older_ones_of_another_connection(broker, make_proxy):
     """One of two connections is lost; a client of the other one publishes on, then that is lost too."""
     proxy = make_proxy(broker.url, {"pool.upstreams": 2, "drain.window": 4})
