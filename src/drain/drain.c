@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "amqp/method.h"
+#include "amqp/rules.h"
 #include "amqp/wire.h"
 #include "base/assert.h"
 #include "base/crash_point.h"
@@ -1083,13 +1084,9 @@ static void on_method(struct drain *d, const struct frame *frame)
         if (d->state == DRAIN_CLOSING)
             on_close_ok(d);
         return;
-    case AMQP_EXCHANGE_DECLARE_OK_METHOD:
-    case AMQP_QUEUE_DECLARE_OK_METHOD:
-    case AMQP_QUEUE_BIND_OK_METHOD:
-    case AMQP_EXCHANGE_BIND_OK_METHOD:
-        confirm_declaration(d);
-        return;
     default:
+        if (rule_has(method, RULE_DONE))
+            confirm_declaration(d);
         return;
     }
     advance(d);

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "amqp/rules.h"
 #include "base/assert.h"
 #include "base/handles.h"
 #include "base/log.h"
@@ -141,18 +142,7 @@ static void set_suspects_apart(struct upstream *u, const struct blame *blame)
 /* What offline.c answers because it waits in the spool, in its place among the publishes. */
 static bool can_wait(amqp_method_number_t method)
 {
-    switch (method) {
-    case AMQP_EXCHANGE_DECLARE_METHOD:
-    case AMQP_EXCHANGE_BIND_METHOD:
-    case AMQP_QUEUE_DECLARE_METHOD:
-    case AMQP_QUEUE_BIND_METHOD:
-    case AMQP_TX_SELECT_METHOD:
-    case AMQP_TX_COMMIT_METHOD:
-    case AMQP_TX_ROLLBACK_METHOD:
-        return true;
-    default:
-        return false;
-    }
+    return rule_has(method, RULE_KEPT) || rule_has(method, RULE_TRANSACTION);
 }
 
 static void move_call(struct relay *r, struct awaited *call, bool spools, bool suspect)

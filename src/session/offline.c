@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "amqp/rules.h"
 #include "base/assert.h"
 #include "drain/declared.h"
 #include "pool/append.h"
@@ -73,51 +74,22 @@ static bool keep(struct channel *ch, amqp_method_number_t method, const void *de
     return !full;
 }
 
-static void set_wait(amqp_method_number_t method, void *decoded, amqp_boolean_t nowait)
+/* A declaration is kept as one that is answered: its reply shows that it is done. */
+static bool take_out_nowait(amqp_method_number_t method, void *decoded)
 {
-    switch (method) {
-    case AMQP_EXCHANGE_DECLARE_METHOD:
-        ((amqp_exchange_declare_t *)decoded)->nowait = nowait;
-        return;
-    case AMQP_QUEUE_DECLARE_METHOD:
-        ((amqp_queue_declare_t *)decoded)->nowait = nowait;
-        return;
-    case AMQP_QUEUE_BIND_METHOD:
-        ((amqp_queue_bind_t *)decoded)->nowait = nowait;
-        return;
-    default:
-        ((amqp_exchange_bind_t *)decoded)->nowait = nowait;
-    }
-}
-
-static bool is_kept(amqp_method_number_t method, const void *decoded, bool *nowait)
-{
-    switch (method) {
-    case AMQP_EXCHANGE_DECLARE_METHOD:
-        *nowait = ((const amqp_exchange_declare_t *)decoded)->nowait;
-        return !((const amqp_exchange_declare_t *)decoded)->passive;
-    case AMQP_QUEUE_DECLARE_METHOD:
-        *nowait = ((const amqp_queue_declare_t *)decoded)->nowait;
-        return !((const amqp_queue_declare_t *)decoded)->passive;
-    case AMQP_QUEUE_BIND_METHOD:
-        *nowait = ((const amqp_queue_bind_t *)decoded)->nowait;
-        return true;
-    case AMQP_EXCHANGE_BIND_METHOD:
-        *nowait = ((const amqp_exchange_bind_t *)decoded)->nowait;
-        return true;
-    default:
-        return false;
-    }
+    amqp_boolean_t *nowait = rule_nowait(method, decoded);
+    bool was = *nowait;
+    *nowait = 0;
+    return was;
 }
 
 bool offline_takes_place(const struct channel *ch, amqp_method_number_t method, void *decoded)
 {
-    bool nowait;
-    if (!is_kept(method, decoded, &nowait))
+    if (!rule_has(method, RULE_KEPT) || rule_is_passive(method, decoded))
         return false;
-    set_wait(method, decoded, 0);
+    bool nowait = take_out_nowait(method, decoded);
     struct kept kept = encode(method, decoded);
-    set_wait(method, decoded, nowait);
+    *rule_nowait(method, decoded) = nowait;
     bool takes = !waits_already(ch->client->member.pool->queue, &kept);
     if (kept.slab)
         slab_unref(kept.slab);
@@ -152,53 +124,39 @@ static void promise(struct queue *queue, amqp_method_number_t method, const void
     }
 }
 
-static bool declare(struct channel *ch, amqp_method_number_t method, const void *decoded,
-                    amqp_bytes_t name, bool passive)
+static amqp_bytes_t name_of(amqp_method_number_t method, const void *decoded)
 {
-    if (passive)
-        return is_there(ch, method, name);
-    if (!keep(ch, method, decoded))
-        return false;
-    promise(ch->client->member.pool->queue, method, decoded);
-    return true;
+    return method == AMQP_QUEUE_DECLARE_METHOD
+               ? ((const amqp_queue_declare_t *)decoded)->queue
+               : ((const amqp_exchange_declare_t *)decoded)->exchange;
 }
 
-static void declare_exchange(struct channel *ch, amqp_exchange_declare_t *m)
+static void send_ok(struct channel *ch, amqp_method_number_t method, const void *decoded)
 {
-    bool reply = !m->nowait;
-    m->nowait = 0;
-    if (!declare(ch, AMQP_EXCHANGE_DECLARE_METHOD, m, m->exchange, m->passive))
+    amqp_queue_declare_ok_t of_queue = {0};
+    if (method == AMQP_QUEUE_DECLARE_METHOD)
+        of_queue.queue = name_of(method, decoded);
+    channel_send(ch, method + 1, &of_queue); /* the others have no fields */
+}
+
+/* Of a queue or an exchange, or a binding. */
+static void declare(struct channel *ch, amqp_method_number_t method, void *decoded)
+{
+    bool answers = !take_out_nowait(method, decoded);
+    if (rule_is_passive(method, decoded)) {
+        if (!is_there(ch, method, name_of(method, decoded)))
+            return;
+    } else if (keep(ch, method, decoded)) {
+        promise(ch->client->member.pool->queue, method, decoded);
+    } else {
         return;
-    if (reply)
-        channel_send(ch, AMQP_EXCHANGE_DECLARE_OK_METHOD, &(amqp_exchange_declare_ok_t){0});
-}
-
-static void declare_queue(struct channel *ch, amqp_queue_declare_t *m)
-{
-    bool reply = !m->nowait;
-    m->nowait = 0;
-    if (!declare(ch, AMQP_QUEUE_DECLARE_METHOD, m, m->queue, m->passive))
-        return;
-    channel_set_last_queue(ch, m->queue.bytes, m->queue.len);
-    amqp_queue_declare_ok_t ok = {.queue = m->queue};
-    if (reply)
-        channel_send(ch, AMQP_QUEUE_DECLARE_OK_METHOD, &ok);
-}
-
-static void bind_queue(struct channel *ch, amqp_queue_bind_t *m)
-{
-    bool reply = !m->nowait;
-    m->nowait = 0;
-    if (keep(ch, AMQP_QUEUE_BIND_METHOD, m) && reply)
-        channel_send(ch, AMQP_QUEUE_BIND_OK_METHOD, &(amqp_queue_bind_ok_t){0});
-}
-
-static void bind_exchange(struct channel *ch, amqp_exchange_bind_t *m)
-{
-    bool reply = !m->nowait;
-    m->nowait = 0;
-    if (keep(ch, AMQP_EXCHANGE_BIND_METHOD, m) && reply)
-        channel_send(ch, AMQP_EXCHANGE_BIND_OK_METHOD, &(amqp_exchange_bind_ok_t){0});
+    }
+    if (method == AMQP_QUEUE_DECLARE_METHOD) {
+        amqp_bytes_t name = name_of(method, decoded);
+        channel_set_last_queue(ch, name.bytes, name.len);
+    }
+    if (answers)
+        send_ok(ch, method, decoded);
 }
 
 static void remember_qos(struct channel *ch, const amqp_basic_qos_t *m)
@@ -221,84 +179,23 @@ static void end_transaction(struct channel *ch, bool commit)
         channel_send(ch, AMQP_TX_ROLLBACK_OK_METHOD, &(amqp_tx_rollback_ok_t){0});
 }
 
-static bool is_promised(const struct queue *queue, amqp_method_number_t kind, amqp_bytes_t name)
-{
-    return names_is_promised(&queue->backlog.names, kind, name.bytes, name.len);
-}
-
-/* queue.bind and exchange.bind, and their opposites, name two. */
-static bool is_end_promised(const struct queue *queue, amqp_method_number_t kind, amqp_bytes_t name,
-                            amqp_bytes_t exchange)
-{
-    return is_promised(queue, kind, name) ||
-           is_promised(queue, AMQP_EXCHANGE_DECLARE_METHOD, exchange);
-}
-
 bool offline_names_promised(const struct queue *queue, amqp_method_number_t method,
                             const void *decoded)
 {
-    const amqp_method_number_t of_queue = AMQP_QUEUE_DECLARE_METHOD;
-    const amqp_method_number_t of_exchange = AMQP_EXCHANGE_DECLARE_METHOD;
-    if (queue->backlog.names.promised.count == 0)
-        return false;
-    switch (method) {
-    case AMQP_BASIC_CONSUME_METHOD:
-        return is_promised(queue, of_queue, ((const amqp_basic_consume_t *)decoded)->queue);
-    case AMQP_BASIC_GET_METHOD:
-        return is_promised(queue, of_queue, ((const amqp_basic_get_t *)decoded)->queue);
-    case AMQP_QUEUE_PURGE_METHOD:
-        return is_promised(queue, of_queue, ((const amqp_queue_purge_t *)decoded)->queue);
-    case AMQP_QUEUE_DELETE_METHOD:
-        return is_promised(queue, of_queue, ((const amqp_queue_delete_t *)decoded)->queue);
-    case AMQP_EXCHANGE_DELETE_METHOD:
-        return is_promised(queue, of_exchange, ((const amqp_exchange_delete_t *)decoded)->exchange);
-    case AMQP_QUEUE_DECLARE_METHOD: {
-        const amqp_queue_declare_t *m = decoded;
-        return m->passive && is_promised(queue, of_queue, m->queue);
-    }
-    case AMQP_EXCHANGE_DECLARE_METHOD: {
-        const amqp_exchange_declare_t *m = decoded;
-        return m->passive && is_promised(queue, of_exchange, m->exchange);
-    }
-    case AMQP_QUEUE_BIND_METHOD: {
-        const amqp_queue_bind_t *m = decoded;
-        return is_end_promised(queue, of_queue, m->queue, m->exchange);
-    }
-    case AMQP_QUEUE_UNBIND_METHOD: {
-        const amqp_queue_unbind_t *m = decoded;
-        return is_end_promised(queue, of_queue, m->queue, m->exchange);
-    }
-    case AMQP_EXCHANGE_BIND_METHOD: {
-        const amqp_exchange_bind_t *m = decoded;
-        return is_end_promised(queue, of_exchange, m->destination, m->source);
-    }
-    case AMQP_EXCHANGE_UNBIND_METHOD: {
-        const amqp_exchange_unbind_t *m = decoded;
-        return is_end_promised(queue, of_exchange, m->destination, m->source);
-    }
-    default:
-        return false;
-    }
+    const struct names *names = &queue->backlog.names;
+    struct rule_name named[RULE_NAMES_MAX];
+    unsigned count = names->promised.count > 0 ? rule_names(method, decoded, named) : 0;
+    for (unsigned i = 0; i < count; i++)
+        if (names_is_promised(names, named[i].kind, named[i].name.bytes, named[i].name.len))
+            return true;
+    return false;
 }
 
+/* RabbitMQ alone makes up a name, and knows whose a queue is. */
 bool offline_can_answer(amqp_method_number_t method, const void *decoded)
 {
-    switch (method) {
-    case AMQP_QUEUE_DECLARE_METHOD: {
-        const amqp_queue_declare_t *m = decoded;
-        return m->queue.len > 0 && !m->exclusive;
-    }
-    case AMQP_EXCHANGE_DECLARE_METHOD:
-    case AMQP_QUEUE_BIND_METHOD:
-    case AMQP_EXCHANGE_BIND_METHOD:
-    case AMQP_BASIC_QOS_METHOD:
-    case AMQP_TX_SELECT_METHOD:
-    case AMQP_TX_COMMIT_METHOD:
-    case AMQP_TX_ROLLBACK_METHOD:
-        return true;
-    default:
-        return false;
-    }
+    const amqp_queue_declare_t *m = method == AMQP_QUEUE_DECLARE_METHOD ? decoded : NULL;
+    return rule_has(method, RULE_HERE) && !(m && (m->queue.len == 0 || m->exclusive));
 }
 
 static void answer(struct channel *ch, amqp_method_number_t method, void *decoded)
@@ -307,19 +204,11 @@ static void answer(struct channel *ch, amqp_method_number_t method, void *decode
         refuse(ch, method);
         return;
     }
+    if (rule_has(method, RULE_KEPT)) {
+        declare(ch, method, decoded);
+        return;
+    }
     switch (method) {
-    case AMQP_EXCHANGE_DECLARE_METHOD:
-        declare_exchange(ch, decoded);
-        return;
-    case AMQP_QUEUE_DECLARE_METHOD:
-        declare_queue(ch, decoded);
-        return;
-    case AMQP_QUEUE_BIND_METHOD:
-        bind_queue(ch, decoded);
-        return;
-    case AMQP_EXCHANGE_BIND_METHOD:
-        bind_exchange(ch, decoded);
-        return;
     case AMQP_BASIC_QOS_METHOD:
         remember_qos(ch, decoded);
         return;
@@ -354,19 +243,8 @@ void offline_method(struct channel *ch, const uint8_t *payload, size_t len,
 
 static bool can_be_kept(amqp_method_number_t method, const void *decoded)
 {
-    switch (method) {
-    case AMQP_EXCHANGE_DECLARE_METHOD:
-        return !((const amqp_exchange_declare_t *)decoded)->passive;
-    case AMQP_QUEUE_DECLARE_METHOD: {
-        const amqp_queue_declare_t *m = decoded;
-        return !m->passive && !m->exclusive && m->queue.len > 0;
-    }
-    case AMQP_QUEUE_BIND_METHOD:
-    case AMQP_EXCHANGE_BIND_METHOD:
-        return true;
-    default:
-        return false;
-    }
+    return rule_has(method, RULE_KEPT) && !rule_is_passive(method, decoded) &&
+           offline_can_answer(method, decoded);
 }
 
 void offline_keep(struct pool *pool, const uint8_t *payload, size_t len)

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "amqp/rules.h"
 #include "amqp/wire.h"
 #include "base/assert.h"
 #include "base/crash_point.h"
@@ -217,11 +218,9 @@ static bool owes(const struct relay *r)
 
 bool relay_is_consumed(struct relay *r)
 {
-    for (uint32_t i = 0; i < r->call_count; i++) {
-        amqp_method_number_t method = relay_awaited(r, i)->method;
-        if (method == AMQP_BASIC_CONSUME_METHOD || method == AMQP_BASIC_GET_METHOD)
+    for (uint32_t i = 0; i < r->call_count; i++)
+        if (rule_has(relay_awaited(r, i)->method, RULE_CONSUMES))
             return true;
-    }
     return !consuming_is_empty(&r->consuming);
 }
 

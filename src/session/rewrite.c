@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "amqp/rules.h"
 #include "amqp/wire.h"
 #include "session/channel.h"
 #include "session/client.h"
@@ -27,44 +28,6 @@ struct slab *rewrite_encode(amqp_method_number_t method, const void *decoded, st
     return slab;
 }
 
-/* Where a method names a queue that may be left empty; NULL if it does not. */
-static amqp_bytes_t *queue_field(amqp_method_number_t method, void *decoded)
-{
-    switch (method) {
-    case AMQP_QUEUE_DECLARE_METHOD: {
-        amqp_queue_declare_t *m = decoded;
-        return m->passive ? &m->queue : NULL; /* otherwise RabbitMQ makes up a name */
-    }
-    case AMQP_QUEUE_BIND_METHOD:
-        return &((amqp_queue_bind_t *)decoded)->queue;
-    case AMQP_QUEUE_UNBIND_METHOD:
-        return &((amqp_queue_unbind_t *)decoded)->queue;
-    case AMQP_QUEUE_PURGE_METHOD:
-        return &((amqp_queue_purge_t *)decoded)->queue;
-    case AMQP_QUEUE_DELETE_METHOD:
-        return &((amqp_queue_delete_t *)decoded)->queue;
-    case AMQP_BASIC_CONSUME_METHOD:
-        return &((amqp_basic_consume_t *)decoded)->queue;
-    case AMQP_BASIC_GET_METHOD:
-        return &((amqp_basic_get_t *)decoded)->queue;
-    default:
-        return NULL;
-    }
-}
-
-/* The key of a binding, which means the queue's name if both are left empty. */
-static amqp_bytes_t *key_field(amqp_method_number_t method, void *decoded)
-{
-    switch (method) {
-    case AMQP_QUEUE_BIND_METHOD:
-        return &((amqp_queue_bind_t *)decoded)->routing_key;
-    case AMQP_QUEUE_UNBIND_METHOD:
-        return &((amqp_queue_unbind_t *)decoded)->routing_key;
-    default:
-        return NULL;
-    }
-}
-
 static bool has_last_queue(struct channel *ch, amqp_method_number_t method)
 {
     if (ch->last_queue)
@@ -84,12 +47,12 @@ bool rewrite_queue_name(struct channel *ch, amqp_method_number_t method, void *d
                         struct frame *frame, struct slab **made)
 {
     note_declared(ch, method, decoded);
-    amqp_bytes_t *queue = queue_field(method, decoded);
+    amqp_bytes_t *queue = rule_default_queue(method, decoded);
     if (!queue || queue->len > 0)
         return true;
     if (!has_last_queue(ch, method))
         return false;
-    amqp_bytes_t *key = key_field(method, decoded);
+    amqp_bytes_t *key = rule_default_key(method, decoded);
     *queue = bytes_of(ch->last_queue);
     if (key && key->len == 0) /* rabbit_channel: both empty mean the queue's name twice */
         *key = *queue;

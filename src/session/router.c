@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "amqp/destination.h"
+#include "amqp/rules.h"
 #include "base/assert.h"
 #include "base/log.h"
 #include "base/test_switch.h"
@@ -22,6 +23,7 @@
 #include "session/relay.h"
 #include "session/rewrite.h"
 #include "session/transaction.h"
+#include "session/way.h"
 #include "upstream/shareable.h"
 
 enum { CHANNEL_WAIT_MS = 1000 };
@@ -148,50 +150,60 @@ static const char *why_full(const struct pool *pool, char text[64])
     return spooler_has_room(pool->rt->spooler) ? NULL : "the spool has no room";
 }
 
-/* Places taken by what is on its way to RabbitMQ become free by themselves; others do not. */
-static enum route refuse_no_room(struct channel *ch)
+/* Without a destination (0), which is not known yet, for any. */
+static struct facts facts_of(const struct channel *ch, uint64_t destination)
 {
-    struct pool *pool = ch->client->member.pool;
+    const struct client *client = ch->client;
+    const struct pool *pool = client->member.pool;
+    const struct relay *r = ch->relay;
     struct queue *queue = pool->queue;
-    if ((pool->state == POOL_LIVE && queue->retained > 0) || queue_holds(queue))
-        return ROUTE_HELD;
-    char what[64];
-    return refuse_full(ch, buffer_is_full(pool, what), AMQP_BASIC_PUBLISH_METHOD);
-}
-
-/* Of a client that was told to leave. What finds no room is dropped: it knows by then. */
-static enum route begin_stored(struct channel *ch)
-{
-    const struct pool *pool = ch->client->member.pool;
-    ch->rejecting = !spool_is_usable(pool) || !queue_has_room(pool->queue);
-    return ROUTE_DONE;
+    bool spools = spool_is_usable(pool);
+    return (struct facts){
+        .pool = pool->state,
+        .memory_is_short = !destination && budget_is_short(pool->rt),
+        .spools = spools,
+        .has_place = destination ? queue_has_room_for(queue, destination) : queue_has_room(queue),
+        .disk_has_room = spools && spooler_has_room(pool->rt->spooler),
+        .holds = pool->state == POOL_DRAINING && queue_holds(queue),
+        .queue_retains = queue->retained > 0,
+        .is_leaving = client->state == CLIENT_LEAVING,
+        .retains = client->retained > 0,
+        .channel_retains = r && r->open > 0,
+        .is_transactional = ch->transactional,
+        .is_doubted = spools && destination && doubts_hold(&queue->backlog.doubts, destination),
+        .is_blocked = r && r->link.upstream->blocked,
+    };
 }
 
 /* A place is taken by a complete publish alone: one that has begun and does not go on takes
- * nobody's. So this is only a first look, before a body is sent that nobody could keep. */
+ * nobody's. */
 enum route router_begin_publish(struct channel *ch, const struct publish *publish)
 {
-    struct pool *pool = ch->client->member.pool;
-    struct queue *queue = pool->queue;
     if (publish->immediate) {
         client_refuse(ch->client, 540, "NOT_IMPLEMENTED - immediate=true",
                       AMQP_BASIC_PUBLISH_METHOD);
         return ROUTE_REFUSED;
     }
-    if (budget_is_short(pool->rt))
+    struct facts facts = facts_of(ch, 0);
+    char what[64];
+    switch (way_of_begin(&facts)) {
+    case WAY_HELD:
         return ROUTE_HELD;
-    if (ch->client->state == CLIENT_LEAVING)
-        return begin_stored(ch);
-    if (!spool_is_usable(pool)) {
-        if (pool->state == POOL_OFFLINE)
-            return refuse_offline(ch);
-        return pool->state == POOL_DRAINING ? ROUTE_HELD : ROUTE_DONE;
-    }
-    if (!queue_has_room(queue))
-        return refuse_no_room(ch);
-    if (pool->state != POOL_LIVE && !spooler_has_room(pool->rt->spooler))
+    case WAY_NACKED:
+        ch->rejecting = true;
+        return ROUTE_DONE;
+    case WAY_LOST:
+        return refuse_offline(ch);
+    case WAY_BUFFER_FULL:
+        return refuse_full(ch, buffer_is_full(ch->client->member.pool, what),
+                           AMQP_BASIC_PUBLISH_METHOD);
+    case WAY_DISK_FULL:
         return refuse_full(ch, "the spool has no room", AMQP_BASIC_PUBLISH_METHOD);
-    client_tell_blocked(ch->client, false, NULL);
+    default:
+        break;
+    }
+    if (facts.spools && !facts.is_leaving)
+        client_tell_blocked(ch->client, false, NULL);
     return ROUTE_DONE;
 }
 
@@ -325,44 +337,33 @@ static enum route nack(struct channel *ch)
     return ROUTE_DONE;
 }
 
-/* Of a client that was told to leave: to the spool, behind what is still on its way (P2). */
-static enum route publish_leaving(struct channel *ch, uint64_t destination)
-{
-    const struct pool *pool = ch->client->member.pool;
-    if (ch->client->retained > 0)
-        return ROUTE_HELD;
-    if (!spool_is_usable(pool) || !queue_has_room_for(pool->queue, destination) ||
-        !spooler_has_room(pool->rt->spooler))
-        return nack(ch);
-    return publish_spooled(ch);
-}
-
 enum route router_publish(struct channel *ch)
 {
-    struct pool *pool = ch->client->member.pool;
     const struct span *method = &ch->content.message.method;
     if (ch->rejecting)
         return nack(ch);
     uint64_t destination = destination_of(method->at, method->len);
-    if (ch->client->state == CLIENT_LEAVING)
-        return publish_leaving(ch, destination);
-    if (spool_is_usable(pool) && !queue_has_room_for(pool->queue, destination)) {
-        enum route route = refuse_no_room(ch);
-        return route == ROUTE_DONE ? nack(ch) : route;
-    }
-    if (ch->transactional)
-        return publish_transactional(ch, destination);
-    if (spool_is_usable(pool) && doubts_hold(&pool->queue->backlog.doubts, destination))
-        return publish_spooled(ch); /* behind its older ones, which are there too */
-    if (pool->state == POOL_LIVE && !(ch->relay && ch->relay->link.upstream->blocked))
+    struct facts facts = facts_of(ch, destination);
+    char what[64];
+    enum route route;
+    switch (way_of_publish(&facts)) {
+    case WAY_LIVE:
         return publish_live(ch, destination);
-    if (!spool_is_usable(pool))
-        return pool->state == POOL_OFFLINE ? refuse_offline(ch) : ROUTE_HELD;
-    if (pool->state == POOL_DRAINING && queue_holds(pool->queue))
-        return ROUTE_HELD; /* a moment later the pool is live */
-    if (ch->relay && ch->relay->open > 0)
-        return ROUTE_HELD; /* older publishes are still on their way (P2) */
-    return publish_spooled(ch);
+    case WAY_SPOOL:
+        return publish_spooled(ch);
+    case WAY_TRANSACTION:
+        return publish_transactional(ch, destination);
+    case WAY_NACKED:
+        return nack(ch);
+    case WAY_LOST:
+        return refuse_offline(ch);
+    case WAY_BUFFER_FULL:
+        route = refuse_full(ch, buffer_is_full(ch->client->member.pool, what),
+                            AMQP_BASIC_PUBLISH_METHOD);
+        return route == ROUTE_DONE ? nack(ch) : route;
+    default:
+        return ROUTE_HELD;
+    }
 }
 
 bool router_must_wait(const struct channel *ch)
@@ -431,7 +432,7 @@ static struct relay *relay_for_transactions(struct channel *ch, struct relay *r)
 
 static void note_bound(struct channel *ch, amqp_method_number_t method, const void *decoded)
 {
-    if (method == AMQP_BASIC_CONSUME_METHOD || method == AMQP_BASIC_GET_METHOD)
+    if (rule_has(method, RULE_CONSUMES))
         ch->consumes = true;
     if (method == AMQP_QUEUE_DECLARE_METHOD && ((const amqp_queue_declare_t *)decoded)->exclusive)
         ch->client->owns_queues = true;
@@ -486,8 +487,7 @@ enum { CONSUMER_WAITS_MIN_MS = 1000, CONSUMER_WAITS_MAX_MS = 5000 };
 static enum route needs_rabbitmq(struct channel *ch, amqp_method_number_t method)
 {
     struct pool *pool = ch->client->member.pool;
-    bool consumes = method == AMQP_BASIC_CONSUME_METHOD || method == AMQP_BASIC_GET_METHOD;
-    if (!consumes)
+    if (!rule_has(method, RULE_CONSUMES))
         return (pool->state == POOL_DRAINING || pool_may_return(pool)) &&
                        client_waits(ch->client, pool->rt->config->upstream.connect_timeout_ms)
                    ? ROUTE_HELD

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "amqp/rules.h"
+
 static bool is_one_of(amqp_bytes_t text, const char *const *words, size_t count)
 {
     for (size_t i = 0; i < count; i++)
@@ -80,23 +82,9 @@ static bool are_harmless(const amqp_table_t *arguments)
 
 bool method_leaves_nothing(amqp_method_number_t method, const void *decoded)
 {
-    switch (method) {
-    case AMQP_QUEUE_DECLARE_METHOD: {
-        const amqp_queue_declare_t *m = decoded;
-        return !m->exclusive && (m->queue.len > 0 || m->passive);
-    }
-    case AMQP_EXCHANGE_DECLARE_METHOD:
-    case AMQP_EXCHANGE_DELETE_METHOD:
-    case AMQP_EXCHANGE_BIND_METHOD:
-    case AMQP_EXCHANGE_UNBIND_METHOD:
-    case AMQP_QUEUE_BIND_METHOD:
-    case AMQP_QUEUE_UNBIND_METHOD:
-    case AMQP_QUEUE_PURGE_METHOD:
-    case AMQP_QUEUE_DELETE_METHOD:
-        return true;
-    default:
-        return false;
-    }
+    const amqp_queue_declare_t *m = method == AMQP_QUEUE_DECLARE_METHOD ? decoded : NULL;
+    bool is_connections = m && (m->exclusive || (m->queue.len == 0 && !m->passive));
+    return rule_has(method, RULE_TIDY) && !is_connections;
 }
 
 static bool is_tame_queue(const amqp_queue_declare_t *m, unsigned major)
