@@ -1,0 +1,154 @@
+#pragma once
+
+/* The core of the proxy, from sessions down to upstreams, in one thread without a socket, a disk or
+ * a clock that runs by itself: its network, its spool's thread, its loop and RabbitMQ are
+ * replaced at link time by what is in this folder. A test says what a client sends, looks at what
+ * it hears, and lets time pass.
+ *
+ * Each test begins with world_setup and ends with world_teardown, which fails if anything is left:
+ * a stream, a client, a place in a queue, a byte of memory that counts. */
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "amqp/frame.h"
+#include "amqp/method.h"
+#include "peer/runtime.h"
+#include "pool/login.h"
+#include "pool/pool.h"
+#include "pool/queue.h"
+#include "session/client.h"
+#include "upstream/upstream.h"
+
+struct world {
+    struct config config;
+    struct runtime rt;
+    struct upstreams upstreams;
+    struct pools pools;
+    struct logins logins;
+    struct clients clients;
+    uint64_t now_ms;
+};
+extern struct world world;
+
+int world_setup(void **state);
+int world_teardown(void **state);
+/* The same with settings: "SECTION.KEY=VALUE", NULL at the end. To be called once, first. */
+void world_begin(const char *const *sets);
+/* Events and turns of the loop until nothing more happens; time stands still. */
+void world_run(void);
+/* Lets time pass, tick by tick, and runs. */
+void world_pass(uint64_t ms);
+/* The queue of guest in "/"; fails if there is none. */
+struct queue *world_queue(void);
+
+/* ---- a client ---- */
+
+struct peer; /* the other end of a stream */
+
+/* Connected, and nothing said. */
+struct peer *peer_connect(void);
+/* Logged in as guest, connection.open-ok read. */
+struct peer *peer_login(void);
+/* The same, as a user with a password, in a vhost. NULL if it is refused: *code is why. */
+struct peer *peer_login_as(const char *user, const char *password, const char *vhost,
+                           uint16_t *code);
+void peer_send(struct peer *, const void *bytes, size_t len);
+void peer_send_method(struct peer *, uint16_t channel, amqp_method_number_t, const void *fields);
+/* A method without fields. */
+void peer_send_plain(struct peer *, uint16_t channel, amqp_method_number_t);
+void peer_publish(struct peer *, uint16_t channel, const char *routing_key, const char *body);
+/* A message, mandatory if that is asked for, to an exchange. */
+void peer_publish_to(struct peer *, uint16_t channel, const char *exchange, const char *routing_key,
+                     const char *body, bool mandatory);
+void peer_open_channel(struct peer *, uint16_t channel);
+void peer_open_confirming(struct peer *, uint16_t channel);
+/* The next frame's method number, 0 if nothing more was said; runs first. A header or body frame
+ * is its type. The frame is valid until the next call. */
+uint32_t peer_read(struct peer *, struct frame *);
+/* The next frame is this method on this channel. Returns its fields, valid until the next call. */
+const void *peer_expect(struct peer *, uint16_t channel, amqp_method_number_t);
+/* Nothing more was said. */
+void peer_expect_nothing(struct peer *);
+/* The proxy has closed the connection. Frees the peer. */
+void peer_expect_end(struct peer *);
+/* Goes away. Frees the peer. */
+void peer_die(struct peer *);
+/* Closes the connection as it should be. Frees the peer. */
+void peer_close(struct peer *);
+
+/* ---- RabbitMQ ---- */
+
+enum broker_confirms { BROKER_ACKS, BROKER_NACKS, BROKER_SILENT };
+
+struct broker {
+    bool is_there;
+    enum broker_confirms confirms;
+    bool returns; /* what is mandatory comes back before its confirm */
+    bool offers_confirms;
+    uint16_t refuse_code; /* connection.open is answered with connection.close, 0: it is not */
+    char refuse_text[128];
+    uint16_t
+        close_code;    /* a publish whose body begins with '!' closes its channel with this code */
+    bool silent_calls; /* methods are not answered */
+    uint16_t channel_max;
+    unsigned connections; /* that were made */
+    unsigned published;   /* messages that came, all connections together */
+    char bodies[256][64];
+    char last_call[64]; /* the name of the last method that came, but for publishes */
+};
+extern struct broker broker;
+
+/* All its connections are gone, and no other is taken. */
+void broker_down(void);
+void broker_up(void);
+/* The connections are lost, and others are taken. */
+void broker_cut(void);
+/* Confirms what has come and is not confirmed. */
+void broker_confirm_all(void);
+/* Sends a method on every connection. */
+void broker_say(uint16_t channel, amqp_method_number_t, const void *fields);
+/* Sends a message to a consumer on the connection that was made last. */
+void broker_deliver(uint16_t channel, const char *consumer, uint64_t tag, const char *body);
+
+/* ---- the spool ---- */
+
+struct disk {
+    bool is_full;  /* appends fail */
+    bool has_room; /* as of the last look */
+    bool hangs;    /* no job comes back */
+    bool deletes_fail;
+    unsigned appended, deleted, rejected;
+};
+extern struct disk disk;
+
+/* How many records wait, or are rejected. */
+unsigned disk_count(bool rejected);
+/* The body of a record that waits; NULL behind the last. Valid until the next run. */
+const char *disk_body(unsigned index);
+
+/* ---- between the files of this folder ---- */
+
+void world_broker_reset(void);
+bool world_broker_run(void);
+bool world_streams_run(void);
+void world_streams_reset(void);
+bool world_spool_run(void);
+void world_spool_reset(void);
+struct stream *world_stream_of_upstream(unsigned index);
+/* What was written to a stream and not taken yet. */
+uint8_t *world_written(struct stream *, size_t *len);
+void world_take_written(struct stream *, size_t len);
+void world_arrive(struct stream *, const void *bytes, size_t len);
+void world_end_stream(struct stream *, int status);
+bool world_is_open(const struct stream *);
+bool world_is_connecting(const struct stream *);
+void world_set_full(struct stream *, bool full);
+/* Handles of streams, for walks: NULL at the end. */
+struct stream *world_stream(unsigned index);
+bool world_is_server_side(const struct stream *);
