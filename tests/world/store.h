@@ -1,0 +1,20 @@
+#pragma once
+
+/* spool/store.h in memory, for the tests of the spool's thread. What fails does so as often as it
+ * is told here. Used by one thread at a time. */
+
+#include <stdbool.h>
+
+#include "amqpbuf/status.h"
+
+struct fake_store {
+    unsigned fail_appends, fail_commits; /* the next so many; 0: none */
+    enum status failure;                 /* what they report */
+    unsigned skip;                       /* so many appends go well before the first fails */
+    bool has_room;
+    unsigned damaged; /* sequence number of a record that cannot be read; 0: none */
+    unsigned opened, commits, aborts, syncs, probes;
+};
+extern struct fake_store fake_store;
+
+void fake_store_reset(void);
