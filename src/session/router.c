@@ -150,23 +150,26 @@ static const char *why_full(const struct pool *pool, char text[64])
     return spooler_has_room(pool->rt->spooler) ? NULL : "the spool has no room";
 }
 
-/* Without a destination (0), which is not known yet, for any. */
-static struct facts facts_of(const struct channel *ch, uint64_t destination)
+/* Without a destination (0), which is not known yet, for any. Inlined, so that what a caller's
+ * decision does not look at is not collected. */
+__attribute__((always_inline)) static inline struct facts facts_of(const struct channel *ch,
+                                                                   uint64_t destination)
 {
     const struct client *client = ch->client;
     const struct pool *pool = client->member.pool;
     const struct relay *r = ch->relay;
     struct queue *queue = pool->queue;
-    bool spools = spool_is_usable(pool);
+    bool spools = spool_is_usable(pool), is_leaving = client->state == CLIENT_LEAVING;
+    bool needs_disk = spools && (pool->state != POOL_LIVE || is_leaving);
     return (struct facts){
         .pool = pool->state,
         .memory_is_short = !destination && budget_is_short(pool->rt),
         .spools = spools,
         .has_place = destination ? queue_has_room_for(queue, destination) : queue_has_room(queue),
-        .disk_has_room = spools && spooler_has_room(pool->rt->spooler),
+        .disk_has_room = needs_disk && spooler_has_room(pool->rt->spooler),
         .holds = pool->state == POOL_DRAINING && queue_holds(queue),
         .queue_retains = queue->retained > 0,
-        .is_leaving = client->state == CLIENT_LEAVING,
+        .is_leaving = is_leaving,
         .retains = client->retained > 0,
         .channel_retains = r && r->open > 0,
         .is_transactional = ch->transactional,
