@@ -52,8 +52,8 @@ static void walk_clients(const struct proxy *proxy, struct found *f)
 static uint64_t count_open(struct relay *r)
 {
     uint64_t count = 0;
-    for (uint32_t i = 0; i < r->ring_count; i++)
-        count += relay_retained(r, i)->state == RETAINED_OPEN;
+    for (uint32_t i = 0; i < r->unconfirmed.count; i++)
+        count += unconfirmed_at(&r->unconfirmed, i)->state == RETAINED_OPEN;
     compare("open publishes of a relay", r->open, count);
     return count;
 }
@@ -62,8 +62,8 @@ static uint64_t count_open(struct relay *r)
 static uint64_t count_reserved(struct relay *r)
 {
     uint64_t count = 0;
-    for (uint32_t i = 0; i < r->call_count; i++)
-        count += relay_awaited(r, i)->tx ? transaction_places(relay_awaited(r, i)->tx) : 0;
+    for (uint32_t i = 0; i < r->calls.count; i++)
+        count += calls_at(&r->calls, i)->tx ? transaction_places(calls_at(&r->calls, i)->tx) : 0;
     return count;
 }
 

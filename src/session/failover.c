@@ -38,7 +38,7 @@ static size_t count_unanswered(struct upstream *u)
     size_t count = 0;
     const struct relay *r;
     for (uint32_t at = 0; (r = relay_next(u, &at)) != NULL;)
-        count += r->ring_count + r->call_count;
+        count += r->unconfirmed.count + r->calls.count;
     return count;
 }
 
@@ -47,14 +47,14 @@ static size_t collect(struct upstream *u, struct unanswered *out)
     size_t n = 0;
     struct relay *r;
     for (uint32_t at = 0; (r = relay_next(u, &at)) != NULL;) {
-        for (uint32_t k = 0; k < r->ring_count; k++) {
-            struct retained *entry = relay_retained(r, k);
+        for (uint32_t k = 0; k < r->unconfirmed.count; k++) {
+            struct retained *entry = unconfirmed_at(&r->unconfirmed, k);
             if (entry->state == RETAINED_OPEN)
                 out[n++] = (struct unanswered){entry->stamp, r, entry, NULL};
         }
-        for (uint32_t k = 0; k < r->call_count; k++)
+        for (uint32_t k = 0; k < r->calls.count; k++)
             out[n++] =
-                (struct unanswered){relay_awaited(r, k)->stamp, r, NULL, relay_awaited(r, k)};
+                (struct unanswered){calls_at(&r->calls, k)->stamp, r, NULL, calls_at(&r->calls, k)};
     }
     return n;
 }
@@ -86,9 +86,9 @@ static bool might_be_guilty(struct relay *r, amqp_method_number_t cause)
     if (cause == 0)
         return !relay_is_settled(r);
     if (cause == AMQP_BASIC_PUBLISH_METHOD)
-        return r->ring_count > 0;
-    for (uint32_t i = 0; i < r->call_count; i++) {
-        const struct awaited *call = relay_awaited(r, i);
+        return r->unconfirmed.count > 0;
+    for (uint32_t i = 0; i < r->calls.count; i++) {
+        const struct awaited *call = calls_at(&r->calls, i);
         if (call->method == cause || call->payload.slab) /* else it is the proxy's own */
             return call->method == cause;
     }

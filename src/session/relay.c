@@ -34,22 +34,6 @@
  * when a channel.close is on its way to it (then its close-ok is awaited still), or the upstream is
  * lost (failover.c takes what is retained, then on_lost frees the relay). */
 
-static const struct states states = {
-    .object = "retained publish",
-    .names =
-        {[RETAINED_OPEN] = "OPEN", [RETAINED_SETTLED] = "SETTLED", [RETAINED_DOUBTED] = "DOUBTED"},
-    .next =
-        {
-            [RETAINED_OPEN] = TO(RETAINED_SETTLED) | TO(RETAINED_DOUBTED),
-            [RETAINED_DOUBTED] = TO(RETAINED_SETTLED),
-        },
-};
-
-static void retained_move(struct retained *entry, enum retained_state to)
-{
-    STATE_MOVE(&states, entry->state, to);
-}
-
 enum { IDLE_RELAYS_MAX = 256 };
 
 static const struct link_handler handler;
@@ -76,49 +60,16 @@ static struct stream *stream_of(struct relay *r)
 
 /* ---- what is retained ---- */
 
-struct retained *relay_retained(struct relay *r, uint32_t index)
-{
-    return &r->ring[(r->ring_first + index) & (r->ring_capacity - 1)];
-}
-
-struct awaited *relay_awaited(struct relay *r, uint32_t index)
-{
-    return &r->calls[(r->calls_first + index) & (r->calls_capacity - 1)];
-}
-
-bool relay_takes_calls(const struct relay *r)
-{
-    return r->call_count < RELAY_CALLS_MAX;
-}
-
 static void retain(struct relay *r, struct message *message, uint64_t client_tag,
                    uint64_t destination)
 {
-    if (r->ring_count == r->ring_capacity) {
-        uint32_t capacity = r->ring_capacity ? r->ring_capacity * 2 : 4;
-        struct retained *ring = malloc(capacity * sizeof *ring);
-        ENSURE(ring);
-        for (uint32_t i = 0; i < r->ring_count; i++) {
-            struct retained *old = relay_retained(r, i);
-            ring[i] = *old;
-            message_move(&ring[i].message, &old->message);
-        }
-        free(r->ring);
-        r->ring = ring;
-        r->ring_capacity = capacity;
-        r->ring_first = 0;
-    }
-    r->ring_count++;
-    struct retained *entry = relay_retained(r, r->ring_count - 1);
+    if (!runtime_buffers(r->pool->rt))
+        message_clear(message);
+    struct retained *entry = unconfirmed_add(&r->unconfirmed, message);
     entry->stamp = ++r->pool->rt->next_stamp;
     entry->client_tag = client_tag;
     entry->sent_ms = runtime_now(r->pool->rt);
-    entry->state = RETAINED_OPEN; /* a new one */
-    entry->doubt = NULL;
     entry->destination = destination;
-    if (!runtime_buffers(r->pool->rt))
-        message_clear(message);
-    message_move(&entry->message, message);
     window_take(&r->link.upstream->window, entry->destination);
     r->channel->client->retained++;
     r->pool->queue->retained++;
@@ -158,14 +109,6 @@ static void drop(struct relay *r, struct retained *entry)
     message_clear(&entry->message);
 }
 
-static void clear_call(struct awaited *call)
-{
-    span_clear(&call->payload);
-    if (call->tx)
-        transaction_free(call->tx);
-    call->tx = NULL;
-}
-
 /* Proven, or lost; then their client is told. */
 static void forget_unproven(struct relay *r)
 {
@@ -178,19 +121,16 @@ static void forget_unproven(struct relay *r)
 static void drop_retained(struct relay *r)
 {
     forget_unproven(r);
-    for (; r->ring_count > 0; r->ring_count--) {
-        drop(r, relay_retained(r, 0));
-        r->ring_first = (r->ring_first + 1) & (r->ring_capacity - 1);
+    while (r->unconfirmed.count > 0) {
+        drop(r, unconfirmed_at(&r->unconfirmed, 0));
+        unconfirmed_drop_oldest(&r->unconfirmed);
     }
-    for (; r->call_count > 0; r->call_count--) {
-        clear_call(relay_awaited(r, 0));
-        r->calls_first = (r->calls_first + 1) & (r->calls_capacity - 1);
-    }
+    calls_deinit(&r->calls);
 }
 
 bool relay_may_be_left(const struct relay *r)
 {
-    return r->open == 0 && r->call_count == 0;
+    return r->open == 0 && r->calls.count == 0;
 }
 
 bool relay_is_spent(const struct relay *r)
@@ -200,7 +140,7 @@ bool relay_is_spent(const struct relay *r)
 
 bool relay_is_settled(const struct relay *r)
 {
-    return r->ring_count == 0 && r->call_count == 0;
+    return r->unconfirmed.count == 0 && r->calls.count == 0;
 }
 
 /* An alarm: RabbitMQ reads nothing more of what is sent there. What it has read is known, or in
@@ -213,39 +153,23 @@ static bool is_unread(const struct relay *r)
 /* A message is returned before it is confirmed; what is in doubt is not waited for. */
 static bool owes(const struct relay *r)
 {
-    return r->call_count > 0 || (r->open > 0 && r->mandatory_tag > r->sent_tag - r->ring_count);
+    return r->calls.count > 0 ||
+           (r->open > 0 && r->mandatory_tag > r->sent_tag - r->unconfirmed.count);
 }
 
 bool relay_is_consumed(struct relay *r)
 {
-    for (uint32_t i = 0; i < r->call_count; i++)
-        if (rule_has(relay_awaited(r, i)->method, RULE_CONSUMES))
+    for (uint32_t i = 0; i < r->calls.count; i++)
+        if (rule_has(calls_at(&r->calls, i)->method, RULE_CONSUMES))
             return true;
     return !consuming_is_empty(&r->consuming);
 }
 
 /* ---- life ---- */
 
-static void grow_calls(struct relay *r)
-{
-    uint32_t capacity = r->calls_capacity ? r->calls_capacity * 2 : 2;
-    struct awaited *calls = malloc(capacity * sizeof *calls);
-    ENSURE(calls);
-    for (uint32_t i = 0; i < r->call_count; i++)
-        calls[i] = *relay_awaited(r, i);
-    free(r->calls);
-    r->calls = calls;
-    r->calls_capacity = capacity;
-    r->calls_first = 0;
-}
-
 static struct awaited *await(struct relay *r, amqp_method_number_t method)
 {
-    if (r->call_count == r->calls_capacity)
-        grow_calls(r);
-    struct awaited *call = relay_awaited(r, r->call_count++);
-    *call = (struct awaited){.stamp = ++r->pool->rt->next_stamp, .method = method};
-    return call;
+    return calls_add(&r->calls, method, ++r->pool->rt->next_stamp);
 }
 
 static struct relay *relay_new(struct channel *channel, struct upstream *u, bool shared)
@@ -318,8 +242,7 @@ void relay_free(struct relay *r)
     r->pool->relay_count--;
     drop_retained(r);
     free(r->returned);
-    free(r->ring);
-    free(r->calls);
+    unconfirmed_deinit(&r->unconfirmed);
     consuming_deinit(&r->consuming);
     free(r);
 }
@@ -436,8 +359,8 @@ void relay_method(struct relay *r, struct slab *slab, const struct frame *frame,
 
 void relay_await_commit(struct relay *r)
 {
-    ENSURE(r->call_count > 0);
-    struct awaited *call = relay_awaited(r, r->call_count - 1);
+    ENSURE(r->calls.count > 0);
+    struct awaited *call = calls_at(&r->calls, r->calls.count - 1);
     ENSURE(call->method == AMQP_TX_COMMIT_METHOD);
     call->tx = r->channel->tx;
     r->channel->tx = NULL;
@@ -494,19 +417,16 @@ static void settle(struct relay *r, struct retained *entry, bool nack)
  * the client's own tag stands in the retained entry. */
 static void confirm(struct relay *r, uint64_t tag, bool multiple, bool nack)
 {
-    uint64_t oldest = r->sent_tag - r->ring_count + 1;
+    uint64_t oldest = r->sent_tag - r->unconfirmed.count + 1;
     if (tag == 0 && multiple)
         tag = r->sent_tag;
     if (tag < oldest || tag > r->sent_tag)
         return;
     if (!multiple)
-        settle(r, relay_retained(r, (uint32_t)(tag - oldest)), nack);
+        settle(r, unconfirmed_at(&r->unconfirmed, (uint32_t)(tag - oldest)), nack);
     for (uint64_t k = oldest; multiple && k <= tag; k++)
-        settle(r, relay_retained(r, (uint32_t)(k - oldest)), nack);
-    while (r->ring_count > 0 && relay_retained(r, 0)->state == RETAINED_SETTLED) {
-        r->ring_first = (r->ring_first + 1) & (r->ring_capacity - 1);
-        r->ring_count--;
-    }
+        settle(r, unconfirmed_at(&r->unconfirmed, (uint32_t)(k - oldest)), nack);
+    unconfirmed_drop_settled(&r->unconfirmed);
 }
 
 static void on_confirm(struct relay *r, const struct frame *frame, bool nack)
@@ -552,8 +472,8 @@ static void finish(struct relay *r)
 
 static bool can_keep_all(struct relay *r)
 {
-    for (uint32_t i = 0; i < r->ring_count; i++) {
-        struct retained *entry = relay_retained(r, i);
+    for (uint32_t i = 0; i < r->unconfirmed.count; i++) {
+        struct retained *entry = unconfirmed_at(&r->unconfirmed, i);
         if (entry->state == RETAINED_OPEN && !can_keep(r, entry))
             return false;
     }
@@ -564,8 +484,8 @@ static bool can_keep_all(struct relay *r)
 static struct retained *only_unconfirmed(struct relay *r)
 {
     struct retained *only = NULL;
-    for (uint32_t i = 0; i < r->ring_count; i++) {
-        struct retained *entry = relay_retained(r, i);
+    for (uint32_t i = 0; i < r->unconfirmed.count; i++) {
+        struct retained *entry = unconfirmed_at(&r->unconfirmed, i);
         if (entry->state != RETAINED_OPEN)
             continue;
         if (only)
@@ -597,8 +517,8 @@ static bool keep_unconfirmed(struct relay *r, const amqp_channel_close_t *m)
         append_rejected(r->pool, relay_publisher(r), &only->message, m->reply_code, text);
         return true;
     }
-    for (uint32_t i = 0; i < r->ring_count; i++) {
-        struct retained *entry = relay_retained(r, i);
+    for (uint32_t i = 0; i < r->unconfirmed.count; i++) {
+        struct retained *entry = unconfirmed_at(&r->unconfirmed, i);
         if (entry->state == RETAINED_OPEN)
             append_publish(r->pool, relay_publisher(r), &entry->message, 0);
     }
@@ -655,7 +575,7 @@ static void on_exception(struct relay *r, const struct frame *frame)
     snprintf(text, sizeof text, "%.*s", (int)m->reply_text.len, (const char *)m->reply_text.bytes);
     LOG_OFTEN(LOG_INFO, "channel_refused", LOG_T("user", r->pool->user),
               LOG_T("vhost", r->pool->vhost), LOG_N("code", m->reply_code), LOG_T("reason", text),
-              LOG_N("unconfirmed", r->ring_count));
+              LOG_N("unconfirmed", r->unconfirmed.count));
     refuse_channel(r, m);
     method_arena_deinit(&arena);
     drop_retained(r);
@@ -719,22 +639,11 @@ static void pass_content(struct relay *r, struct slab *slab, const struct frame 
  */
 static void note_exchange(struct relay *r)
 {
-    const struct awaited *call = relay_awaited(r, 0);
+    const struct awaited *call = calls_at(&r->calls, 0);
     if (call->method == AMQP_EXCHANGE_DECLARE_METHOD && call->payload.len > 6 &&
         call->payload.at[6] <= call->payload.len - 7)
         queue_note_seen(r->pool->queue, AMQP_EXCHANGE_DECLARE_METHOD, call->payload.at + 7,
                         call->payload.at[6]);
-}
-
-/* The oldest method is answered; true if the client awaits that. */
-static bool end_call(struct relay *r)
-{
-    struct awaited *oldest = relay_awaited(r, 0);
-    bool client_waits = oldest->payload.slab && !oldest->nowait;
-    clear_call(oldest);
-    r->calls_first = (r->calls_first + 1) & (r->calls_capacity - 1);
-    r->call_count--;
-    return client_waits;
 }
 
 /* queue.declare-ok begins with the queue's name, a short string. */
@@ -748,7 +657,7 @@ static void note_queue(struct relay *r, const struct frame *frame)
 /* A name that RabbitMQ has made up; one that the client gave is noted when it is sent. */
 static void note_declared(struct relay *r, const struct frame *frame)
 {
-    const struct span *declare = r->call_count > 0 ? &relay_awaited(r, 0)->payload : NULL;
+    const struct span *declare = r->calls.count > 0 ? &calls_at(&r->calls, 0)->payload : NULL;
     enum { NAME_LEN_AT = 6 }; /* behind class, method and ticket */
     if (!declare || declare->len <= NAME_LEN_AT || declare->at[NAME_LEN_AT] > 0)
         return;
@@ -760,7 +669,7 @@ static void note_declared(struct relay *r, const struct frame *frame)
 
 static void note_consuming(struct relay *r, const struct frame *frame, amqp_method_number_t method)
 {
-    const struct span *call = r->call_count > 0 ? &relay_awaited(r, 0)->payload : NULL;
+    const struct span *call = r->calls.count > 0 ? &calls_at(&r->calls, 0)->payload : NULL;
     consuming_hear(&r->consuming, method, frame, call && call->slab ? call : NULL);
 }
 
@@ -788,17 +697,17 @@ static void pass_reply(struct relay *r, struct slab *slab, const struct frame *f
         note_declared(r, frame);
         break;
     case AMQP_EXCHANGE_DECLARE_OK_METHOD:
-        if (r->call_count > 0)
+        if (r->calls.count > 0)
             note_exchange(r);
         break;
     default:
         break;
     }
-    if (r->call_count == 0)
+    if (r->calls.count == 0)
         return;
-    if (end_call(r))
+    if (calls_end_oldest(&r->calls))
         pass_on(r, slab, frame);
-    if (r->call_count == 0 || r->call_count == RELAY_CALLS_MAX / 2)
+    if (r->calls.count == 0 || r->calls.count == AWAITED_MAX / 2)
         pool_wake(r->pool);
     if (r->channel)
         channel_settled(r->channel);
@@ -818,8 +727,8 @@ static void end_unheard_return(struct relay *r, const struct frame *header)
     if (header->type != FRAME_HEADER || !r->returned || !r->returned->active)
         return;
     r->returned->active = false;
-    for (uint32_t i = 0; i < r->ring_count; i++) {
-        struct retained *entry = relay_retained(r, i);
+    for (uint32_t i = 0; i < r->unconfirmed.count; i++) {
+        struct retained *entry = unconfirmed_at(&r->unconfirmed, i);
         if (entry->state != RETAINED_OPEN || !can_keep(r, entry) ||
             !returned_is_message(r->returned, &entry->message, header))
             continue;
@@ -853,9 +762,9 @@ static void on_method(struct relay *r, struct slab *slab, const struct frame *fr
         begin_unheard_return(r, frame);
     } else if (r->channel) { /* closing or not: it goes on until close-ok */
         pass_reply(r, slab, frame, method);
-    } else if (r->call_count > 0 && method != AMQP_BASIC_DELIVER_METHOD &&
+    } else if (r->calls.count > 0 && method != AMQP_BASIC_DELIVER_METHOD &&
                method != AMQP_BASIC_RETURN_METHOD) {
-        end_call(r);
+        calls_end_oldest(&r->calls);
         if (!r->channel)
             settle_orphan(r);
     }
@@ -883,7 +792,7 @@ static uint32_t unconfirmed(const struct relay *r)
 
 static bool awaits(const struct relay *r)
 {
-    return r->call_count > 0;
+    return r->calls.count > 0;
 }
 
 static bool carries_publishes_alone(const struct relay *r)

@@ -14,41 +14,13 @@
 #include "amqp/method.h"
 #include "peer/close_handshake.h"
 #include "pool/append.h"
+#include "session/awaited.h"
 #include "session/consuming.h"
+#include "session/retained.h"
 #include "upstream/upstream.h"
 
 struct channel;
-struct doubt;
 struct pool;
-struct transaction;
-
-enum retained_state {
-    RETAINED_OPEN,
-    RETAINED_SETTLED, /* confirmed ahead of an older one */
-    RETAINED_DOUBTED, /* not confirmed in time: there is a copy in the spool (doubt.h) */
-};
-
-struct retained {
-    uint64_t stamp;      /* order among all publishes and methods of the proxy */
-    uint64_t client_tag; /* 0: the client did not ask for confirms */
-    uint64_t destination;
-    uint64_t sent_ms;
-    enum retained_state state;
-    struct doubt *doubt; /* of RETAINED_DOUBTED */
-    struct message message;
-};
-
-/* RabbitMQ is asked for every reply there is, so that nothing is done without being known to be: a
- * no-wait of the client is taken out, and the reply is not passed on. */
-struct awaited {
-    uint64_t stamp;
-    amqp_method_number_t method;
-    struct span payload; /* empty: the proxy sent it by itself */
-    bool nowait;
-    struct transaction *tx; /* of tx.commit: what it commits; NULL: nothing */
-};
-
-enum { RELAY_CALLS_MAX = 256 }; /* then the client waits for a reply */
 
 struct relay {
     struct link link;
@@ -66,11 +38,9 @@ struct relay {
     uint64_t mandatory_tag; /* and of the last mandatory one; 0: none */
     uint64_t unproven;      /* publishes that only close-ok proves: there are no confirms */
 
-    struct retained *ring; /* publishes, oldest first */
-    uint32_t ring_capacity, ring_first, ring_count;
-    uint32_t open;         /* of them, RETAINED_OPEN */
-    struct awaited *calls; /* methods, oldest first */
-    uint32_t calls_capacity, calls_first, call_count;
+    struct unconfirmed unconfirmed;
+    uint32_t open; /* of them, RETAINED_OPEN */
+    struct calls calls;
     struct consuming consuming; /* of one that is not shared */
 };
 
@@ -89,8 +59,6 @@ bool relay_is_spent(const struct relay *);
 bool relay_publish(struct relay *, struct message *, uint64_t client_tag, uint64_t destination);
 /* Sends a method, which lies in the slab and is changed there. */
 void relay_method(struct relay *, struct slab *, const struct frame *, amqp_method_number_t);
-/* False: as many replies are awaited as may be. */
-bool relay_takes_calls(const struct relay *);
 /* tx.commit was sent: the channel's transaction belongs to its reply, and what is published behind
  * it is the next one. */
 void relay_await_commit(struct relay *);
@@ -104,8 +72,6 @@ bool relay_is_settled(const struct relay *);
 bool relay_may_be_left(const struct relay *);
 /* RabbitMQ has not confirmed it in time: the message goes to the spool, in doubt. */
 void relay_doubt(struct relay *, struct retained *);
-struct retained *relay_retained(struct relay *, uint32_t index);
-struct awaited *relay_awaited(struct relay *, uint32_t index);
 /* The relay that a link belongs to, or NULL if it is a drain's. */
 struct relay *relay_of(struct link *);
 /* The next relay of an upstream, as links_next. */

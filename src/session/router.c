@@ -451,7 +451,7 @@ static enum route send_live(struct channel *ch, struct slab *slab, const struct 
     if (bound != ROUTE_DONE)
         return bound;
     struct relay *r = ch->relay;
-    if (stream_is_full(&r->link.upstream->stream) || !relay_takes_calls(r))
+    if (stream_is_full(&r->link.upstream->stream) || !calls_have_room(&r->calls))
         return ROUTE_HELD;
     if (!frame_fits(frame->payload_len, r->link.upstream->frame_max)) {
         client_refuse(client, 501, "FRAME_ERROR - method larger than RabbitMQ's frame_max", method);
@@ -529,7 +529,7 @@ static enum route route_decoded(struct channel *ch, struct slab *slab, const str
             return refuse_offline(ch);
         if (!tx_here && (spooler_is_full(pool->rt->spooler) || budget_is_short(pool->rt)))
             return ROUTE_HELD;
-        if (ch->committing > 0 || (ch->relay && ch->relay->call_count > 0))
+        if (ch->committing > 0 || (ch->relay && ch->relay->calls.count > 0))
             return ROUTE_HELD; /* replies keep their order */
         if (!tx_here && !offline_can_answer(method, decoded)) {
             enum route route = needs_rabbitmq(ch, method);

@@ -48,8 +48,8 @@ static void each_open(struct upstreams *upstreams, struct queue *queue,
         for (uint32_t at = 0; u->window.under_way > 0 && (r = relay_next(u, &at)) != NULL;) {
             if (r->pool->queue != queue || r->open == 0)
                 continue;
-            for (uint32_t k = 0; k < r->ring_count; k++) {
-                struct retained *entry = relay_retained(r, k);
+            for (uint32_t k = 0; k < r->unconfirmed.count; k++) {
+                struct retained *entry = unconfirmed_at(&r->unconfirmed, k);
                 if (entry->state == RETAINED_OPEN && entry->message.method.slab)
                     visit(arg, r, entry);
             }
@@ -129,8 +129,8 @@ static void spool_late(struct upstreams *upstreams, struct queue *queue, uint64_
 /* The oldest open one speaks for its channel. */
 static bool has_late(struct relay *r, uint64_t now_ms)
 {
-    for (uint32_t k = 0; k < r->ring_count && r->open > 0; k++) {
-        struct retained *entry = relay_retained(r, k);
+    for (uint32_t k = 0; k < r->unconfirmed.count && r->open > 0; k++) {
+        struct retained *entry = unconfirmed_at(&r->unconfirmed, k);
         if (entry->state == RETAINED_OPEN)
             return entry->message.method.slab && is_late(r, entry, now_ms);
     }

@@ -228,7 +228,8 @@ static void test_what_comes_often(void **state)
 {
     (void)state;
     enum { LINES = 100 };
-    int written = 0, suppressed = 0, seconds = 1;
+    int written = 0, suppressed = 0;
+    time_t begin = time(NULL);
     log_init(LOG_INFO, LOG_LOGFMT);
     for (int i = 0; written + suppressed < LINES; i++) {
         assert_true(i < 100 * LINES);
@@ -242,7 +243,6 @@ static void test_what_comes_often(void **state)
             const char *told = strstr(text, " event=log_suppressed of=flood lines=");
             if (told && sscanf(told, " event=log_suppressed of=flood lines=%d", &lines) == 1) {
                 suppressed += lines;
-                seconds++;
             } else {
                 assert_non_null(strstr(text, " event=flood i="));
                 written++;
@@ -250,7 +250,8 @@ static void test_what_comes_often(void **state)
         }
     }
     assert_int_equal(written + suppressed, LINES);
-    assert_in_range(written, 1, seconds * LOG_OFTEN_LINES);
+    /* A second of the log's may begin in any of the clock's. */
+    assert_in_range(written, 1, (time(NULL) - begin + 2) * LOG_OFTEN_LINES);
 }
 
 static void test_errno_is_kept(void **state)
