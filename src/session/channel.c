@@ -50,7 +50,7 @@ static void channel_move(struct channel *ch, enum channel_state to)
 
 enum { BEHIND_MAX_BYTES = 4096 }; /* then the client waits for the end of the content */
 
-struct refusal {
+struct pending_close {
     uint16_t code;
     amqp_method_number_t cause;
     uint8_t text_len;
@@ -169,7 +169,7 @@ void channel_free(struct channel *ch)
     client_remove_channel(ch->client, ch->number);
     ch->client->rt->budget.kept -= CHANNEL_KEPT_BYTES;
     content_deinit(&ch->content);
-    free(ch->refusal);
+    free(ch->pending_close);
     free(ch->behind);
     free(ch->last_queue);
     free(ch->qos[0]);
@@ -248,14 +248,14 @@ static void advance_close(struct channel *ch)
     }
 }
 
-static void refuse_now(struct channel *ch, const struct refusal *refusal)
+static void refuse_now(struct channel *ch, const struct pending_close *close)
 {
     channel_flush_acks(ch);
     let_go(ch);
     wire_send_close_bytes(
-        &ch->client->stream, ch->number, refusal->code,
-        (amqp_bytes_t){.len = refusal->text_len, .bytes = (void *)(uintptr_t)refusal->text},
-        refusal->cause);
+        &ch->client->stream, ch->number, close->code,
+        (amqp_bytes_t){.len = close->text_len, .bytes = (void *)(uintptr_t)close->text},
+        close->cause);
     if (ch->client->state == CLIENT_SETTLING) { /* it waits for connection.close-ok alone */
         channel_move(ch, CHANNEL_SETTLING);
     } else {
@@ -274,17 +274,17 @@ void channel_refuse_bytes(struct channel *ch, uint16_t code, amqp_bytes_t text,
         cancel_content(ch);
         return;
     }
-    struct refusal refusal = {.code = code, .cause = cause};
-    refusal.text_len = (uint8_t)(text.len < UINT8_MAX ? text.len : UINT8_MAX);
-    memcpy(refusal.text, text.bytes, refusal.text_len);
+    struct pending_close close = {.code = code, .cause = cause};
+    close.text_len = (uint8_t)(text.len < UINT8_MAX ? text.len : UINT8_MAX);
+    memcpy(close.text, text.bytes, close.text_len);
     if (!ch->inside_content || !ch->relay) {
-        refuse_now(ch, &refusal);
+        refuse_now(ch, &close);
         return;
     }
     cancel_content(ch);
-    ch->refusal = malloc(sizeof refusal);
-    ENSURE(ch->refusal);
-    *ch->refusal = refusal;
+    ch->pending_close = malloc(sizeof close);
+    ENSURE(ch->pending_close);
+    *ch->pending_close = close;
     channel_move(ch, CHANNEL_REFUSING);
 }
 
@@ -302,7 +302,7 @@ void channel_content_done(struct channel *ch)
     if (client->member.held)
         pool_wake(client->member.pool);
     if (ch->state == CHANNEL_REFUSING)
-        refuse_now(ch, ch->refusal);
+        refuse_now(ch, ch->pending_close);
     else
         advance_close(ch);
 }

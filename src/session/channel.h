@@ -25,7 +25,7 @@ enum channel_state {
     CHANNEL_REFUSED,  /* channel.close sent to it; discards until nothing is owed */
 };
 
-struct refusal;
+struct pending_close;
 
 /* What carries it upstream, as it sees that. */
 struct carrier {
@@ -49,8 +49,8 @@ struct channel {
     struct client *client;
     uint16_t number;
     enum channel_state state;
-    enum close_state close;  /* of the handshake with the client */
-    struct refusal *refusal; /* while REFUSING */
+    enum close_state close;              /* of the handshake with the client */
+    struct pending_close *pending_close; /* while REFUSING */
     uint64_t handle;
     struct content content;
     bool confirming; /* the client asked for confirms */

@@ -15,6 +15,7 @@
 #include "session/client.h"
 #include "session/offline.h"
 #include "session/redo.h"
+#include "session/refusal.h"
 #include "session/relay.h"
 #include "session/transaction.h"
 #include "upstream/shareable.h"
@@ -145,6 +146,14 @@ static bool can_wait(amqp_method_number_t method)
     return rule_has(method, RULE_KEPT) || rule_has(method, RULE_TRANSACTION);
 }
 
+static void answer_here(struct channel *channel, amqp_method_number_t method,
+                        const struct span *payload)
+{
+    struct refusal why;
+    if (!offline_method(channel, payload->at, payload->len, method, &why))
+        refusal_say(&why, channel);
+}
+
 static void move_call(struct relay *r, struct awaited *call, bool spools, bool suspect)
 {
     struct channel *channel = r->channel;
@@ -165,7 +174,7 @@ static void move_call(struct relay *r, struct awaited *call, bool spools, bool s
         return;
     if ((channel->state == CHANNEL_OPEN || channel->state == CHANNEL_SETTLING) && waits &&
         !channel->redo)
-        offline_method(channel, payload->at, payload->len, call->method);
+        answer_here(channel, call->method, payload);
     else if (channel->state == CHANNEL_OPEN) {
         redo_add(&channel->redo, call->method, payload, r->pool->failures);
         client_hold(channel->client);

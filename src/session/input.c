@@ -8,6 +8,7 @@
 #include "peer/runtime.h"
 #include "session/channel.h"
 #include "session/client.h"
+#include "session/refusal.h"
 #include "session/router.h"
 
 /* Happy path: a method goes to the router; the frames of a publish are collected, and it goes there
@@ -32,6 +33,20 @@ static bool select_confirms(struct channel *ch, const struct frame *frame)
     return true;
 }
 
+/* True if the publish that is refused goes on all the same, to be dropped or nacked: its client was
+ * told to leave. */
+static bool say_of_publish(struct channel *ch, const struct refusal *why)
+{
+    struct client *client = ch->client;
+    uint16_t number = ch->number;
+    refusal_say(why, ch);
+    if (why->whom != REFUSED_LEAVING || client->state != CLIENT_LEAVING ||
+        client_channel(client, number) != ch)
+        return false;
+    ch->rejecting = true;
+    return true;
+}
+
 static bool begin_publish(struct channel *ch, struct slab *slab, const struct frame *frame)
 {
     struct publish publish;
@@ -40,12 +55,15 @@ static bool begin_publish(struct channel *ch, struct slab *slab, const struct fr
                       AMQP_BASIC_PUBLISH_METHOD);
         return true;
     }
-    switch (router_begin_publish(ch, &publish)) {
+    struct refusal why;
+    switch (router_begin_publish(ch, &publish, &why)) {
     case ROUTE_HELD:
         client_hold(ch->client);
         return false;
     case ROUTE_REFUSED:
-        return true;
+        if (!say_of_publish(ch, &why))
+            return true;
+        break;
     case ROUTE_DONE:
         break;
     }
@@ -105,20 +123,32 @@ static bool take_method(struct channel *ch, struct slab *slab, const struct fram
         client_refuse(ch->client, unknown ? 540 : 503, text, method);
         return true;
     }
-    if (router_method(ch, slab, frame, method) != ROUTE_HELD)
-        return true;
-    client_hold(ch->client);
-    return false;
+    struct refusal why;
+    switch (router_method(ch, slab, frame, method, &why)) {
+    case ROUTE_HELD:
+        client_hold(ch->client);
+        return false;
+    case ROUTE_REFUSED:
+        refusal_say(&why, ch);
+        break;
+    case ROUTE_DONE:
+        break;
+    }
+    return true;
 }
 
 bool input_retry(struct channel *ch)
 {
-    switch (router_publish(ch)) {
+    struct refusal why;
+    switch (router_publish(ch, &why)) {
     case ROUTE_HELD:
         ch->client->ready = ch;
         client_hold(ch->client);
         return false;
     case ROUTE_REFUSED:
+        if (say_of_publish(ch, &why))
+            router_publish(ch, &why);
+        break;
     case ROUTE_DONE:
         break;
     }

@@ -11,13 +11,15 @@
 #include "pool/queue.h"
 #include "session/channel.h"
 #include "session/client.h"
+#include "session/refusal.h"
 #include "session/rewrite.h"
 #include "session/transaction.h"
 
-static void refuse(struct channel *ch, amqp_method_number_t method)
+static bool refuse(struct refusal *why, amqp_method_number_t method)
 {
-    channel_refuse(
-        ch, 406, "PRECONDITION_FAILED - upstream unavailable: only publishing is buffered", method);
+    refusal_set(why, REFUSED_CHANNEL, 406,
+                "PRECONDITION_FAILED - upstream unavailable: only publishing is buffered", method);
+    return false;
 }
 
 /* A queue with x-expires lives longer by each declaration, so none of them is the same. */
@@ -57,17 +59,19 @@ static bool waits_already(const struct queue *queue, const struct kept *kept)
 }
 
 /* Keeps a declaration in its place in the queue. */
-static bool keep(struct channel *ch, amqp_method_number_t method, const void *decoded)
+static bool keep(struct channel *ch, amqp_method_number_t method, const void *decoded,
+                 struct refusal *why)
 {
     struct pool *pool = ch->client->member.pool;
     struct kept kept = encode(method, decoded);
     if (!kept.slab) {
-        client_refuse(ch->client, 506, "RESOURCE_ERROR - out of memory for this method", method);
+        refusal_set(why, REFUSED_CLIENT, 506, "RESOURCE_ERROR - out of memory for this method",
+                    method);
         return false;
     }
     bool waits = waits_already(pool->queue, &kept), full = !waits && !queue_has_room(pool->queue);
     if (full)
-        channel_refuse(ch, 506, "RESOURCE_ERROR - publish buffer full", method);
+        refusal_set(why, REFUSED_CHANNEL, 506, "RESOURCE_ERROR - publish buffer full", method);
     else if (!waits)
         append_declaration(pool, channel_publisher(ch), kept.slab, &kept.frame, kept.hash);
     slab_unref(kept.slab);
@@ -97,7 +101,8 @@ bool offline_takes_place(const struct channel *ch, amqp_method_number_t method, 
 }
 
 /* A passive declaration asks whether it is there. Who hears no declares it, as with RabbitMQ. */
-static bool is_there(struct channel *ch, amqp_method_number_t method, amqp_bytes_t name)
+static bool is_there(struct channel *ch, amqp_method_number_t method, amqp_bytes_t name,
+                     struct refusal *why)
 {
     const struct pool *pool = ch->client->member.pool;
     if (names_has_seen(&pool->queue->backlog.names, method, name.bytes, name.len))
@@ -106,7 +111,7 @@ static bool is_there(struct channel *ch, amqp_method_number_t method, amqp_bytes
     snprintf(text, sizeof text, "NOT_FOUND - no %s '%.*s' in vhost '%s'",
              method == AMQP_QUEUE_DECLARE_METHOD ? "queue" : "exchange", (int)name.len,
              (const char *)name.bytes, pool->vhost);
-    channel_refuse(ch, 404, text, method);
+    refusal_set(why, REFUSED_CHANNEL, 404, text, method);
     return false;
 }
 
@@ -140,16 +145,17 @@ static void send_ok(struct channel *ch, amqp_method_number_t method, const void 
 }
 
 /* Of a queue or an exchange, or a binding. */
-static void declare(struct channel *ch, amqp_method_number_t method, void *decoded)
+static bool declare(struct channel *ch, amqp_method_number_t method, void *decoded,
+                    struct refusal *why)
 {
     bool answers = !take_out_nowait(method, decoded);
     if (rule_is_passive(method, decoded)) {
-        if (!is_there(ch, method, name_of(method, decoded)))
-            return;
-    } else if (keep(ch, method, decoded)) {
+        if (!is_there(ch, method, name_of(method, decoded), why))
+            return false;
+    } else if (keep(ch, method, decoded, why)) {
         promise(ch->client->member.pool->queue, method, decoded);
     } else {
-        return;
+        return false;
     }
     if (method == AMQP_QUEUE_DECLARE_METHOD) {
         amqp_bytes_t name = name_of(method, decoded);
@@ -157,6 +163,7 @@ static void declare(struct channel *ch, amqp_method_number_t method, void *decod
     }
     if (answers)
         send_ok(ch, method, decoded);
+    return true;
 }
 
 static void remember_qos(struct channel *ch, const amqp_basic_qos_t *m)
@@ -198,47 +205,47 @@ bool offline_can_answer(amqp_method_number_t method, const void *decoded)
     return rule_has(method, RULE_HERE) && !(m && (m->queue.len == 0 || m->exclusive));
 }
 
-static void answer(struct channel *ch, amqp_method_number_t method, void *decoded)
+/* False: it is refused. */
+static bool answer(struct channel *ch, amqp_method_number_t method, void *decoded,
+                   struct refusal *why)
 {
-    if (!offline_can_answer(method, decoded)) {
-        refuse(ch, method);
-        return;
-    }
-    if (rule_has(method, RULE_KEPT)) {
-        declare(ch, method, decoded);
-        return;
-    }
+    if (!offline_can_answer(method, decoded))
+        return refuse(why, method);
+    if (rule_has(method, RULE_KEPT))
+        return declare(ch, method, decoded, why);
     switch (method) {
     case AMQP_BASIC_QOS_METHOD:
         remember_qos(ch, decoded);
-        return;
+        return true;
     case AMQP_TX_SELECT_METHOD:
         ch->transactional = true;
         channel_send(ch, AMQP_TX_SELECT_OK_METHOD, &(amqp_tx_select_ok_t){0});
-        return;
+        return true;
     case AMQP_TX_COMMIT_METHOD:
     case AMQP_TX_ROLLBACK_METHOD:
         if (ch->transactional) {
             end_transaction(ch, method == AMQP_TX_COMMIT_METHOD);
-            return;
+            return true;
         }
-        channel_refuse(ch, 406, "PRECONDITION_FAILED - channel is not transactional", method);
-        return;
+        refusal_set(why, REFUSED_CHANNEL, 406, "PRECONDITION_FAILED - channel is not transactional",
+                    method);
+        return false;
     default:
-        refuse(ch, method);
+        return refuse(why, method);
     }
 }
 
-void offline_method(struct channel *ch, const uint8_t *payload, size_t len,
-                    amqp_method_number_t method)
+bool offline_method(struct channel *ch, const uint8_t *payload, size_t len,
+                    amqp_method_number_t method, struct refusal *why)
 {
     struct method_arena arena;
     method_arena_init(&arena);
     amqp_method_number_t number;
     void *decoded;
-    if (method_decode(&arena, payload, len, &number, &decoded))
-        answer(ch, method, decoded);
+    bool done =
+        !method_decode(&arena, payload, len, &number, &decoded) || answer(ch, method, decoded, why);
     method_arena_deinit(&arena);
+    return done;
 }
 
 static bool can_be_kept(amqp_method_number_t method, const void *decoded)

@@ -8,6 +8,7 @@
 struct channel;
 struct pool;
 struct queue;
+struct refusal;
 
 /* True for what is answered here at all; everything else needs RabbitMQ. */
 bool offline_can_answer(amqp_method_number_t, const void *decoded);
@@ -16,8 +17,10 @@ bool offline_can_answer(amqp_method_number_t, const void *decoded);
 bool offline_names_promised(const struct queue *, amqp_method_number_t, const void *decoded);
 /* True if the method is a declaration that would take a place in the queue. */
 bool offline_takes_place(const struct channel *, amqp_method_number_t, void *decoded);
-/* Answers a method of a channel; `payload` has been checked. Declarations go to the spool. */
-void offline_method(struct channel *, const uint8_t *payload, size_t len, amqp_method_number_t);
+/* Answers a method of a channel; `payload` has been checked. Declarations go to the spool. False:
+ * it is refused, and *why says it. */
+bool offline_method(struct channel *, const uint8_t *payload, size_t len, amqp_method_number_t,
+                    struct refusal *why);
 /* A method of a client that is gone, which RabbitMQ has not answered: a declaration goes to the
  * spool, since what was published behind it does. */
 void offline_keep(struct pool *, const uint8_t *payload, size_t len);

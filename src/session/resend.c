@@ -6,6 +6,7 @@
 #include "session/client.h"
 #include "session/own_upstream.h"
 #include "session/redo.h"
+#include "session/refusal.h"
 #include "session/router.h"
 
 static bool may_go(const struct channel *ch)
@@ -30,7 +31,10 @@ static bool send_first(struct channel *ch)
                           .channel = ch->number,
                           .payload = payload.at,
                           .payload_len = (uint32_t)payload.len};
-    enum route route = router_method(ch, payload.slab, &frame, method);
+    struct refusal why;
+    enum route route = router_method(ch, payload.slab, &frame, method, &why);
+    if (route == ROUTE_REFUSED)
+        refusal_say(&why, ch);
     /* A refusal drops all of them, and perhaps the channel. */
     if (route == ROUTE_DONE && client_channel(client, frame.channel) == ch && ch->redo)
         redo_drop_first(&ch->redo);

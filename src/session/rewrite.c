@@ -5,7 +5,7 @@
 #include "amqp/rules.h"
 #include "amqp/wire.h"
 #include "session/channel.h"
-#include "session/client.h"
+#include "session/refusal.h"
 
 enum { FIRST_BYTES = 1024, MOST_BYTES = 1024 * 1024 * 1024 };
 
@@ -28,11 +28,12 @@ struct slab *rewrite_encode(amqp_method_number_t method, const void *decoded, st
     return slab;
 }
 
-static bool has_last_queue(struct channel *ch, amqp_method_number_t method)
+static bool has_last_queue(const struct channel *ch, amqp_method_number_t method,
+                           struct refusal *why)
 {
     if (ch->last_queue)
         return true;
-    channel_refuse(ch, 404, "NOT_FOUND - no previously declared queue", method);
+    refusal_set(why, REFUSED_CHANNEL, 404, "NOT_FOUND - no previously declared queue", method);
     return false;
 }
 
@@ -44,13 +45,13 @@ static void note_declared(struct channel *ch, amqp_method_number_t method, const
 }
 
 bool rewrite_queue_name(struct channel *ch, amqp_method_number_t method, void *decoded,
-                        struct frame *frame, struct slab **made)
+                        struct frame *frame, struct slab **made, struct refusal *why)
 {
     note_declared(ch, method, decoded);
     amqp_bytes_t *queue = rule_default_queue(method, decoded);
     if (!queue || queue->len > 0)
         return true;
-    if (!has_last_queue(ch, method))
+    if (!has_last_queue(ch, method, why))
         return false;
     amqp_bytes_t *key = rule_default_key(method, decoded);
     *queue = bytes_of(ch->last_queue);
@@ -58,6 +59,7 @@ bool rewrite_queue_name(struct channel *ch, amqp_method_number_t method, void *d
         *key = *queue;
     *made = rewrite_encode(method, decoded, frame);
     if (!*made)
-        client_refuse(ch->client, 506, "RESOURCE_ERROR - out of memory for this method", method);
+        refusal_set(why, REFUSED_CLIENT, 506, "RESOURCE_ERROR - out of memory for this method",
+                    method);
     return *made;
 }

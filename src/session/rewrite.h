@@ -10,13 +10,14 @@
 #include "amqp/method.h"
 
 struct channel;
+struct refusal;
 struct slab;
 
 /* Fills in an empty queue name. If it had to, *frame lies in *made, which gets one reference.
- * False if there is no last queue: the channel was refused (404), as RabbitMQ does; or if memory is
- * short: the client was (506). */
+ * False, and *why says it, if there is no last queue (404, as RabbitMQ does), or memory is short.
+ */
 bool rewrite_queue_name(struct channel *, amqp_method_number_t, void *decoded, struct frame *frame,
-                        struct slab **made);
+                        struct slab **made, struct refusal *why);
 /* Encodes a method, whose fields were decoded from one, into a slab of its own and of its size; the
  * frame keeps its channel. NULL if memory is short. */
 struct slab *rewrite_encode(amqp_method_number_t, const void *decoded, struct frame *frame);

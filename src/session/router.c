@@ -20,6 +20,7 @@
 #include "session/client.h"
 #include "session/offline.h"
 #include "session/own_upstream.h"
+#include "session/refusal.h"
 #include "session/relay.h"
 #include "session/rewrite.h"
 #include "session/transaction.h"
@@ -28,22 +29,29 @@
 
 enum { CHANNEL_WAIT_MS = 1000 };
 
+static enum route refuse(struct refusal *why, enum refused whom, uint16_t code, const char *text,
+                         amqp_method_number_t cause)
+{
+    refusal_set(why, whom, code, text, cause);
+    return ROUTE_REFUSED;
+}
+
 /* ---- which upstream channel ---- */
 
 /* RabbitMQ closes a connection for that. A number that is being given back is waited for. */
-static enum route no_channel_left(struct client *client)
+static enum route no_channel_left(struct client *client, struct refusal *why)
 {
     const struct upstream *own = client->own;
     const struct relay *r;
     for (uint32_t at = 0; (r = relay_next(own, &at)) != NULL;)
         if (!r->channel)
             return ROUTE_HELD;
-    client_refuse(client, 530, "NOT_ALLOWED - RabbitMQ allows no more channels on this connection",
+    return refuse(why, REFUSED_CLIENT, 530,
+                  "NOT_ALLOWED - RabbitMQ allows no more channels on this connection",
                   AMQP_CHANNEL_OPEN_METHOD);
-    return ROUTE_REFUSED;
 }
 
-static enum route own_relay_for(struct channel *ch)
+static enum route own_relay_for(struct channel *ch, struct refusal *why)
 {
     struct client *client = ch->client;
     struct relay *r = ch->relay;
@@ -58,17 +66,17 @@ static enum route own_relay_for(struct channel *ch)
     }
     if (r || relay_bind(ch, client->own, false))
         return ROUTE_DONE;
-    return no_channel_left(client);
+    return no_channel_left(client, why);
 }
 
 /* Binds the channel to a relay on the upstream where it belongs. */
-static enum route relay_for(struct channel *ch)
+static enum route relay_for(struct channel *ch, struct refusal *why)
 {
     struct client *client = ch->client;
     if ((ch->transactional || client->place == CLIENT_APART) && !client->own)
         own_upstream_dial(client);
     if (client->own)
-        return own_relay_for(ch);
+        return own_relay_for(ch, why);
     if (ch->relay && !(relay_is_spent(ch->relay) && !pool_channel_limit(client->member.pool)))
         return ROUTE_DONE;
     if (ch->relay)
@@ -77,8 +85,7 @@ static enum route relay_for(struct channel *ch)
     const char *limit =
         u && u->links.idle_count == 0 ? pool_channel_limit(client->member.pool) : NULL;
     if (limit) {
-        client_refuse(client, 530, limit, AMQP_CHANNEL_OPEN_METHOD);
-        return ROUTE_REFUSED;
+        return refuse(why, REFUSED_CLIENT, 530, limit, AMQP_CHANNEL_OPEN_METHOD);
     }
     return u && relay_bind(ch, u, true) ? ROUTE_DONE : ROUTE_HELD;
 }
@@ -98,13 +105,13 @@ static bool spool_is_usable(const struct pool *pool)
     return runtime_buffers(pool->rt) && pool->queue->backlog.id;
 }
 
-static enum route refuse_offline(struct channel *ch)
+static enum route refuse_offline(struct refusal *why)
 {
-    client_refuse(ch->client, 320, LOST_RABBITMQ, AMQP_BASIC_PUBLISH_METHOD);
-    return ROUTE_REFUSED;
+    return refuse(why, REFUSED_CLIENT, 320, LOST_RABBITMQ, AMQP_BASIC_PUBLISH_METHOD);
 }
 
-static enum route refuse_full(struct channel *ch, const char *what, amqp_method_number_t method)
+static enum route refuse_full(struct channel *ch, const char *what, amqp_method_number_t method,
+                              struct refusal *why)
 {
     struct pool *pool = ch->client->member.pool;
     const struct config *config = pool->rt->config;
@@ -119,18 +126,10 @@ static enum route refuse_full(struct channel *ch, const char *what, amqp_method_
               LOG_T("reason", what), LOG_N("messages", queue_used(pool->queue)),
               LOG_T("client", ch->client->peer));
     if (config->spool.overflow == OVERFLOW_DISCONNECT) {
-        struct client *client = ch->client;
-        uint16_t number = ch->number;
-        client_leave(client, 506, text, method);
-        if (method != AMQP_BASIC_PUBLISH_METHOD || client->state != CLIENT_LEAVING ||
-            !client_channel(client, number))
-            return ROUTE_REFUSED;
-        ch->rejecting = true;
-        return ROUTE_DONE;
+        return refuse(why, REFUSED_LEAVING, 506, text, method);
     }
     if (!ch->confirming || method != AMQP_BASIC_PUBLISH_METHOD) {
-        channel_refuse(ch, 506, text, method);
-        return ROUTE_REFUSED;
+        return refuse(why, REFUSED_CHANNEL, 506, text, method);
     }
     ch->rejecting = true;
     return ROUTE_DONE;
@@ -180,12 +179,12 @@ __attribute__((always_inline)) static inline struct facts facts_of(const struct 
 
 /* A place is taken by a complete publish alone: one that has begun and does not go on takes
  * nobody's. */
-enum route router_begin_publish(struct channel *ch, const struct publish *publish)
+enum route router_begin_publish(struct channel *ch, const struct publish *publish,
+                                struct refusal *why)
 {
     if (publish->immediate) {
-        client_refuse(ch->client, 540, "NOT_IMPLEMENTED - immediate=true",
+        return refuse(why, REFUSED_CLIENT, 540, "NOT_IMPLEMENTED - immediate=true",
                       AMQP_BASIC_PUBLISH_METHOD);
-        return ROUTE_REFUSED;
     }
     struct facts facts = facts_of(ch, 0);
     char what[64];
@@ -196,12 +195,12 @@ enum route router_begin_publish(struct channel *ch, const struct publish *publis
         ch->rejecting = true;
         return ROUTE_DONE;
     case WAY_LOST:
-        return refuse_offline(ch);
+        return refuse_offline(why);
     case WAY_BUFFER_FULL:
         return refuse_full(ch, buffer_is_full(ch->client->member.pool, what),
-                           AMQP_BASIC_PUBLISH_METHOD);
+                           AMQP_BASIC_PUBLISH_METHOD, why);
     case WAY_DISK_FULL:
-        return refuse_full(ch, "the spool has no room", AMQP_BASIC_PUBLISH_METHOD);
+        return refuse_full(ch, "the spool has no room", AMQP_BASIC_PUBLISH_METHOD, why);
     default:
         break;
     }
@@ -226,13 +225,13 @@ static enum route publish_spooled(struct channel *ch)
 
 /* A client that wants confirms, and a broker that gives none: the spool's commit is one, and the
  * drain proves the rest with its close. */
-static enum route publish_unconfirmed(struct channel *ch)
+static enum route publish_unconfirmed(struct channel *ch, struct refusal *why)
 {
     if (spool_is_usable(ch->client->member.pool))
         return publish_spooled(ch);
-    client_refuse(ch->client, 540, "NOT_IMPLEMENTED - the broker offers no publisher confirms",
+    return refuse(why, REFUSED_CLIENT, 540,
+                  "NOT_IMPLEMENTED - the broker offers no publisher confirms",
                   AMQP_CONFIRM_SELECT_METHOD);
-    return ROUTE_REFUSED;
 }
 
 /* All channel numbers are taken, and RabbitMQ allows no further connection: a drain has a number of
@@ -254,11 +253,11 @@ static void set_apart_if_wild(struct channel *ch)
         client_set_apart(ch->client);
 }
 
-static enum route publish_live(struct channel *ch, uint64_t destination)
+static enum route publish_live(struct channel *ch, uint64_t destination, struct refusal *why)
 {
     struct message *message = &ch->content.message;
     set_apart_if_wild(ch);
-    enum route bound = relay_for(ch);
+    enum route bound = relay_for(ch, why);
     if (bound == ROUTE_HELD && has_waited_for_a_channel(ch))
         return publish_spooled(ch);
     if (bound != ROUTE_DONE)
@@ -267,19 +266,17 @@ static enum route publish_live(struct channel *ch, uint64_t destination)
     if (is_full(r, destination))
         return ROUTE_HELD;
     if (ch->confirming && !r->link.upstream->offers_confirms)
-        return publish_unconfirmed(ch);
+        return publish_unconfirmed(ch, why);
     uint32_t frame_max = r->link.upstream->frame_max;
     if (!frame_fits(message->header.len, frame_max)) {
-        client_refuse(ch->client, 501,
+        return refuse(why, REFUSED_CLIENT, 501,
                       "FRAME_ERROR - content header larger than RabbitMQ's frame_max",
                       AMQP_BASIC_PUBLISH_METHOD);
-        return ROUTE_REFUSED;
     }
     uint64_t tag = ch->confirming ? ledger_next_tag(&ch->ledger) : 0;
     if (!relay_publish(r, message, tag, destination)) {
-        client_refuse(ch->client, 506, "RESOURCE_ERROR - out of memory for this message",
+        return refuse(why, REFUSED_CLIENT, 506, "RESOURCE_ERROR - out of memory for this message",
                       AMQP_BASIC_PUBLISH_METHOD);
-        return ROUTE_REFUSED;
     }
     take_tag(ch);
     return ROUTE_DONE;
@@ -310,15 +307,16 @@ static bool take_over_transaction(struct channel *ch)
 }
 
 /* A transaction that is in the proxy alone ends in the spool, whatever happens meanwhile. */
-static enum route publish_transactional(struct channel *ch, uint64_t destination)
+static enum route publish_transactional(struct channel *ch, uint64_t destination,
+                                        struct refusal *why)
 {
     struct pool *pool = ch->client->member.pool;
     if (!take_over_transaction(ch))
         return ROUTE_HELD;
     bool live = is_sent(ch) || (pool->state == POOL_LIVE && !ch->tx);
     if (!spool_is_usable(pool))
-        return live                          ? publish_live(ch, destination)
-               : pool->state == POOL_OFFLINE ? refuse_offline(ch)
+        return live                          ? publish_live(ch, destination, why)
+               : pool->state == POOL_OFFLINE ? refuse_offline(why)
                                              : ROUTE_HELD;
     if (!ch->tx)
         ch->tx = transaction_new(pool, channel_publisher(ch));
@@ -328,7 +326,7 @@ static enum route publish_transactional(struct channel *ch, uint64_t destination
     }
     if (!is_sent(ch))
         transaction_move(ch->tx, TRANSACTION_SENT);
-    return publish_live(ch, destination);
+    return publish_live(ch, destination, why);
 }
 
 static enum route nack(struct channel *ch)
@@ -340,7 +338,7 @@ static enum route nack(struct channel *ch)
     return ROUTE_DONE;
 }
 
-enum route router_publish(struct channel *ch)
+enum route router_publish(struct channel *ch, struct refusal *why)
 {
     const struct span *method = &ch->content.message.method;
     if (ch->rejecting)
@@ -351,18 +349,18 @@ enum route router_publish(struct channel *ch)
     enum route route;
     switch (way_of_publish(&facts)) {
     case WAY_LIVE:
-        return publish_live(ch, destination);
+        return publish_live(ch, destination, why);
     case WAY_SPOOL:
         return publish_spooled(ch);
     case WAY_TRANSACTION:
-        return publish_transactional(ch, destination);
+        return publish_transactional(ch, destination, why);
     case WAY_NACKED:
         return nack(ch);
     case WAY_LOST:
-        return refuse_offline(ch);
+        return refuse_offline(why);
     case WAY_BUFFER_FULL:
         route = refuse_full(ch, buffer_is_full(ch->client->member.pool, what),
-                            AMQP_BASIC_PUBLISH_METHOD);
+                            AMQP_BASIC_PUBLISH_METHOD, why);
         return route == ROUTE_DONE ? nack(ch) : route;
     default:
         return ROUTE_HELD;
@@ -442,20 +440,20 @@ static void note_bound(struct channel *ch, amqp_method_number_t method, const vo
 }
 
 static enum route send_live(struct channel *ch, struct slab *slab, const struct frame *frame,
-                            amqp_method_number_t method, const void *decoded)
+                            amqp_method_number_t method, const void *decoded, struct refusal *why)
 {
     struct client *client = ch->client;
     if (!client->own && !is_shareable(client, method, decoded))
         own_upstream_dial(client);
-    enum route bound = relay_for(ch);
+    enum route bound = relay_for(ch, why);
     if (bound != ROUTE_DONE)
         return bound;
     struct relay *r = ch->relay;
     if (stream_is_full(&r->link.upstream->stream) || !calls_have_room(&r->calls))
         return ROUTE_HELD;
     if (!frame_fits(frame->payload_len, r->link.upstream->frame_max)) {
-        client_refuse(client, 501, "FRAME_ERROR - method larger than RabbitMQ's frame_max", method);
-        return ROUTE_REFUSED;
+        return refuse(why, REFUSED_CLIENT, 501,
+                      "FRAME_ERROR - method larger than RabbitMQ's frame_max", method);
     }
     if (method == AMQP_TX_SELECT_METHOD) {
         r = relay_for_transactions(ch, r);
@@ -487,7 +485,8 @@ enum { CONSUMER_WAITS_MIN_MS = 1000, CONSUMER_WAITS_MAX_MS = 5000 };
  * A consumer is told what RabbitMQ's own end would tell it, because libraries recover from that and
  * from nothing else. It is told late: a worker that is refused at once comes back at once. All else
  * waits for a RabbitMQ that was there a moment ago. */
-static enum route needs_rabbitmq(struct channel *ch, amqp_method_number_t method)
+static enum route needs_rabbitmq(struct channel *ch, amqp_method_number_t method,
+                                 struct refusal *why)
 {
     struct pool *pool = ch->client->member.pool;
     if (!rule_has(method, RULE_CONSUMES))
@@ -499,25 +498,22 @@ static enum route needs_rabbitmq(struct channel *ch, amqp_method_number_t method
     uint64_t ms = CONSUMER_WAITS_MIN_MS + (uint64_t)random() % (spread + 1);
     if (client_waits(ch->client, test_number("AMQPBUF_TEST_CONSUMER_WAITS_MS", ms)))
         return ROUTE_HELD;
-    client_refuse(ch->client, 320, LOST_RABBITMQ, method);
-    return ROUTE_REFUSED;
+    return refuse(why, REFUSED_CLIENT, 320, LOST_RABBITMQ, method);
 }
 
 static enum route route_decoded(struct channel *ch, struct slab *slab, const struct frame *frame,
-                                amqp_method_number_t method, void *decoded)
+                                amqp_method_number_t method, void *decoded, struct refusal *why)
 {
     struct pool *pool = ch->client->member.pool;
     if (!take_over_transaction(ch))
         return ROUTE_HELD;
     bool tx_here = ch->tx && !is_sent(ch);
     if (method == AMQP_TX_SELECT_METHOD && ch->confirming) {
-        channel_refuse(ch, 406, "PRECONDITION_FAILED - cannot switch from confirm to tx mode",
-                       method);
-        return ROUTE_REFUSED;
+        return refuse(why, REFUSED_CHANNEL, 406,
+                      "PRECONDITION_FAILED - cannot switch from confirm to tx mode", method);
     }
     if (asks_for_bytes(method, decoded)) {
-        client_refuse(ch->client, 540, "NOT_IMPLEMENTED - prefetch_size!=0", method);
-        return ROUTE_REFUSED;
+        return refuse(why, REFUSED_CLIENT, 540, "NOT_IMPLEMENTED - prefetch_size!=0", method);
     }
     bool offline =
         tx_here || (pool->state == POOL_OFFLINE && !has_own_way(ch->client, method, decoded)) ||
@@ -526,33 +522,33 @@ static enum route route_decoded(struct channel *ch, struct slab *slab, const str
         return ROUTE_HELD;
     if (offline) {
         if (!spool_is_usable(pool))
-            return refuse_offline(ch);
+            return refuse_offline(why);
         if (!tx_here && (spooler_is_full(pool->rt->spooler) || budget_is_short(pool->rt)))
             return ROUTE_HELD;
         if (ch->committing > 0 || (ch->relay && ch->relay->calls.count > 0))
             return ROUTE_HELD; /* replies keep their order */
         if (!tx_here && !offline_can_answer(method, decoded)) {
-            enum route route = needs_rabbitmq(ch, method);
+            enum route route = needs_rabbitmq(ch, method, why);
             if (route != ROUTE_DONE)
                 return route;
         }
         char what[64];
         const char *full = offline_takes_place(ch, method, decoded) ? why_full(pool, what) : NULL;
         if (full)
-            return refuse_full(ch, full, method);
+            return refuse_full(ch, full, method, why);
         client_tell_blocked(ch->client, false, NULL);
-        offline_method(ch, frame->payload, frame->payload_len, method);
-        return ROUTE_DONE;
+        return offline_method(ch, frame->payload, frame->payload_len, method, why) ? ROUTE_DONE
+                                                                                   : ROUTE_REFUSED;
     }
     if (runtime_buffers(pool->rt))
         client_tell_blocked(ch->client, false, NULL);
     if (answer_qos(ch, method, decoded))
         return ROUTE_DONE;
-    return send_live(ch, slab, frame, method, decoded);
+    return send_live(ch, slab, frame, method, decoded, why);
 }
 
 enum route router_method(struct channel *ch, struct slab *slab, const struct frame *frame,
-                         amqp_method_number_t method)
+                         amqp_method_number_t method, struct refusal *why)
 {
     struct method_arena arena;
     method_arena_init(&arena);
@@ -562,12 +558,12 @@ enum route router_method(struct channel *ch, struct slab *slab, const struct fra
     if (!method_decode(&arena, frame->payload, frame->payload_len, &number, &decoded)) {
         char text[128];
         snprintf(text, sizeof text, "SYNTAX_ERROR - malformed %s", method_name(method));
-        client_refuse(ch->client, 502, text, method);
+        refuse(why, REFUSED_CLIENT, 502, text, method);
     } else {
         struct frame full = *frame;
         struct slab *made = NULL;
-        if (rewrite_queue_name(ch, method, decoded, &full, &made))
-            route = route_decoded(ch, made ? made : slab, &full, method, decoded);
+        if (rewrite_queue_name(ch, method, decoded, &full, &made, why))
+            route = route_decoded(ch, made ? made : slab, &full, method, decoded, why);
         if (made)
             slab_unref(made);
     }
