@@ -42,13 +42,11 @@ enum content_result header_check(const uint8_t *payload, size_t len, uint64_t *b
 {
     if (len < HEADER_FIXED_BYTES)
         return CONTENT_MALFORMED;
-    struct cursor c = {.at = payload, .end = payload + len};
-    uint16_t class_id = cursor_u16(&c);
-    uint16_t weight = cursor_u16(&c);
-    if (class_id != CLASS_BASIC || weight != 0)
+    struct cursor c = {.at = payload + HEADER_FIXED_BYTES, .end = payload + len};
+    if (wire_get16(payload) != CLASS_BASIC || wire_get16(payload + 2) != 0)
         return CONTENT_WRONG_CLASS;
-    uint64_t announced = cursor_u64(&c);
-    uint32_t flags = cursor_u16(&c);
+    uint64_t announced = wire_get64(payload + 4);
+    uint32_t flags = wire_get16(payload + 12);
     if (flags & FLAGS_UNUSED)
         return CONTENT_MALFORMED;
     for (const char *field = property_fields; flags != 0; field++) {

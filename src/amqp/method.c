@@ -117,11 +117,6 @@ static const struct method_shape *shape_find(amqp_method_number_t number)
     return bsearch(&number, shapes, sizeof shapes / sizeof *shapes, sizeof *shapes, compare_number);
 }
 
-amqp_method_number_t method_number(const uint8_t *payload, size_t len)
-{
-    return len < NUMBER_BYTES ? 0 : wire_get32(payload);
-}
-
 bool method_known(amqp_method_number_t number)
 {
     const struct method_shape *shape = shape_find(number);
@@ -349,20 +344,4 @@ size_t method_encode(uint8_t *out, size_t capacity, uint16_t channel, amqp_metho
         return 0;
     wire_put32(payload, number);
     return frame_wrap(out, FRAME_METHOD, channel, (uint32_t)written + NUMBER_BYTES);
-}
-
-bool publish_parse(const uint8_t *payload, size_t len, struct publish *publish)
-{
-    if (method_number(payload, len) != AMQP_BASIC_PUBLISH_METHOD)
-        return false;
-    struct cursor c = {.at = payload + NUMBER_BYTES, .end = payload + len};
-    cursor_u16(&c); /* the ticket, of no meaning any more */
-    publish->exchange_len = cursor_u8(&c);
-    publish->exchange = cursor_take(&c, publish->exchange_len);
-    publish->routing_key_len = cursor_u8(&c);
-    publish->routing_key = cursor_take(&c, publish->routing_key_len);
-    uint8_t bits = cursor_u8(&c);
-    publish->mandatory = bits & 1;
-    publish->immediate = bits & 2;
-    return !c.failed && c.at == c.end;
 }

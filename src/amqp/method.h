@@ -9,9 +9,13 @@
 #include <stdint.h>
 
 #include "amqp/librabbitmq.h"
+#include "amqp/wire.h"
 
 /* Class and method number of a method payload, 0 if it is shorter than four bytes. */
-amqp_method_number_t method_number(const uint8_t *payload, size_t len);
+static inline amqp_method_number_t method_number(const uint8_t *payload, size_t len)
+{
+    return len < 4 ? 0 : wire_get32(payload);
+}
 
 /* Reusable memory for decoding, so that a method costs no malloc of its own. */
 struct method_arena {
@@ -71,7 +75,22 @@ struct publish {
     uint8_t exchange_len, routing_key_len;
     bool mandatory, immediate;
 };
-bool publish_parse(const uint8_t *payload, size_t len, struct publish *);
+static inline bool publish_parse(const uint8_t *payload, size_t len, struct publish *publish)
+{
+    enum { NUMBER_BYTES = 4 };
+    if (method_number(payload, len) != AMQP_BASIC_PUBLISH_METHOD)
+        return false;
+    struct cursor c = {.at = payload + NUMBER_BYTES, .end = payload + len};
+    cursor_u16(&c); /* the ticket, of no meaning any more */
+    publish->exchange_len = cursor_u8(&c);
+    publish->exchange = cursor_take(&c, publish->exchange_len);
+    publish->routing_key_len = cursor_u8(&c);
+    publish->routing_key = cursor_take(&c, publish->routing_key_len);
+    uint8_t bits = cursor_u8(&c);
+    publish->mandatory = bits & 1;
+    publish->immediate = bits & 2;
+    return !c.failed && c.at == c.end;
+}
 
 static inline amqp_bytes_t bytes_of(const char *text)
 {
