@@ -44,6 +44,8 @@ struct config {
         uint32_t upstreams;
         uint32_t idle_timeout_ms, cleanup_interval_ms;
         uint64_t publish_buffer_size; /* messages; 0: buffering is off */
+        uint32_t window;              /* publishes; 0: auto */
+        uint64_t window_bytes;
         bool close_waits;
         uint32_t confirm_timeout_ms; /* then RabbitMQ's answer is not waited for any more */
     } pool;
@@ -60,7 +62,7 @@ struct config {
     } spool;
     struct {
         enum config_confirms confirms;
-        uint32_t window;
+        uint32_t window; /* records; 0: auto */
         uint32_t rate;
         uint32_t nack_limit;
         uint32_t unroutable_wait_ms;

@@ -80,6 +80,12 @@ const struct config_option config_table[] = {
     {"pool", "publish_buffer_size", CONFIG_COUNT, RELOAD, "0", 0, UINT64_C(1000000000000),
      AT(pool.publish_buffer_size),
      "most messages that one queue holds while RabbitMQ is away; 0 turns buffering off", NULL},
+    {"pool", "window", CONFIG_COUNT, RELOAD, "auto", 1, 65535, AT(pool.window),
+     "most unconfirmed messages on one upstream, and so the most that a lost connection can "
+     "duplicate; auto: as many as its distance needs",
+     "auto"},
+    {"pool", "window_bytes", CONFIG_SIZE, RELOAD, "8MiB", KIB, MAP_MAX, AT(pool.window_bytes),
+     "and never more bytes than this, live or in a drain; one message always fits", NULL},
     {"pool", "close_waits", CONFIG_BOOL, RELOAD, "yes", 0, 1, AT(pool.close_waits),
      "a close is answered only when all that was published before it is safe", NULL},
     {"pool", "confirm_timeout", CONFIG_DURATION, RELOAD, "30s", 10, 24 * HOUR,
@@ -116,8 +122,10 @@ const struct config_option config_table[] = {
 
     {"drain", "confirms", CONFIG_ENUM, RELOAD, "auto", 0, 0, AT(drain.confirms),
      "auto: publisher confirms if RabbitMQ offers them; off: none", "auto off"},
-    {"drain", "window", CONFIG_COUNT, RELOAD, "256", 1, 65535, AT(drain.window),
-     "most unconfirmed messages, and so the most that a lost connection can duplicate", NULL},
+    {"drain", "window", CONFIG_COUNT, RELOAD, "auto", 1, 65535, AT(drain.window),
+     "most unconfirmed messages of a drain, and so the most that a lost connection can duplicate; "
+     "auto: as many as its distance needs",
+     "auto"},
     {"drain", "rate", CONFIG_COUNT, RELOAD, "0", 0, 1000000000, AT(drain.rate),
      "most messages a second; 0: no limit", NULL},
     {"drain", "nack_limit", CONFIG_COUNT, RELOAD, "10", 1, 1000000, AT(drain.nack_limit),

@@ -12,7 +12,7 @@ enum config_type {
     CONFIG_ADDRESS,  /* an IPv4 or IPv6 address, not a name */
     CONFIG_PORT,     /* 0 to 65535 */
     CONFIG_BOOL,     /* yes or no */
-    CONFIG_COUNT,    /* decimal digits */
+    CONFIG_COUNT,    /* decimal digits, or `words`: one word, kept as 0 */
     CONFIG_DURATION, /* a count with ms, s, m or h; kept in ms */
     CONFIG_SIZE,     /* a count of bytes, or with KiB, MiB, GiB; kept in bytes */
     CONFIG_ENUM,     /* one of `words`; kept as its position */
@@ -27,7 +27,7 @@ struct config_option {
     uint64_t min, max;
     size_t offset, width; /* of the field in struct config */
     const char *help;     /* one line */
-    const char *words;    /* of an enum, separated by spaces, in the order of its C enum */
+    const char *words; /* of an enum, separated by spaces, in the order of its C enum; a count's */
 };
 
 extern const struct config_option config_table[];

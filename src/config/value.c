@@ -123,9 +123,18 @@ static void format_number(const struct config_option *option, uint64_t number, c
     for (size_t i = 1; i < units.count && number > 0; i++)
         if (number % units.list[i].factor == 0)
             best = i;
+    if (number == 0 && option->words) {
+        snprintf(out, size, "%s", option->words);
+        return;
+    }
     if (number == 0 && option->type == CONFIG_DURATION)
         best = 1;
     snprintf(out, size, "%" PRIu64 "%s", number / units.list[best].factor, units.list[best].suffix);
+}
+
+static bool is_word(const struct config_option *option, const char *text)
+{
+    return option->words && strcmp(text, option->words) == 0;
 }
 
 static bool parse_number(const struct config_option *option, const char *text, uint64_t *number)
@@ -156,8 +165,9 @@ static bool parse_number(const struct config_option *option, const char *text, u
 static bool set_number(const struct config_option *option, const char *text, struct config *config,
                        char *why, size_t why_size)
 {
-    uint64_t number;
-    if (parse_number(option, text, &number) && number >= option->min && number <= option->max) {
+    uint64_t number = 0;
+    if (is_word(option, text) ||
+        (parse_number(option, text, &number) && number >= option->min && number <= option->max)) {
         number_store(option, number, config);
         return true;
     }
@@ -168,7 +178,8 @@ static bool set_number(const struct config_option *option, const char *text, str
     char min[TERM_MAX], max[TERM_MAX], expected[128];
     format_number(option, option->min, min, sizeof min);
     format_number(option, option->max, max, sizeof max);
-    snprintf(expected, sizeof expected, "%s from %s to %s", what, min, max);
+    snprintf(expected, sizeof expected, "%s%s%s from %s to %s", option->words ? option->words : "",
+             option->words ? " or " : "", what, min, max);
     return unexpected(why, why_size, expected, text);
 }
 

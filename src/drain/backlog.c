@@ -2,6 +2,7 @@
 
 #include "base/assert.h"
 #include "base/handles.h"
+#include "peer/runtime.h"
 
 void backlog_init(struct backlog *b, struct runtime *rt, const struct backlog_events *events,
                   const char *user, const char *vhost)
@@ -9,6 +10,13 @@ void backlog_init(struct backlog *b, struct runtime *rt, const struct backlog_ev
     *b = (struct backlog){.rt = rt, .events = events, .user = user, .vhost = vhost};
     b->handle = handles_add(b);
     b->doubts.pass = 1;
+    autotune_init(&b->tuned);
+}
+
+uint32_t backlog_window(const struct backlog *b)
+{
+    uint32_t window = b->rt->config->drain.window;
+    return window > 0 ? window : autotune_window(&b->tuned);
 }
 
 void backlog_deinit(struct backlog *b)

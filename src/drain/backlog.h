@@ -11,6 +11,7 @@
 #include "drain/doubts.h"
 #include "drain/names.h"
 #include "drain/search.h"
+#include "upstream/autotune.h"
 
 struct backlog;
 struct drain;
@@ -41,6 +42,7 @@ struct backlog {
     struct doubts doubts;     /* destinations that RabbitMQ does not confirm */
     struct asides asides;     /* destinations whose turn it is not */
     struct search search;     /* for the record that RabbitMQ refuses */
+    struct autotune tuned;    /* drain.window = auto */
     uint64_t drain_again_ms;  /* not before */
     uint64_t back_ms;         /* when RabbitMQ could be used again */
     struct declared declared; /* declarations that wait */
@@ -52,6 +54,8 @@ struct backlog {
 /* Empty. The texts must live as long. */
 void backlog_init(struct backlog *, struct runtime *, const struct backlog_events *,
                   const char *user, const char *vhost);
+/* How many of its records a drain may have under way. */
+uint32_t backlog_window(const struct backlog *);
 /* It must not be drained. */
 void backlog_deinit(struct backlog *);
 /* To be called after any of the counters or the drain changed. */

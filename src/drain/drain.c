@@ -121,14 +121,36 @@ static struct stream *stream_of(struct drain *d)
     return &d->link.upstream->stream;
 }
 
-static uint32_t most(const struct drain *d)
-{
-    return d->backlog->rt->config->drain.window;
-}
-
 static uint32_t window_of(const struct drain *d)
 {
-    return search_window(&d->backlog->search, most(d));
+    return search_window(&d->backlog->search, backlog_window(d->backlog));
+}
+
+/* Places in the window are free again. */
+static void give_back(struct drain *d, uint32_t places)
+{
+    if (autotune_settled(&d->backlog->tuned, places))
+        autotune_end_round(&d->backlog->tuned, uv_hrtime());
+}
+
+/* Bytes that may follow (pool.window_bytes); one record always fits where nothing is under way. */
+static size_t bytes_left(const struct drain *d)
+{
+    uint64_t most = d->backlog->rt->config->pool.window_bytes, taken = d->sent.bytes;
+    return taken < most ? (size_t)(most - taken) : 0;
+}
+
+static bool has_room_for(const struct drain *d, const struct job_record *record)
+{
+    return record->frames_len <= bytes_left(d) || in_flight_in_window(&d->sent) == 0;
+}
+
+/* No place is free: what the window gives a second shows whether more of them would give more. */
+static void note_full(struct drain *d)
+{
+    struct autotune *tuned = &d->backlog->tuned;
+    if (autotune_full(tuned) && window_of(d) == autotune_window(tuned))
+        autotune_begin_round(tuned, in_flight_in_window(&d->sent), uv_hrtime());
 }
 
 static void drain_move(struct drain *d, enum drain_state to)
@@ -151,6 +173,7 @@ static void open_channel(struct drain *d)
 {
     wire_send_plain(stream_of(d), d->link.channel, AMQP_CHANNEL_OPEN_METHOD);
     d->last_tag = 0;
+    in_flight_new_channel(&d->sent);
     d->epoch++;
     d->at_end = d->nacked = false;
     expect_answer(d, DRAIN_OPENING);
@@ -176,7 +199,7 @@ struct drain *drain_start(struct backlog *backlog, struct upstream *u)
     d->handle = handles_add(d);
     d->pass = backlog->doubts.pass;
     d->started_ms = runtime_now(backlog->rt);
-    search_begin(&backlog->search, most(d));
+    search_begin(&backlog->search, backlog_window(backlog));
     d->confirms = u->offers_confirms && backlog->rt->config->drain.confirms == CONFIRMS_AUTO;
     LOG(LOG_INFO, "drain_started", LOG_T("user", backlog->user), LOG_T("vhost", backlog->vhost),
         LOG_N("messages", backlog->waiting), LOG_N("upstream", u->id));
@@ -201,8 +224,8 @@ static void drop_batch(struct drain *d)
 static void rewind_open(struct drain *d)
 {
     struct asides *asides = &d->backlog->asides;
-    for (uint32_t i = d->sent.count; i-- > 0;) {
-        const struct sent *entry = &d->sent.all[i];
+    const struct sent *entry;
+    for (uint32_t at = 0; (entry = in_flight_next(&d->sent, &at)) != NULL;) {
         struct aside *a = asides_find(asides, entry->destination);
         if (entry->state == SENT_CONFIRMED)
             continue;
@@ -216,7 +239,7 @@ static void rewind_open(struct drain *d)
         if (asides->all[i].state == ASIDE_SILENT)
             aside_move(&asides->all[i], ASIDE_TRYING);
     }
-    in_flight_forget_open(&d->sent, 0);
+    give_back(d, in_flight_forget_open(&d->sent, 0));
     drop_batch(d);
 }
 
@@ -274,7 +297,9 @@ static void advance(struct drain *d);
 static void settled(struct drain *d, const uint64_t *seqs, uint32_t count)
 {
     struct backlog *backlog = d->backlog;
+    uint32_t places = in_flight_in_window(&d->sent);
     in_flight_remove(&d->sent, seqs, count);
+    give_back(d, places - in_flight_in_window(&d->sent));
     backlog->waiting -= count;
     search_settled(&backlog->search, count);
 }
@@ -313,7 +338,7 @@ static void on_deleted(struct job *job)
     CRASH_POINT("after_delete");
     settled(d, job->delete.seqs, job->delete.count);
     d->drained += job->delete.count;
-    search_passed(&backlog->search, job->delete.count, most(d));
+    search_passed(&backlog->search, job->delete.count, backlog_window(backlog));
     count_drained(backlog, job->delete.count);
     advance(d);
 }
@@ -381,21 +406,12 @@ struct verdict {
     bool all; /* and of declarations: the channel is closed, without confirms */
 };
 
-static bool concerns(const struct verdict *verdict, const struct sent *entry)
-{
-    if (!sent_is_open(entry))
-        return false;
-    if (verdict->all || entry->tag == 0)
-        return verdict->all;
-    return verdict->multiple ? entry->tag <= verdict->tag || verdict->tag == 0
-                             : entry->tag == verdict->tag;
-}
-
 static uint32_t count_open(const struct drain *d, uint64_t destination)
 {
     uint32_t open = 0;
-    for (uint32_t i = 0; i < d->sent.count; i++)
-        open += sent_is_open(&d->sent.all[i]) && d->sent.all[i].destination == destination;
+    const struct sent *entry;
+    for (uint32_t at = 0; (entry = in_flight_next(&d->sent, &at)) != NULL;)
+        open += sent_is_open(entry) && entry->destination == destination;
     return open;
 }
 
@@ -502,17 +518,31 @@ static bool settle_one(struct drain *d, struct sent *entry, bool nack)
     return remedy == REMEDY_DROP;
 }
 
+/* The next one that it concerns and that is not answered yet; `at` as in in_flight_next. */
+static struct sent *concerned(struct drain *d, const struct verdict *verdict, uint32_t *at)
+{
+    struct sent *entry;
+    if (verdict->all) {
+        while ((entry = in_flight_next(&d->sent, at)) != NULL && !sent_is_open(entry))
+            continue;
+        return entry;
+    }
+    if (!verdict->multiple)
+        return in_flight_tagged(&d->sent, verdict->tag);
+    entry = in_flight_oldest(&d->sent);
+    return entry && (entry->tag <= verdict->tag || verdict->tag == 0) ? entry : NULL;
+}
+
 /* Those that it concerns have been taken by RabbitMQ, or refused, if they were returned or nacked.
  */
 static void confirm(struct drain *d, const struct verdict *verdict)
 {
-    uint64_t *seqs = malloc((d->sent.count + 1) * sizeof *seqs);
+    bool one = !verdict->all && !verdict->multiple;
+    uint64_t *seqs = malloc((one ? 1 : d->sent.count + 1) * sizeof *seqs);
     ENSURE(seqs);
-    uint32_t count = 0, again = 0;
-    for (uint32_t i = 0; i < d->sent.count; i++) {
-        struct sent *entry = &d->sent.all[i];
-        if (!concerns(verdict, entry))
-            continue;
+    uint32_t count = 0, again = 0, at = 0;
+    struct sent *entry;
+    while ((entry = concerned(d, verdict, &at)) != NULL) {
         if (settle_one(d, entry, verdict->nack))
             seqs[count++] = entry->seq;
         again += entry->state == SENT_AGAIN;
@@ -520,14 +550,14 @@ static void confirm(struct drain *d, const struct verdict *verdict)
     delete_entries(d, seqs, count);
     free(seqs);
     if (again > 0)
-        in_flight_forget_again(&d->sent);
+        give_back(d, in_flight_forget_again(&d->sent));
 }
 
 /* RabbitMQ answers the methods of a channel in order: a reply is of the oldest declaration. */
 static void confirm_declaration(struct drain *d)
 {
-    for (uint32_t i = 0; i < d->sent.count; i++) {
-        struct sent *entry = &d->sent.all[i];
+    struct sent *entry;
+    for (uint32_t at = 0; (entry = in_flight_next(&d->sent, &at)) != NULL;) {
         if (entry->tag == 0 && entry->state == SENT_UNCONFIRMED) {
             in_flight_set(&d->sent, entry, SENT_CONFIRMED);
             forget_declared(d, entry);
@@ -630,7 +660,7 @@ static uint32_t send_batch(struct drain *d)
         bool open = in_flight_has_sent(&d->sent, 0);
         d->barrier = (d->barrier && open) || record->kind == RECORD_DECLARE ||
                      record->seq == d->backlog->search.suspect;
-        if (d->barrier && open)
+        if ((d->barrier && open) || !has_room_for(d, record))
             return sent;
         send_record(d, record);
         note_reached(d, record->seq);
@@ -721,7 +751,7 @@ static struct job *new_read(struct drain *d, uint32_t records_max)
     struct job *job = job_new(JOB_READ, d->backlog->id, on_read, d->handle);
     job->context = d->epoch;
     job->read.records_max = records_max;
-    job->read.bytes_max = BATCH_BYTES;
+    job->read.bytes_max = bytes_left(d) < BATCH_BYTES ? bytes_left(d) : BATCH_BYTES;
     job->read.channel = d->link.channel;
     job->read.frame_max = d->link.upstream->frame_max;
     job->read.mandatory = d->confirms;
@@ -796,7 +826,9 @@ static void read_more(struct drain *d)
     const struct config *config = d->backlog->rt->config;
     const struct asides *asides = &d->backlog->asides;
     uint32_t window = window_of(d), taken = in_flight_in_window(&d->sent);
-    uint32_t room = taken < window ? window - taken : 0;
+    uint32_t room = taken < window && bytes_left(d) > 0 ? window - taken : 0;
+    if (room == 0)
+        note_full(d);
     if (config->drain.rate > 0 && room > d->tokens)
         room = d->tokens;
     if (d->backlog->paused || room == 0 || !runtime_serves(d->backlog->rt) ||
@@ -857,7 +889,8 @@ static void advance(struct drain *d)
         if (d->confirms || d->last_tag == 0)
             close_channel(d);
     } else if (!d->confirms && d->sent.count > 0 &&
-               (d->at_end || d->barrier || d->backlog->paused || d->sent.count >= window_of(d))) {
+               (d->at_end || d->barrier || d->backlog->paused || d->batch ||
+                d->sent.count >= window_of(d) || bytes_left(d) == 0)) {
         close_channel(d); /* close-ok is the only confirm there is */
     }
 }
@@ -878,8 +911,8 @@ void drain_more(struct drain *d)
 
 static void delete_again(struct drain *d)
 {
-    for (uint32_t i = 0; i < d->sent.count; i++) {
-        struct sent *entry = &d->sent.all[i];
+    struct sent *entry;
+    for (uint32_t at = 0; (entry = in_flight_next(&d->sent, &at)) != NULL;) {
         if (entry->state != SENT_UNDELETED)
             continue;
         in_flight_set(&d->sent, entry, SENT_CONFIRMED);
@@ -896,9 +929,12 @@ static void set_silent(struct drain *d, const struct sent *first, uint64_t now_m
     name_of(first, exchange, routing_key);
     struct aside *a = set_aside(d, destination);
     aside_is_silent(a, now_ms, SILENT_LONG * timeout);
-    for (uint32_t i = 0; i < d->sent.count; i++)
-        if (d->sent.all[i].destination == destination && sent_is_open(&d->sent.all[i]))
-            in_flight_set(&d->sent, &d->sent.all[i], SENT_PARKED);
+    uint32_t places = in_flight_in_window(&d->sent);
+    struct sent *entry;
+    for (uint32_t at = 0; (entry = in_flight_next(&d->sent, &at)) != NULL;)
+        if (entry->destination == destination && entry->state == SENT_UNCONFIRMED)
+            in_flight_set(&d->sent, entry, SENT_PARKED);
+    give_back(d, places - in_flight_in_window(&d->sent));
     LOG(LOG_WARN, "confirms_stalled", LOG_T("user", d->backlog->user),
         LOG_T("vhost", d->backlog->vhost), LOG_T("exchange", exchange),
         LOG_T("routing_key", routing_key), LOG_N("unconfirmed", a->under_way));
@@ -913,11 +949,12 @@ static void wake_asides(struct drain *d, uint64_t now_ms)
         bool silent = a->state == ASIDE_SILENT;
         if (!aside_wakes(a, now_ms) || !silent)
             continue;
-        for (uint32_t k = d->sent.count; k-- > 0;)
-            if (d->sent.all[k].destination == a->destination && sent_is_open(&d->sent.all[k]))
-                aside_rewind(a, d->sent.all[k].seq);
+        const struct sent *entry;
+        for (uint32_t at = 0; (entry = in_flight_next(&d->sent, &at)) != NULL;)
+            if (entry->destination == a->destination && sent_is_open(entry))
+                aside_rewind(a, entry->seq);
         a->under_way = 0;
-        in_flight_forget_open(&d->sent, a->destination);
+        give_back(d, in_flight_forget_open(&d->sent, a->destination));
     }
 }
 
@@ -935,8 +972,8 @@ static void tell_unanswered(struct drain *d, const struct sent *entry)
 static void look_for_silence(struct drain *d, uint64_t now_ms)
 {
     uint32_t timeout = d->backlog->rt->config->pool.confirm_timeout_ms;
-    for (uint32_t i = 0; i < d->sent.count; i++) {
-        const struct sent *entry = &d->sent.all[i];
+    const struct sent *entry;
+    for (uint32_t at = 0; (entry = in_flight_next(&d->sent, &at)) != NULL;) {
         if (entry->state != SENT_UNCONFIRMED || now_ms - entry->sent_ms < timeout)
             continue;
         if (entry->tag > 0)

@@ -11,25 +11,197 @@
 #include "base/memory.h"
 #include "base/states.h"
 
-static void clear(struct in_flight *f, struct sent *entry)
+static const struct states states = {
+    .object = "record in flight",
+    .names = {[SENT_UNCONFIRMED] = "unconfirmed",
+              [SENT_PARKED] = "parked",
+              [SENT_CONFIRMED] = "confirmed",
+              [SENT_AGAIN] = "again",
+              [SENT_UNDELETED] = "undeleted",
+              [SENT_GONE] = "gone"},
+    .next =
+        {
+            [SENT_UNCONFIRMED] = TO(SENT_PARKED) | TO(SENT_CONFIRMED) | TO(SENT_GONE),
+            [SENT_PARKED] = TO(SENT_CONFIRMED) | TO(SENT_GONE),
+            [SENT_CONFIRMED] = TO(SENT_AGAIN) | TO(SENT_UNDELETED) | TO(SENT_GONE),
+            [SENT_AGAIN] = TO(SENT_GONE),
+            [SENT_UNDELETED] = TO(SENT_CONFIRMED) | TO(SENT_GONE),
+        },
+};
+
+static bool has_place(const struct sent *entry)
 {
-    f->parked -= entry->state == SENT_PARKED;
-    free(entry->names);
-    free(entry->why);
+    return entry->state != SENT_PARKED && entry->state != SENT_GONE;
 }
 
-/* Its place among those in sequence order, mostly the last. */
+/* Adds it to the counts, or takes it out of them. */
+static void count(struct in_flight *f, const struct sent *entry, bool in)
+{
+    uint32_t one = in ? 1 : UINT32_MAX; /* modulo 2^32 */
+    if (entry->state != SENT_GONE)
+        f->count += one;
+    if (entry->state == SENT_PARKED)
+        f->parked += one;
+    if (entry->state == SENT_UNCONFIRMED)
+        f->unconfirmed += one;
+    if (has_place(entry))
+        f->bytes += in ? entry->bytes : -entry->bytes;
+}
+
+void in_flight_set(struct in_flight *f, struct sent *entry, enum sent_state state)
+{
+    count(f, entry, false);
+    STATE_MOVE(&states, entry->state, state);
+    count(f, entry, true);
+}
+
+/* ---- in sequence order ---- */
+
+static void let_go(struct in_flight *f, struct sent *entry)
+{
+    in_flight_set(f, entry, SENT_GONE);
+    free(entry->names);
+    free(entry->why);
+    entry->names = NULL;
+    entry->why = NULL;
+}
+
+static int by_seq(const void *key, const void *element)
+{
+    uint64_t wanted = *(const uint64_t *)key, seq = ((const struct sent *)element)->seq;
+    return (wanted > seq) - (wanted < seq);
+}
+
+static struct sent *find_any(const struct in_flight *f, uint64_t seq)
+{
+    if (f->first == f->end || seq > f->all[f->end - 1].seq)
+        return NULL;
+    return bsearch(&seq, f->all + f->first, f->end - f->first, sizeof *f->all, by_seq);
+}
+
+struct sent *in_flight_find(const struct in_flight *f, uint64_t seq)
+{
+    struct sent *entry = find_any(f, seq);
+    return entry && entry->state != SENT_GONE ? entry : NULL;
+}
+
+/* Those that are gone make room: at the front at once, behind one that stays when they are most. */
+static void close_gaps(struct in_flight *f)
+{
+    while (f->first < f->end && f->all[f->first].state == SENT_GONE)
+        f->first++;
+    if (f->end - f->first <= 2 * f->count + 64 && f->end < f->capacity)
+        return;
+    uint32_t kept = 0;
+    for (uint32_t i = f->first; i < f->end; i++)
+        if (f->all[i].state != SENT_GONE)
+            f->all[kept++] = f->all[i];
+    f->first = 0;
+    f->end = kept;
+}
+
+static void make_room(struct in_flight *f)
+{
+    close_gaps(f);
+    if (f->end < f->capacity - f->capacity / 4)
+        return;
+    f->capacity = f->capacity ? f->capacity * 2 : 64;
+    f->all = memory_grow(f->all, f->capacity, sizeof *f->all);
+}
+
+/* Its place among those in sequence order, mostly the last. One that is sent once more has the
+ * place that it had, if that is still there. */
 static struct sent *make_place(struct in_flight *f, uint64_t seq)
 {
-    if (f->count == f->capacity) {
-        f->capacity = f->capacity ? f->capacity * 2 : 64;
-        f->all = memory_grow(f->all, f->capacity, sizeof *f->all);
+    struct sent *old = find_any(f, seq);
+    if (old) {
+        ENSURE(old->state == SENT_GONE);
+        return old;
     }
-    uint32_t at = f->count++;
-    for (; at > 0 && f->all[at - 1].seq > seq; at--)
+    if (f->end == f->capacity)
+        make_room(f);
+    uint32_t at = f->end++;
+    for (; at > f->first && f->all[at - 1].seq > seq; at--)
         f->all[at] = f->all[at - 1];
     return &f->all[at];
 }
+
+struct sent *in_flight_next(const struct in_flight *f, uint32_t *at)
+{
+    for (uint32_t i = f->first + *at; i < f->end; i++) {
+        if (f->all[i].state == SENT_GONE)
+            continue;
+        *at = i + 1 - f->first;
+        return &f->all[i];
+    }
+    return NULL;
+}
+
+/* ---- by delivery tag ---- */
+
+static struct sent *open_at(const struct in_flight *f, const struct sent_tag *tag)
+{
+    struct sent *entry = in_flight_find(f, tag->seq);
+    return entry && entry->tag == tag->tag && sent_is_open(entry) ? entry : NULL;
+}
+
+static void drop_answered_tags(struct in_flight *f)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = f->tags_first; i < f->tags_end; i++)
+        if (open_at(f, &f->tags[i]))
+            f->tags[kept++] = f->tags[i];
+    f->tags_first = 0;
+    f->tags_end = kept;
+}
+
+static void make_room_for_tags(struct in_flight *f)
+{
+    drop_answered_tags(f);
+    if (f->tags_end < f->tags_capacity - f->tags_capacity / 4)
+        return;
+    f->tags_capacity = f->tags_capacity ? f->tags_capacity * 2 : 64;
+    f->tags = memory_grow(f->tags, f->tags_capacity, sizeof *f->tags);
+}
+
+void in_flight_new_channel(struct in_flight *f)
+{
+    ENSURE(!in_flight_oldest(f));
+    f->tags_first = f->tags_end = 0;
+}
+
+static void add_tag(struct in_flight *f, uint64_t tag, uint64_t seq)
+{
+    if (f->tags_end == f->tags_capacity)
+        make_room_for_tags(f);
+    f->tags[f->tags_end++] = (struct sent_tag){tag, seq};
+}
+
+static int by_tag(const void *key, const void *element)
+{
+    uint64_t wanted = *(const uint64_t *)key, tag = ((const struct sent_tag *)element)->tag;
+    return (wanted > tag) - (wanted < tag);
+}
+
+struct sent *in_flight_tagged(struct in_flight *f, uint64_t tag)
+{
+    uint32_t count = f->tags_end - f->tags_first;
+    const struct sent_tag *found =
+        count ? bsearch(&tag, f->tags + f->tags_first, count, sizeof *f->tags, by_tag) : NULL;
+    return found ? open_at(f, found) : NULL;
+}
+
+struct sent *in_flight_oldest(struct in_flight *f)
+{
+    for (; f->tags_first < f->tags_end; f->tags_first++) {
+        struct sent *entry = open_at(f, &f->tags[f->tags_first]);
+        if (entry)
+            return entry;
+    }
+    return NULL;
+}
+
+/* ---- what is sent ---- */
 
 static void remember(struct sent *entry, const struct job_record *record)
 {
@@ -53,66 +225,36 @@ struct sent *in_flight_add(struct in_flight *f, const struct job_record *record,
         .method = record->frames_len > 0 ? wire_get32(record->frames + FRAME_HEAD_BYTES) : 0,
         .destination = record->destination,
         .mandatory = record->mandatory,
+        .bytes = record->frames_len,
         .sent_ms = now_ms,
     };
-    if (tag > 0)
+    count(f, entry, true);
+    if (tag > 0) {
         remember(entry, record);
+        add_tag(f, tag, entry->seq);
+    }
     return entry;
 }
 
-static const struct states states = {
-    .object = "record in flight",
-    .names = {[SENT_UNCONFIRMED] = "unconfirmed",
-              [SENT_PARKED] = "parked",
-              [SENT_CONFIRMED] = "confirmed",
-              [SENT_AGAIN] = "again",
-              [SENT_UNDELETED] = "undeleted"},
-    .next =
-        {
-            [SENT_UNCONFIRMED] = TO(SENT_PARKED) | TO(SENT_CONFIRMED),
-            [SENT_PARKED] = TO(SENT_CONFIRMED),
-            [SENT_CONFIRMED] = TO(SENT_AGAIN) | TO(SENT_UNDELETED),
-            [SENT_UNDELETED] = TO(SENT_CONFIRMED),
-        },
-};
+/* ---- what becomes of it ---- */
 
-void in_flight_set(struct in_flight *f, struct sent *entry, enum sent_state state)
+struct sent *in_flight_first_unconfirmed(const struct in_flight *f, uint32_t *count)
 {
-    f->parked -= entry->state == SENT_PARKED;
-    f->parked += state == SENT_PARKED;
-    STATE_MOVE(&states, entry->state, state);
-}
-
-uint32_t in_flight_in_window(const struct in_flight *f)
-{
-    return f->count - f->parked;
-}
-
-static int by_seq(const void *key, const void *element)
-{
-    uint64_t wanted = *(const uint64_t *)key, seq = ((const struct sent *)element)->seq;
-    return (wanted > seq) - (wanted < seq);
-}
-
-struct sent *in_flight_find(struct in_flight *f, uint64_t seq)
-{
-    return f->count ? bsearch(&seq, f->all, f->count, sizeof *f->all, by_seq) : NULL;
-}
-
-struct sent *in_flight_first_unconfirmed(struct in_flight *f, uint32_t *count)
-{
-    struct sent *first = NULL;
-    *count = 0;
-    for (uint32_t i = 0; i < f->count; i++)
-        if (f->all[i].state == SENT_UNCONFIRMED && (*count)++ == 0)
-            first = &f->all[i];
-    return first;
+    *count = f->unconfirmed;
+    struct sent *entry;
+    for (uint32_t at = 0; (entry = in_flight_next(f, &at)) != NULL;)
+        if (entry->state == SENT_UNCONFIRMED)
+            return entry;
+    return NULL;
 }
 
 bool in_flight_has_sent(const struct in_flight *f, uint32_t method)
 {
-    for (uint32_t i = 0; i < f->count; i++)
-        if (f->all[i].state == SENT_UNCONFIRMED && (method == 0 || f->all[i].method == method))
+    if (method == 0 || f->unconfirmed == 0)
+        return f->unconfirmed > 0;
+    const struct sent *entry;
+    for (uint32_t at = 0; (entry = in_flight_next(f, &at)) != NULL;)
+        if (entry->state == SENT_UNCONFIRMED && entry->method == method)
             return true;
     return false;
 }
@@ -120,10 +262,11 @@ bool in_flight_has_sent(const struct in_flight *f, uint32_t method)
 struct sent *in_flight_accused(struct in_flight *f, const char *text)
 {
     struct accusation accusation = accusation_read(text);
-    for (uint32_t i = 0; i < f->count; i++)
-        if (f->all[i].state == SENT_UNCONFIRMED && f->all[i].tag > 0 &&
-            accusation_fits(&accusation, &f->all[i].trace))
-            return &f->all[i];
+    struct sent *entry;
+    for (uint32_t at = 0; (entry = in_flight_next(f, &at)) != NULL;)
+        if (entry->state == SENT_UNCONFIRMED && entry->tag > 0 &&
+            accusation_fits(&accusation, &entry->trace))
+            return entry;
     return NULL;
 }
 
@@ -139,8 +282,8 @@ static struct sent *find_returned(struct in_flight *f, const struct returned *re
 {
     uint64_t hash = XXH3_64bits(header->payload, header->payload_len);
     uint64_t size = header->payload_len >= 12 ? wire_get64(header->payload + 4) : 0;
-    for (uint32_t i = 0; i < f->count; i++) {
-        struct sent *entry = &f->all[i];
+    struct sent *entry;
+    for (uint32_t at = 0; (entry = in_flight_next(f, &at)) != NULL;) {
         if (sent_is_open(entry) && entry->tag > 0 && !entry->returned &&
             (as_sent ? entry->header_hash == hash : entry->trace.body_size == size) &&
             returned_names(returned, entry->names, entry->names_len))
@@ -162,28 +305,24 @@ void in_flight_note_return(struct in_flight *f, const struct returned *returned,
 
 void in_flight_remove(struct in_flight *f, const uint64_t *seqs, uint32_t count)
 {
-    uint32_t kept = 0, next = 0;
-    for (uint32_t i = 0; i < f->count; i++) {
-        while (next < count && seqs[next] < f->all[i].seq)
-            next++;
-        if (next < count && seqs[next] == f->all[i].seq)
-            clear(f, &f->all[i]);
-        else
-            f->all[kept++] = f->all[i];
+    for (uint32_t i = 0; i < count; i++) {
+        struct sent *entry = in_flight_find(f, seqs[i]);
+        if (entry)
+            let_go(f, entry);
     }
-    f->count = kept;
+    close_gaps(f);
 }
 
-static void keep_only(struct in_flight *f, bool (*goes)(const struct sent *, uint64_t),
-                      uint64_t arg)
+static uint32_t forget(struct in_flight *f, bool (*goes)(const struct sent *, uint64_t),
+                       uint64_t arg)
 {
-    uint32_t kept = 0;
-    for (uint32_t i = 0; i < f->count; i++)
-        if (goes(&f->all[i], arg))
-            clear(f, &f->all[i]);
-        else
-            f->all[kept++] = f->all[i];
-    f->count = kept;
+    uint32_t places = in_flight_in_window(f);
+    struct sent *entry;
+    for (uint32_t at = 0; (entry = in_flight_next(f, &at)) != NULL;)
+        if (goes(entry, arg))
+            let_go(f, entry);
+    close_gaps(f);
+    return places - in_flight_in_window(f);
 }
 
 static bool is_open_for(const struct sent *entry, uint64_t destination)
@@ -197,20 +336,22 @@ static bool is_again(const struct sent *entry, uint64_t unused)
     return entry->state == SENT_AGAIN;
 }
 
-void in_flight_forget_open(struct in_flight *f, uint64_t destination)
+uint32_t in_flight_forget_open(struct in_flight *f, uint64_t destination)
 {
-    keep_only(f, is_open_for, destination);
+    return forget(f, is_open_for, destination);
 }
 
-void in_flight_forget_again(struct in_flight *f)
+uint32_t in_flight_forget_again(struct in_flight *f)
 {
-    keep_only(f, is_again, 0);
+    return forget(f, is_again, 0);
 }
 
 void in_flight_clear(struct in_flight *f)
 {
-    for (uint32_t i = 0; i < f->count; i++)
-        clear(f, &f->all[i]);
+    struct sent *entry;
+    for (uint32_t at = 0; (entry = in_flight_next(f, &at)) != NULL;)
+        let_go(f, entry);
     free(f->all);
+    free(f->tags);
     *f = (struct in_flight){0};
 }

@@ -774,29 +774,10 @@ void pool_adopt(struct pool *pool, struct upstream *u)
     opened(pool, u);
 }
 
-struct upstream *pool_pick_upstream(struct pool *pool)
+void pool_want_another(struct pool *pool)
 {
-    const struct config *config = pool->rt->config;
-    struct upstream *best = NULL;
-    unsigned count = 0;
-    bool dialing = false;
-    for (struct list *n = pool->upstreams.next; n != &pool->upstreams; n = n->next) {
-        struct upstream *u = LIST_ENTRY(n, struct upstream, owner_node);
-        if (u->use == UPSTREAM_FOR_DRAIN)
-            continue;
-        count++;
-        dialing = dialing || u->state != UPSTREAM_OPEN;
-        if (u->state != UPSTREAM_OPEN || upstream_is_unread(u))
-            continue;
-        bool has_channel = links_have_room(&u->links, true) || u->links.idle_count > 0;
-        if (has_channel && (!best || u->window.under_way < best->window.under_way))
-            best = u;
-    }
-    bool busy = !best || best->window.under_way >= config->drain.window / 2;
-    if (busy && !dialing && (!best || count < config->pool.upstreams) &&
-        backoff_is_over(&pool->more, runtime_now(pool->rt)) && runtime_serves(pool->rt))
+    if (backoff_is_over(&pool->more, runtime_now(pool->rt)) && runtime_serves(pool->rt))
         dial(pool);
-    return best;
 }
 
 /* ---- what ends upstreams ---- */

@@ -85,6 +85,7 @@ struct pool {
     struct list wake_node; /* in pools->waking */
     unsigned client_count;
     unsigned relay_count; /* that name this pool, also of clients that are gone */
+    unsigned moving;      /* of these: their publishers go on elsewhere (spread.h) */
     uint64_t idle_since_ms;
     struct caution caution;
 };
@@ -129,8 +130,8 @@ void pool_connect(struct pool *);
 void pool_ask_secrets(struct pool *);
 /* True if a close is answered only when all that it covers is safe (pool.close_waits). */
 bool pool_close_waits(const struct pool *);
-/* An open shared upstream for a new relay, or NULL; asks for another one when all are busy. */
-struct upstream *pool_pick_upstream(struct pool *);
+/* Dials another shared upstream, unless that has failed a moment ago. */
+void pool_want_another(struct pool *);
 /* True if RabbitMQ is there, also if it blocks publishing. */
 bool pool_is_connected(struct pool *);
 /* True if it was there a moment ago, and the first try to have it back is not decided. */

@@ -123,7 +123,7 @@ bool queue_holds(struct queue *queue)
 {
     uint64_t now = runtime_now(queue->rt);
     if (!queue->backlog.drain || queue->backlog.paused || queue->backlog.asides.count > 0 ||
-        queue->backlog.waiting + queue->appending > queue->rt->config->drain.window)
+        queue->backlog.waiting + queue->appending > backlog_window(&queue->backlog))
         return false;
     if (now >= queue->hold_again_ms) {
         queue->hold_until_ms = now + QUEUE_HOLD_MS;

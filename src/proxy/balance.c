@@ -20,7 +20,7 @@
 /* What the counters say, beside what a walk finds. */
 struct found {
     uint64_t clients, in_pools, reserved, spooling;
-    uint64_t upstreams, relays, retained;
+    uint64_t upstreams, relays, moving, retained;
 };
 
 static void compare(const char *what, uint64_t said, uint64_t found)
@@ -49,13 +49,24 @@ static void walk_clients(const struct proxy *proxy, struct found *f)
     }
 }
 
-static uint64_t count_open(struct relay *r)
+/* What is under way on one upstream. */
+struct load {
+    uint64_t publishes, bytes, senders;
+};
+
+static void count_open(struct relay *r, struct load *load)
 {
     uint64_t count = 0;
-    for (uint32_t i = 0; i < r->unconfirmed.count; i++)
-        count += unconfirmed_at(&r->unconfirmed, i)->state == RETAINED_OPEN;
+    for (uint32_t i = 0; i < r->unconfirmed.count; i++) {
+        const struct retained *entry = unconfirmed_at(&r->unconfirmed, i);
+        if (entry->state != RETAINED_OPEN)
+            continue;
+        count++;
+        load->bytes += entry->bytes;
+    }
     compare("open publishes of a relay", r->open, count);
-    return count;
+    load->publishes += count;
+    load->senders += count > 0;
 }
 
 /* Of transactions whose commit is under way. */
@@ -71,19 +82,27 @@ static void walk_upstreams(const struct proxy *proxy, struct found *f)
 {
     for (struct list *n = proxy->upstreams.all.next; n != &proxy->upstreams.all; n = n->next) {
         const struct upstream *u = LIST_ENTRY(n, struct upstream, node);
-        uint64_t retained = 0, links = 0;
+        uint64_t links = 0;
+        struct load load = {0};
         f->upstreams += u->state == UPSTREAM_OPEN;
         struct link *link;
         for (uint32_t at = 0; (link = links_next(&u->links, &at)) != NULL;) {
             struct relay *r = relay_of(link);
             links++;
-            f->relays += r != NULL;
-            retained += r ? count_open(r) : 0;
-            f->reserved += r ? count_reserved(r) : 0;
+            if (!r)
+                continue;
+            f->relays++;
+            f->moving += r->moves;
+            f->reserved += count_reserved(r);
+            count_open(r, &load);
         }
         compare("channels of an upstream", u->links.count, links);
-        compare("publishes unconfirmed on an upstream", u->window.under_way, retained);
-        f->retained += retained;
+        compare("publishes unconfirmed on an upstream", u->under_way.window.under_way,
+                load.publishes);
+        compare("bytes unconfirmed on an upstream", u->under_way.bytes, load.bytes);
+        compare("relays with something unconfirmed on an upstream", u->under_way.senders,
+                load.senders);
+        f->retained += load.publishes;
     }
 }
 
@@ -97,16 +116,18 @@ static void look_at_dials(const struct pool *pool)
 
 static void look_at_pools(const struct proxy *proxy, const struct found *f)
 {
-    uint64_t clients = 0, relays = 0;
+    uint64_t clients = 0, relays = 0, moving = 0;
     for (struct list *n = proxy->pools.all.next; n != &proxy->pools.all; n = n->next) {
         const struct pool *pool = LIST_ENTRY(n, struct pool, node);
         if (proxy->stage != PROXY_CLOSING) /* then they are all being closed */
             look_at_dials(pool);
         clients += pool->client_count;
         relays += pool->relay_count;
+        moving += pool->moving;
     }
     compare("clients of pools", clients, f->in_pools);
     compare("relays of pools", relays, f->relays);
+    compare("relays that are left by their publishers", moving, f->moving);
 }
 
 static void look_at_queues(const struct proxy *proxy, const struct found *f)

@@ -229,7 +229,7 @@ static void spool_the_rest(struct proxy *proxy)
     for (struct list *n = proxy->upstreams.all.next; n != &proxy->upstreams.all; n = next) {
         struct upstream *u = LIST_ENTRY(n, struct upstream, node);
         next = n->next;
-        if (u->window.under_way > 0 && u->state == UPSTREAM_OPEN)
+        if (u->under_way.window.under_way > 0 && u->state == UPSTREAM_OPEN)
             upstream_abort(u, "the proxy is stopping");
     }
 }

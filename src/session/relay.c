@@ -63,6 +63,7 @@ static struct stream *stream_of(struct relay *r)
 static void retain(struct relay *r, struct message *message, uint64_t client_tag,
                    uint64_t destination)
 {
+    size_t bytes = message_bytes(message);
     if (!runtime_buffers(r->pool->rt))
         message_clear(message);
     struct retained *entry = unconfirmed_add(&r->unconfirmed, message);
@@ -70,9 +71,11 @@ static void retain(struct relay *r, struct message *message, uint64_t client_tag
     entry->client_tag = client_tag;
     entry->sent_ms = runtime_now(r->pool->rt);
     entry->destination = destination;
-    window_take(&r->link.upstream->window, entry->destination);
+    entry->bytes = bytes;
+    under_way_add(&r->link.upstream->under_way, destination, bytes);
     r->channel->client->retained++;
     r->pool->queue->retained++;
+    r->link.upstream->under_way.senders += r->open == 0;
     r->open++;
 }
 
@@ -83,10 +86,12 @@ static void forget(struct relay *r, struct retained *entry)
     struct client *client = handles_get(r->client);
     if (client)
         client->retained--;
-    if (r->link.upstream)
-        window_give_back(&r->link.upstream->window, entry->destination);
-    r->pool->queue->retained--;
     r->open--;
+    if (r->link.upstream) {
+        under_way_remove(&r->link.upstream->under_way, entry->destination, entry->bytes);
+        r->link.upstream->under_way.senders -= r->open == 0;
+    }
+    r->pool->queue->retained--;
 }
 
 void relay_doubt(struct relay *r, struct retained *entry)
@@ -247,8 +252,16 @@ void relay_free(struct relay *r)
     free(r);
 }
 
+void relay_move(struct relay *r)
+{
+    r->moves = true;
+    r->pool->moving++;
+}
+
 static void unbind(struct relay *r)
 {
+    r->pool->moving -= r->moves;
+    r->moves = false;
     if (r->channel)
         r->channel->relay = NULL;
     r->channel = NULL;

@@ -32,6 +32,7 @@ struct relay {
     uint64_t stamp;  /* of its channel.open */
     bool confirming; /* confirm.select was sent */
     bool nacked;     /* RabbitMQ has nacked on it, and may do so for ever: relay_is_spent */
+    bool moves;      /* its channel goes on elsewhere, once all is answered: relay_move */
     bool transactional;
     enum close_state close; /* of the handshake with RabbitMQ; the number is kept until its end */
     uint64_t sent_tag;      /* RabbitMQ's delivery tag of the last publish */
@@ -53,6 +54,8 @@ void relay_release(struct relay *);
  * Once the leader of a quorum queue has gone, RabbitMQ 3.10 nacks for ever what a channel publishes
  * that knew it. A client's own is as it would be without the proxy. */
 bool relay_is_spent(const struct relay *);
+/* Sends nothing more; its channel should have another one once it may be left. */
+void relay_move(struct relay *);
 /* Sends a complete publish; takes the message over. In a transaction the proxy keeps it in
  * channel->tx. False, with nothing sent and nothing taken, when memory is short. With a tag the
  * upstream must offer confirms: nothing else proves a single publish. `destination`: window.h. */

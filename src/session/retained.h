@@ -20,6 +20,7 @@ struct retained {
     uint64_t stamp;      /* order among all publishes and methods of the proxy */
     uint64_t client_tag; /* 0: the client did not ask for confirms */
     uint64_t destination;
+    uint64_t bytes; /* of the message, which may have been dropped */
     uint64_t sent_ms;
     enum retained_state state;
     struct doubt *doubt; /* of RETAINED_DOUBTED */

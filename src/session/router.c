@@ -16,6 +16,7 @@
 #include "pool/doubt.h"
 #include "pool/pool.h"
 #include "pool/queue.h"
+#include "pool/spread.h"
 #include "session/channel.h"
 #include "session/client.h"
 #include "session/offline.h"
@@ -77,7 +78,10 @@ static enum route relay_for(struct channel *ch, struct refusal *why)
         own_upstream_dial(client);
     if (client->own)
         return own_relay_for(ch, why);
-    if (ch->relay && !(relay_is_spent(ch->relay) && !pool_channel_limit(client->member.pool)))
+    if (ch->relay && ch->relay->moves && !relay_may_be_left(ch->relay))
+        return ROUTE_HELD;
+    if (ch->relay && !ch->relay->moves &&
+        !(relay_is_spent(ch->relay) && !pool_channel_limit(client->member.pool)))
         return ROUTE_DONE;
     if (ch->relay)
         relay_release(ch->relay);
@@ -90,12 +94,12 @@ static enum route relay_for(struct channel *ch, struct refusal *why)
     return u && relay_bind(ch, u, true) ? ROUTE_DONE : ROUTE_HELD;
 }
 
-static bool is_full(const struct relay *r, uint64_t destination)
+static bool is_full(const struct relay *r, const struct message *message, uint64_t destination)
 {
     const struct upstream *u = r->link.upstream;
     return stream_is_full(&u->stream) ||
            (r->confirming &&
-            !window_has_room(&u->window, destination, u->rt->config->drain.window));
+            !under_way_has_room(&u->under_way, u->rt->config, destination, message_bytes(message)));
 }
 
 /* ---- publishes ---- */
@@ -263,8 +267,12 @@ static enum route publish_live(struct channel *ch, uint64_t destination, struct 
     if (bound != ROUTE_DONE)
         return bound;
     struct relay *r = ch->relay;
-    if (is_full(r, destination))
+    if (is_full(r, message, destination)) {
+        under_way_is_full(&r->link.upstream->under_way);
+        if (r->shared && pool_should_move(ch->client->member.pool, r->link.upstream))
+            relay_move(r);
         return ROUTE_HELD;
+    }
     if (ch->confirming && !r->link.upstream->offers_confirms)
         return publish_unconfirmed(ch, why);
     uint32_t frame_max = r->link.upstream->frame_max;
@@ -370,12 +378,15 @@ enum route router_publish(struct channel *ch, struct refusal *why)
 bool router_must_wait(const struct channel *ch)
 {
     const struct pool *pool = ch->client->member.pool;
-    const struct span *method = &ch->content.message.method;
+    const struct message *message = &ch->content.message;
     const struct relay *r = ch->relay;
     if (!r || pool->state != POOL_LIVE || r->link.upstream->blocked)
         return false;
-    uint64_t destination = destination_of(method->at, method->len);
-    return is_full(r, destination) && !doubts_hold(&pool->queue->backlog.doubts, destination);
+    if (r->moves)
+        return !relay_may_be_left(r);
+    uint64_t destination = destination_of(message->method.at, message->method.len);
+    return is_full(r, message, destination) &&
+           !doubts_hold(&pool->queue->backlog.doubts, destination);
 }
 
 /* ---- other methods ---- */

@@ -45,7 +45,8 @@ static void each_open(struct upstreams *upstreams, struct queue *queue,
     for (struct list *n = upstreams->all.next; n != &upstreams->all; n = n->next) {
         struct upstream *u = LIST_ENTRY(n, struct upstream, node);
         struct relay *r;
-        for (uint32_t at = 0; u->window.under_way > 0 && (r = relay_next(u, &at)) != NULL;) {
+        for (uint32_t at = 0;
+             u->under_way.window.under_way > 0 && (r = relay_next(u, &at)) != NULL;) {
             if (r->pool->queue != queue || r->open == 0)
                 continue;
             for (uint32_t k = 0; k < r->unconfirmed.count; k++) {
@@ -144,7 +145,8 @@ void stalled_look(struct upstreams *upstreams, uint64_t now_ms)
     for (struct list *n = upstreams->all.next; n != &upstreams->all; n = n->next) {
         struct upstream *u = LIST_ENTRY(n, struct upstream, node);
         struct relay *r;
-        for (uint32_t at = 0; u->window.under_way > 0 && (r = relay_next(u, &at)) != NULL;) {
+        for (uint32_t at = 0;
+             u->under_way.window.under_way > 0 && (r = relay_next(u, &at)) != NULL;) {
             if (r->pool->queue->backlog.id && has_late(r, now_ms))
                 spool_late(upstreams, r->pool->queue, now_ms);
         }

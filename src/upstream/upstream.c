@@ -85,7 +85,7 @@ static void maybe_free(struct upstream *u)
     free(u->password);
     free(u->client_properties);
     free(u->server_properties);
-    window_clear(&u->window);
+    under_way_deinit(&u->under_way);
     links_deinit(&u->links);
     free(u);
 }
@@ -571,6 +571,7 @@ struct upstream *upstream_dial(struct upstreams *upstreams, const char *user, co
 {
     struct upstream *u = calloc(1, sizeof *u);
     ENSURE(u);
+    under_way_init(&u->under_way);
     u->rt = upstreams->rt;
     u->upstreams = upstreams;
     u->target = targets_next(&upstreams->targets);

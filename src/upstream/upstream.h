@@ -19,7 +19,7 @@
 #include "upstream/links.h"
 #include "upstream/server.h"
 #include "upstream/targets.h"
-#include "upstream/window.h"
+#include "upstream/under_way.h"
 
 struct runtime;
 struct tls_context;
@@ -103,8 +103,8 @@ struct upstream {
     uint64_t heartbeat_ms;
     uint64_t deadline_ms; /* of the handshake or of leaving */
     uint64_t idle_since_ms;
-    struct window window; /* publishes sent by relays and not yet confirmed */
-    struct list idle;     /* links that serve nobody, open for the next that needs one */
+    struct under_way under_way; /* publishes sent by relays */
+    struct list idle;           /* links that serve nobody, open for the next that needs one */
     uint32_t idle_count;
     struct upstream_end end; /* why, once it is closed */
     bool offers_confirms;

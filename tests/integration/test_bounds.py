@@ -11,7 +11,7 @@ from support.wait import wait_until
 
 @pytest.mark.parametrize("window", [1, 4])
 def test_live_window_is_exact(broker, make_proxy, window):
-    proxy = make_proxy(broker.url, {"drain.window": window, "pool.upstreams": 1})
+    proxy = make_proxy(broker.url, {"pool.window": window, "pool.upstreams": 1})
     broker.acks = False
     with RawClient(proxy.port) as client, RawClient(proxy.port) as other:
         client.open_channel(confirms=True)
@@ -47,6 +47,91 @@ def test_drain_window_is_exact(broker, make_proxy, window):
     drain.send_method(broker.messages[0].channel, "basic.ack", delivery_tag=window, multiple=True)
     proxy.wait_event("drain_finished")
     assert broker.wait_messages(window + 6) == [b"%d" % n for n in range(window + 6)]
+
+
+LARGE = bytes(100 * 1024)
+
+
+def test_live_window_bytes_are_exact(broker, make_proxy):
+    """An eighth is kept for destinations to which nothing is under way."""
+    proxy = make_proxy(broker.url, {"pool.window_bytes": "1MiB", "pool.upstreams": 1})
+    broker.acks = False
+    with RawClient(proxy.port) as client, RawClient(proxy.port) as other:
+        client.open_channel(confirms=True)
+        other.open_channel(confirms=True)
+        for _ in range(10):
+            client.publish(LARGE, "q")
+        broker.wait_messages(8)
+        other.publish(LARGE, "other")
+        other.publish(LARGE, "other")
+        broker.wait_messages(9)
+        with RawClient(proxy.port) as third:  # behind everything that was sent until now
+            third.open_channel()
+            third.call(1, "queue.declare", queue="q", durable=True)
+            third.close()
+        assert [message.args["routing_key"] for message in broker.messages] == ["q"] * 8 + ["other"]
+        broker.acks = True
+        for message in broker.messages[:9]:
+            broker.connections[0].ack(message)
+        client.acked_up_to(10)
+        other.acked_up_to(2)
+        client.close()
+        other.close()
+
+
+def test_one_that_is_larger_than_the_window_goes_alone(broker, make_proxy):
+    proxy = make_proxy(broker.url, {"pool.window_bytes": "64KiB", "pool.upstreams": 1})
+    broker.acks = False
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        for _ in range(3):
+            client.publish(LARGE, "q")
+        for number in range(3):
+            broker.wait_messages(number + 1)
+            with RawClient(proxy.port) as other:
+                other.open_channel()
+                other.call(1, "queue.declare", queue="q", durable=True)
+                other.close()
+            assert len(broker.messages) == number + 1
+            broker.connections[0].ack(broker.messages[number])
+        client.acked_up_to(3)
+        client.close()
+
+
+@pytest.mark.parametrize("confirms", ["auto", "off"])
+def test_drain_window_bytes_are_exact(broker, make_proxy, confirms):
+    proxy = make_proxy(broker.url, {"pool.window_bytes": "1MiB", "drain.confirms": confirms})
+    bodies = [b"%02d" % n + LARGE for n in range(24)]
+    spool(broker, proxy, bodies)
+    broker.acks = False
+    broker.silent_on = {"channel.close"}
+    broker.up()
+    broker.wait_messages(10)
+    drain = next(connection for connection in broker.connections if connection.messages)
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        client.call(1, "queue.declare", queue="q", durable=True)
+        client.die()
+    assert len(broker.messages) == 10
+    broker.acks = True
+    broker.silent_on = set()
+    if confirms == "auto":
+        drain.send_method(broker.messages[0].channel, "basic.ack", delivery_tag=10, multiple=True)
+    else:
+        drain.send_method(broker.messages[0].channel, "channel.close-ok")
+    proxy.wait_event("drain_finished")
+    assert broker.wait_messages(24) == bodies
+
+
+def test_a_message_larger_than_the_window_is_drained(broker, make_proxy):
+    proxy = make_proxy(broker.url, {"pool.window_bytes": "64KiB"})
+    bodies = [b"%02d" % n + LARGE for n in range(5)]
+    spool(broker, proxy, bodies)
+    broker.up()
+    proxy.wait_event("drain_finished")
+    assert broker.wait_messages(5) == bodies
+    batches = [int(event["messages"]) for event in proxy.events("drain_sent")]
+    assert batches == [1] * 5
 
 
 def test_drain_rate(broker, make_proxy):

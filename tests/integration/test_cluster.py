@@ -145,7 +145,7 @@ def test_nodes_go_away_in_turn(cluster, make_proxy, how):
     first, second = cluster.nodes[:2]
     for user, vhost in POOLS:
         first.declare(f"cluster-{user}", vhost, arguments=cluster.arguments)
-    proxy = make_proxy(urls(first, second), {"drain.window": WINDOW})
+    proxy = make_proxy(urls(first, second), {"pool.window": WINDOW, "drain.window": WINDOW})
     publishers = [Publisher(proxy, user, vhost) for user, vhost in POOLS]
     for publisher in publishers:
         publisher.start()

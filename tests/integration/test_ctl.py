@@ -153,7 +153,7 @@ def test_pause_and_resume(broker, make_proxy):
 
 
 def test_pause_in_the_middle_of_a_drain(broker, make_proxy):
-    proxy = make_proxy(broker.url, {"drain.window": 10})
+    proxy = make_proxy(broker.url, {"pool.window": 10, "drain.window": 10})
     spool(broker, proxy, *[b"%d" % n for n in range(100)])
     broker.acks = False
     broker.up()

@@ -65,7 +65,7 @@ class Keeps:
 
 @pytest.mark.parametrize("keys", [["dead", "alive"], ["dead", "dead", "dead", "alive"]])
 def test_one_that_is_never_confirmed(broker, make_proxy, keys):
-    proxy = make_proxy(broker.url, {**FAST, "pool.confirm_timeout": "300ms", "drain.window": 16})
+    proxy = make_proxy(broker.url, {**FAST, "pool.confirm_timeout": "300ms", "pool.window": 16, "drain.window": 16})
     messages = [(key, b"%s %d.%d" % (key.encode(), n, k))
                 for n in range(200) for k, key in enumerate(keys)]
     spool(broker, proxy, messages)
@@ -94,7 +94,7 @@ def test_one_that_is_never_confirmed(broker, make_proxy, keys):
 
 
 def test_it_stays_aside_over_a_lost_connection(broker, make_proxy):
-    proxy = make_proxy(broker.url, {**FAST, "pool.confirm_timeout": "500ms", "drain.window": 8})
+    proxy = make_proxy(broker.url, {**FAST, "pool.confirm_timeout": "500ms", "pool.window": 8, "drain.window": 8})
     spool(broker, proxy, by_turns(["dead", "alive"], 40))
     keeps = Keeps(broker, "dead")
     broker.up()
@@ -153,7 +153,7 @@ def test_a_queue_whose_process_is_gone_for_a_moment(broker, make_proxy):
 
 def test_a_full_queue_that_somebody_reads_from(broker, make_proxy):
     """It takes one, and refuses the next: once that is known, each waits for the one before."""
-    proxy = make_proxy(broker.url, {**FAST, "drain.window": 1})
+    proxy = make_proxy(broker.url, {**FAST, "pool.window": 1, "drain.window": 1})
     spool(broker, proxy, by_turns(["full", "well"], 12))
     nacks = Nacks(broker, "full", lambda body, tries: tries == 1 and int(body.split()[1]) % 4 == 1)
     broker.up()

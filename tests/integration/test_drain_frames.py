@@ -89,7 +89,7 @@ def test_confirms_can_be_turned_off(broker, make_proxy):
 
 def test_without_confirms_a_window_at_a_time(make_proxy):
     with FakeBroker(confirms=False) as broker:
-        proxy = make_proxy(broker.url, {"drain.window": 2})
+        proxy = make_proxy(broker.url, {"pool.window": 2, "drain.window": 2})
         spool_messages(broker, proxy, b"1", b"2", b"3")
         broker.up()
         proxy.wait_event("drain_finished")
@@ -180,7 +180,7 @@ def test_silent_channel_open(broker, make_proxy):
 
 
 def test_new_publishes_go_behind_the_backlog(broker, make_proxy):
-    proxy = make_proxy(broker.url, {"drain.window": 1})
+    proxy = make_proxy(broker.url, {"pool.window": 1, "drain.window": 1})
     spool_messages(broker, proxy, b"1", b"2", b"3")
     broker.acks = False
     broker.up()

@@ -36,7 +36,7 @@ def flood(proxy, key, messages):
 
 def test_a_destination_that_confirms_nothing_leaves_room_for_others(broker, make_proxy):
     broker.on_message = confirm_all_but("stuck")
-    proxy = make_proxy(broker.url, {"drain.window": 8, "pool.upstreams": 1})
+    proxy = make_proxy(broker.url, {"pool.window": 8, "drain.window": 8, "pool.upstreams": 1})
     with RawClient(proxy.port) as before:
         before.open_channel(confirms=True)
         before.publish(b"1", "fine")
@@ -139,7 +139,7 @@ def test_the_last_place_is_given_once(broker, make_proxy):
 def test_a_destination_set_aside_leaves_places_for_others(broker, make_proxy):
     broker.on_message = confirm_all_but("stuck")
     proxy = make_proxy(broker.url, {"pool.publish_buffer_size": 40, "pool.confirm_timeout": "200ms",
-                                    "spool.overflow": "reject", "drain.window": 8})
+                                    "spool.overflow": "reject", "pool.window": 8, "drain.window": 8})
     with RawClient(proxy.port) as client, RawClient(proxy.port) as other:
         client.open_channel(confirms=True)
         other.open_channel(confirms=True)
@@ -198,7 +198,7 @@ def test_the_end_of_a_held_client_is_seen(full, end):
 def test_what_a_client_sent_before_its_end_is_taken(broker, make_proxy):
     """It was held for a moment, as by a busy RabbitMQ."""
     broker.acks = False
-    proxy = make_proxy(broker.url, {"drain.window": 4, "pool.upstreams": 1})
+    proxy = make_proxy(broker.url, {"pool.window": 4, "drain.window": 4, "pool.upstreams": 1})
     client = RawClient(proxy.port)
     client.open_channel()
     for i in range(20):
@@ -327,7 +327,8 @@ def test_a_rabbitmq_that_reads_nothing(broker, make_proxy):
         else:
             connection.send_method(message.channel, "basic.ack", delivery_tag=message.tag)
     broker.on_message = on_message
-    proxy = make_proxy(broker.url, {"pool.confirm_timeout": "500ms", "upstream.heartbeat": 0})
+    proxy = make_proxy(broker.url, {"pool.confirm_timeout": "500ms", "upstream.heartbeat": 0,
+                                    "pool.window_bytes": "64MiB"})
     with RawClient(proxy.port) as client:
         client.open_channel(confirms=True)
         broker.wait_connection()
@@ -345,7 +346,7 @@ def test_a_rabbitmq_that_reads_nothing(broker, make_proxy):
 def test_those_who_wait_get_their_turn(broker, make_proxy):
     """Each confirm lets one of those go on who wait for that destination, in their order."""
     broker.acks = False
-    proxy = make_proxy(broker.url, {"drain.window": 1, "pool.upstreams": 1})
+    proxy = make_proxy(broker.url, {"pool.window": 1, "drain.window": 1, "pool.upstreams": 1})
     clients = [RawClient(proxy.port) for _ in range(20)]
     for number, client in enumerate(clients):
         client.open_channel()

@@ -58,7 +58,7 @@ def settle(broker):
 @pytest.mark.parametrize("seed", [1, 2])
 def test_killed_anywhere(broker, make_proxy, seed):
     chance = random.Random(seed)
-    proxy = make_proxy(broker.url, {"log.level": "info", "drain.window": 16})
+    proxy = make_proxy(broker.url, {"log.level": "info", "pool.window": 16, "drain.window": 16})
     RawClient(proxy.port).close()
     acked, following, up = set(), 0, True
     for number in range(ROUNDS):

@@ -112,7 +112,7 @@ def test_publishers_that_hear_what_is_safe_send_the_rest_themselves(broker, away
 
 def test_held_publishers_are_looked_at_as_well(broker, make_proxy):
     """The window is full: the rest waits in the proxy and in the socket when the end comes."""
-    proxy = make_proxy(broker.url, {"drain.window": 4, "listen.shutdown_timeout": "1s"})
+    proxy = make_proxy(broker.url, {"pool.window": 4, "drain.window": 4, "listen.shutdown_timeout": "1s"})
     broker.acks = False
     client = RawClient(proxy.port)
     client.open_channel()

@@ -11,7 +11,7 @@ WINDOW = 256
 OPTIONS = {
     "upstream.heartbeat": "2s",
     "pool.upstreams": 1,  # one lost connection for each outage
-    "drain.window": WINDOW,
+    "pool.window": WINDOW, "drain.window": WINDOW,
 }
 
 

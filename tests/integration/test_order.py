@@ -81,7 +81,7 @@ def test_single_ack_behind_a_nack(broker, make_proxy):
 
 def test_confirms_of_pipelined_publishes_through_an_outage(broker, make_proxy):
     """A client that never waits: each tag is confirmed once, live, from the spool and behind it."""
-    proxy = make_proxy(broker.url, {"drain.window": 16})
+    proxy = make_proxy(broker.url, {"pool.window": 16, "drain.window": 16})
     with RawClient(proxy.port) as client:
         client.open_channel(confirms=True)
         count = 0
@@ -143,7 +143,7 @@ def test_two_equal_messages_are_returned(broker, make_proxy):
 @pytest.mark.tick_wakes("who is held for the end of a drain goes on with the tick")
 def test_newer_publishes_wait_for_older_ones_of_another_connection(broker, make_proxy):
     """One of two connections is lost; a client of the other one publishes on, then that is lost too."""
-    proxy = make_proxy(broker.url, {"pool.upstreams": 2, "drain.window": 4})
+    proxy = make_proxy(broker.url, {"pool.upstreams": 2, "pool.window": 4, "drain.window": 4})
     broker.acks = False
     one, two = RawClient(proxy.port), RawClient(proxy.port)
     one.open_channel(confirms=True)

@@ -113,7 +113,7 @@ def test_a_mandatory_one_holds_up_no_answer(broker, make_proxy, stuck):
 
 def test_more_than_the_window_holds(broker, make_proxy, stuck):
     """Publishers that were held for the window go on behind what was spooled."""
-    proxy = make_proxy(broker.url, {**SOON, "drain.window": 4})
+    proxy = make_proxy(broker.url, {**SOON, "pool.window": 4, "drain.window": 4})
     with confirming(proxy) as client:
         publish(client, range(40), "stuck")
         client.acked_up_to(40)

@@ -323,7 +323,7 @@ class Records:
 @pytest.mark.parametrize("half_open", [True, False])
 def test_an_end_behind_publishes_that_have_to_wait(broker, make_tls_proxy, authority, half_open):
     """They were received: an end of TLS in the same piece does not overtake them."""
-    proxy, port = make_tls_proxy(broker.url, {"drain.window": 4})
+    proxy, port = make_tls_proxy(broker.url, {"pool.window": 4, "drain.window": 4})
     broker.acks = False
     client = RawClient.__new__(RawClient)
     client.socket = Records(port, context_of(authority))

@@ -69,7 +69,7 @@ def test_answers_larger_than_the_buffers(broker, make_proxy):
 @pytest.mark.parametrize("size", [1, 200000])
 def test_outage_and_back(broker, make_proxy, size):
     """Into the spool and out of it, with publishers that are held at either switch."""
-    proxy = make_proxy(broker.url, {"drain.window": 8}, environment=RARELY)
+    proxy = make_proxy(broker.url, {"pool.window": 8, "drain.window": 8}, environment=RARELY)
     clients = [RawClient(proxy.port) for _ in range(3)]
     for client in clients:
         client.open_channel(confirms=True)

@@ -31,7 +31,7 @@ def confirm(broker, upto=None):
 
 
 def test_confirm_opens_the_window(broker, make_proxy):
-    proxy = make_proxy(broker.url, {**NO_SPOOL, "drain.window": 2, "pool.upstreams": 1})
+    proxy = make_proxy(broker.url, {**NO_SPOOL, "pool.window": 2, "drain.window": 2, "pool.upstreams": 1})
     broker.acks = False
     with RawClient(proxy.port) as client, RawClient(proxy.port) as other:
         client.open_channel(confirms=True)
@@ -71,7 +71,8 @@ def test_reply_lets_the_next_method_go_on(broker, make_proxy):
 def test_memory_that_is_free_again_wakes_the_other_users(broker, make_proxy):
     """One user's messages fill listen.max_memory, another one waits for that."""
     proxy = make_proxy(broker.url, {"listen.max_memory": "16MiB",
-                                    "spool.max_message_size": "1MiB", "drain.window": 1000})
+                                    "spool.max_message_size": "1MiB", "pool.window": 1000,
+                                    "pool.window_bytes": "64MiB"})
     broker.acks = False
     with RawClient(proxy.port, user="large") as large, RawClient(proxy.port, user="small") as small:
         large.open_channel(confirms=True)
@@ -189,7 +190,7 @@ def test_nowait_leaves_nothing_awaited(broker, make_proxy):
 
 
 def test_silence_of_a_client_that_is_not_read_is_not_held_against_it(broker, make_proxy):
-    proxy = make_proxy(broker.url, {**NO_SPOOL, "drain.window": 1, "pool.upstreams": 1})
+    proxy = make_proxy(broker.url, {**NO_SPOOL, "pool.window": 1, "drain.window": 1, "pool.upstreams": 1})
     broker.acks = False
     with RawClient(proxy.port, heartbeat=1) as client:
         client.open_channel(confirms=True)

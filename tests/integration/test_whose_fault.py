@@ -54,7 +54,7 @@ def check(broker, proxy, rejected=()):
 @pytest.mark.parametrize("cause", [PUBLISH, NOTHING])
 @pytest.mark.parametrize("code", [541, 501, 506])
 def test_a_connection_that_rabbitmq_ends_for_reasons_of_its_own(broker, make_proxy, code, cause):
-    proxy = make_proxy(broker.url, {"drain.window": 1, "upstream.reconnect_max": "200ms"})
+    proxy = make_proxy(broker.url, {"pool.window": 1, "drain.window": 1, "upstream.reconnect_max": "200ms"})
     spool(broker, proxy, BODIES)
     failing = Failing(broker, b"3", 3, close_connection(code, cause))
     broker.up()
@@ -65,7 +65,7 @@ def test_a_connection_that_rabbitmq_ends_for_reasons_of_its_own(broker, make_pro
 @pytest.mark.parametrize("window", [1, 256])
 @pytest.mark.parametrize("code", [541, 506, 405, 504])
 def test_a_channel_that_rabbitmq_closes_for_reasons_of_its_own(broker, make_proxy, code, window):
-    proxy = make_proxy(broker.url, {"drain.window": window})
+    proxy = make_proxy(broker.url, {"pool.window": window, "drain.window": window})
     spool(broker, proxy, BODIES)
     failing = Failing(broker, b"3", 4, close_channel(code))
     broker.up()
@@ -77,7 +77,7 @@ def test_a_channel_that_rabbitmq_closes_for_reasons_of_its_own(broker, make_prox
 @pytest.mark.parametrize("fail", [close_channel(541), close_connection(541, PUBLISH)],
                          ids=["channel", "connection"])
 def test_it_is_rejected_after_so_many_tries(broker, make_proxy, fail):
-    proxy = make_proxy(broker.url, {"drain.window": 1, "drain.nack_limit": 3,
+    proxy = make_proxy(broker.url, {"pool.window": 1, "drain.window": 1, "drain.nack_limit": 3,
                                     "upstream.reconnect_max": "200ms"})
     spool(broker, proxy, BODIES)
     failing = Failing(broker, b"3", 1000, fail)
@@ -89,7 +89,7 @@ def test_it_is_rejected_after_so_many_tries(broker, make_proxy, fail):
 
 def test_a_connection_that_ends_over_what_another_sent(broker, make_proxy):
     """The drain has sent no queue.declare: its message does not pay for that one."""
-    proxy = make_proxy(broker.url, {"drain.window": 1, "drain.nack_limit": 1,
+    proxy = make_proxy(broker.url, {"pool.window": 1, "drain.window": 1, "drain.nack_limit": 1,
                                     "upstream.reconnect_max": "200ms"})
     spool(broker, proxy, BODIES)
     Failing(broker, b"3", 3, close_connection(541, DECLARE))
@@ -98,7 +98,7 @@ def test_a_connection_that_ends_over_what_another_sent(broker, make_proxy):
 
 
 def test_what_a_message_is_to_blame_for_is_tried_once(broker, make_proxy):
-    proxy = make_proxy(broker.url, {"drain.window": 1})
+    proxy = make_proxy(broker.url, {"pool.window": 1, "drain.window": 1})
     spool(broker, proxy, BODIES)
     failing = Failing(broker, b"3", 1000, close_channel(406))
     broker.up()
@@ -113,7 +113,7 @@ RAN_OUT = ("ACCESS_REFUSED - write access to exchange 'amq.default' in vhost '/'
 @pytest.mark.parametrize("window", [1, 256])
 def test_a_login_that_runs_out_in_a_drain(broker, make_proxy, window):
     """RabbitMQ goes on with the connection and refuses each message: none of them is to blame."""
-    proxy = make_proxy(broker.url, {"drain.window": window, "drain.nack_limit": 2})
+    proxy = make_proxy(broker.url, {"pool.window": window, "drain.window": window, "drain.nack_limit": 2})
     spool(broker, proxy, BODIES)
     failing = Failing(broker, b"3", 5, close_channel(403, RAN_OUT))
     broker.up()
@@ -144,7 +144,7 @@ def test_an_exchange_that_is_not_there(broker, make_proxy, missing):
 
 def test_the_tries_are_of_one_message(broker, make_proxy):
     """Each fails less often than the limit, together they fail more often."""
-    proxy = make_proxy(broker.url, {"drain.window": 1, "drain.nack_limit": 3})
+    proxy = make_proxy(broker.url, {"pool.window": 1, "drain.window": 1, "drain.nack_limit": 3})
     spool(broker, proxy, BODIES)
     tries = dict.fromkeys(BODIES, 0)
 

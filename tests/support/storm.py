@@ -186,7 +186,7 @@ class Storm:
     def run(self):
         with StormBroker(self.chance, self.window) as self.broker, \
                 Proxy(self.broker.url, {"pool.publish_buffer_size": 1000000,
-                                        "drain.window": self.window,
+                                        "pool.window": self.window, "drain.window": self.window,
                                         "upstream.heartbeat": "1s",
                                         "upstream.reconnect_min": "10ms",
                                         "upstream.reconnect_max": "50ms"}) as self.proxy:

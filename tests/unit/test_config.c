@@ -131,7 +131,9 @@ static void test_defaults(void **state)
     assert_int_equal(c->spool.unverified_logins, LOGINS_REJECT);
     assert_string_equal(c->spool.key_file, "");
     assert_int_equal(c->drain.confirms, CONFIRMS_AUTO);
-    assert_int_equal(c->drain.window, 256);
+    assert_int_equal(c->drain.window, 0); /* auto */
+    assert_int_equal(c->pool.window, 0);
+    assert_int_equal(c->pool.window_bytes, 8 << 20);
     assert_int_equal(c->drain.rate, 0);
     assert_int_equal(c->drain.expiration, EXPIRATION_SHORTEN);
     assert_string_equal(c->admin.address, "127.0.0.1");
@@ -210,7 +212,7 @@ static void test_file_mistakes(void **state)
                  "FILE:1: [poll]: unknown section, did you mean [pool]?");
     REFUSED_FILE("[lgo]\n", "FILE:1: [lgo]: unknown section, did you mean [log]?");
     REFUSED_FILE("windov = 3\n", "FILE:1: windov: there is no [section] before it, did you mean "
-                                 "window in [drain]?");
+                                 "window in [pool]?");
     REFUSED_FILE("[pool\nfoo = 1\n", "FILE:1: expected ] behind the section");
     REFUSED_FILE("[pool] upstreams = 1\n", "FILE:1: expected nothing behind [section]");
     REFUSED_FILE("[pool]\nupstreams\n", "FILE:2: expected key = value");
@@ -235,7 +237,7 @@ static void test_every_mistake_is_told(void **state)
         "FILE:3: [pool] close_waits: expected yes or no, found \"maybe\"\n"
         "FILE:4: [nothing]: unknown section, did you mean [drain]?\n"
         "FILE:6: [log] level: expected one of: debug info warn error, found \"loud\"\n"
-        "AMQPBUF_DRAIN_WINDOW: expected a number from 1 to 65535, found \"0\"\n"
+        "AMQPBUF_DRAIN_WINDOW: expected auto or a number from 1 to 65535, found \"0\"\n"
         "AMQPBUF_DRAIN_WINDOWS: unknown option, did you mean AMQPBUF_DRAIN_WINDOW?\n"
         "--set admin.port=http: expected a port from 0 to 65535, found \"http\"\n");
 }
@@ -312,8 +314,8 @@ static void test_environment(void **state)
         &(struct loading){.variables = {"AMQPBUF_POOL_FOO=1", "AMQPBUF_POOL=2",
                                         "AMQPBUF_SPOOL_SINK=commit", "AMQPBUF_pool_upstreams=3",
                                         "AMQPBUF_LOG_LEVEL="}},
-        "AMQPBUF_POOL_FOO: unknown option, did you mean AMQPBUF_POOL_UPSTREAMS?\n"
-        "AMQPBUF_POOL: unknown option, did you mean AMQPBUF_POOL_UPSTREAMS?\n"
+        "AMQPBUF_POOL_FOO: unknown option, did you mean AMQPBUF_POOL_WINDOW?\n"
+        "AMQPBUF_POOL: unknown option, did you mean AMQPBUF_POOL_WINDOW?\n"
         "AMQPBUF_SPOOL_SINK: unknown option, did you mean AMQPBUF_SPOOL_SYNC?\n"
         "AMQPBUF_pool_upstreams: unknown option, did you mean AMQPBUF_POOL_UPSTREAMS?\n"
         "AMQPBUF_LOG_LEVEL: expected one of: debug info warn error, found nothing\n");

@@ -21,10 +21,14 @@ static void add(struct in_flight *f, uint64_t seq, uint64_t destination)
 static void assert_are(struct in_flight *f, const uint64_t *seqs, uint32_t count)
 {
     assert_int_equal(f->count, count);
+    uint32_t at = 0;
     for (uint32_t i = 0; i < count; i++) {
-        assert_int_equal(f->all[i].seq, seqs[i]);
-        assert_ptr_equal(in_flight_find(f, seqs[i]), &f->all[i]);
+        struct sent *entry = in_flight_next(f, &at);
+        assert_non_null(entry);
+        assert_int_equal(entry->seq, seqs[i]);
+        assert_ptr_equal(in_flight_find(f, seqs[i]), entry);
     }
+    assert_null(in_flight_next(f, &at));
 }
 
 static void test_late_ones_have_their_place(void **state)

@@ -634,11 +634,13 @@ static void test_reject(void **state)
     /* an older one after a younger one */
     assert_int_equal(store_reject(home->store, queue, 1, &rejection, &home->failure), STATUS_OK);
     home_commit(home);
-    home_reopen(home);
-    struct store_queue counters = home_queue(home, queue);
-    assert_int_equal(counters.messages, 2);
-    assert_int_equal(counters.bytes, 2 * (METHOD_BYTES + HEADER_BYTES + 5000));
-    assert_int_equal(counters.rejected, 3);
+    for (unsigned opened = 1; opened <= 2; opened++) {
+        struct store_queue counters = home_queue(home, queue);
+        assert_int_equal(counters.messages, 2);
+        assert_int_equal(counters.bytes, 2 * (METHOD_BYTES + HEADER_BYTES + 5000));
+        assert_int_equal(counters.rejected, 3);
+        home_reopen(home);
+    }
     struct seen seen = home_read(home, queue, 0);
     assert_int_equal(seen.count, 2);
     assert_int_equal(seen.seq[0], 3);
@@ -646,6 +648,61 @@ static void test_reject(void **state)
     home_begin(home);
     assert_int_equal(store_delete(home->store, queue, 2, &home->failure), STATUS_NOT_FOUND);
     home_commit(home);
+}
+
+static size_t count_parts(struct home *home)
+{
+    home_close(home);
+    struct backdoor door = backdoor_open(home, "b/1");
+    MDB_stat stat;
+    assert_int_equal(mdb_stat(door.txn, door.dbi, &stat), 0);
+    backdoor_close(&door);
+    home_open(home);
+    return stat.ms_entries;
+}
+
+/* One that is put back takes its parts with it, and one that is discarded leaves none. */
+static void test_rejected_ones_with_parts(void **state)
+{
+    struct home *home = *state;
+    enum { LARGE = 3 * 1024 * 1024 };
+    struct rejection rejection = no_route();
+    uint64_t seq;
+    uint32_t queue = home_fill(home, 3, LARGE);
+    size_t parts = count_parts(home) / 3;
+    assert_true(parts > 0);
+    home_begin(home);
+    for (uint64_t n = 1; n <= 3; n++)
+        assert_int_equal(store_reject(home->store, queue, n, &rejection, &home->failure),
+                         STATUS_OK);
+    home_commit(home);
+    assert_int_equal(count_parts(home), 3 * parts);
+    home_begin(home);
+    assert_int_equal(store_discard(home->store, queue, 1, 3, &seq, &home->failure), STATUS_OK);
+    assert_int_equal(seq, 2);
+    home_commit(home);
+    assert_int_equal(count_parts(home), 2 * parts);
+    home_begin(home);
+    assert_int_equal(store_retry(home->store, queue, 0, 3, &seq, &home->failure), STATUS_OK);
+    assert_int_equal(seq, 1);
+    home_commit(home);
+    assert_int_equal(count_parts(home), 2 * parts);
+    struct store_queue counters = home_queue(home, queue);
+    assert_int_equal(counters.messages, 1);
+    assert_int_equal(counters.bytes, METHOD_BYTES + HEADER_BYTES + LARGE);
+    assert_int_equal(counters.rejected, 1);
+    struct seen seen = home_read(home, queue, 0);
+    assert_int_equal(seen.count, 1);
+    assert_int_equal(seen.seq[0], 4);
+    assert_int_equal(seen.body_size[0], LARGE);
+    home_begin(home);
+    assert_int_equal(store_discard(home->store, queue, 0, 3, &seq, &home->failure), STATUS_OK);
+    assert_int_equal(store_discard(home->store, queue, 0, 3, &seq, &home->failure),
+                     STATUS_NOT_FOUND);
+    assert_int_equal(store_delete(home->store, queue, 4, &home->failure), STATUS_OK);
+    home_commit(home);
+    assert_int_equal(count_parts(home), 0);
+    assert_int_equal(home_queue(home, queue).rejected, 0);
 }
 
 #define WITH_HOME(test) cmocka_unit_test_setup_teardown(test, home_setup, home_teardown)
@@ -677,6 +734,7 @@ int main(void)
         WITH_HOME(test_killed_after_commit),
         WITH_HOME(test_killed_between_commits),
         WITH_HOME(test_reject),
+        WITH_HOME(test_rejected_ones_with_parts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

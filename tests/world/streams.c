@@ -290,6 +290,11 @@ uint64_t uv_now(const uv_loop_t *loop)
     return world.now_ms;
 }
 
+uint64_t uv_hrtime(void)
+{
+    return world.now_ms * 1000000;
+}
+
 int uv_getaddrinfo(uv_loop_t *loop, uv_getaddrinfo_t *request, uv_getaddrinfo_cb callback,
                    const char *node, const char *service, const struct addrinfo *hints)
 {

@@ -1,0 +1,60 @@
+#include "upstream/under_way.h"
+
+#include <uv.h>
+
+#include "base/assert.h"
+#include "config/config.h"
+
+enum { KEPT_SHARE = 8 };
+
+void under_way_init(struct under_way *u)
+{
+    *u = (struct under_way){0};
+    autotune_init(&u->tuned);
+}
+
+void under_way_deinit(struct under_way *u)
+{
+    window_clear(&u->window);
+}
+
+static uint32_t most(const struct under_way *u, const struct config *config)
+{
+    return config->pool.window > 0 ? config->pool.window : autotune_window(&u->tuned);
+}
+
+bool under_way_has_room(const struct under_way *u, const struct config *config,
+                        uint64_t destination, uint64_t bytes)
+{
+    if (!window_has_room(&u->window, destination, most(u, config)))
+        return false;
+    uint64_t all = config->pool.window_bytes;
+    return u->bytes + bytes <= all - all / KEPT_SHARE ||
+           (u->bytes < all && window_share(&u->window, destination) == 0);
+}
+
+bool under_way_is_busy(const struct under_way *u, const struct config *config)
+{
+    return u->window.under_way >= most(u, config) / 2 || u->bytes >= config->pool.window_bytes / 2;
+}
+
+void under_way_is_full(struct under_way *u)
+{
+    if (autotune_full(&u->tuned))
+        autotune_begin_round(&u->tuned, u->window.under_way, uv_hrtime());
+}
+
+void under_way_add(struct under_way *u, uint64_t destination, uint64_t bytes)
+{
+    window_take(&u->window, destination);
+    u->bytes += bytes;
+}
+
+void under_way_remove(struct under_way *u, uint64_t destination, uint64_t bytes)
+{
+    ENSURE(u->bytes >= bytes);
+    window_give_back(&u->window, destination);
+    u->bytes -= bytes;
+    if (autotune_settled(&u->tuned, 1))
+        autotune_end_round(&u->tuned, uv_hrtime());
+}

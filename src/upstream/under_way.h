@@ -1,0 +1,32 @@
+#pragma once
+
+/* The publishes that are sent on an upstream and not yet confirmed, whoever they are from: how
+ * many, where to (window.h), and how many more may follow (pool.window, pool.window_bytes). */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "upstream/autotune.h"
+#include "upstream/window.h"
+
+struct config;
+
+struct under_way {
+    struct window window;
+    uint64_t bytes;
+    uint32_t senders; /* relays that have something under way */
+    struct autotune tuned;
+};
+
+void under_way_init(struct under_way *);
+void under_way_deinit(struct under_way *);
+/* True if one more publish of so many bytes may be sent there. One always fits where nothing is
+ * under way, whatever its size; an eighth of pool.window_bytes is kept for such destinations. */
+bool under_way_has_room(const struct under_way *, const struct config *, uint64_t destination,
+                        uint64_t bytes);
+/* True if another upstream should take a part of it. */
+bool under_way_is_busy(const struct under_way *, const struct config *);
+/* Somebody has to wait for room. */
+void under_way_is_full(struct under_way *);
+void under_way_add(struct under_way *, uint64_t destination, uint64_t bytes);
+void under_way_remove(struct under_way *, uint64_t destination, uint64_t bytes);
