@@ -48,6 +48,8 @@
 
 enum {
     BATCH_BYTES = 1024 * 1024,
+    BATCH_MIN = 128, /* records, and bytes: a read for less costs more than it brings */
+    BATCH_MIN_BYTES = 128 * 1024,
     ASIDES_MAX = 64,  /* that are not silent; then all others wait for them */
     SILENT_LONG = 10, /* times pool.confirm_timeout: then something is sent again all the same */
 };
@@ -816,6 +818,11 @@ static bool read_aside(struct drain *d, uint32_t room)
     return false;
 }
 
+static uint64_t smaller(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
 static void read_more(struct drain *d)
 {
     if (d->batch || d->reading || (d->barrier && in_flight_has_sent(&d->sent, 0)))
@@ -827,15 +834,17 @@ static void read_more(struct drain *d)
     const struct asides *asides = &d->backlog->asides;
     uint32_t window = window_of(d), taken = in_flight_in_window(&d->sent);
     uint32_t room = taken < window && bytes_left(d) > 0 ? window - taken : 0;
-    if (room == 0)
+    bool is_full =
+        taken > 0 && (room < smaller(window / 2, BATCH_MIN) ||
+                      bytes_left(d) < smaller(config->pool.window_bytes / 2, BATCH_MIN_BYTES));
+    if (is_full && !d->at_end)
         note_full(d);
     if (config->drain.rate > 0 && room > d->tokens)
         room = d->tokens;
     if (d->backlog->paused || room == 0 || !runtime_serves(d->backlog->rt) ||
         stream_is_full(stream_of(d)) || read_aside(d, room))
         return;
-    /* A read for each single confirm would cost more than it brings. */
-    if (d->at_end || (d->confirms && room < window / 2 && taken > 0) ||
+    if (d->at_end || (is_full && d->confirms) ||
         asides->count - asides_silent(asides) >= ASIDES_MAX)
         return;
     read_others(d, room);

@@ -125,28 +125,30 @@ static void count_round(struct autotune *a, uint64_t now_ns)
     a->gained += (at_once ? a->settled : a->settled_then) - a->settled_before;
 }
 
-static void finish_round(struct autotune *a, uint64_t now_ns)
+/* True if the window is larger than it was. */
+static bool finish_round(struct autotune *a, uint64_t now_ns)
 {
+    uint32_t window = autotune_window(a);
     if (a->is_settling) {
         a->is_settling = false;
-        return;
+        return false;
     }
     count_round(a, now_ns);
     if (++a->done < a->rounds || a->spent_ns < TRY_NS)
-        return;
+        return false;
     a->done = 0;
     double rate = (double)a->gained * (double)SECOND / (double)a->spent_ns;
     a->spent_ns = a->gained = 0;
     judge(a, rate, now_ns);
+    return autotune_window(a) > window;
 }
 
 void autotune_begin_round(struct autotune *a, uint32_t under_way, uint64_t now_ns)
 {
-    if (a->round_end_ns > 0)
-        finish_round(a, now_ns);
+    bool has_grown = a->round_end_ns > 0 && finish_round(a, now_ns);
     a->round_end = a->round_end_ns = 0;
-    if (under_way < autotune_window(a))
-        return; /* it has just become larger, and is not full */
+    if (has_grown)
+        return; /* it is not full any more */
     a->round_end = a->settled + under_way;
     a->round_begin_ns = now_ns;
     a->settled_before = a->settled;

@@ -85,12 +85,101 @@ static void test_parked_ones_have_no_place_in_the_window(void **state)
     in_flight_clear(&f);
 }
 
+static struct sent *send_publish(struct in_flight *f, uint64_t seq, uint64_t tag)
+{
+    static uint8_t frames[256];
+    struct job_record record = {.seq = seq,
+                                .destination = 1,
+                                .frames = frames,
+                                .frames_len = 100,
+                                .method_len = 20,
+                                .header_len = 20};
+    return in_flight_add(f, &record, tag, 1);
+}
+
+static void answer(struct in_flight *f, uint64_t tag)
+{
+    in_flight_set(f, in_flight_tagged(f, tag), SENT_CONFIRMED);
+}
+
+static void test_by_tag(void **state)
+{
+    (void)state;
+    struct in_flight f = {0};
+    for (uint64_t n = 1; n <= 10; n++)
+        send_publish(&f, n, n);
+    add(&f, 11, 1); /* a declaration has none */
+    assert_int_equal(f.bytes, 1000);
+    assert_int_equal(in_flight_oldest(&f)->seq, 1);
+    assert_null(in_flight_tagged(&f, 0));
+    assert_null(in_flight_tagged(&f, 11));
+    answer(&f, 5);
+    assert_null(in_flight_tagged(&f, 5));
+    assert_int_equal(f.unconfirmed, 10);
+    answer(&f, 1);
+    answer(&f, 2);
+    assert_int_equal(in_flight_oldest(&f)->tag, 3);
+    assert_int_equal(f.count, 11); /* until they are out of the queue */
+    in_flight_remove(&f, (const uint64_t[]){5, 1, 2}, 3);
+    assert_int_equal(f.count, 8);
+    assert_int_equal(f.bytes, 700);
+
+    /* RabbitMQ failed at an old one: it goes out again, with a later tag */
+    in_flight_set(&f, in_flight_tagged(&f, 4), SENT_CONFIRMED);
+    in_flight_set(&f, in_flight_find(&f, 4), SENT_AGAIN);
+    assert_int_equal(in_flight_forget_again(&f), 1);
+    assert_null(in_flight_find(&f, 4));
+    send_publish(&f, 4, 11);
+    assert_int_equal(in_flight_tagged(&f, 11)->seq, 4);
+    assert_null(in_flight_tagged(&f, 4));
+    uint32_t at = 0;
+    assert_int_equal(in_flight_next(&f, &at)->seq, 3);
+    assert_int_equal(in_flight_next(&f, &at)->seq, 4);
+    assert_int_equal(in_flight_oldest(&f)->tag, 3);
+
+    assert_int_equal(in_flight_forget_open(&f, 0), 8);
+    in_flight_new_channel(&f);
+    assert_int_equal(f.count, 0);
+    assert_int_equal(f.bytes, 0);
+    send_publish(&f, 3, 1);
+    assert_int_equal(in_flight_tagged(&f, 1)->seq, 3);
+    in_flight_clear(&f);
+}
+
+/* One that is never confirmed stays at the front, and all others pass. */
+static void test_one_that_stays_costs_no_memory(void **state)
+{
+    (void)state;
+    struct in_flight f = {0};
+    send_publish(&f, 1, 1);
+    in_flight_set(&f, in_flight_find(&f, 1), SENT_PARKED);
+    for (uint64_t n = 2; n <= 100000; n++) {
+        send_publish(&f, n, n);
+        if (n < 12)
+            continue;
+        answer(&f, n - 10);
+        in_flight_remove(&f, (const uint64_t[]){n - 10}, 1);
+    }
+    assert_int_equal(f.count, 11);
+    assert_int_equal(f.bytes, 1000);
+    assert_in_range(f.capacity, 11, 1024);
+    assert_in_range(f.tags_capacity, 11, 1024);
+    assert_int_equal(in_flight_oldest(&f)->seq, 1);
+    assert_int_equal(in_flight_tagged(&f, 99995)->seq, 99995);
+    uint32_t open;
+    assert_int_equal(in_flight_first_unconfirmed(&f, &open)->seq, 99991);
+    assert_int_equal(open, 10);
+    in_flight_clear(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_late_ones_have_their_place),
         cmocka_unit_test(test_only_the_named_ones_are_removed),
         cmocka_unit_test(test_parked_ones_have_no_place_in_the_window),
+        cmocka_unit_test(test_by_tag),
+        cmocka_unit_test(test_one_that_stays_costs_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

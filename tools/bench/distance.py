@@ -74,7 +74,7 @@ class Distance:
                 finally:
                     far.close()
 
-    def far_drain(self, messages=200_000):
+    def far_drain(self, messages=500_000):
         """Beside one publisher with the largest window that it may have, straight there."""
         for round_trip_ms in (0, *ROUND_TRIPS_MS):
             drained, best = [], []
