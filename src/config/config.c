@@ -260,6 +260,15 @@ static void check_listen(struct loader *loader)
          "is the same port as listen.port");
 }
 
+static void check_spool(struct loader *loader)
+{
+    const struct config *config = loader->config;
+    bool buffers =
+        config->pool.publish_buffer_size > 0 || broken(loader, "pool", "publish_buffer_size");
+    must(loader, config->spool.mode == MODE_OUTAGE || buffers, "spool", "mode",
+         "needs pool.publish_buffer_size above 0");
+}
+
 static bool is_any(const char *address)
 {
     return strcmp(address, "0.0.0.0") == 0 || strcmp(address, "::") == 0;
@@ -352,6 +361,7 @@ bool config_load(struct config *config, const struct config_sources *sources, FI
     for (unsigned i = 0; i < sources->set_count; i++)
         load_set(&loader, sources->sets[i]);
     check_listen(&loader);
+    check_spool(&loader);
     check_admin(&loader);
     check_loop(&loader);
     check_memory(&loader);

@@ -11,6 +11,7 @@
 #include "base/log.h"
 
 enum config_sync { CONFIG_SYNC_COMMIT, CONFIG_SYNC_INTERVAL, CONFIG_SYNC_NEVER };
+enum config_mode { MODE_OUTAGE, MODE_ALWAYS, MODE_SLOW };
 enum config_overflow { OVERFLOW_DISCONNECT, OVERFLOW_BLOCK, OVERFLOW_REJECT };
 enum config_logins { LOGINS_REJECT, LOGINS_ACCEPT };
 enum config_confirms { CONFIRMS_AUTO, CONFIRMS_OFF };
@@ -46,6 +47,7 @@ struct config {
         uint64_t publish_buffer_size; /* messages; 0: buffering is off */
         uint32_t window;              /* publishes; 0: auto */
         uint64_t window_bytes;
+        bool confirm_transient;
         bool close_waits;
         uint32_t confirm_timeout_ms; /* then RabbitMQ's answer is not waited for any more */
     } pool;
@@ -53,6 +55,8 @@ struct config {
         char *path;
         uint64_t max_size_bytes;
         uint64_t max_message_size_bytes;
+        enum config_mode mode;  /* when publishes go to the spool first */
+        uint32_t slow_after_ms; /* for MODE_SLOW */
         enum config_sync sync;
         uint32_t sync_interval_ms;
         enum config_overflow overflow;

@@ -86,6 +86,10 @@ const struct config_option config_table[] = {
      "auto"},
     {"pool", "window_bytes", CONFIG_SIZE, RELOAD, "8MiB", KIB, MAP_MAX, AT(pool.window_bytes),
      "and never more bytes than this, live or in a drain; one message always fits", NULL},
+    {"pool", "confirm_transient", CONFIG_BOOL, RELOAD, "yes", 0, 1, AT(pool.confirm_transient),
+     "transient messages of publishers without confirms are held until RabbitMQ confirms them; no: "
+     "they are forgotten once they are sent",
+     NULL},
     {"pool", "close_waits", CONFIG_BOOL, RELOAD, "yes", 0, 1, AT(pool.close_waits),
      "a close is answered only when all that was published before it is safe", NULL},
     {"pool", "confirm_timeout", CONFIG_DURATION, RELOAD, "30s", 10, 24 * HOUR,
@@ -97,6 +101,12 @@ const struct config_option config_table[] = {
      "directory of the spool, made with mode 0700", NULL},
     {"spool", "max_size", CONFIG_SIZE, RESTART, "10GiB", MIB, MAP_MAX, AT(spool.max_size_bytes),
      "most bytes that the spool takes on disk", NULL},
+    {"spool", "mode", CONFIG_ENUM, RELOAD, "outage", 0, 0, AT(spool.mode),
+     "outage: publishes go to the spool while RabbitMQ is away; always: first of all, and on to "
+     "RabbitMQ at once; slow: also while RabbitMQ confirms late",
+     "outage always slow"},
+    {"spool", "slow_after", CONFIG_DURATION, RELOAD, "500ms", 1, HOUR, AT(spool.slow_after_ms),
+     "for mode = slow: a confirm that takes longer is late", NULL},
     {"spool", "max_message_size", CONFIG_SIZE, RESTART, "128MiB", KIB, 2 * GIB,
      AT(spool.max_message_size_bytes), "largest message that is accepted", NULL},
     {"spool", "sync", CONFIG_ENUM, RESTART, "commit", 0, 0, AT(spool.sync),

@@ -36,8 +36,9 @@ struct backlog {
     uint64_t rejected; /* messages that RabbitMQ has refused */
     uint64_t drained;  /* messages that RabbitMQ took out of it since the start */
     struct drain *drain;
-    bool paused; /* a person has asked for no drain, until told otherwise or restarted */
-    bool alone;  /* what waits has ended a connection: drained on one that nobody else uses */
+    bool paused;      /* a person has asked for no drain, until told otherwise or restarted */
+    bool is_followed; /* its drain stays at the end, for what will come (spool.mode) */
+    bool alone;       /* what waits has ended a connection: drained on one that nobody else uses */
 
     struct doubts doubts;     /* destinations that RabbitMQ does not confirm */
     struct asides asides;     /* destinations whose turn it is not */
@@ -45,6 +46,7 @@ struct backlog {
     struct autotune tuned;    /* drain.window = auto */
     uint64_t drain_again_ms;  /* not before */
     uint64_t back_ms;         /* when RabbitMQ could be used again */
+    uint64_t confirm_ms;      /* what RabbitMQ took for the last confirm of a drain */
     struct declared declared; /* declarations that wait */
     struct names names;
     uint64_t told[BACKLOG_TOLD]; /* unroutable destinations that the log has heard of, a ring */

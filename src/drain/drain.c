@@ -343,6 +343,7 @@ static void on_deleted(struct job *job)
     search_passed(&backlog->search, job->delete.count, backlog_window(backlog));
     count_drained(backlog, job->delete.count);
     advance(d);
+    backlog_changed(backlog); /* places are free, and the drain may be gone */
 }
 
 static void on_rejected(struct job *job)
@@ -498,11 +499,13 @@ static void forget_declared(struct drain *d, const struct sent *entry)
 /* True if it can be deleted. */
 static bool settle_one(struct drain *d, struct sent *entry, bool nack)
 {
+    struct backlog *backlog = d->backlog;
     uint16_t code = nack ? 0 : entry->returned;
+    backlog->confirm_ms = runtime_now(backlog->rt) - entry->sent_ms;
     const char *text = nack ? "nacked by RabbitMQ" : entry->why;
     in_flight_set(&d->sent, entry, SENT_CONFIRMED);
     forget_declared(d, entry);
-    struct aside *a = asides_find(&d->backlog->asides, entry->destination);
+    struct aside *a = asides_find(&backlog->asides, entry->destination);
     if (a && a->under_way > 0)
         a->under_way--;
     if (!nack && !entry->returned) {
@@ -871,10 +874,18 @@ static bool is_done(const struct drain *d)
                                         d->sent.count == 0 && d->backlog->waiting <= d->skipped);
 }
 
+/* One that follows its queue has no end. It leaves a connection that it has alone when it is done,
+ * as any other. */
+static bool has_ended(const struct drain *d)
+{
+    const struct backlog *backlog = d->backlog;
+    return backlog->paused || (is_done(d) && (!backlog->is_followed || backlog->alone));
+}
+
 static void advance(struct drain *d)
 {
     set_damaged_aside(d);
-    bool is_over = is_done(d) || d->backlog->paused;
+    bool is_over = has_ended(d);
     if (d->state == DRAIN_DELETING && d->sent.count == 0)
         drain_move(d, DRAIN_RESTING);
     if (d->state == DRAIN_RESTING) {

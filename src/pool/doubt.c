@@ -7,6 +7,7 @@
 #include "base/handles.h"
 #include "base/log.h"
 #include "base/states.h"
+#include "drain/drain.h"
 #include "peer/runtime.h"
 #include "pool/append.h"
 #include "pool/pool.h"
@@ -56,8 +57,11 @@ static void end(struct doubt *d)
     uint64_t destination = d->destination;
     handles_remove(d->handle);
     free(d);
-    if (queue && doubts_remove(&queue->backlog.doubts, destination))
-        queue_changed(queue);
+    if (!queue || !doubts_remove(&queue->backlog.doubts, destination))
+        return;
+    if (queue->backlog.drain)
+        drain_more(queue->backlog.drain);
+    queue_changed(queue);
 }
 
 static void on_deleted(struct job *job)

@@ -93,7 +93,9 @@ static enum pool_state state_now(struct pool *pool)
 {
     if (!first_usable(pool))
         return POOL_OFFLINE;
-    return queue_must_drain(pool->queue) || pool->queue->backlog.drain ? POOL_DRAINING : POOL_LIVE;
+    bool is_live = !queue_must_drain(pool->queue) && !pool->queue->backlog.drain &&
+                   !queue_stores_first(pool->queue);
+    return is_live ? POOL_LIVE : POOL_DRAINING;
 }
 
 /* Also of a pool that has never been connected since the start. */

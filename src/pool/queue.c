@@ -94,6 +94,60 @@ bool queue_must_drain(const struct queue *queue)
            queue->backlog.doubts.records + queue->backlog.doubts.appending;
 }
 
+bool queue_stores_first(const struct queue *queue)
+{
+    enum config_mode mode = queue->rt->config->spool.mode;
+    return runtime_buffers(queue->rt) && queue->backlog.id &&
+           (mode == MODE_ALWAYS || (mode == MODE_SLOW && queue->is_slow));
+}
+
+static void set_slow(struct queue *queue, bool is_slow)
+{
+    queue->is_slow = is_slow;
+    LOG(LOG_INFO, is_slow ? "slow_started" : "slow_ended", LOG_T("user", queue->user),
+        LOG_T("vhost", queue->vhost), LOG_N("ms", queue->backlog.confirm_ms));
+}
+
+void queue_note_late(struct queue *queue, uint64_t ms)
+{
+    if (queue->rt->config->spool.mode != MODE_SLOW || queue->is_slow)
+        return;
+    queue->backlog.confirm_ms = ms; /* what drains have measured before is past */
+    set_slow(queue, true);
+}
+
+/* Nothing waits, and the last that did was confirmed in time. */
+static void look_whether_slow(struct queue *queue)
+{
+    const struct config *config = queue->rt->config;
+    bool is_fast = queue->backlog.confirm_ms < config->spool.slow_after_ms / 2;
+    bool ends = config->spool.mode != MODE_SLOW || (is_fast && !queue_has_backlog(queue));
+    if (queue->is_slow && ends)
+        set_slow(queue, false);
+}
+
+static bool is_used(const struct queue *queue, uint64_t within_ms)
+{
+    uint64_t now_ms = runtime_now(queue->rt);
+    for (struct list *n = queue->users.next; n != &queue->users; n = n->next) {
+        const struct queue_user *user = LIST_ENTRY(n, struct queue_user, node);
+        if (user->events->is_used(user, now_ms, within_ms))
+            return true;
+    }
+    return false;
+}
+
+/* A drain without an end keeps its connection: as long as an idle one is kept. */
+static void look_whether_followed(struct queue *queue)
+{
+    struct backlog *backlog = &queue->backlog;
+    bool before = backlog->is_followed;
+    backlog->is_followed = queue_stores_first(queue) && runtime_serves(queue->rt) &&
+                           is_used(queue, queue->rt->config->pool.idle_timeout_ms);
+    if (before && !backlog->is_followed && backlog->drain)
+        drain_more(backlog->drain);
+}
+
 uint64_t queue_used(const struct queue *queue)
 {
     return queue->backlog.waiting + queue->appending + queue->reserved + queue->retained;
@@ -122,7 +176,8 @@ bool queue_has_room_for(const struct queue *queue, uint64_t destination)
 bool queue_holds(struct queue *queue)
 {
     uint64_t now = runtime_now(queue->rt);
-    if (!queue->backlog.drain || queue->backlog.paused || queue->backlog.asides.count > 0 ||
+    if (!queue->backlog.drain || queue->backlog.paused || queue_stores_first(queue) ||
+        queue->backlog.asides.count > 0 ||
         queue->backlog.waiting + queue->appending > backlog_window(&queue->backlog))
         return false;
     if (now >= queue->hold_again_ms) {
@@ -136,8 +191,10 @@ void queue_drain_if_possible(struct queue *queue)
 {
     /* What others have sent live and is not confirmed yet holds nothing up: a channel's own later
      * publishes wait for it in the router (P2). */
-    if (queue->backlog.drain || queue->backlog.paused ||
-        queue->backlog.waiting <= queue->backlog.doubts.records || !runtime_serves(queue->rt))
+    look_whether_followed(queue);
+    bool is_wanted =
+        queue->backlog.waiting > queue->backlog.doubts.records || queue->backlog.is_followed;
+    if (queue->backlog.drain || queue->backlog.paused || !is_wanted || !runtime_serves(queue->rt))
         return;
     for (struct list *n = queue->users.next; n != &queue->users && !queue->backlog.drain;
          n = n->next) {
@@ -153,15 +210,8 @@ void queue_drain_if_possible(struct queue *queue)
 static bool is_in_use(const struct queue *queue, uint64_t now_ms)
 {
     uint64_t after = queue->rt->config->spool.forget_after_ms;
-    if (queue_used(queue) > 0 || queue->backlog.rejected > 0 || queue->backlog.drain ||
-        now_ms - queue->made_ms < after)
-        return true;
-    for (struct list *n = queue->users.next; n != &queue->users; n = n->next) {
-        const struct queue_user *user = LIST_ENTRY(n, struct queue_user, node);
-        if (user->events->is_used(user, now_ms, after))
-            return true;
-    }
-    return false;
+    return queue_used(queue) > 0 || queue->backlog.rejected > 0 || queue->backlog.drain ||
+           now_ms - queue->made_ms < after || is_used(queue, after);
 }
 
 static void on_dropped(struct job *job)
@@ -189,6 +239,7 @@ static void on_dropped(struct job *job)
 
 void queue_cleanup(struct queue *queue, uint64_t now_ms)
 {
+    look_whether_followed(queue);
     if (queue->backlog.id == 0 || queue->dropping ||
         queue->rt->config->spool.forget_after_ms == 0 || is_in_use(queue, now_ms))
         return;
@@ -233,6 +284,7 @@ void queue_wants_connection(struct queue *queue)
 
 void queue_changed(struct queue *queue)
 {
+    look_whether_slow(queue);
     for (struct list *n = queue->users.next; n != &queue->users; n = n->next) {
         struct queue_user *user = LIST_ENTRY(n, struct queue_user, node);
         user->events->on_changed(user);

@@ -48,6 +48,7 @@ struct queue {
     char *password; /* the last that RabbitMQ accepted; NULL if none is known */
     uint64_t handle;
     uint64_t made_ms;
+    bool is_slow;       /* RabbitMQ confirms late: for spool.mode = slow */
     bool dropping;      /* the spool is being told to forget it */
     uint64_t appending; /* records on their way to the spool */
     uint64_t reserved;  /* publishes of open transactions */
@@ -67,6 +68,12 @@ void queue_set_password(struct queue *, const char *password);
 bool queue_has_backlog(const struct queue *);
 /* True while publishes must go behind it: not all of that waits for destinations set aside. */
 bool queue_must_drain(const struct queue *);
+/* True while publishes go to the spool although RabbitMQ is there (spool.mode): the drain, which
+ * does not end then, carries them on. */
+bool queue_stores_first(const struct queue *);
+/* RabbitMQ has let a publish wait for so long. With spool.mode = slow publishes are stored first
+ * from now on, until its confirms are in time again. */
+void queue_note_late(struct queue *, uint64_t ms);
 /* Places taken: by what waits, is on its way, or is in an open transaction. */
 uint64_t queue_used(const struct queue *);
 /* How many more messages find room within pool.publish_buffer_size. */

@@ -13,7 +13,8 @@
 #include "spooler/spooler.h"
 
 /* A destination goes as a whole, oldest publish first across all channels and upstreams: what
- * follows to it is spooled too, and must not get there before something older. */
+ * follows to it is spooled too, and must not get there before something older. With spool.mode =
+ * slow all destinations go, and for a while all that follows is stored first. */
 
 enum { ALARM_MS = 1000 };
 
@@ -32,10 +33,22 @@ static bool is_alarmed(const struct upstream *u, uint64_t now_ms)
     return u->blocked && now_ms - u->blocked_since_ms >= ALARM_MS;
 }
 
+static bool is_stalled(const struct relay *r, const struct retained *entry, uint64_t now_ms)
+{
+    return now_ms - entry->sent_ms >= r->pool->rt->config->pool.confirm_timeout_ms;
+}
+
+static bool is_slow(const struct relay *r, const struct retained *entry, uint64_t now_ms)
+{
+    const struct config *config = r->pool->rt->config;
+    return config->spool.mode == MODE_SLOW &&
+           (r->pool->queue->is_slow || now_ms - entry->sent_ms >= config->spool.slow_after_ms);
+}
+
 static bool is_late(const struct relay *r, const struct retained *entry, uint64_t now_ms)
 {
-    return is_alarmed(r->link.upstream, now_ms) ||
-           now_ms - entry->sent_ms >= r->pool->rt->config->pool.confirm_timeout_ms;
+    return is_alarmed(r->link.upstream, now_ms) || is_stalled(r, entry, now_ms) ||
+           is_slow(r, entry, now_ms);
 }
 
 /* Calls `visit` with each open publish of the queue that was kept. */
@@ -80,12 +93,12 @@ static void say_stalled(const struct relay *r, const struct retained *entry, uin
 static void note_destination(void *arg, struct relay *r, struct retained *entry)
 {
     struct late_search *search = arg;
-    if (!is_late(r, entry, search->now_ms) ||
-        window_share(&search->destinations, entry->destination) > 0)
+    uint64_t now_ms = search->now_ms;
+    if (!is_late(r, entry, now_ms) || window_share(&search->destinations, entry->destination) > 0)
         return;
     window_take(&search->destinations, entry->destination);
-    if (!is_alarmed(r->link.upstream, search->now_ms))
-        say_stalled(r, entry, search->now_ms);
+    if (!is_alarmed(r->link.upstream, now_ms) && is_stalled(r, entry, now_ms))
+        say_stalled(r, entry, now_ms);
 }
 
 struct harvest {
@@ -127,15 +140,26 @@ static void spool_late(struct upstreams *upstreams, struct queue *queue, uint64_
     queue_changed(queue);
 }
 
-/* The oldest open one speaks for its channel. */
-static bool has_late(struct relay *r, uint64_t now_ms)
+/* The oldest open one speaks for its channel. NULL if there is none, or no copy of it. */
+static struct retained *oldest_open(struct relay *r)
 {
     for (uint32_t k = 0; k < r->unconfirmed.count && r->open > 0; k++) {
         struct retained *entry = unconfirmed_at(&r->unconfirmed, k);
         if (entry->state == RETAINED_OPEN)
-            return entry->message.method.slab && is_late(r, entry, now_ms);
+            return entry->message.method.slab ? entry : NULL;
     }
-    return false;
+    return NULL;
+}
+
+static void look_at(struct upstreams *upstreams, struct relay *r, uint64_t now_ms)
+{
+    struct queue *queue = r->pool->queue;
+    const struct retained *oldest = oldest_open(r);
+    if (!queue->backlog.id || !oldest || !is_late(r, oldest, now_ms))
+        return;
+    if (is_slow(r, oldest, now_ms) && !is_alarmed(r->link.upstream, now_ms))
+        queue_note_late(queue, now_ms - oldest->sent_ms);
+    spool_late(upstreams, queue, now_ms);
 }
 
 void stalled_look(struct upstreams *upstreams, uint64_t now_ms)
@@ -146,9 +170,7 @@ void stalled_look(struct upstreams *upstreams, uint64_t now_ms)
         struct upstream *u = LIST_ENTRY(n, struct upstream, node);
         struct relay *r;
         for (uint32_t at = 0;
-             u->under_way.window.under_way > 0 && (r = relay_next(u, &at)) != NULL;) {
-            if (r->pool->queue->backlog.id && has_late(r, now_ms))
-                spool_late(upstreams, r->pool->queue, now_ms);
-        }
+             u->under_way.window.under_way > 0 && (r = relay_next(u, &at)) != NULL;)
+            look_at(upstreams, r, now_ms);
     }
 }

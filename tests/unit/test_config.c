@@ -134,6 +134,9 @@ static void test_defaults(void **state)
     assert_int_equal(c->drain.window, 0); /* auto */
     assert_int_equal(c->pool.window, 0);
     assert_int_equal(c->pool.window_bytes, 8 << 20);
+    assert_true(c->pool.confirm_transient);
+    assert_int_equal(c->spool.mode, MODE_OUTAGE);
+    assert_int_equal(c->spool.slow_after_ms, 500);
     assert_int_equal(c->drain.rate, 0);
     assert_int_equal(c->drain.expiration, EXPIRATION_SHORTEN);
     assert_string_equal(c->admin.address, "127.0.0.1");
@@ -394,6 +397,8 @@ static void test_options_that_need_each_other(void **state)
                 "upstream.reconnect_min is larger than upstream.reconnect_max");
     REFUSED_SET("upstream.reconnect_max=100ms",
                 "upstream.reconnect_min is larger than upstream.reconnect_max");
+    REFUSED_SET("spool.mode=always", "needs pool.publish_buffer_size above 0");
+    REFUSED_SET("spool.mode=slow", "needs pool.publish_buffer_size above 0");
     REFUSED_SET("upstream.tls_certificate=c.pem", "needs upstream.tls_private_key");
     REFUSED_SET("upstream.tls_private_key=k.pem", "needs upstream.tls_certificate");
     REFUSED_FILE("[listen]\ntls_port = 5671\n",

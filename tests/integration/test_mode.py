@@ -1,0 +1,381 @@
+"""spool.mode: a publisher waits for this disk alone (always), or does so while RabbitMQ confirms late
+(slow); what was stored goes on to RabbitMQ at once, in order, once."""
+
+import threading
+import time
+
+import pytest
+
+from support import amqp
+from support.raw import RawClient
+from support.wait import wait_until
+
+ALWAYS = {"spool.mode": "always"}
+SLOW = {"spool.mode": "slow", "spool.slow_after": "300ms"}
+
+
+def confirming(proxy):
+    client = RawClient(proxy.port)
+    client.open_channel(confirms=True)
+    return client
+
+
+def bodies(broker):
+    return [message.body for message in broker.messages]
+
+
+def numbers(count, of=b"%d"):
+    return [of % n for n in range(count)]
+
+
+def ack_all(broker):
+    """What a broker that did not confirm owes."""
+    broker.acks = True
+    for connection in broker.open_connections():
+        for channel, tag in list(connection.last_tags.items()):
+            connection.send_method(channel, "basic.ack", delivery_tag=tag, multiple=True)
+
+
+def drain_channel(broker):
+    """The connection and the frames of channel 1."""
+    connection = next(c for c in broker.open_connections() if c.messages)
+    return connection, [name for name in connection.sequence() if name.startswith("1:")]
+
+
+# ---- always ----
+
+def test_answered_from_the_disk_and_sent_at_once(broker, make_proxy):
+    broker.acks = False
+    proxy = make_proxy(broker.url, ALWAYS)
+    with confirming(proxy) as client:
+        for number in range(20):
+            client.publish(b"%d" % number, "q")
+            client.acked_up_to_tags({number + 1})
+            broker.wait_messages(number + 1)
+        assert bodies(broker) == numbers(20)
+        assert proxy.waiting() == 20  # RabbitMQ has not confirmed any
+        ack_all(broker)
+        proxy.wait_empty()
+        client.publish(b"20", "q")
+        client.acked_up_to_tags({21})
+        broker.wait_messages(21)
+        client.close()
+    proxy.wait_empty()
+    assert bodies(broker) == numbers(21)
+    # One channel for all of them, which is not closed when nothing waits.
+    connection, frames = drain_channel(broker)
+    assert [frame for frame in frames if "basic" not in frame and "header" not in frame and
+            "body" not in frame] == ["1:channel.open", "1:confirm.select"]
+    assert len(proxy.events("drain_started")) == 1 and not proxy.events("drain_finished")
+
+
+def test_an_outage_and_a_kill_lose_and_repeat_nothing_that_was_confirmed(broker, make_proxy):
+    proxy = make_proxy(broker.url, ALWAYS)
+    with confirming(proxy) as client:
+        for number in range(10):
+            client.publish(b"%d" % number, "q")
+        client.acked_up_to(10)
+        broker.wait_messages(10)
+        proxy.wait_empty()
+        broker.down()
+        proxy.wait_event("upstream_lost")
+        for number in range(10, 20):
+            client.publish(b"%d" % number, "q")
+        client.acked_up_to_tags(set(range(11, 21)))
+        proxy.kill9()
+    proxy.start()
+    with confirming(proxy) as client:
+        for number in range(20, 30):
+            client.publish(b"%d" % number, "q")
+        client.acked_up_to(10)  # of this connection
+        broker.up()
+        broker.wait_messages(30)
+        client.publish(b"30", "q")
+        client.acked_up_to_tags({11})
+        client.close()
+    broker.wait_messages(31)
+    proxy.wait_empty()
+    assert bodies(broker) == numbers(31)
+
+
+def test_what_was_not_confirmed_is_sent_again(broker, make_proxy):
+    broker.acks = False
+    proxy = make_proxy(broker.url, ALWAYS)
+    with confirming(proxy) as client:
+        for number in range(10):
+            client.publish(b"%d" % number, "q")
+        client.acked_up_to(10)
+        broker.wait_messages(10)
+        broker.acks = True
+        broker.down()
+        proxy.wait_event("upstream_lost")
+        broker.up()
+        broker.wait_messages(20)
+        client.close()
+    proxy.wait_empty()
+    assert bodies(broker) == numbers(10) * 2
+
+
+def test_many_publishers_keep_their_order(broker, make_proxy):
+    proxy = make_proxy(broker.url, ALWAYS)
+    count, clients = 400, [confirming(proxy) for _ in range(4)]
+    senders = []
+    for who, client in enumerate(clients):
+        data = b"".join(amqp.publish_frames(1, b"%d %d" % (who, n), routing_key=f"q{who % 2}")
+                        for n in range(count))
+        senders.append(threading.Thread(target=client.send, args=(data,)))
+    for sender in senders:
+        sender.start()
+    for sender, client in zip(senders, clients):
+        sender.join()
+        client.acked_up_to(count)
+    broker.wait_messages(4 * count)
+    proxy.wait_empty()
+    for who, client in enumerate(clients):
+        own = [body for body in bodies(broker) if body.startswith(b"%d " % who)]
+        assert own == [b"%d %d" % (who, n) for n in range(count)]
+        client.close()
+
+
+@pytest.mark.parametrize("size", [0, 3000, 300 * 1024, 3 * 1024 * 1024])
+def test_any_size(broker, make_proxy, size):
+    proxy = make_proxy(broker.url, ALWAYS)
+    with confirming(proxy) as client:
+        sent = [b"%d" % n + bytes(size) for n in range(6)] if size else [b""] * 6
+        for body in sent:
+            client.publish(body, "q")
+        client.acked_up_to(6)
+        broker.wait_messages(6)
+        client.close()
+    assert bodies(broker) == sent
+    proxy.wait_empty()
+
+
+def test_a_full_buffer_holds_publishers_until_rabbitmq_confirms(broker, make_proxy):
+    broker.acks = False
+    proxy = make_proxy(broker.url, ALWAYS | {"pool.publish_buffer_size": 10,
+                                             "spool.overflow": "block"})
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        for number in range(25):
+            client.publish(b"%d" % number, "q")
+        client.expect("connection.blocked")
+        broker.wait_messages(10)
+        assert proxy.waiting() == 10
+        ack_all(broker)  # and nothing else wakes the publisher
+        client.expect("connection.unblocked")
+        broker.wait_messages(25)
+        client.die()
+    proxy.wait_empty()
+    assert bodies(broker) == numbers(25)
+
+
+def test_a_transaction_is_one_commit(broker, make_proxy):
+    proxy = make_proxy(broker.url, ALWAYS)
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        client.call(1, "tx.select")
+        for number in range(3):
+            client.publish(b"%d" % number, "q")
+        client.call(1, "tx.commit")
+        client.publish(b"3", "q")
+        client.call(1, "tx.rollback")
+        client.publish(b"4", "q")
+        client.call(1, "tx.commit")
+        client.close()
+    broker.wait_messages(4)
+    proxy.wait_empty()
+    assert bodies(broker) == [b"0", b"1", b"2", b"4"]
+
+
+def test_without_confirms_of_rabbitmq(broker, make_proxy):
+    proxy = make_proxy(broker.url, ALWAYS | {"drain.confirms": "off"})
+    with confirming(proxy) as client:
+        for number in range(5):
+            client.publish(b"%d" % number, "q")
+            client.acked_up_to_tags({number + 1})
+            broker.wait_messages(number + 1)
+        proxy.wait_empty()
+        client.close()
+    assert bodies(broker) == numbers(5)
+
+
+def test_a_refused_message_is_set_aside(broker, make_proxy):
+    proxy = make_proxy(broker.url, ALWAYS)
+    broker.on_message = lambda connection, message: (
+        connection.close_channel(message.channel, 404, "NOT_FOUND - no exchange 'x' in vhost '/'")
+        if message.args["exchange"] == "x" else connection.ack(message))
+    with confirming(proxy) as client:
+        client.publish(b"0", "q")
+        client.send(amqp.publish_frames(1, b"bad", exchange="x", routing_key="q"))
+        client.publish(b"1", "q")
+        client.acked_up_to(3)
+        wait_until(lambda: b"1" in bodies(broker), "what came behind it")
+        proxy.wait_event("message_rejected")
+        proxy.wait_empty()
+        client.publish(b"2", "q")
+        client.acked_up_to_tags({4})
+        wait_until(lambda: b"2" in bodies(broker), "what came then")
+        client.close()
+    proxy.wait_empty()
+    assert [body for body in bodies(broker) if body != b"bad"] == numbers(3)
+
+
+def test_a_connection_that_nobody_uses_is_closed(broker, make_proxy):
+    proxy = make_proxy(broker.url, ALWAYS | {"pool.idle_timeout": "200ms",
+                                             "pool.cleanup_interval": "50ms"})
+    with confirming(proxy) as client:
+        client.publish(b"0", "q")
+        client.acked_up_to(1)
+        proxy.wait_empty()
+        time.sleep(0.5)  # it is used: nothing may happen to it
+        assert len(broker.open_connections()) == 1 and not proxy.events("drain_finished")
+        client.close()
+    wait_until(lambda: not broker.open_connections(), "the connection is closed")
+    with confirming(proxy) as client:
+        client.publish(b"1", "q")
+        client.acked_up_to(1)
+        broker.wait_messages(2)
+        client.close()
+    proxy.wait_empty()
+    assert bodies(broker) == numbers(2)
+
+
+def test_a_paused_drain_keeps_what_comes(broker, make_proxy):
+    proxy = make_proxy(broker.url, ALWAYS)
+    with confirming(proxy) as client:
+        client.publish(b"0", "q")
+        client.acked_up_to(1)
+        proxy.wait_empty()
+        proxy.ctl("pause", 1)
+        proxy.wait_event("drain_paused")
+        for number in range(1, 5):
+            client.publish(b"%d" % number, "q")
+        client.acked_up_to_tags({2, 3, 4, 5})
+        assert proxy.waiting() == 4 and bodies(broker) == numbers(1)
+        proxy.ctl("resume", 1)
+        broker.wait_messages(5)
+        client.close()
+    proxy.wait_empty()
+    assert bodies(broker) == numbers(5)
+
+
+# ---- switching ----
+
+def test_switched_by_a_reload_in_order(broker, make_proxy):
+    proxy = make_proxy(broker.url, {"spool.mode": "outage"})
+    sent = 0
+    with confirming(proxy) as client:
+        for mode in ["outage", "always", "outage", "slow", "always", "slow"]:
+            proxy.options["spool.mode"] = mode
+            proxy.reload()
+            for _ in range(50):
+                client.publish(b"%d" % sent, "q")
+                sent += 1
+        client.acked_up_to(sent)
+        client.close()
+    broker.wait_messages(sent)
+    proxy.wait_empty()
+    assert bodies(broker) == numbers(sent)
+    spooled = proxy.events("drain_sent")
+    assert 50 <= sum(int(event["messages"]) for event in spooled) < sent
+
+
+def test_a_reload_ends_it_when_nothing_waits(broker, make_proxy):
+    proxy = make_proxy(broker.url, ALWAYS)
+    with confirming(proxy) as client:
+        client.publish(b"0", "q")
+        client.acked_up_to(1)
+        proxy.wait_empty()
+        proxy.options["spool.mode"] = "outage"
+        proxy.reload()
+        proxy.wait_event("drain_finished")
+        broker.acks = False
+        client.publish(b"1", "q")
+        broker.wait_messages(2)
+        assert proxy.waiting() == 0
+        ack_all(broker)
+        client.acked_up_to_tags({2})
+        client.close()
+
+
+# ---- slow ----
+
+class Late(threading.Thread):
+    """Confirms each message so many seconds after it came."""
+
+    def __init__(self, broker, seconds):
+        super().__init__(daemon=True)
+        self.seconds, self.owed, self.ended = seconds, [], threading.Event()
+        broker.on_message = lambda connection, message: self.owed.append(
+            (time.monotonic(), connection, message))
+        self.start()
+
+    def run(self):
+        while not self.ended.wait(0.005):
+            while self.owed and time.monotonic() - self.owed[0][0] >= self.seconds:
+                _, connection, message = self.owed.pop(0)
+                connection.ack(message)
+
+
+@pytest.fixture
+def late(broker):
+    late = Late(broker, 2)
+    yield late
+    late.ended.set()
+    late.join()
+
+
+def test_late_confirms_are_not_felt_and_nothing_is_sent_twice(broker, make_proxy, late):
+    proxy = make_proxy(broker.url, SLOW)
+    with confirming(proxy) as client, confirming(proxy) as other:
+        client.publish(b"0", "q")
+        other.publish(b"other", "p")
+        client.acked_up_to(1)  # of the disk: the broker confirms after 2 s
+        other.acked_up_to(1)
+        proxy.wait_event("slow_started")
+        begin = time.monotonic()
+        for number in range(1, 20):
+            client.publish(b"%d" % number, "q")
+            client.acked_up_to_tags({number + 1})
+        assert time.monotonic() - begin < 2, "confirmed before the broker could have done it once"
+        assert len(late.owed) > 0
+        broker.wait_messages(21)
+        proxy.wait_empty()
+        assert not proxy.events("slow_ended")
+        late.seconds = 0
+        client.publish(b"20", "q")
+        client.acked_up_to_tags({21})
+        proxy.wait_event("slow_ended")
+        proxy.wait_event("drain_finished")
+        client.publish(b"21", "q")  # live: it is not stored
+        client.acked_up_to_tags({22})
+        client.close()
+        other.close()
+    assert [body for body in bodies(broker) if body != b"other"] == numbers(22)
+    assert bodies(broker).count(b"other") == 1
+    assert not proxy.events("confirms_stalled")
+    assert len(proxy.events("slow_started")) == 1
+
+
+def test_a_fast_one_stays_live(broker, make_proxy):
+    proxy = make_proxy(broker.url, SLOW)
+    with confirming(proxy) as client:
+        for number in range(50):
+            client.publish(b"%d" % number, "q")
+            client.acked_up_to_tags({number + 1})
+        client.close()
+    assert not proxy.events("slow_started") and not proxy.events("drain_started")
+    assert bodies(broker) == numbers(50)
+
+
+def test_in_outage_mode_late_confirms_are_waited_for(broker, make_proxy, late):
+    late.seconds = 1
+    proxy = make_proxy(broker.url, {"spool.mode": "outage", "spool.slow_after": "100ms"})
+    with confirming(proxy) as client:
+        client.publish(b"0", "q")
+        broker.wait_messages(1)
+        assert proxy.waiting() == 0
+        client.acked_up_to(1)
+        client.close()
+    assert not proxy.events("slow_started") and not proxy.events("drain_started")
