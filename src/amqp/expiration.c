@@ -4,45 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "amqp/field.h"
 #include "amqp/wire.h"
-
-/* Property flags (AMQP 0-9-1, 4.2.6.1 and the order of the basic class's fields). */
-enum {
-    HAS_CONTENT_TYPE = 1 << 15,
-    HAS_CONTENT_ENCODING = 1 << 14,
-    HAS_HEADERS = 1 << 13,
-    HAS_DELIVERY_MODE = 1 << 12,
-    HAS_PRIORITY = 1 << 11,
-    HAS_CORRELATION_ID = 1 << 10,
-    HAS_REPLY_TO = 1 << 9,
-    HAS_EXPIRATION = 1 << 8,
-
-    FLAGS_AT = 12, /* behind class, weight and body size */
-};
-
-static void skip_shortstr(struct cursor *c)
-{
-    cursor_take(c, cursor_u8(c));
-}
-
-/* Moves to the expiration's length octet. */
-static void skip_to_expiration(struct cursor *c, uint16_t flags)
-{
-    if (flags & HAS_CONTENT_TYPE)
-        skip_shortstr(c);
-    if (flags & HAS_CONTENT_ENCODING)
-        skip_shortstr(c);
-    if (flags & HAS_HEADERS)
-        cursor_take(c, cursor_u32(c));
-    if (flags & HAS_DELIVERY_MODE)
-        cursor_u8(c);
-    if (flags & HAS_PRIORITY)
-        cursor_u8(c);
-    if (flags & HAS_CORRELATION_ID)
-        skip_shortstr(c);
-    if (flags & HAS_REPLY_TO)
-        skip_shortstr(c);
-}
 
 static bool read_number(const uint8_t *digits, size_t len, uint64_t *number)
 {
@@ -59,12 +22,9 @@ static bool read_number(const uint8_t *digits, size_t len, uint64_t *number)
 
 size_t expiration_shorten(const uint8_t *header, size_t len, uint64_t waited_ms, uint8_t *out)
 {
-    struct cursor c = {header, header + len, false};
-    cursor_take(&c, FLAGS_AT);
-    uint16_t flags = cursor_u16(&c);
-    if (!(flags & HAS_EXPIRATION))
+    struct cursor c;
+    if (!field_find(header, len, FIELD_EXPIRATION, &c))
         return 0;
-    skip_to_expiration(&c, flags);
     const uint8_t *length_octet = c.at;
     size_t text_len = cursor_u8(&c);
     const uint8_t *digits = cursor_take(&c, text_len);

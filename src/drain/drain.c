@@ -17,6 +17,7 @@
 #include "drain/blame.h"
 #include "drain/in_flight.h"
 #include "drain/names.h"
+#include "drain/newest.h"
 #include "drain/returned.h"
 #include "peer/runtime.h"
 #include "peer/send.h"
@@ -113,6 +114,7 @@ struct drain {
     uint64_t batch_reached; /* by all of it */
     uint64_t batch_only;    /* it is of this destination, which is aside; 0: of all others */
 
+    struct newest newest;     /* is whole only while `at_end`, or while it holds what came since */
     struct returned returned; /* the basic.return that is arriving */
 };
 
@@ -169,6 +171,22 @@ static void expect_answer(struct drain *d, enum drain_state state)
 
 static bool is_done(const struct drain *d);
 
+static struct framing framing_of(const struct drain *d)
+{
+    return (struct framing){
+        .channel = d->link.channel,
+        .frame_max = d->link.upstream->frame_max,
+        .mandatory = d->confirms,
+    };
+}
+
+/* Something may wait behind what was read that is not known here. */
+static void look_again(struct drain *d)
+{
+    d->at_end = false;
+    newest_forget(&d->newest);
+}
+
 /* ---- the channel's life ---- */
 
 static void open_channel(struct drain *d)
@@ -177,7 +195,8 @@ static void open_channel(struct drain *d)
     d->last_tag = 0;
     in_flight_new_channel(&d->sent);
     d->epoch++;
-    d->at_end = d->nacked = false;
+    d->nacked = false;
+    look_again(d);
     expect_answer(d, DRAIN_OPENING);
 }
 
@@ -259,6 +278,7 @@ static void drain_free(struct drain *d)
     d->backlog->drain = NULL;
     handles_remove(d->handle);
     in_flight_clear(&d->sent);
+    newest_forget(&d->newest);
     free(d);
 }
 
@@ -713,6 +733,8 @@ static void take_batch(struct drain *d, struct job *job)
         a->scanned = job->read.at_end ? job->read.until : 0;
     else
         d->at_end = job->read.at_end && !d->more;
+    if (d->at_end && !a)
+        newest_begin(&d->newest);
 }
 
 static void on_read(struct job *job)
@@ -747,7 +769,7 @@ static bool begin_pass(struct drain *d)
         return false;
     d->pass = d->backlog->doubts.pass;
     d->read_after = d->skipped = 0;
-    d->at_end = false;
+    look_again(d);
     return true;
 }
 
@@ -757,14 +779,26 @@ static struct job *new_read(struct drain *d, uint32_t records_max)
     job->context = d->epoch;
     job->read.records_max = records_max;
     job->read.bytes_max = bytes_left(d) < BATCH_BYTES ? bytes_left(d) : BATCH_BYTES;
-    job->read.channel = d->link.channel;
-    job->read.frame_max = d->link.upstream->frame_max;
-    job->read.mandatory = d->confirms;
+    job->read.framing = framing_of(d);
     return job;
+}
+
+/* What has just been stored is still in memory. */
+static void take_newest(struct drain *d, uint32_t room)
+{
+    d->batch_count = newest_take(&d->newest, room, &d->batch, &d->batch_slab);
+    d->batch_next = 0;
+    d->batch_reached = d->batch[d->batch_count - 1].seq;
+    d->at_end = d->newest.count == 0;
+    send_more(d);
 }
 
 static void read_others(struct drain *d, uint32_t room)
 {
+    if (d->newest.is_whole) {
+        take_newest(d, room);
+        return;
+    }
     struct asides *asides = &d->backlog->asides;
     struct job *job = new_read(d, room);
     job->read.after = d->read_after;
@@ -798,7 +832,7 @@ static bool read_aside(struct drain *d, uint32_t room)
                              (a->fine > 0 && a->cursor >= d->read_after);
         if (a->state == ASIDE_TRYING && has_caught_up && a->under_way == 0 && a->failing == 0) {
             asides_remove(asides, a);
-            d->at_end = false;
+            look_again(d);
             i--;
             continue;
         }
@@ -924,8 +958,24 @@ static void wait_for_deletes(struct drain *d)
 
 void drain_more(struct drain *d)
 {
-    d->at_end = false;
+    look_again(d);
     d->more = true; /* what is being read just now may not show it */
+    advance(d);
+}
+
+void drain_appended(struct drain *d, const struct job *job)
+{
+    struct framing framing = framing_of(d);
+    if (d->newest.is_whole && newest_add(&d->newest, &framing, job)) {
+        d->at_end = false;
+        advance(d);
+    } else {
+        drain_more(d);
+    }
+}
+
+void drain_go_on(struct drain *d)
+{
     advance(d);
 }
 

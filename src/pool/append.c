@@ -76,7 +76,7 @@ static void on_appended(struct job *job)
     job->append.told(job);
     if (queue) {
         if (queue->backlog.drain)
-            drain_more(queue->backlog.drain);
+            drain_appended(queue->backlog.drain, job);
         queue_changed(queue);
     }
 }

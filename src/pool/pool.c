@@ -752,7 +752,7 @@ static void on_writable(struct upstream *u)
     struct pool *pool = u->owner;
     pool_wake(pool);
     if (pool->queue->backlog.drain)
-        drain_more(pool->queue->backlog.drain);
+        drain_go_on(pool->queue->backlog.drain);
 }
 
 static const struct upstream_events events = {

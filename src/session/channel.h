@@ -56,6 +56,7 @@ struct channel {
     bool confirming; /* the client asked for confirms */
     bool transactional;
     uint32_t committing; /* transactions on their way to the spool; tx.commit-ok follows each */
+    bool keeps_all;      /* it has published what must be confirmed: pool.confirm_transient */
     bool consumes;       /* it has sent basic.consume or basic.get */
     uint64_t spooling;   /* appends of its own under way */
     struct relay *relay; /* NULL: not bound */

@@ -219,10 +219,10 @@ static void restore(struct relay *r, const struct channel *channel)
     }
 }
 
-struct relay *relay_bind(struct channel *channel, struct upstream *u, bool shared)
+struct relay *relay_bind(struct channel *channel, struct upstream *u, bool shared, bool forgets)
 {
     ENSURE(!channel->relay);
-    struct link *idle = shared ? links_take_idle(&u->links) : NULL;
+    struct link *idle = shared && !forgets ? links_take_idle(&u->links) : NULL;
     struct relay *r;
     if (idle) {
         r = LIST_ENTRY(idle, struct relay, link);
@@ -230,7 +230,8 @@ struct relay *relay_bind(struct channel *channel, struct upstream *u, bool share
         r = relay_new(channel, u, shared);
         if (!r)
             return NULL;
-        if (shared && u->offers_confirms)
+        bool ahead = u->rt->config->pool.confirm_transient || channel->confirming;
+        if (shared && u->offers_confirms && ahead)
             select_confirms(r);
         restore(r, channel);
     }
@@ -328,11 +329,11 @@ static void emit(void *arg, struct slab *slab, uint8_t *at, size_t len)
 }
 
 bool relay_publish(struct relay *r, struct message *message, uint64_t client_tag,
-                   uint64_t destination)
+                   uint64_t destination, bool forgets)
 {
     struct upstream *u = r->link.upstream;
     bool mandatory = message->method.at[message->method.len - 1] & 1; /* the last octet: bits */
-    if (!r->confirming && !r->transactional && u->offers_confirms)
+    if (!r->confirming && !r->transactional && u->offers_confirms && !forgets)
         select_confirms(r);
     if (!message_frame(message, r->link.channel, u->frame_max, emit, &u->stream))
         return false;
@@ -344,7 +345,7 @@ bool relay_publish(struct relay *r, struct message *message, uint64_t client_tag
         retain(r, message, client_tag, destination);
         return true;
     }
-    if (!r->transactional) {
+    if (!r->transactional && !forgets) {
         r->unproven++;
         r->channel->client->retained++;
     }

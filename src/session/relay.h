@@ -5,7 +5,8 @@
  * or spooled in their order when the upstream is lost.
  *
  * Relays on shared upstreams are in confirm mode from the start, and are kept open when their
- * channel closes, for the next one. */
+ * channel closes, for the next one. With pool.confirm_transient = no confirm mode begins with the
+ * first publish that is not forgotten once it is sent. */
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -45,9 +46,10 @@ struct relay {
     struct consuming consuming; /* of one that is not shared */
 };
 
-/* Binds a channel: an idle relay of the upstream, or a new channel on it (channel.open and, if it
- * is shared, confirm.select are sent ahead, not waited for). NULL if it has no number left. */
-struct relay *relay_bind(struct channel *, struct upstream *, bool shared);
+/* Binds a channel: an idle relay of the upstream, which is in confirm mode, or a new channel on it
+ * (channel.open and, if it is shared, confirm.select are sent ahead, not waited for). One that
+ * `forgets` what it sends gets a new one without confirms. NULL if there is no number left. */
+struct relay *relay_bind(struct channel *, struct upstream *, bool shared, bool forgets);
 /* Lets go of the channel: back to the idle ones, or closed once nothing is unconfirmed. */
 void relay_release(struct relay *);
 /* True if another one should take its place: RabbitMQ has nacked on it, and nothing is open there.
@@ -58,8 +60,10 @@ bool relay_is_spent(const struct relay *);
 void relay_move(struct relay *);
 /* Sends a complete publish; takes the message over. In a transaction the proxy keeps it in
  * channel->tx. False, with nothing sent and nothing taken, when memory is short. With a tag the
- * upstream must offer confirms: nothing else proves a single publish. `destination`: window.h. */
-bool relay_publish(struct relay *, struct message *, uint64_t client_tag, uint64_t destination);
+ * upstream must offer confirms: nothing else proves a single publish. `destination`: window.h. With
+ * `forgets` it is not retained, unless the relay is in confirm mode. */
+bool relay_publish(struct relay *, struct message *, uint64_t client_tag, uint64_t destination,
+                   bool forgets);
 /* Sends a method, which lies in the slab and is changed there. */
 void relay_method(struct relay *, struct slab *, const struct frame *, amqp_method_number_t);
 /* tx.commit was sent: the channel's transaction belongs to its reply, and what is published behind

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "amqp/destination.h"
+#include "amqp/field.h"
 #include "amqp/rules.h"
 #include "base/assert.h"
 #include "base/log.h"
@@ -65,13 +66,23 @@ static enum route own_relay_for(struct channel *ch, struct refusal *why)
         relay_release(r);
         r = NULL;
     }
-    if (r || relay_bind(ch, client->own, false))
+    if (r || relay_bind(ch, client->own, false, false))
         return ROUTE_DONE;
     return no_channel_left(client, why);
 }
 
+/* It stays with the relay that it has. */
+static bool is_well_bound(const struct channel *ch, bool forgets)
+{
+    const struct relay *r = ch->relay;
+    if (!r || r->moves)
+        return false;
+    bool other_kind = forgets && r->confirming && relay_may_be_left(r);
+    return !other_kind && !(relay_is_spent(r) && !pool_channel_limit(ch->client->member.pool));
+}
+
 /* Binds the channel to a relay on the upstream where it belongs. */
-static enum route relay_for(struct channel *ch, struct refusal *why)
+static enum route relay_for(struct channel *ch, bool forgets, struct refusal *why)
 {
     struct client *client = ch->client;
     if ((ch->transactional || client->place == CLIENT_APART) && !client->own)
@@ -80,8 +91,7 @@ static enum route relay_for(struct channel *ch, struct refusal *why)
         return own_relay_for(ch, why);
     if (ch->relay && ch->relay->moves && !relay_may_be_left(ch->relay))
         return ROUTE_HELD;
-    if (ch->relay && !ch->relay->moves &&
-        !(relay_is_spent(ch->relay) && !pool_channel_limit(client->member.pool)))
+    if (is_well_bound(ch, forgets))
         return ROUTE_DONE;
     if (ch->relay)
         relay_release(ch->relay);
@@ -91,7 +101,7 @@ static enum route relay_for(struct channel *ch, struct refusal *why)
     if (limit) {
         return refuse(why, REFUSED_CLIENT, 530, limit, AMQP_CHANNEL_OPEN_METHOD);
     }
-    return u && relay_bind(ch, u, true) ? ROUTE_DONE : ROUTE_HELD;
+    return u && relay_bind(ch, u, true, forgets) ? ROUTE_DONE : ROUTE_HELD;
 }
 
 static bool is_full(const struct relay *r, const struct message *message, uint64_t destination)
@@ -257,11 +267,25 @@ static void set_apart_if_wild(struct channel *ch)
         client_set_apart(ch->client);
 }
 
+/* Transient, of a client that asks for no answer: pool.confirm_transient. On a channel that has
+ * published anything else all is confirmed, or their order would be lost. */
+static bool may_be_forgotten(struct channel *ch)
+{
+    const struct config *config = ch->client->member.pool->rt->config;
+    const struct message *message = &ch->content.message;
+    bool is_mandatory = message->method.at[message->method.len - 1] & 1;
+    if (config->pool.confirm_transient || ch->confirming || ch->transactional || ch->keeps_all)
+        return false;
+    ch->keeps_all = is_mandatory || field_is_persistent(message->header.at, message->header.len);
+    return !ch->keeps_all;
+}
+
 static enum route publish_live(struct channel *ch, uint64_t destination, struct refusal *why)
 {
     struct message *message = &ch->content.message;
     set_apart_if_wild(ch);
-    enum route bound = relay_for(ch, why);
+    bool forgets = may_be_forgotten(ch);
+    enum route bound = relay_for(ch, forgets, why);
     if (bound == ROUTE_HELD && has_waited_for_a_channel(ch))
         return publish_spooled(ch);
     if (bound != ROUTE_DONE)
@@ -282,7 +306,7 @@ static enum route publish_live(struct channel *ch, uint64_t destination, struct 
                       AMQP_BASIC_PUBLISH_METHOD);
     }
     uint64_t tag = ch->confirming ? ledger_next_tag(&ch->ledger) : 0;
-    if (!relay_publish(r, message, tag, destination)) {
+    if (!relay_publish(r, message, tag, destination, forgets)) {
         return refuse(why, REFUSED_CLIENT, 506, "RESOURCE_ERROR - out of memory for this message",
                       AMQP_BASIC_PUBLISH_METHOD);
     }
@@ -433,7 +457,7 @@ static struct relay *relay_for_transactions(struct channel *ch, struct relay *r)
         if (!relay_is_settled(r))
             return NULL;
         relay_release(r);
-        r = relay_bind(ch, ch->client->own, false);
+        r = relay_bind(ch, ch->client->own, false, false);
         if (!r)
             return NULL;
     }
@@ -456,7 +480,7 @@ static enum route send_live(struct channel *ch, struct slab *slab, const struct 
     struct client *client = ch->client;
     if (!client->own && !is_shareable(client, method, decoded))
         own_upstream_dial(client);
-    enum route bound = relay_for(ch, why);
+    enum route bound = relay_for(ch, false, why);
     if (bound != ROUTE_DONE)
         return bound;
     struct relay *r = ch->relay;

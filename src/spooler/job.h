@@ -33,7 +33,14 @@ struct job_append {
     struct job_append *next;
 };
 
-/* Where a record that was read lies in the batch's slab, as frames ready to be sent. */
+/* How records become frames. */
+struct framing {
+    uint16_t channel;
+    uint32_t frame_max;
+    bool mandatory; /* publishes become it, so that RabbitMQ tells what it cannot route */
+};
+
+/* Where a record lies in a slab, as frames ready to be sent. */
 struct job_record {
     uint64_t seq;
     enum record_kind kind;
@@ -97,12 +104,10 @@ struct job {
             uint64_t only;         /* publishes to this destination; 0: any record */
             uint64_t *except;      /* but publishes to these; freed by job_free */
             uint32_t except_count;
-            bool mandatory; /* publishes become it, so that RabbitMQ tells what it cannot route */
             uint32_t records_max;
-            size_t bytes_max;   /* at least one record is read whatever its size */
-            uint16_t channel;   /* frames are made for this channel */
-            uint32_t frame_max; /* and this limit */
-            struct slab *slab;  /* result; one reference; NULL if there were no records */
+            size_t bytes_max; /* at least one record is read whatever its size */
+            struct framing framing;
+            struct slab *slab; /* result; one reference; NULL if there were no records */
             struct job_record *records;
             uint32_t count;
             uint64_t reached; /* number of the last record that was looked at, or `after` */

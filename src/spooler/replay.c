@@ -7,6 +7,7 @@
 #include "amqp/expiration.h"
 #include "base/assert.h"
 #include "base/log.h"
+#include "spooler/framing.h"
 
 enum {
     SHORTENED_MAX = 128 * 1024, /* longest content header whose expiration is shortened */
@@ -48,14 +49,6 @@ static bool is_wanted(const struct job *job, const struct store_record *record,
     return true;
 }
 
-/* The last octet of basic.publish holds mandatory and immediate; returns whether it was set. */
-static bool set_mandatory(uint8_t *last)
-{
-    bool was_set = *last & 1;
-    *last |= 1;
-    return was_set;
-}
-
 static bool visit_record(void *arg, const struct store_record *record)
 {
     struct read_state *state = arg;
@@ -70,13 +63,9 @@ static bool visit_record(void *arg, const struct store_record *record)
         state->stopped = ++state->passed_over == PASSED_OVER_MAX;
         return !state->stopped;
     }
-    uint32_t frame_max = job->read.frame_max;
     uint8_t shortened[SHORTENED_MAX];
     struct iovec header = shorten_expiration(state->work, record, shortened);
-    size_t size = record->kind == RECORD_DECLARE
-                      ? record->method.iov_len + FRAME_OVERHEAD_BYTES
-                      : message_framed_size(record->method.iov_len, header.iov_len,
-                                            record->body_size, frame_max);
+    size_t size = framing_size(&job->read.framing, record, &header);
     if (job->read.count == job->read.records_max ||
         (job->read.count > 0 && state->used + size > job->read.bytes_max)) {
         state->stopped = true;
@@ -96,28 +85,8 @@ static bool visit_record(void *arg, const struct store_record *record)
     }
     uint8_t *at = job->read.slab->data + state->used;
     struct job_record *out = &job->read.records[job->read.count++];
-    *out = (struct job_record){
-        .seq = record->seq,
-        .kind = record->kind,
-        .received_at_us = record->received_at_us,
-        .frames = at,
-        .method_len = (uint32_t)record->method.iov_len,
-        .header_len = (uint32_t)header.iov_len,
-        .body_size = record->body_size,
-        .destination = destination,
-    };
+    *out = framing_write(&job->read.framing, record, &header, at);
     job->read.reached = record->seq;
-    if (record->kind == RECORD_DECLARE && !frame_fits(record->method.iov_len, frame_max)) {
-        out->frames_len = 0;
-    } else if (record->kind == RECORD_DECLARE) {
-        memcpy(at + FRAME_HEAD_BYTES, record->method.iov_base, record->method.iov_len);
-        out->frames_len = frame_wrap(at, FRAME_METHOD, job->read.channel, out->method_len);
-    } else {
-        out->frames_len = message_write(at, job->read.channel, frame_max, &record->method, &header,
-                                        record->body, record->body_count);
-        if (job->read.mandatory && out->frames_len > 0)
-            out->mandatory = set_mandatory(at + FRAME_HEAD_BYTES + out->method_len - 1);
-    }
     state->used += out->frames_len;
     job->read.slab->used = state->used;
     return true;

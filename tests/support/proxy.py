@@ -109,6 +109,12 @@ class Proxy:
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
         self._process = None
+        self._end_torn_line()
+
+    def _end_torn_line(self):
+        """SIGKILL may come in the middle of a write that goes on into another page of the file."""
+        text = self.log_path.read_bytes()
+        os.truncate(self.log_path, text.rfind(b"\n") + 1)
 
     def term(self, timeout=60):
         """SIGTERM; it must end in order and with status 0."""

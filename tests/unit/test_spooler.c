@@ -188,8 +188,8 @@ static struct job *new_read(uint64_t after)
     job->read.until = UINT64_MAX;
     job->read.records_max = MANY;
     job->read.bytes_max = 1024 * 1024;
-    job->read.channel = 7;
-    job->read.frame_max = 4096;
+    job->read.framing.channel = 7;
+    job->read.framing.frame_max = 4096;
     return job;
 }
 
@@ -312,7 +312,7 @@ static void test_publishes_become_mandatory_where_that_is_asked_for(void **state
     spooler_post(spooler, job);
     run();
     job = new_read(0);
-    job->read.mandatory = true;
+    job->read.framing.mandatory = true;
     spooler_post(spooler, job);
     run();
     for (uint32_t i = 0; i < 2; i++)

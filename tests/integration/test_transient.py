@@ -1,0 +1,151 @@
+"""pool.confirm_transient = no: what is transient, and of a publisher that asks for no answer, is forgotten
+once it is sent; all else is RabbitMQ's to confirm, as before."""
+
+import select
+
+import pytest
+
+from support import amqp
+from support.raw import RawClient
+from support.wait import wait_until
+
+TRANSIENT, PERSISTENT = b"\x10\x00\x01", amqp.PERSISTENT
+FORGETS = {"pool.confirm_transient": "no", "pool.window": 4, "pool.upstreams": 1}
+
+
+def publish(client, body, properties, **args):
+    client.send(amqp.publish_frames(1, body, routing_key="q", properties=properties, **args))
+
+
+def methods(broker, channel):
+    """Names of the methods that came on a channel of the only connection, but publishes."""
+    return [name.split(":")[1] for name in broker.connections[0].sequence()
+            if name.startswith(f"{channel}:") and "basic.publish" not in name and "header" not in name
+            and "body" not in name]
+
+
+def numbers(*which):
+    return [b"%d" % number for number in which]
+
+
+def bodies(broker):
+    return [message.body for message in broker.messages]
+
+
+def test_forgotten_once_sent(broker, make_proxy):
+    broker.acks = False
+    proxy = make_proxy(broker.url, FORGETS)
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        for number in range(50):
+            publish(client, b"%d" % number, TRANSIENT)
+        broker.wait_messages(50)
+        channel = broker.messages[0].channel
+        assert methods(broker, channel) == ["channel.open"]
+        broker.down()
+        proxy.wait_event("buffering_started")
+        publish(client, b"50", TRANSIENT)
+        wait_until(lambda: proxy.waiting() == 1, "it is stored in the outage")
+        broker.acks = True
+        broker.up()
+        broker.wait_messages(51)
+        proxy.wait_empty()
+        client.close()
+    assert bodies(broker) == numbers(*range(51))
+
+
+def test_a_close_waits_for_rabbitmq(broker, make_proxy):
+    proxy = make_proxy(broker.url, FORGETS)
+    broker.silent_on = {"channel.close"}
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        publish(client, b"0", TRANSIENT)
+        client.send_method(1, "channel.close", reply_code=200, reply_text="")
+        connection = broker.connections[0]
+        broker.wait_messages(1)
+        wait_until(lambda: f"{broker.messages[0].channel}:channel.close" in connection.sequence(),
+                   "channel.close at the broker")
+        assert select.select([client.socket], [], [], 0.2) == ([], [], [])
+        connection.send_method(broker.messages[0].channel, "channel.close-ok")
+        client.expect("channel.close-ok")
+        client.close()
+
+
+@pytest.mark.parametrize("kept", [{"properties": PERSISTENT},
+                                  {"properties": TRANSIENT, "mandatory": True}])
+def test_from_the_first_that_must_be_confirmed_on_all_are(broker, make_proxy, kept):
+    broker.acks = False
+    proxy = make_proxy(broker.url, FORGETS)
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        for number in range(3):
+            publish(client, b"%d" % number, TRANSIENT)
+        publish(client, b"3", **kept)
+        publish(client, b"4", TRANSIENT)
+        broker.wait_messages(5)
+        assert methods(broker, broker.messages[0].channel) == ["channel.open", "confirm.select"]
+        broker.acks = True
+        broker.down()
+        wait_until(lambda: proxy.waiting() == 2, "those are stored")
+        broker.up()
+        broker.wait_messages(7)
+        proxy.wait_empty()
+        client.close()
+    assert bodies(broker) == numbers(0, 1, 2, 3, 4, 3, 4)
+
+
+@pytest.mark.parametrize("options,confirms", [({"pool.confirm_transient": "yes"}, False),
+                                              (FORGETS, True)])
+def test_otherwise_transient_ones_are_kept(broker, make_proxy, options, confirms):
+    broker.acks = False
+    proxy = make_proxy(broker.url, options)
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=confirms)
+        for number in range(4):
+            publish(client, b"%d" % number, TRANSIENT)
+        broker.wait_messages(4)
+        broker.acks = True
+        broker.down()
+        wait_until(lambda: proxy.waiting() == 4, "they are stored")
+        broker.up()
+        broker.wait_messages(8)
+        proxy.wait_empty()
+        client.die()
+    assert bodies(broker) == numbers(*range(4)) * 2
+
+
+def test_a_channel_with_confirms_is_left_for_one_without(broker, make_proxy):
+    proxy = make_proxy(broker.url, FORGETS)
+    with RawClient(proxy.port) as job:
+        job.open_channel()
+        publish(job, b"0", PERSISTENT)
+        job.close()
+    broker.acks = False
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        client.call(1, "queue.declare", queue="q", durable=True)  # on the one that the job has left
+        for number in range(1, 20):
+            publish(client, b"%d" % number, TRANSIENT)
+        broker.wait_messages(20)
+        first, stream = broker.messages[0].channel, broker.messages[-1].channel
+        assert first != stream
+        assert methods(broker, first) == ["channel.open", "confirm.select", "queue.declare"]
+        assert methods(broker, stream) == ["channel.open"]
+        assert {message.channel for message in broker.messages[1:]} == {stream}
+        client.close()
+
+
+def test_a_refusal_is_heard(broker, make_proxy):
+    proxy = make_proxy(broker.url, FORGETS)
+    broker.on_message = lambda connection, message: connection.close_channel(
+        message.channel, 404, "NOT_FOUND - no exchange 'x' in vhost '/'")
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        publish(client, b"0", TRANSIENT)
+        assert client.expect("channel.close").args["reply_code"] == 404
+        client.send_method(1, "channel.close-ok")
+        client.open_channel()
+        broker.on_message = None
+        publish(client, b"1", TRANSIENT)
+        broker.wait_messages(2)
+        client.close()
