@@ -72,6 +72,14 @@ enum content_result content_feed(struct content *, struct slab *, const struct f
  * CONTENT_MALFORMED. */
 enum content_result header_check(const uint8_t *payload, size_t len, uint64_t *body_size);
 
+/* The first byte of its frames if they are three or two that lie behind each other in one slab,
+ * else NULL. */
+uint8_t *message_adjacent(const struct message *);
+/* The message whose frames lie so from `at` on, with references of its own to the slab. */
+void message_of_adjacent(struct message *, struct slab *, uint8_t *at);
+/* The same without references: not to be cleared or moved, and not to outlive them. */
+void message_view_adjacent(struct message *, struct slab *, uint8_t *at);
+
 /* The message's part in the slabs that hold its spans. */
 size_t message_held_bytes(const struct message *);
 

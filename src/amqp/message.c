@@ -61,6 +61,42 @@ void message_clear(struct message *message)
     message_init(message);
 }
 
+static bool follows(const struct span *span, const struct span *before)
+{
+    return span->slab == before->slab &&
+           span->at == before->at + before->len + FRAME_OVERHEAD_BYTES;
+}
+
+uint8_t *message_adjacent(const struct message *m)
+{
+    bool adjacent = follows(&m->header, &m->method) &&
+                    (m->body_count == 0 || (m->body_count == 1 && follows(m->body, &m->header)));
+    return adjacent ? m->method.at - FRAME_HEAD_BYTES : NULL;
+}
+
+/* The payload of the frame at `at`. */
+static struct span view_frame(struct slab *slab, uint8_t *at)
+{
+    return (struct span){slab, at + FRAME_HEAD_BYTES, wire_get32(at + 3)};
+}
+
+void message_view_adjacent(struct message *m, struct slab *slab, uint8_t *at)
+{
+    enum { BODY_SIZE_AT = 4 }; /* in a content header, behind class and weight */
+    message_init(m);
+    m->method = view_frame(slab, at);
+    m->header = view_frame(slab, m->method.at + m->method.len + 1);
+    m->body_size = wire_get64(m->header.at + BODY_SIZE_AT);
+    if (m->body_size > 0)
+        m->body[m->body_count++] = view_frame(slab, m->header.at + m->header.len + 1);
+}
+
+void message_of_adjacent(struct message *m, struct slab *slab, uint8_t *at)
+{
+    message_view_adjacent(m, slab, at);
+    slab->refs += 2 + m->body_count;
+}
+
 size_t message_bytes(const struct message *message)
 {
     return message->method.len + message->header.len + message->body_size;

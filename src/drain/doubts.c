@@ -7,12 +7,12 @@ bool doubts_hold(const struct doubts *doubts, uint64_t destination)
 
 void doubts_add(struct doubts *doubts, uint64_t destination)
 {
-    window_take(&doubts->owed, destination);
+    window_take(&doubts->owed, destination, 1);
 }
 
 bool doubts_remove(struct doubts *doubts, uint64_t destination)
 {
-    window_give_back(&doubts->owed, destination);
+    window_give_back(&doubts->owed, destination, 1);
     if (doubts_hold(doubts, destination))
         return false;
     doubts->pass++;

@@ -19,9 +19,16 @@ const char *const snapshot_state_names[SNAPSHOT_STATES] = {
     [SNAPSHOT_IDLE] = "idle",
 };
 
+/* Publishes are stored first, and no more of them wait than may be under way. */
+static bool keeps_up(const struct queue *queue)
+{
+    return queue_stores_first(queue) && queue->backlog.drain &&
+           queue->backlog.waiting + queue->appending <= backlog_window(&queue->backlog);
+}
+
 static enum snapshot_state state_of(const struct pool *pool)
 {
-    if (pool->state == POOL_LIVE)
+    if (pool->state == POOL_LIVE || (pool->state == POOL_DRAINING && keeps_up(pool->queue)))
         return SNAPSHOT_LIVE;
     if (pool->state == POOL_DRAINING)
         return pool->queue->backlog.paused ? SNAPSHOT_PAUSED : SNAPSHOT_DRAINING;

@@ -203,12 +203,16 @@ static void move_publish(struct relay *r, struct retained *entry, bool spools)
     const struct upstream_end *end = &r->link.upstream->end;
     if (is_error(end) && (end->cause == 0 || end->cause == AMQP_BASIC_PUBLISH_METHOD))
         r->pool->queue->backlog.alone = true; /* this one may be the reason */
-    if (spools && entry->message.method.slab && is_error(end) && is_wild(&entry->message))
-        append_rejected(r->pool, relay_publisher(r), &entry->message, end->code, end->text);
-    else if (spools && entry->message.method.slab)
-        append_publish(r->pool, relay_publisher(r), &entry->message, entry->client_tag);
-    else
+    if (!spools || !retained_is_kept(entry)) {
         close_client(r); /* sent while buffering was off: nothing was kept of it */
+        return;
+    }
+    struct message message;
+    retained_take(entry, &message);
+    if (is_error(end) && is_wild(&message))
+        append_rejected(r->pool, relay_publisher(r), &message, end->code, end->text);
+    else
+        append_publish(r->pool, relay_publisher(r), &message, entry->client_tag);
 }
 
 static void close_clients(struct upstream *u)

@@ -60,45 +60,81 @@ static struct stream *stream_of(struct relay *r)
 
 /* ---- what is retained ---- */
 
-static void retain(struct relay *r, struct message *message, uint64_t client_tag,
-                   uint64_t destination)
+/* Publishes to one destination. */
+struct lot {
+    uint64_t destination;
+    uint32_t count;
+    uint64_t bytes; /* of all of them */
+};
+
+static struct lot lot_of(const struct retained *entry)
 {
-    size_t bytes = message_bytes(message);
-    if (!runtime_buffers(r->pool->rt))
-        message_clear(message);
-    struct retained *entry = unconfirmed_add(&r->unconfirmed, message);
+    return (struct lot){entry->destination, 1, entry->bytes};
+}
+
+/* They are open now. */
+static void add_lot(struct relay *r, const struct lot *lot)
+{
+    struct under_way *under_way = &r->link.upstream->under_way;
+    under_way_add(under_way, lot->destination, lot->count, lot->bytes);
+    under_way->senders += r->open == 0;
+    r->open += lot->count;
+    r->channel->client->retained += lot->count;
+    r->pool->queue->retained += lot->count;
+}
+
+/* They were open, and are no longer RabbitMQ's to confirm. */
+static void remove_lot(struct relay *r, const struct lot *lot)
+{
+    if (lot->count == 0)
+        return;
+    struct client *client = handles_get(r->client);
+    if (client)
+        client->retained -= lot->count;
+    r->open -= lot->count;
+    if (r->link.upstream) {
+        struct under_way *under_way = &r->link.upstream->under_way;
+        under_way_remove(under_way, lot->destination, lot->count, lot->bytes);
+        under_way->senders -= r->open == 0;
+    }
+    r->pool->queue->retained -= lot->count;
+}
+
+static struct retained *new_entry(struct relay *r, uint64_t client_tag, uint64_t destination,
+                                  size_t bytes)
+{
+    struct retained *entry = unconfirmed_add(&r->unconfirmed);
     entry->stamp = ++r->pool->rt->next_stamp;
     entry->client_tag = client_tag;
     entry->sent_ms = runtime_now(r->pool->rt);
     entry->destination = destination;
-    entry->bytes = bytes;
-    under_way_add(&r->link.upstream->under_way, destination, bytes);
-    r->channel->client->retained++;
-    r->pool->queue->retained++;
-    r->link.upstream->under_way.senders += r->open == 0;
-    r->open++;
+    entry->bytes = (uint32_t)bytes;
+    return entry;
 }
 
-/* An open one is no longer RabbitMQ's to confirm. */
+static void retain(struct relay *r, struct message *message, uint64_t client_tag,
+                   uint64_t destination)
+{
+    struct retained *entry = new_entry(r, client_tag, destination, message_bytes(message));
+    if (runtime_buffers(r->pool->rt))
+        retained_keep(entry, message);
+    else
+        message_clear(message);
+    struct lot lot = lot_of(entry);
+    add_lot(r, &lot);
+}
+
 static void forget(struct relay *r, struct retained *entry)
 {
-    message_clear(&entry->message);
-    struct client *client = handles_get(r->client);
-    if (client)
-        client->retained--;
-    r->open--;
-    if (r->link.upstream) {
-        under_way_remove(&r->link.upstream->under_way, entry->destination, entry->bytes);
-        r->link.upstream->under_way.senders -= r->open == 0;
-    }
-    r->pool->queue->retained--;
+    struct lot lot = lot_of(entry);
+    retained_drop(entry);
+    remove_lot(r, &lot);
 }
 
 void relay_doubt(struct relay *r, struct retained *entry)
 {
     struct message message;
-    message_init(&message);
-    message_move(&message, &entry->message);
+    retained_take(entry, &message);
     forget(r, entry);
     retained_move(entry, RETAINED_DOUBTED);
     entry->doubt = doubt_new(r->pool, relay_publisher(r), &message, entry->client_tag);
@@ -111,7 +147,6 @@ static void drop(struct relay *r, struct retained *entry)
         forget(r, entry);
     else if (entry->state == RETAINED_DOUBTED)
         doubt_lost(entry->doubt);
-    message_clear(&entry->message);
 }
 
 /* Proven, or lost; then their client is told. */
@@ -386,12 +421,28 @@ void relay_await_commit(struct relay *r)
 
 static bool can_keep(const struct relay *r, const struct retained *entry)
 {
-    return entry->message.method.slab && r->pool->queue->backlog.id;
+    return retained_is_kept(entry) && r->pool->queue->backlog.id;
 }
 
 struct publisher relay_publisher(const struct relay *r)
 {
     return (struct publisher){.channel = r->channel ? r->channel->handle : 0, .client = r->client};
+}
+
+/* Its publisher hears nothing of it. */
+static void spool(struct relay *r, struct retained *entry)
+{
+    struct message message;
+    retained_take(entry, &message);
+    append_publish(r->pool, relay_publisher(r), &message, 0);
+}
+
+/* RabbitMQ does not want it. */
+static void set_aside(struct relay *r, struct retained *entry, uint16_t code, const char *text)
+{
+    struct message message;
+    retained_take(entry, &message);
+    append_rejected(r->pool, relay_publisher(r), &message, code, text);
 }
 
 /* A nack that no client hears of (it did not ask for confirms, or is gone) must not make the
@@ -400,7 +451,7 @@ static void keep_refused(struct relay *r, struct retained *entry)
 {
     bool heard = r->channel && entry->client_tag;
     if (!heard && can_keep(r, entry))
-        append_publish(r->pool, relay_publisher(r), &entry->message, 0);
+        spool(r, entry);
 }
 
 static void tell_confirmed(struct relay *r, const struct retained *entry, bool nack)
@@ -413,18 +464,30 @@ static void tell_confirmed(struct relay *r, const struct retained *entry, bool n
         channel_ack(r->channel, entry->client_tag);
 }
 
-static void settle(struct relay *r, struct retained *entry, bool nack)
+static void settle_doubted(struct retained *entry, bool nack)
 {
-    if (entry->state == RETAINED_OPEN) {
-        tell_confirmed(r, entry, nack);
-        if (nack)
-            keep_refused(r, entry);
-        forget(r, entry);
-        retained_move(entry, RETAINED_SETTLED);
-    } else if (entry->state == RETAINED_DOUBTED) { /* its publisher hears of the copy */
-        retained_move(entry, RETAINED_SETTLED);
-        nack ? doubt_lost(entry->doubt) : doubt_confirmed(entry->doubt);
+    retained_move(entry, RETAINED_SETTLED); /* its publisher hears of the copy */
+    nack ? doubt_lost(entry->doubt) : doubt_confirmed(entry->doubt);
+}
+
+/* Those to one destination that lie behind each other are counted together. */
+static void settle(struct relay *r, struct retained *entry, bool nack, struct lot *lot)
+{
+    if (entry->state == RETAINED_DOUBTED)
+        settle_doubted(entry, nack);
+    if (entry->state != RETAINED_OPEN)
+        return;
+    if (entry->destination != lot->destination) {
+        remove_lot(r, lot);
+        *lot = (struct lot){.destination = entry->destination};
     }
+    lot->count++;
+    lot->bytes += entry->bytes;
+    tell_confirmed(r, entry, nack);
+    if (nack)
+        keep_refused(r, entry);
+    retained_drop(entry);
+    retained_move(entry, RETAINED_SETTLED);
 }
 
 /* Confirms of publishes. Tags count the publishes of this upstream channel, whoever made them;
@@ -436,10 +499,10 @@ static void confirm(struct relay *r, uint64_t tag, bool multiple, bool nack)
         tag = r->sent_tag;
     if (tag < oldest || tag > r->sent_tag)
         return;
-    if (!multiple)
-        settle(r, unconfirmed_at(&r->unconfirmed, (uint32_t)(tag - oldest)), nack);
-    for (uint64_t k = oldest; multiple && k <= tag; k++)
-        settle(r, unconfirmed_at(&r->unconfirmed, (uint32_t)(k - oldest)), nack);
+    struct lot lot = {0};
+    for (uint64_t k = multiple ? oldest : tag; k <= tag; k++)
+        settle(r, unconfirmed_at(&r->unconfirmed, (uint32_t)(k - oldest)), nack, &lot);
+    remove_lot(r, &lot);
     unconfirmed_drop_settled(&r->unconfirmed);
 }
 
@@ -528,13 +591,13 @@ static bool keep_unconfirmed(struct relay *r, const amqp_channel_close_t *m)
     char text[256];
     snprintf(text, sizeof text, "%.*s", (int)m->reply_text.len, (const char *)m->reply_text.bytes);
     if (only && is_about_a_message(m, text)) {
-        append_rejected(r->pool, relay_publisher(r), &only->message, m->reply_code, text);
+        set_aside(r, only, m->reply_code, text);
         return true;
     }
     for (uint32_t i = 0; i < r->unconfirmed.count; i++) {
         struct retained *entry = unconfirmed_at(&r->unconfirmed, i);
         if (entry->state == RETAINED_OPEN)
-            append_publish(r->pool, relay_publisher(r), &entry->message, 0);
+            spool(r, entry);
     }
     return true;
 }
@@ -743,11 +806,11 @@ static void end_unheard_return(struct relay *r, const struct frame *header)
     r->returned->active = false;
     for (uint32_t i = 0; i < r->unconfirmed.count; i++) {
         struct retained *entry = unconfirmed_at(&r->unconfirmed, i);
+        struct message view;
         if (entry->state != RETAINED_OPEN || !can_keep(r, entry) ||
-            !returned_is_message(r->returned, &entry->message, header))
+            !returned_is_message(r->returned, retained_look(entry, &view), header))
             continue;
-        append_rejected(r->pool, relay_publisher(r), &entry->message, r->returned->code,
-                        r->returned->text);
+        set_aside(r, entry, r->returned->code, r->returned->text);
         forget(r, entry);
         retained_move(entry, RETAINED_SETTLED);
         return;

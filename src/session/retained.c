@@ -30,32 +30,29 @@ static void grow(struct unconfirmed *u)
     uint32_t capacity = u->capacity ? u->capacity * 2 : 4;
     struct retained *ring = malloc(capacity * sizeof *ring);
     ENSURE(ring);
-    for (uint32_t i = 0; i < u->count; i++) {
-        struct retained *old = unconfirmed_at(u, i);
-        ring[i] = *old;
-        message_move(&ring[i].message, &old->message);
-    }
+    for (uint32_t i = 0; i < u->count; i++)
+        ring[i] = *unconfirmed_at(u, i);
     free(u->ring);
     u->ring = ring;
     u->capacity = capacity;
     u->first = 0;
 }
 
-struct retained *unconfirmed_add(struct unconfirmed *u, struct message *message)
+struct retained *unconfirmed_add(struct unconfirmed *u)
 {
     if (u->count == u->capacity)
         grow(u);
     struct retained *entry = unconfirmed_at(u, u->count++);
     entry->state = RETAINED_OPEN; /* a new one */
-    entry->doubt = NULL;
-    message_move(&entry->message, message);
+    entry->slab = NULL;
+    entry->apart = NULL;
     return entry;
 }
 
 void unconfirmed_drop_oldest(struct unconfirmed *u)
 {
     ENSURE(u->count > 0);
-    message_clear(&unconfirmed_at(u, 0)->message);
+    retained_drop(unconfirmed_at(u, 0));
     u->first = (u->first + 1) & (u->capacity - 1);
     u->count--;
 }
@@ -65,5 +62,59 @@ void unconfirmed_drop_settled(struct unconfirmed *u)
     while (u->count > 0 && unconfirmed_at(u, 0)->state == RETAINED_SETTLED) {
         u->first = (u->first + 1) & (u->capacity - 1);
         u->count--;
+    }
+}
+
+void retained_keep_adjacent(struct retained *entry, struct slab *slab, uint8_t *at)
+{
+    entry->slab = slab;
+    entry->at = at;
+}
+
+void retained_keep(struct retained *entry, struct message *message)
+{
+    uint8_t *at = message_adjacent(message);
+    if (at) {
+        retained_keep_adjacent(entry, slab_ref(message->method.slab), at);
+        message_clear(message);
+        return;
+    }
+    entry->apart = malloc(sizeof *entry->apart);
+    ENSURE(entry->apart);
+    message_move(entry->apart, message);
+}
+
+const struct message *retained_look(const struct retained *entry, struct message *view)
+{
+    ENSURE(retained_is_kept(entry));
+    if (!entry->slab)
+        return entry->apart;
+    message_view_adjacent(view, entry->slab, entry->at);
+    return view;
+}
+
+void retained_take(struct retained *entry, struct message *message)
+{
+    ENSURE(retained_is_kept(entry));
+    if (entry->slab) {
+        message_of_adjacent(message, entry->slab, entry->at);
+        slab_unref(entry->slab);
+    } else {
+        message_move(message, entry->apart);
+        free(entry->apart);
+    }
+    entry->slab = NULL;
+    entry->apart = NULL;
+}
+
+void retained_drop(struct retained *entry)
+{
+    if (entry->slab) {
+        slab_unref(entry->slab);
+        entry->slab = NULL;
+    } else if (entry->state == RETAINED_OPEN && entry->apart) {
+        message_clear(entry->apart);
+        free(entry->apart);
+        entry->apart = NULL;
     }
 }

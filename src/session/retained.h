@@ -16,16 +16,23 @@ enum retained_state {
     RETAINED_DOUBTED, /* not confirmed in time: there is a copy in the spool (doubt.h) */
 };
 
+/* What it costs beside the message: many thousands of them may be under way. */
 struct retained {
     uint64_t stamp;      /* order among all publishes and methods of the proxy */
     uint64_t client_tag; /* 0: the client did not ask for confirms */
     uint64_t destination;
-    uint64_t bytes; /* of the message, which may have been dropped */
     uint64_t sent_ms;
+    struct slab *slab; /* of a message in adjacent frames, from `at` on, with one reference */
+    uint8_t *at;
+    union {
+        struct message *apart; /* any other message; NULL: none was kept */
+        struct doubt *doubt;   /* of RETAINED_DOUBTED */
+    };
+    uint32_t bytes; /* of the message, also if it was not kept */
     enum retained_state state;
-    struct doubt *doubt; /* of RETAINED_DOUBTED */
-    struct message message;
 };
+
+_Static_assert(sizeof(struct retained) <= 64, "a cache line each");
 
 /* All zeros is empty. */
 struct unconfirmed {
@@ -40,11 +47,30 @@ static inline struct retained *unconfirmed_at(const struct unconfirmed *u, uint3
 {
     return &u->ring[(u->first + index) & (u->capacity - 1)];
 }
-/* One more, OPEN; takes the message over. The caller fills in the rest. */
-struct retained *unconfirmed_add(struct unconfirmed *, struct message *);
+/* One more, OPEN, without a message. The caller fills in the rest. */
+struct retained *unconfirmed_add(struct unconfirmed *);
+/* The newest one; NULL if there is none. */
+static inline const struct retained *unconfirmed_last(const struct unconfirmed *u)
+{
+    return u->count > 0 ? unconfirmed_at(u, u->count - 1) : NULL;
+}
+/* Takes the message over. */
+void retained_keep(struct retained *, struct message *);
+/* The same for one in adjacent frames; takes over a reference to the slab. */
+void retained_keep_adjacent(struct retained *, struct slab *, uint8_t *at);
+static inline bool retained_is_kept(const struct retained *entry)
+{
+    return entry->slab || (entry->state == RETAINED_OPEN && entry->apart);
+}
+/* Its message, to look at: `view` or its own. It is kept. */
+const struct message *retained_look(const struct retained *, struct message *view);
+/* Gives the message away. It is kept. */
+void retained_take(struct retained *, struct message *);
+/* Drops the message, if there is one. */
+void retained_drop(struct retained *);
 /* The one way to change an entry's state. */
 void retained_move(struct retained *, enum retained_state);
-/* Takes the oldest out, with its message. */
+/* Takes the oldest out; drops its message. */
 void unconfirmed_drop_oldest(struct unconfirmed *);
 /* Takes out those at the front that are SETTLED. */
 void unconfirmed_drop_settled(struct unconfirmed *);

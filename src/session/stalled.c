@@ -64,7 +64,7 @@ static void each_open(struct upstreams *upstreams, struct queue *queue,
                 continue;
             for (uint32_t k = 0; k < r->unconfirmed.count; k++) {
                 struct retained *entry = unconfirmed_at(&r->unconfirmed, k);
-                if (entry->state == RETAINED_OPEN && entry->message.method.slab)
+                if (entry->state == RETAINED_OPEN && retained_is_kept(entry))
                     visit(arg, r, entry);
             }
         }
@@ -80,7 +80,9 @@ static void say_stalled(const struct relay *r, const struct retained *entry, uin
 {
     struct publish publish;
     char exchange[256] = "", key[256] = "";
-    if (publish_parse(entry->message.method.at, entry->message.method.len, &publish)) {
+    struct message view;
+    const struct span *method = &retained_look(entry, &view)->method;
+    if (publish_parse(method->at, method->len, &publish)) {
         memcpy(exchange, publish.exchange, publish.exchange_len);
         memcpy(key, publish.routing_key, publish.routing_key_len);
     }
@@ -96,7 +98,7 @@ static void note_destination(void *arg, struct relay *r, struct retained *entry)
     uint64_t now_ms = search->now_ms;
     if (!is_late(r, entry, now_ms) || window_share(&search->destinations, entry->destination) > 0)
         return;
-    window_take(&search->destinations, entry->destination);
+    window_take(&search->destinations, entry->destination, 1);
     if (!is_alarmed(r->link.upstream, now_ms) && is_stalled(r, entry, now_ms))
         say_stalled(r, entry, now_ms);
 }
@@ -146,7 +148,7 @@ static struct retained *oldest_open(struct relay *r)
     for (uint32_t k = 0; k < r->unconfirmed.count && r->open > 0; k++) {
         struct retained *entry = unconfirmed_at(&r->unconfirmed, k);
         if (entry->state == RETAINED_OPEN)
-            return entry->message.method.slab ? entry : NULL;
+            return retained_is_kept(entry) ? entry : NULL;
     }
     return NULL;
 }

@@ -23,14 +23,27 @@ static uint32_t most(const struct under_way *u, const struct config *config)
     return config->pool.window > 0 ? config->pool.window : autotune_window(&u->tuned);
 }
 
+/* The rest is kept for destinations to which nothing is under way. */
+static uint64_t most_bytes(const struct config *config)
+{
+    return config->pool.window_bytes - config->pool.window_bytes / KEPT_SHARE;
+}
+
 bool under_way_has_room(const struct under_way *u, const struct config *config,
                         uint64_t destination, uint64_t bytes)
 {
     if (!window_has_room(&u->window, destination, most(u, config)))
         return false;
-    uint64_t all = config->pool.window_bytes;
-    return u->bytes + bytes <= all - all / KEPT_SHARE ||
-           (u->bytes < all && window_share(&u->window, destination) == 0);
+    return u->bytes + bytes <= most_bytes(config) ||
+           (u->bytes < config->pool.window_bytes && window_share(&u->window, destination) == 0);
+}
+
+uint32_t under_way_room(const struct under_way *u, const struct config *config, uint64_t *bytes)
+{
+    uint32_t window = most(u, config), taken = u->window.under_way;
+    uint64_t all = most_bytes(config);
+    *bytes = u->bytes < all ? all - u->bytes : 0;
+    return taken < window ? window - taken : 0;
 }
 
 bool under_way_is_busy(const struct under_way *u, const struct config *config)
@@ -44,17 +57,17 @@ void under_way_is_full(struct under_way *u)
         autotune_begin_round(&u->tuned, u->window.under_way, uv_hrtime());
 }
 
-void under_way_add(struct under_way *u, uint64_t destination, uint64_t bytes)
+void under_way_add(struct under_way *u, uint64_t destination, uint32_t count, uint64_t bytes)
 {
-    window_take(&u->window, destination);
+    window_take(&u->window, destination, count);
     u->bytes += bytes;
 }
 
-void under_way_remove(struct under_way *u, uint64_t destination, uint64_t bytes)
+void under_way_remove(struct under_way *u, uint64_t destination, uint32_t count, uint64_t bytes)
 {
     ENSURE(u->bytes >= bytes);
-    window_give_back(&u->window, destination);
+    window_give_back(&u->window, destination, count);
     u->bytes -= bytes;
-    if (autotune_settled(&u->tuned, 1))
+    if (autotune_settled(&u->tuned, count))
         autotune_end_round(&u->tuned, uv_hrtime());
 }

@@ -24,9 +24,13 @@ void under_way_deinit(struct under_way *);
  * under way, whatever its size; an eighth of pool.window_bytes is kept for such destinations. */
 bool under_way_has_room(const struct under_way *, const struct config *, uint64_t destination,
                         uint64_t bytes);
+/* How many more publishes to a destination where something is under way may be sent, while it is no
+ * question of shares, and how many bytes. */
+uint32_t under_way_room(const struct under_way *, const struct config *, uint64_t *bytes);
 /* True if another upstream should take a part of it. */
 bool under_way_is_busy(const struct under_way *, const struct config *);
 /* Somebody has to wait for room. */
 void under_way_is_full(struct under_way *);
-void under_way_add(struct under_way *, uint64_t destination, uint64_t bytes);
-void under_way_remove(struct under_way *, uint64_t destination, uint64_t bytes);
+/* So many publishes of so many bytes together are sent, or are answered. */
+void under_way_add(struct under_way *, uint64_t destination, uint32_t count, uint64_t bytes);
+void under_way_remove(struct under_way *, uint64_t destination, uint32_t count, uint64_t bytes);

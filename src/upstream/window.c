@@ -43,7 +43,7 @@ static void grow(struct window *w)
     free(old.slots);
 }
 
-void window_take(struct window *w, uint64_t destination)
+void window_take(struct window *w, uint64_t destination, uint32_t count)
 {
     ENSURE(destination);
     if (w->used >= w->capacity / 2)
@@ -53,8 +53,8 @@ void window_take(struct window *w, uint64_t destination)
         slot->destination = destination;
         w->used++;
     }
-    slot->under_way++;
-    w->under_way++;
+    slot->under_way += count;
+    w->under_way += count;
 }
 
 /* Those behind a freed place move up, or they would not be found any more. */
@@ -72,12 +72,13 @@ static void vacate(struct window *w, uint32_t hole)
     w->used--;
 }
 
-void window_give_back(struct window *w, uint64_t destination)
+void window_give_back(struct window *w, uint64_t destination, uint32_t count)
 {
     uint32_t i = w->capacity ? place_of(w, destination) : 0;
-    ENSURE(w->capacity && w->slots[i].under_way > 0);
-    w->under_way--;
-    if (--w->slots[i].under_way == 0)
+    ENSURE(w->capacity && w->slots[i].under_way >= count);
+    w->under_way -= count;
+    w->slots[i].under_way -= count;
+    if (w->slots[i].under_way == 0)
         vacate(w, i);
 }
 

@@ -27,6 +27,7 @@ struct window {
 bool window_has_room(const struct window *, uint64_t destination, uint32_t size);
 /* How many publishes are under way there. */
 uint32_t window_share(const struct window *, uint64_t destination);
-void window_take(struct window *, uint64_t destination);
-void window_give_back(struct window *, uint64_t destination);
+/* So many more are sent there, or are answered. */
+void window_take(struct window *, uint64_t destination, uint32_t count);
+void window_give_back(struct window *, uint64_t destination, uint32_t count);
 void window_clear(struct window *);

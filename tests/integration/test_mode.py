@@ -69,6 +69,27 @@ def test_answered_from_the_disk_and_sent_at_once(broker, make_proxy):
     assert len(proxy.events("drain_started")) == 1 and not proxy.events("drain_finished")
 
 
+def test_its_state(broker, make_watched):
+    broker.acks = False
+    proxy, admin = make_watched(broker.url, ALWAYS | {"drain.window": 4})
+    with confirming(proxy) as client:
+        client.publish(b"0", "q")
+        client.acked_up_to(1)
+        broker.wait_messages(1)
+
+        def state():
+            return [name for name in ("live", "draining", "offline") if admin.metrics()[
+                f'amqpbuf_queue_state{{user="guest",vhost="/",state="{name}"}}'] == 1]
+        wait_until(lambda: state() == ["live"], "one of four is under way")
+        for number in range(1, 9):
+            client.publish(b"%d" % number, "q")
+        client.acked_up_to_tags(set(range(2, 10)))
+        wait_until(lambda: state() == ["draining"], "more wait than may be under way")
+        ack_all(broker)
+        wait_until(lambda: state() == ["live"], "nothing waits")
+        client.close()
+
+
 def test_an_outage_and_a_kill_lose_and_repeat_nothing_that_was_confirmed(broker, make_proxy):
     proxy = make_proxy(broker.url, ALWAYS)
     with confirming(proxy) as client:

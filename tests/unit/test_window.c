@@ -28,7 +28,7 @@ static uint32_t fill(struct window *w, uint64_t where, uint32_t size)
 {
     uint32_t sent = 0;
     for (; window_has_room(w, where, size); sent++)
-        window_take(w, where);
+        window_take(w, where, 1);
     return sent;
 }
 
@@ -50,7 +50,7 @@ static void test_one_alone_has_all(void **state)
     for (uint32_t size = 1; size < 300; size++) {
         struct window w = {0};
         assert_int_equal(fill(&w, 7, size), size);
-        window_give_back(&w, 7);
+        window_give_back(&w, 7, 1);
         assert_int_equal(fill(&w, 7, size), 1);
         window_clear(&w);
     }
@@ -68,7 +68,7 @@ static void test_others_find_room_beside_a_full_one(void **state)
         more++;
     assert_true(more > 30); /* at least one each */
     assert_int_equal(w.under_way, 2 * 256 - 1);
-    window_give_back(&w, 1);
+    window_give_back(&w, 1, 1);
     assert_false(window_has_room(&w, 1, 256)); /* those with less come first */
     assert_true(window_has_room(&w, 1000, 256));
     window_clear(&w);
@@ -79,10 +79,10 @@ static void test_window_of_one_is_one_in_all(void **state)
 {
     (void)state;
     struct window w = {0};
-    window_take(&w, 1);
+    window_take(&w, 1, 1);
     assert_false(window_has_room(&w, 1, 1));
     assert_false(window_has_room(&w, 2, 1));
-    window_give_back(&w, 1);
+    window_give_back(&w, 1, 1);
     assert_true(window_has_room(&w, 2, 1));
     window_clear(&w);
 }
@@ -99,11 +99,11 @@ static void test_any_order_of_confirms(void **state)
         uint32_t n = (uint32_t)random() % NAMES;
         uint64_t name = (uint64_t)(n % 5) + 16 * (uint64_t)n + 1;
         if (counts[n] > 0 && random() % 2) {
-            window_give_back(&w, name);
+            window_give_back(&w, name, 1);
             counts[n]--;
             total--;
         } else if (window_has_room(&w, name, 64)) {
-            window_take(&w, name);
+            window_take(&w, name, 1);
             counts[n]++;
             total++;
         }
@@ -112,7 +112,7 @@ static void test_any_order_of_confirms(void **state)
     }
     for (uint32_t n = 0; n < NAMES; n++)
         for (; counts[n] > 0; counts[n]--)
-            window_give_back(&w, (uint64_t)(n % 5) + 16 * (uint64_t)n + 1);
+            window_give_back(&w, (uint64_t)(n % 5) + 16 * (uint64_t)n + 1, 1);
     assert_int_equal(w.used, 0);
     assert_int_equal(w.under_way, 0);
     window_clear(&w);
