@@ -734,7 +734,7 @@ static void take_batch(struct drain *d, struct job *job)
     else
         d->at_end = job->read.at_end && !d->more;
     if (d->at_end && !a)
-        newest_begin(&d->newest);
+        newest_begin(&d->newest, job->read.reached);
 }
 
 static void on_read(struct job *job)
@@ -966,12 +966,12 @@ void drain_more(struct drain *d)
 void drain_appended(struct drain *d, const struct job *job)
 {
     struct framing framing = framing_of(d);
-    if (d->newest.is_whole && newest_add(&d->newest, &framing, job)) {
-        d->at_end = false;
-        advance(d);
-    } else {
+    if (!d->newest.is_whole || !newest_add(&d->newest, &framing, job)) {
         drain_more(d);
+        return;
     }
+    d->at_end = d->newest.count == 0;
+    advance(d);
 }
 
 void drain_go_on(struct drain *d)

@@ -18,13 +18,14 @@ static void drop_all(struct newest *n)
     if (n->slab)
         slab_unref(n->slab);
     free(n->records);
-    *n = (struct newest){.is_whole = n->is_whole};
+    *n = (struct newest){.is_whole = n->is_whole, .after = n->after};
 }
 
-void newest_begin(struct newest *n)
+void newest_begin(struct newest *n, uint64_t last)
 {
     drop_all(n);
     n->is_whole = true;
+    n->after = last;
 }
 
 void newest_forget(struct newest *n)
@@ -75,8 +76,10 @@ bool newest_add(struct newest *n, const struct framing *framing, const struct jo
 {
     ENSURE(n->is_whole);
     uint64_t seq = job->append.last_seq - job->append.count;
-    uint64_t last = n->count > 0 ? n->records[n->first + n->count - 1].seq : 0;
-    bool fits = seq >= last;
+    if (job->append.last_seq <= n->after)
+        return true;
+    bool fits = seq >= n->after;
+    n->after = job->append.last_seq;
     for (const struct job_append *a = &job->append.first; fits && a; a = a->next)
         fits = add_one(n, framing, a, ++seq);
     if (!fits)

@@ -390,6 +390,34 @@ bool relay_publish(struct relay *r, struct message *message, uint64_t client_tag
     return true;
 }
 
+/* Of one that begins there. */
+static size_t frame_size(const uint8_t *at)
+{
+    return (size_t)wire_get32(at + 3) + FRAME_OVERHEAD_BYTES;
+}
+
+void relay_follow(struct relay *r, struct slab *slab, uint8_t *at, uint32_t bytes)
+{
+    uint64_t destination = unconfirmed_last(&r->unconfirmed)->destination;
+    uint64_t client_tag = r->channel->confirming ? ledger_add(&r->channel->ledger) : 0;
+    retained_keep_adjacent(new_entry(r, client_tag, destination, bytes), slab_ref(slab), at);
+}
+
+void relay_send_run(struct relay *r, struct slab *slab, uint8_t *at, size_t len, uint32_t count,
+                    uint64_t bytes)
+{
+    bool was_mandatory = r->mandatory_tag == r->sent_tag && r->sent_tag > 0;
+    struct lot lot = {unconfirmed_last(&r->unconfirmed)->destination, count, bytes};
+    r->sent_tag += count;
+    if (was_mandatory)
+        r->mandatory_tag = r->sent_tag;
+    add_lot(r, &lot);
+    r->pool->rt->counters.forwarded += count;
+    for (uint8_t *frame = at; frame < at + len; frame += frame_size(frame))
+        frame_set_channel(frame + FRAME_HEAD_BYTES, r->link.channel);
+    stream_write_span(stream_of(r), slab, at, len);
+}
+
 void relay_method(struct relay *r, struct slab *slab, const struct frame *frame,
                   amqp_method_number_t method)
 {

@@ -64,6 +64,13 @@ void relay_move(struct relay *);
  * `forgets` it is not retained, unless the relay is in confirm mode. */
 bool relay_publish(struct relay *, struct message *, uint64_t client_tag, uint64_t destination,
                    bool forgets);
+/* One more publish like the last one that it retains, in adjacent frames of the slab from `at` on;
+ * of so many bytes without their heads. relay_send_run sends it with those before it. */
+void relay_follow(struct relay *, struct slab *, uint8_t *at, uint32_t bytes);
+/* Sends the last `count` that have followed, of so many bytes together, which lie in the slab's
+ * [at, at + len). */
+void relay_send_run(struct relay *, struct slab *, uint8_t *at, size_t len, uint32_t count,
+                    uint64_t bytes);
 /* Sends a method, which lies in the slab and is changed there. */
 void relay_method(struct relay *, struct slab *, const struct frame *, amqp_method_number_t);
 /* tx.commit was sent: the channel's transaction belongs to its reply, and what is published behind

@@ -399,6 +399,34 @@ enum route router_publish(struct channel *ch, struct refusal *why)
     }
 }
 
+/* The relay is the one that relay_for would give it. */
+static bool is_bound_well(const struct channel *ch)
+{
+    const struct client *client = ch->client;
+    const struct relay *r = ch->relay;
+    if (client->own)
+        return client->own_is_open && r->link.upstream == client->own;
+    return client->place == CLIENT_SHARES && is_well_bound(ch, false);
+}
+
+uint32_t router_room_alike(const struct channel *ch, uint64_t *bytes)
+{
+    const struct pool *pool = ch->client->member.pool;
+    const struct config *config = pool->rt->config;
+    const struct relay *r = ch->relay;
+    bool may_forget = !config->pool.confirm_transient && !ch->keeps_all && !ch->confirming;
+    if (!r->confirming || ch->rejecting || may_forget || !is_bound_well(ch) ||
+        stream_is_full(&r->link.upstream->stream))
+        return 0;
+    struct facts begin = facts_of(ch, 0),
+                 whole = facts_of(ch, unconfirmed_last(&r->unconfirmed)->destination);
+    if (way_of_begin(&begin) != WAY_ON || way_of_publish(&whole) != WAY_LIVE)
+        return 0;
+    uint32_t room = under_way_room(&r->link.upstream->under_way, config, bytes);
+    uint64_t places = whole.spools ? queue_room(pool->queue) : UINT32_MAX;
+    return places < room ? (uint32_t)places : room;
+}
+
 bool router_must_wait(const struct channel *ch)
 {
     const struct pool *pool = ch->client->member.pool;

@@ -11,6 +11,7 @@
 #include "peer/runtime.h"
 #include "peer/send.h"
 #include "pool/pool.h"
+#include "session/alike.h"
 #include "session/channel.h"
 #include "session/client.h"
 #include "session/ending.h"
@@ -211,6 +212,11 @@ static bool step(struct client *c)
     if (c->state == CLIENT_GARBLED) {
         ending_garbled(c);
         return false;
+    }
+    size_t alike = c->state == CLIENT_OPEN ? alike_take(c, c->stream.in, data, len) : 0;
+    if (alike > 0) {
+        stream_consume(&c->stream, alike);
+        return true;
     }
     struct frame frame;
     enum frame_result result = frame_scan(data, len, c->frame_max, &frame, &need);

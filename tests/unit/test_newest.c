@@ -94,7 +94,7 @@ static void test_in_order(void **state)
 {
     (void)state;
     struct newest n = {0};
-    newest_begin(&n);
+    newest_begin(&n, 0);
     assert_true(add(&n, 1, 1, 0, 10));
     assert_true(add(&n, 4, 3, 0, 10));
     assert_int_equal(n.count, 4);
@@ -114,7 +114,7 @@ static void test_all_or_nothing(void **state)
 {
     (void)state;
     struct newest n = {0};
-    newest_begin(&n);
+    newest_begin(&n, 0);
     uint64_t seq = 0;
     while (add(&n, seq + 1, 1, 0, 1000))
         seq++;
@@ -122,17 +122,34 @@ static void test_all_or_nothing(void **state)
     assert_false(n.is_whole);
     assert_int_equal(n.count, 0);
     assert_null(n.slab);
-    newest_begin(&n);
+    newest_begin(&n, 0);
     assert_false(add(&n, 1, 1, 0, SLAB_BYTES));
     assert_false(n.is_whole);
-    newest_begin(&n);
+    newest_begin(&n, 0);
     assert_true(add(&n, 5, 1, 0, 0));
-    assert_false(add(&n, 5, 1, 0, 0)); /* not behind the last */
+    assert_false(add(&n, 6, 3, 0, 0)); /* not behind the last */
     assert_false(n.is_whole);
-    newest_begin(&n);
+    newest_begin(&n, 0);
     assert_true(add(&n, 5, 1, 0, 0));
-    newest_begin(&n); /* the end was read again: that one with it */
+    newest_begin(&n, 0); /* the end was read again: that one with it */
     assert_int_equal(n.count, 0);
+    newest_forget(&n);
+}
+
+static void test_what_was_read_is_no_news(void **state)
+{
+    (void)state;
+    struct newest n = {0};
+    newest_begin(&n, 6);
+    assert_true(add(&n, 5, 2, 0, 1));
+    assert_true(add(&n, 6, 1, 0, 1));
+    assert_int_equal(n.count, 0);
+    assert_true(add(&n, 7, 1, 0, 1));
+    assert_true(add(&n, 7, 1, 0, 1));
+    take(&n, 9, 7, 1, 1);
+    assert_true(add(&n, 7, 1, 0, 1)); /* also when it has been taken */
+    assert_int_equal(n.count, 0);
+    assert_true(n.is_whole);
     newest_forget(&n);
 }
 
@@ -140,7 +157,7 @@ static void test_what_goes_stale_is_read_from_disk(void **state)
 {
     (void)state;
     struct newest n = {0};
-    newest_begin(&n);
+    newest_begin(&n, 0);
     assert_true(add(&n, 1, 1, 0, 1));
     assert_false(add(&n, 2, 1, FIELD_EXPIRATION, 1));
     assert_false(n.is_whole);
@@ -153,6 +170,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_in_order),
         cmocka_unit_test(test_all_or_nothing),
+        cmocka_unit_test(test_what_was_read_is_no_news),
         cmocka_unit_test(test_what_goes_stale_is_read_from_disk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
