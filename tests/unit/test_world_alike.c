@@ -355,6 +355,31 @@ static void test_an_outage_between_them(void **state)
     peer_close(p);
 }
 
+/* RabbitMQ may still return the second: what the proxy answers by itself waits for that. */
+static void test_each_of_them_is_mandatory(void **state)
+{
+    (void)state;
+    struct peer *p = peer_login();
+    peer_open_channel(p, 1);
+    broker.confirms = BROKER_SILENT;
+    for (unsigned i = 0; i < 2; i++) {
+        add_start(1, "q", true, 0, 1);
+        add_frame(FRAME_BODY, 1, "m", 1);
+    }
+    send_all(p);
+    assert_int_equal(broker.published, 2);
+    amqp_basic_ack_t first = {.delivery_tag = 1};
+    broker_say(1, AMQP_BASIC_ACK_METHOD, &first);
+    amqp_confirm_select_t select = {0};
+    peer_send_method(p, 1, AMQP_CONFIRM_SELECT_METHOD, &select);
+    world_run();
+    assert_int_equal(world_queue()->retained, 1);
+    peer_expect_nothing(p);
+    broker_confirm_all();
+    peer_expect(p, 1, AMQP_CONFIRM_SELECT_OK_METHOD);
+    peer_close(p);
+}
+
 #define IN_WORLD(test) cmocka_unit_test_setup_teardown(test, world_setup, world_teardown)
 
 int main(void)
@@ -372,6 +397,7 @@ int main(void)
         IN_WORLD(test_garbage_behind_them_is_refused),
         cmocka_unit_test_teardown(test_stored_first_they_are_not_sent_live, world_teardown),
         IN_WORLD(test_an_outage_between_them),
+        IN_WORLD(test_each_of_them_is_mandatory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
