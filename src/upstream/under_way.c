@@ -5,7 +5,11 @@
 #include "base/assert.h"
 #include "config/config.h"
 
-enum { KEPT_SHARE = 8 };
+enum {
+    KEPT_SHARE = 8,
+    PLACE_BYTES = 2048, /* for each publish that `auto` allows: more cost more in the caches of a
+                           near RabbitMQ's machine and of this one than they save */
+};
 
 void under_way_init(struct under_way *u)
 {
@@ -23,10 +27,16 @@ static uint32_t most(const struct under_way *u, const struct config *config)
     return config->pool.window > 0 ? config->pool.window : autotune_window(&u->tuned);
 }
 
-/* The rest is kept for destinations to which nothing is under way. */
-static uint64_t most_bytes(const struct config *config)
+static uint64_t smaller(uint64_t a, uint64_t b)
 {
-    return config->pool.window_bytes - config->pool.window_bytes / KEPT_SHARE;
+    return a < b ? a : b;
+}
+
+/* The rest is kept for destinations to which nothing is under way. */
+static uint64_t most_bytes(const struct under_way *u, const struct config *config)
+{
+    uint64_t all = config->pool.window_bytes - config->pool.window_bytes / KEPT_SHARE;
+    return config->pool.window > 0 ? all : smaller(all, (uint64_t)u->tuned.size * PLACE_BYTES);
 }
 
 bool under_way_has_room(const struct under_way *u, const struct config *config,
@@ -34,21 +44,21 @@ bool under_way_has_room(const struct under_way *u, const struct config *config,
 {
     if (!window_has_room(&u->window, destination, most(u, config)))
         return false;
-    return u->bytes + bytes <= most_bytes(config) ||
+    return u->bytes + bytes <= most_bytes(u, config) ||
            (u->bytes < config->pool.window_bytes && window_share(&u->window, destination) == 0);
 }
 
 uint32_t under_way_room(const struct under_way *u, const struct config *config, uint64_t *bytes)
 {
     uint32_t window = most(u, config), taken = u->window.under_way;
-    uint64_t all = most_bytes(config);
+    uint64_t all = most_bytes(u, config);
     *bytes = u->bytes < all ? all - u->bytes : 0;
     return taken < window ? window - taken : 0;
 }
 
 bool under_way_is_busy(const struct under_way *u, const struct config *config)
 {
-    return u->window.under_way >= most(u, config) / 2 || u->bytes >= config->pool.window_bytes / 2;
+    return u->window.under_way >= most(u, config) / 2 || u->bytes >= most_bytes(u, config) / 2;
 }
 
 void under_way_is_full(struct under_way *u)

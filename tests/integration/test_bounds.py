@@ -54,7 +54,8 @@ LARGE = bytes(100 * 1024)
 
 def test_live_window_bytes_are_exact(broker, make_proxy):
     """An eighth is kept for destinations to which nothing is under way."""
-    proxy = make_proxy(broker.url, {"pool.window_bytes": "1MiB", "pool.upstreams": 1})
+    proxy = make_proxy(broker.url, {"pool.window": 1000, "pool.window_bytes": "1MiB",
+                                    "pool.upstreams": 1})
     broker.acks = False
     with RawClient(proxy.port) as client, RawClient(proxy.port) as other:
         client.open_channel(confirms=True)
