@@ -61,6 +61,7 @@ static void try_larger(struct autotune *a, double rate)
     a->smaller = a->size;
     a->smaller_rate = rate;
     resize(a, (double)a->size * a->factor);
+    a->is_repeated = false;
     if (a->rounds == 1)
         a->factor = FACTOR_GROWING;
 }
@@ -68,9 +69,14 @@ static void try_larger(struct autotune *a, double rate)
 static void judge_larger(struct autotune *a, double rate, uint64_t now_ns)
 {
     double gain = rate / a->smaller_rate, most = (double)a->size / a->smaller;
-    if (gain >= most * a->gain_full && a->size < AUTOTUNE_MAX) {
+    bool is_full = gain >= most * a->gain_full;
+    if (is_full && a->size < AUTOTUNE_MAX) {
         a->gain_full = GAIN_FULL;
         try_larger(a, rate);
+        return;
+    }
+    if (!is_full && !a->is_repeated) {
+        a->is_repeated = a->is_settling = true;
         return;
     }
     double gain_min = a->smaller == AUTOTUNE_MIN ? GAIN_MIN_NEAR : GAIN_MIN_FAR;

@@ -15,9 +15,9 @@
  * and after ten seconds it begins again, at half of that. The first pair is 256 and 512: with a
  * RabbitMQ that is near, 512 gives no more than 256, which is the least.
  *
- * A size is tried for some rounds. A round begins when the window is full, and is over when as many
- * are answered as were under way then. A slow publisher fills no window, and of it nothing is
- * learned.
+ * A size is tried for some rounds, the larger one twice if it disappoints. A round begins when the
+ * window is full, and is over when as many are answered as were under way then. A slow publisher
+ * fills no window, and of it nothing is learned.
  *
  * Beside that the window holds what RabbitMQ confirms in a millisecond, or small messages would
  * cost a wake-up for a few of them.
@@ -41,6 +41,8 @@ struct autotune {
     uint32_t a_step;  /* the least that is confirmed in one piece: see above; publishes */
     uint32_t factor;  /* the larger one of the next pair is so many times the smaller one */
     double gain_full; /* if the larger one gives this share of what it could, it was full */
+    bool
+        is_repeated; /* the larger one has disappointed once: the way there had to get used to it */
     bool is_settling; /* the next round shows nothing */
     uint64_t settled; /* publishes, since the start */
 
