@@ -60,14 +60,6 @@ void asides_clear(struct asides *asides)
     *asides = (struct asides){0};
 }
 
-uint32_t asides_silent(const struct asides *asides)
-{
-    uint32_t silent = 0;
-    for (uint32_t i = 0; i < asides->count; i++)
-        silent += asides->all[i].state == ASIDE_SILENT;
-    return silent;
-}
-
 void aside_rewind(struct aside *a, uint64_t seq)
 {
     if (seq <= a->cursor)

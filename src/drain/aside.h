@@ -41,8 +41,6 @@ struct aside *asides_find(struct asides *, uint64_t destination);
 struct aside *asides_add(struct asides *, uint64_t destination, uint64_t cursor);
 void asides_remove(struct asides *, struct aside *);
 void asides_clear(struct asides *);
-/* How many of them are no more than silent: they cost nothing. */
-uint32_t asides_silent(const struct asides *);
 
 /* The one way to change its state. */
 void aside_move(struct aside *, enum aside_state);

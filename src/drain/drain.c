@@ -51,7 +51,7 @@ enum {
     BATCH_BYTES = 1024 * 1024,
     BATCH_MIN = 128, /* records, and bytes: a read for less costs more than it brings */
     BATCH_MIN_BYTES = 128 * 1024,
-    ASIDES_MAX = 64,  /* that are not silent; then all others wait for them */
+    ASIDES_MAX = 64,  /* asides_hold_others */
     SILENT_LONG = 10, /* times pool.confirm_timeout: then something is sent again all the same */
 };
 
@@ -829,7 +829,7 @@ static bool read_aside(struct drain *d, uint32_t room)
     for (uint32_t i = 0; i < asides->count; i++) {
         struct aside *a = &asides->all[i];
         bool has_caught_up = (a->scanned > 0 && a->scanned == d->read_after) ||
-                             (a->fine > 0 && a->cursor >= d->read_after);
+                             (a->cursor >= d->read_after && (a->fine > 0 || d->at_end));
         if (a->state == ASIDE_TRYING && has_caught_up && a->under_way == 0 && a->failing == 0) {
             asides_remove(asides, a);
             look_again(d);
@@ -855,6 +855,19 @@ static bool read_aside(struct drain *d, uint32_t room)
     return false;
 }
 
+/* Too many have messages that come before those of all others, which wait for them then. One whose
+ * place has not been reached, since the queue is read from its beginning again, holds up nobody. */
+static bool asides_hold_others(const struct drain *d)
+{
+    const struct asides *asides = &d->backlog->asides;
+    uint32_t busy = 0;
+    for (uint32_t i = 0; i < asides->count; i++) {
+        const struct aside *a = &asides->all[i];
+        busy += a->state != ASIDE_SILENT && (a->cursor < d->read_after || a->under_way > 0);
+    }
+    return busy >= ASIDES_MAX;
+}
+
 static uint64_t smaller(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;
@@ -868,7 +881,6 @@ static void read_more(struct drain *d)
     if (!begin_pass(d))
         return;
     const struct config *config = d->backlog->rt->config;
-    const struct asides *asides = &d->backlog->asides;
     uint32_t window = window_of(d), taken = in_flight_in_window(&d->sent);
     uint32_t room = taken < window && bytes_left(d) > 0 ? window - taken : 0;
     bool is_full =
@@ -881,8 +893,7 @@ static void read_more(struct drain *d)
     if (d->backlog->paused || room == 0 || !runtime_serves(d->backlog->rt) ||
         stream_is_full(stream_of(d)) || read_aside(d, room))
         return;
-    if (d->at_end || (is_full && d->confirms) ||
-        asides->count - asides_silent(asides) >= ASIDES_MAX)
+    if (d->at_end || (is_full && d->confirms) || asides_hold_others(d))
         return;
     read_others(d, room);
 }
@@ -1105,7 +1116,7 @@ static void judge(struct drain *d, struct sent *entry, uint16_t code, const char
 static void on_refused(struct drain *d, uint16_t code, const char *text)
 {
     uint32_t count;
-    struct sent *first = in_flight_first_unconfirmed(&d->sent, &count);
+    struct sent *first = in_flight_first_open(&d->sent, &count);
     if (!first)
         return;
     if (count == 1) {
@@ -1218,8 +1229,10 @@ static void on_lost(struct link *link)
     struct backlog *backlog = d->backlog;
     /* RabbitMQ could not stand something that was sent on this connection. It names the method, or
      * none (a bad content frame): was it one of ours? */
+    bool is_parked =
+        d->sent.parked > 0 && (end->cause == 0 || end->cause == AMQP_BASIC_PUBLISH_METHOD);
     if (end->code && blame_of(end->code, end->text) != BLAME_BROKER &&
-        in_flight_has_sent(&d->sent, end->cause)) {
+        (is_parked || in_flight_has_sent(&d->sent, end->cause))) {
         backlog->alone = true;
         on_refused(d, end->code, end->text);
     }

@@ -238,12 +238,12 @@ struct sent *in_flight_add(struct in_flight *f, const struct job_record *record,
 
 /* ---- what becomes of it ---- */
 
-struct sent *in_flight_first_unconfirmed(const struct in_flight *f, uint32_t *count)
+struct sent *in_flight_first_open(const struct in_flight *f, uint32_t *count)
 {
-    *count = f->unconfirmed;
+    *count = f->unconfirmed + f->parked;
     struct sent *entry;
     for (uint32_t at = 0; (entry = in_flight_next(f, &at)) != NULL;)
-        if (entry->state == SENT_UNCONFIRMED)
+        if (sent_is_open(entry))
             return entry;
     return NULL;
 }
@@ -264,8 +264,7 @@ struct sent *in_flight_accused(struct in_flight *f, const char *text)
     struct accusation accusation = accusation_read(text);
     struct sent *entry;
     for (uint32_t at = 0; (entry = in_flight_next(f, &at)) != NULL;)
-        if (entry->state == SENT_UNCONFIRMED && entry->tag > 0 &&
-            accusation_fits(&accusation, &entry->trace))
+        if (sent_is_open(entry) && entry->tag > 0 && accusation_fits(&accusation, &entry->trace))
             return entry;
     return NULL;
 }

@@ -80,11 +80,11 @@ void in_flight_new_channel(struct in_flight *);
 struct sent *in_flight_tagged(struct in_flight *, uint64_t tag);
 /* The one with the lowest tag that RabbitMQ has not answered for, or NULL. */
 struct sent *in_flight_oldest(struct in_flight *);
-/* The first unconfirmed one, or NULL; *count is how many there are. */
-struct sent *in_flight_first_unconfirmed(const struct in_flight *, uint32_t *count);
+/* The first that RabbitMQ has not answered for, or NULL; *count is how many there are. */
+struct sent *in_flight_first_open(const struct in_flight *, uint32_t *count);
 /* True if one of the unconfirmed ones was sent with this method; 0 is any of them. */
 bool in_flight_has_sent(const struct in_flight *, uint32_t method);
-/* The first unconfirmed publish that these words of RabbitMQ point at, or NULL. */
+/* The first publish without an answer that these words of RabbitMQ point at, or NULL. */
 struct sent *in_flight_accused(struct in_flight *, const char *text);
 /* Notes a basic.return with the oldest unconfirmed publish that it can be about. */
 void in_flight_note_return(struct in_flight *, const struct returned *, const struct frame *header);

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "amqp/destination.h"
 #include "amqp/method.h"
 #include "amqp/wire.h"
 
@@ -49,4 +50,9 @@ bool returned_names(const struct returned *r, const uint8_t *method, size_t meth
 {
     struct publish publish;
     return publish_parse(method, method_len, &publish) && is_routed_as(r, &publish);
+}
+
+uint64_t returned_destination(const struct returned *r)
+{
+    return destination_of_names(r->exchange, r->exchange_len, r->routing_key, r->routing_key_len);
 }

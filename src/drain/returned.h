@@ -24,5 +24,7 @@ void returned_begin(struct returned *, const struct frame *);
 /* True if it is about this publish, which is at hand; false if that is not mandatory. */
 bool returned_is_message(const struct returned *, const struct message *,
                          const struct frame *header);
+/* Where it went (amqp/destination.h). */
+uint64_t returned_destination(const struct returned *);
 /* True if it is about what went to this exchange and routing key; `method` is a method payload. */
 bool returned_names(const struct returned *, const uint8_t *method, size_t method_len);

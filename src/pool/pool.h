@@ -84,8 +84,8 @@ struct pool {
     struct list held;      /* members whose next frame has to wait */
     struct list wake_node; /* in pools->waking */
     unsigned client_count;
-    unsigned relay_count; /* that name this pool, also of clients that are gone */
-    unsigned moving;      /* of these: their publishers go on elsewhere (spread.h) */
+    unsigned relay_count;  /* that name this pool, also of clients that are gone */
+    uint64_t move_ends_ms; /* a publisher goes on on another upstream (spread.h); 0: none does */
     uint64_t idle_since_ms;
     struct caution caution;
 };

@@ -21,13 +21,17 @@ static void on_changed(struct backlog *backlog)
     queue_changed(queue_of(backlog));
 }
 
-static void on_promise_ended(struct backlog *backlog)
+void queue_wake(struct queue *queue)
 {
-    struct queue *queue = queue_of(backlog);
     for (struct list *n = queue->users.next; n != &queue->users; n = n->next) {
         struct queue_user *user = LIST_ENTRY(n, struct queue_user, node);
         user->events->on_wake(user);
     }
+}
+
+static void on_promise_ended(struct backlog *backlog)
+{
+    queue_wake(queue_of(backlog));
 }
 
 static const struct backlog_events backlog_events = {

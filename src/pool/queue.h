@@ -98,5 +98,7 @@ void queue_reconfigured(struct queue *);
 void queue_note_seen(struct queue *, uint32_t kind, const uint8_t *name, size_t len);
 /* Something waits now: there may be no connection to RabbitMQ for it yet. */
 void queue_wants_connection(struct queue *);
+/* A place is free: who is held looks again. */
+void queue_wake(struct queue *);
 /* To be called after any of the counters or the drain changed: its users change their state. */
 void queue_changed(struct queue *);

@@ -49,13 +49,13 @@ struct upstream *pool_pick_upstream(struct pool *pool)
     return choice.best;
 }
 
-bool pool_should_move(struct pool *pool, const struct upstream *from)
+bool pool_should_move(struct pool *pool, const struct upstream *from, bool sends)
 {
-    uint32_t senders = from->under_way.senders;
-    if (senders < 2 || pool->moving > 0)
+    uint32_t others = from->under_way.senders - sends;
+    if (others == 0 || runtime_now(pool->rt) < pool->move_ends_ms || pool_channel_limit(pool))
         return false;
     struct choice choice = choose(pool);
     if (choice.may_have_another)
         pool_want_another(pool);
-    return choice.best && choice.best->under_way.senders + 2 <= senders;
+    return choice.best && choice.best != from && choice.best->under_way.senders + 1 <= others;
 }

@@ -20,7 +20,7 @@
 /* What the counters say, beside what a walk finds. */
 struct found {
     uint64_t clients, in_pools, reserved, spooling;
-    uint64_t upstreams, relays, moving, retained;
+    uint64_t upstreams, relays, retained;
 };
 
 static void compare(const char *what, uint64_t said, uint64_t found)
@@ -92,7 +92,6 @@ static void walk_upstreams(const struct proxy *proxy, struct found *f)
             if (!r)
                 continue;
             f->relays++;
-            f->moving += r->moves;
             f->reserved += count_reserved(r);
             count_open(r, &load);
         }
@@ -116,18 +115,16 @@ static void look_at_dials(const struct pool *pool)
 
 static void look_at_pools(const struct proxy *proxy, const struct found *f)
 {
-    uint64_t clients = 0, relays = 0, moving = 0;
+    uint64_t clients = 0, relays = 0;
     for (struct list *n = proxy->pools.all.next; n != &proxy->pools.all; n = n->next) {
         const struct pool *pool = LIST_ENTRY(n, struct pool, node);
         if (proxy->stage != PROXY_CLOSING) /* then they are all being closed */
             look_at_dials(pool);
         clients += pool->client_count;
         relays += pool->relay_count;
-        moving += pool->moving;
     }
     compare("clients of pools", clients, f->in_pools);
     compare("relays of pools", relays, f->relays);
-    compare("relays that are left by their publishers", moving, f->moving);
 }
 
 static void look_at_queues(const struct proxy *proxy, const struct found *f)

@@ -20,6 +20,7 @@
 #include "pool/doubt.h"
 #include "pool/pool.h"
 #include "pool/queue.h"
+#include "pool/spread.h"
 #include "session/channel.h"
 #include "session/client.h"
 #include "session/transaction.h"
@@ -168,9 +169,14 @@ static void drop_retained(struct relay *r)
     calls_deinit(&r->calls);
 }
 
+static bool is_unheard(const struct relay *r)
+{
+    return r->forgets || r->unproven > 0;
+}
+
 bool relay_may_be_left(const struct relay *r)
 {
-    return r->open == 0 && r->calls.count == 0;
+    return r->open == 0 && r->calls.count == 0 && !is_unheard(r);
 }
 
 bool relay_is_spent(const struct relay *r)
@@ -291,13 +297,27 @@ void relay_free(struct relay *r)
 void relay_move(struct relay *r)
 {
     r->moves = true;
-    r->pool->moving++;
+    r->pool->move_ends_ms = runtime_now(r->pool->rt) + MOVE_MS;
+}
+
+static void end_move(struct relay *r)
+{
+    if (!r->moves)
+        return;
+    r->moves = false;
+    r->pool->move_ends_ms = 0;
+    pool_wake(r->pool); /* it may be another one's turn */
+}
+
+void relay_stay(struct relay *r)
+{
+    end_move(r);
+    r->stays_until_ms = runtime_now(r->pool->rt) + MOVE_AGAIN_MS;
 }
 
 static void unbind(struct relay *r)
 {
-    r->pool->moving -= r->moves;
-    r->moves = false;
+    end_move(r);
     if (r->channel)
         r->channel->relay = NULL;
     r->channel = NULL;
@@ -319,7 +339,8 @@ static void settle_orphan(struct relay *r)
     if (!relay_is_settled(r) || r->close != CLOSE_NONE || idle)
         return;
     struct upstream *u = r->link.upstream;
-    if (r->shared && r->confirming && !r->nacked && u->links.count <= IDLE_RELAYS_MAX) {
+    if (r->shared && r->confirming && !r->nacked && !is_unheard(r) &&
+        u->links.count <= IDLE_RELAYS_MAX) {
         upstream_keep_idle(&r->link);
     } else {
         close_upstream(r);
@@ -331,6 +352,18 @@ void relay_release(struct relay *r)
 {
     unbind(r);
     settle_orphan(r);
+}
+
+bool relay_leave(struct relay *r)
+{
+    if (r->open > 0 || r->calls.count > 0)
+        return false;
+    if (is_unheard(r)) {
+        close_upstream(r);
+        return false;
+    }
+    relay_release(r);
+    return true;
 }
 
 static void on_lost(struct link *link)
@@ -380,6 +413,7 @@ bool relay_publish(struct relay *r, struct message *message, uint64_t client_tag
         retain(r, message, client_tag, destination);
         return true;
     }
+    r->forgets = r->forgets || forgets;
     if (!r->transactional && !forgets) {
         r->unproven++;
         r->channel->client->retained++;
@@ -545,7 +579,7 @@ static void on_confirm(struct relay *r, const struct frame *frame, bool nack)
                   LOG_T("vhost", r->pool->vhost), LOG_N("tag", tag));
     confirm(r, tag, frame->payload[12] & 1, nack);
     r->nacked = r->nacked || nack;
-    pool_wake(r->pool);
+    queue_wake(r->pool->queue);
     if (r->channel)
         channel_settled(r->channel);
     else
@@ -585,15 +619,15 @@ static bool can_keep_all(struct relay *r)
     return true;
 }
 
-/* The only publish that RabbitMQ can mean, or NULL. */
+/* The only publish that RabbitMQ can mean, or NULL. One in doubt may be meant as well. */
 static struct retained *only_unconfirmed(struct relay *r)
 {
     struct retained *only = NULL;
     for (uint32_t i = 0; i < r->unconfirmed.count; i++) {
         struct retained *entry = unconfirmed_at(&r->unconfirmed, i);
-        if (entry->state != RETAINED_OPEN)
+        if (entry->state == RETAINED_SETTLED)
             continue;
-        if (only)
+        if (only || entry->state == RETAINED_DOUBTED)
             return NULL;
         only = entry;
     }
@@ -835,6 +869,11 @@ static void end_unheard_return(struct relay *r, const struct frame *header)
     for (uint32_t i = 0; i < r->unconfirmed.count; i++) {
         struct retained *entry = unconfirmed_at(&r->unconfirmed, i);
         struct message view;
+        if (entry->state == RETAINED_DOUBTED &&
+            doubt_is_returned(entry->doubt, r->returned, header)) {
+            doubt_note_return(entry->doubt, r->returned->code, r->returned->text);
+            return;
+        }
         if (entry->state != RETAINED_OPEN || !can_keep(r, entry) ||
             !returned_is_message(r->returned, retained_look(entry, &view), header))
             continue;

@@ -34,6 +34,8 @@ struct relay {
     bool confirming; /* confirm.select was sent */
     bool nacked;     /* RabbitMQ has nacked on it, and may do so for ever: relay_is_spent */
     bool moves;      /* its channel goes on elsewhere, once all is answered: relay_move */
+    bool forgets;    /* what was sent there is not retained: only close-ok shows that it was read */
+    uint64_t stays_until_ms;
     bool transactional;
     enum close_state close; /* of the handshake with RabbitMQ; the number is kept until its end */
     uint64_t sent_tag;      /* RabbitMQ's delivery tag of the last publish */
@@ -58,6 +60,11 @@ void relay_release(struct relay *);
 bool relay_is_spent(const struct relay *);
 /* Sends nothing more; its channel should have another one once it may be left. */
 void relay_move(struct relay *);
+/* That takes too long: it goes on, and does not try it again before stays_until_ms. */
+void relay_stay(struct relay *);
+/* The channel is to go on elsewhere: true if the relay was released. False: something is awaited,
+ * perhaps the close-ok of a close that is sent now, because nothing else shows what was read. */
+bool relay_leave(struct relay *);
 /* Sends a complete publish; takes the message over. In a transaction the proxy keeps it in
  * channel->tx. False, with nothing sent and nothing taken, when memory is short. With a tag the
  * upstream must offer confirms: nothing else proves a single publish. `destination`: window.h. With
@@ -82,7 +89,8 @@ struct publisher relay_publisher(const struct relay *);
 bool relay_is_consumed(struct relay *);
 /* Nothing unconfirmed and nothing awaited. */
 bool relay_is_settled(const struct relay *);
-/* Nothing that is open, and nothing awaited: the channel may go on elsewhere. */
+/* Nothing that is open, and nothing awaited, not even a close-ok: the channel may go on elsewhere.
+ */
 bool relay_may_be_left(const struct relay *);
 /* RabbitMQ has not confirmed it in time: the message goes to the spool, in doubt. */
 void relay_doubt(struct relay *, struct retained *);

@@ -61,9 +61,8 @@ static enum route own_relay_for(struct channel *ch, struct refusal *why)
         return ROUTE_HELD;
     if (r && r->link.upstream != client->own) {
         /* What went out on the shared channel is answered before another one is used (P2). */
-        if (!relay_may_be_left(r))
+        if (!relay_leave(r))
             return ROUTE_HELD;
-        relay_release(r);
         r = NULL;
     }
     if (r || relay_bind(ch, client->own, false, false))
@@ -89,8 +88,11 @@ static enum route relay_for(struct channel *ch, bool forgets, struct refusal *wh
         own_upstream_dial(client);
     if (client->own)
         return own_relay_for(ch, why);
-    if (ch->relay && ch->relay->moves && !relay_may_be_left(ch->relay))
-        return ROUTE_HELD;
+    if (ch->relay && ch->relay->moves && !relay_leave(ch->relay)) {
+        if (client_waits(client, MOVE_MS) && !pool_channel_limit(client->member.pool))
+            return ROUTE_HELD;
+        relay_stay(ch->relay);
+    }
     if (is_well_bound(ch, forgets))
         return ROUTE_DONE;
     if (ch->relay)
@@ -267,6 +269,15 @@ static void set_apart_if_wild(struct channel *ch)
         client_set_apart(ch->client);
 }
 
+/* It has to wait where it is, and another upstream has more room for it. What is not confirmed to
+ * the proxy would not be in order there. */
+static bool may_move(const struct relay *r)
+{
+    return r->shared && r->confirming && !r->forgets && !r->moves &&
+           runtime_now(r->pool->rt) >= r->stays_until_ms &&
+           pool_should_move(r->pool, r->link.upstream, r->open > 0);
+}
+
 /* Transient, of a client that asks for no answer: pool.confirm_transient. On a channel that has
  * published anything else all is confirmed, or their order would be lost. */
 static bool may_be_forgotten(struct channel *ch)
@@ -293,9 +304,15 @@ static enum route publish_live(struct channel *ch, uint64_t destination, struct 
     struct relay *r = ch->relay;
     if (is_full(r, message, destination)) {
         under_way_is_full(&r->link.upstream->under_way);
-        if (r->shared && pool_should_move(ch->client->member.pool, r->link.upstream))
-            relay_move(r);
-        return ROUTE_HELD;
+        if (!may_move(r))
+            return ROUTE_HELD;
+        relay_move(r);
+        bound = relay_for(ch, forgets, why);
+        if (bound != ROUTE_DONE)
+            return bound;
+        r = ch->relay;
+        if (is_full(r, message, destination))
+            return ROUTE_HELD;
     }
     if (ch->confirming && !r->link.upstream->offers_confirms)
         return publish_unconfirmed(ch, why);
@@ -435,9 +452,9 @@ bool router_must_wait(const struct channel *ch)
     if (!r || pool->state != POOL_LIVE || r->link.upstream->blocked)
         return false;
     if (r->moves)
-        return !relay_may_be_left(r);
+        return !relay_may_be_left(r) && client_waits(ch->client, MOVE_MS);
     uint64_t destination = destination_of(message->method.at, message->method.len);
-    return is_full(r, message, destination) &&
+    return is_full(r, message, destination) && !may_move(r) &&
            !doubts_hold(&pool->queue->backlog.doubts, destination);
 }
 

@@ -44,8 +44,10 @@ bool under_way_has_room(const struct under_way *u, const struct config *config,
 {
     if (!window_has_room(&u->window, destination, most(u, config)))
         return false;
-    return u->bytes + bytes <= most_bytes(u, config) ||
-           (u->bytes < config->pool.window_bytes && window_share(&u->window, destination) == 0);
+    if (u->bytes + bytes <= most_bytes(u, config) || u->bytes == 0)
+        return true;
+    bool is_new = window_share(&u->window, destination) == 0;
+    return is_new && u->bytes + bytes <= config->pool.window_bytes;
 }
 
 uint32_t under_way_room(const struct under_way *u, const struct config *config, uint64_t *bytes)

@@ -20,8 +20,9 @@ struct under_way {
 
 void under_way_init(struct under_way *);
 void under_way_deinit(struct under_way *);
-/* True if one more publish of so many bytes may be sent there. One always fits where nothing is
- * under way, whatever its size; an eighth of pool.window_bytes is kept for such destinations. */
+/* True if one more publish of so many bytes may be sent there. One always fits when nothing at all
+ * is under way, whatever its size; an eighth of pool.window_bytes is kept for destinations to which
+ * nothing is. */
 bool under_way_has_room(const struct under_way *, const struct config *, uint64_t destination,
                         uint64_t bytes);
 /* How many more publishes to a destination where something is under way may be sent, while it is no

@@ -217,3 +217,25 @@ def test_client_that_is_silent_for_two_heartbeats_is_closed(broker, make_proxy):
             beats += frame.type == amqp.HEARTBEAT
         assert beats >= 2
     assert len(proxy.events("heartbeat_missed")) == 1
+
+
+def test_a_new_destination_finds_no_more_bytes_than_there_are(broker, make_proxy):
+    proxy = make_proxy(broker.url, {"pool.upstreams": 1, "pool.window_bytes": "64KiB"})
+    broker.acks = False
+    clients = [RawClient(proxy.port) for _ in range(3)]
+    for client in clients:
+        client.open_channel(confirms=True)
+    clients[0].publish(bytes(50000), "a")
+    broker.wait_messages(1)
+    clients[1].publish(bytes(1000000), "b")
+    clients[2].publish(bytes(10), "c")
+    broker.wait_messages(2)
+    clients[2].call(1, "queue.declare", queue="q", durable=True)
+    assert [len(message.body) for message in broker.messages] == [50000, 10]
+    for message in broker.messages[:]:
+        broker.connections[0].ack(message)
+    broker.wait_messages(3)
+    broker.connections[0].ack(broker.messages[2])
+    for client in clients:
+        client.acked_up_to(1) if client is not clients[2] else None
+        client.die()

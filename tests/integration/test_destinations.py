@@ -320,3 +320,27 @@ def test_no_route_after_the_wait(broker, make_watched, unroutable):
     assert admin.metrics()["amqpbuf_messages_unroutable_total"] == dropped
     named = [event["routing_key"] for event in proxy.events("message_unroutable")]
     assert named == (["nowhere"] if unroutable == "drop" else [])
+
+
+@pytest.mark.parametrize("count", [63, 64, 100])
+def test_many_silent_ones_and_a_lost_connection(broker, make_proxy, count):
+    """More than may be tried before all others; the next drain begins at the first record."""
+    proxy = make_proxy(broker.url, {"pool.confirm_timeout": "300ms"})
+    spool(broker, proxy, [])
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        for number in range(count):
+            client.publish(b"%d" % number, f"dead{number}")
+        client.acked_up_to(count)
+        broker.acks = False
+        broker.up()
+        proxy.wait_event("confirms_stalled", 10)
+        wait_until(lambda: len(broker.messages) == count, "all are sent")
+        wait_until(lambda: len([event for event in proxy.events("confirms_stalled")]) >= 10, "silent")
+        client.publish(b"fine", "fine")
+        client.acked_up_to_tags({count + 1})
+        broker.acks = True
+        broker.open_connections()[-1].die()
+        proxy.wait_empty()
+        client.close()
+    assert {message.body for message in broker.messages} >= {b"%d" % n for n in range(count)} | {b"fine"}

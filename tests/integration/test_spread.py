@@ -2,6 +2,10 @@
 
 import threading
 
+import pytest
+
+from conftest import url_of
+from support import amqp
 from support.raw import RawClient
 from support.wait import wait_until
 
@@ -70,3 +74,127 @@ def test_one_alone_stays(broker, make_proxy):
             confirming.join()
         client.close()
     assert sorted(len(connection.messages) for connection in broker.connections)[-1] == 200
+
+
+class Keyed:
+    """A broker that confirms nothing whose routing key begins like this."""
+
+    def __init__(self, broker, silent):
+        self.broker, self.gate = broker, None
+        broker.on_message = lambda connection, message: (
+            None if message.args["routing_key"].startswith(silent) else connection.ack(message))
+
+    def came(self, key):
+        return [message for message in list(self.broker.messages)
+                if message.args["routing_key"] == key]
+
+
+def confirming(proxy):
+    client = RawClient(proxy.port)
+    client.open_channel(confirms=True)
+    return client
+
+
+@pytest.mark.parametrize("stallers", [1, 2])
+@pytest.mark.parametrize("late", [False, True])
+def test_who_has_nothing_under_way_moves_at_once(broker, make_proxy, stallers, late):
+    """The window is full of what RabbitMQ does not confirm; also when the second connection opens later
+    than the publisher begins to wait."""
+    proxy = make_proxy(broker.url, {"pool.upstreams": 2, "pool.window": 8, "pool.confirm_timeout": "1h"})
+    keyed = Keyed(broker, "dead")
+    other = confirming(proxy)
+    other.publish(b"bound", "alive")
+    other.acked_up_to(1)
+    gate = broker.gate = threading.Event()
+    if not late:
+        gate.set()
+    dead = [confirming(proxy) for _ in range(stallers)]
+    for number in range(15 // stallers + 1):
+        for who, client in enumerate(dead):
+            client.publish(b"x", f"dead{who}-{number}")
+    broker.wait_messages(16)
+    other.publish(b"now", "alive")
+    if late:
+        wait_until(lambda: len(broker.connections) == 2, "the second one is dialled")
+        gate.set()
+    wait_until(lambda: len(keyed.came("alive")) == 2, "it goes on")
+    other.acked_up_to_tags({2})
+    assert keyed.came("alive")[1] in broker.connections[1].messages
+    for client in dead:
+        client.die()
+    other.close()
+
+
+def test_one_large_silent_message_holds_nobody(broker, make_proxy):
+    proxy = make_proxy(broker.url, {"pool.upstreams": 2, "pool.window_bytes": "64KiB",
+                                    "pool.confirm_timeout": "1h"})
+    keyed = Keyed(broker, "dead")
+    large, other = confirming(proxy), confirming(proxy)
+    other.publish(b"x", "alive")
+    other.acked_up_to(1)
+    large.publish(bytes(70000), "dead")
+    broker.wait_messages(2)
+    other.publish(b"y", "alive")
+    other.acked_up_to_tags({2})
+    assert len(keyed.came("alive")) == 2
+    large.die()
+    other.close()
+
+
+def test_one_that_cannot_move_goes_on_where_it_is(broker, make_proxy):
+    """It has published to a destination that RabbitMQ does not confirm; its window has room again."""
+    proxy = make_proxy(broker.url, {"pool.upstreams": 2, "pool.window": 4, "pool.confirm_timeout": "1h"})
+    broker.acks = False
+    clients = [confirming(proxy) for _ in range(3)]
+    clients[0].publish(b"dead", "dead")
+    for number in range(8):
+        for who, client in enumerate(clients):
+            client.publish(b"%d" % number, f"q{who}")
+    stop, done = threading.Event(), {}
+
+    def confirm_others():
+        while not stop.wait(0.002):
+            for connection in broker.open_connections():
+                wanted = [m for m in list(connection.messages) if m.args["routing_key"] != "dead"]
+                at = done.get(connection, 0)
+                if at < len(wanted):
+                    connection.ack(wanted[at])
+                    done[connection] = at + 1
+    confirming_thread = threading.Thread(target=confirm_others)
+    confirming_thread.start()
+    try:
+        clients[0].acked_up_to_tags(set(range(2, 10)))
+        for client in clients[1:]:
+            client.acked_up_to(8)
+    finally:
+        stop.set()
+        confirming_thread.join()
+    for client in clients:
+        client.die()
+
+
+def test_a_limit_of_channels_closes_no_one_that_has_a_channel(rabbit, make_proxy):
+    rabbit.ctl("set_user_limits", "guest", '{"max-channels": 4}')
+    try:
+        rabbit.declare("limited")
+        proxy = make_proxy(url_of(rabbit), {"pool.upstreams": 2, "pool.window": 8},
+                           provokes=("client_refused", "upstream_lost"))
+        clients = [confirming(proxy) for _ in range(4)]
+        for client in clients:
+            client.publish(b"first", "limited")
+            client.acked_up_to(1)
+        with confirming(proxy) as fifth:
+            fifth.publish(b"fifth", "limited")
+            assert fifth.expect("connection.close").args["reply_code"] == 530
+            fifth.die()
+        for number in range(20):
+            for client in clients:
+                client.send(b"".join(amqp.publish_frames(1, b"%d" % n, routing_key="limited")
+                                     for n in range(50)))
+            for client in clients:
+                first = 2 + 50 * number
+                client.acked_up_to_tags(set(range(first, first + 50)))
+        for client in clients:
+            client.close()
+    finally:
+        rabbit.ctl("clear_user_limits", "guest", "all")

@@ -290,3 +290,31 @@ def test_an_alarm_and_a_client_with_its_own_upstream(broker, make_proxy):
     own.ack(own.messages[0])
     proxy.wait_empty()
     assert broker.wait_messages(2) == [b"0", b"1"]
+
+
+@pytest.mark.parametrize("who", ["stays", "closes", "dies"])
+def test_a_return_of_one_in_doubt_is_heard_or_kept(broker, make_proxy, who):
+    proxy = make_proxy(broker.url, SOON)
+    broker.acks = False
+    client = confirming(proxy)
+    client.publish(b"lost", "nowhere", mandatory=True)
+    client.acked_up_to(1)  # of the disk
+    if who == "closes":
+        client.close()
+    elif who == "dies":
+        client.die()
+        proxy.wait_event("client_closed")
+    message = broker.messages[0]
+    connection = broker.open_connections()[0]
+    connection.give_back(message)
+    connection.ack(message)
+    if who == "stays":
+        assert client.expect("basic.return").args["reply_code"] == 312
+        client.die()
+        proxy.wait_empty()
+    else:
+        proxy.wait_event("message_rejected")
+        proxy.wait_empty()
+        assert [record["body"] for record in proxy.dump("--rejected")] == ["lost"]
+        assert proxy.summary()["queues"][0]["rejected"] == 1
+    assert len(broker.messages) == 1

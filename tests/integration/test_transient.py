@@ -2,10 +2,12 @@
 once it is sent; all else is RabbitMQ's to confirm, as before."""
 
 import select
+import threading
 
 import pytest
 
 from support import amqp
+from support.broker import FakeBroker
 from support.raw import RawClient
 from support.wait import wait_until
 
@@ -149,3 +151,67 @@ def test_a_refusal_is_heard(broker, make_proxy):
         publish(client, b"1", TRANSIENT)
         broker.wait_messages(2)
         client.close()
+
+
+class Stuck:
+    """A broker whose first connection reads nothing more, until it is let go."""
+
+    def __init__(self, broker, name):
+        self.order, self.gate = [], threading.Event()
+
+        def on_frame(connection, frame):
+            if connection is broker.connections[0] and frame.name == name:
+                self.gate.wait(60)
+            return False
+
+        def on_message(connection, message):
+            self.order.append(message.body[:8])
+            if message.tag:
+                connection.ack(message)
+        broker.on_frame, broker.on_message = on_frame, on_message
+
+
+@pytest.mark.parametrize("kind", ["forgotten", "no confirms", "confirmed"])
+def test_order_when_a_client_gets_an_upstream_of_its_own(make_proxy, kind):
+    with FakeBroker(confirms=kind != "no confirms") as broker:
+        proxy = make_proxy(broker.url, {"pool.confirm_transient": "no" if kind == "forgotten" else "yes"})
+        stuck = Stuck(broker, "basic.publish")
+        with RawClient(proxy.port) as client:
+            client.open_channel()
+            properties = TRANSIENT if kind == "forgotten" else PERSISTENT
+            for number in range(3):
+                publish(client, b"%d" % number, properties)
+            client.send_method(1, "basic.consume", queue="q", consumer_tag="t")
+            for number in range(3, 6):
+                publish(client, b"%d" % number, properties)
+            wait_until(lambda: len(broker.connections) == 2, "its own upstream")
+            stuck.gate.set()
+            wait_until(lambda: len(stuck.order) == 6, "all of them")
+            client.die()
+        assert stuck.order == numbers(*range(6))
+
+
+def test_what_is_forgotten_stays_on_its_upstream(broker, make_proxy):
+    """That one is full, and two others have something under way there."""
+    proxy = make_proxy(broker.url, FORGETS | {"pool.upstreams": 2, "pool.window": 100})
+    broker.acks = False
+    others = [RawClient(proxy.port) for _ in range(2)]
+    for who, other in enumerate(others):
+        other.open_channel(confirms=True)
+        other.publish(b"x", f"other{who}")
+    broker.wait_messages(2)
+    stuck = Stuck(broker, "basic.publish")
+    count = 400
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        sender = threading.Thread(daemon=True, target=lambda: [
+            publish(client, b"%08d" % number + bytes(30000), TRANSIENT) for number in range(count)])
+        sender.start()
+        sender.join(2)  # for as long as its socket takes something
+        stuck.gate.set()
+        sender.join(60)
+        wait_until(lambda: len(stuck.order) == count, "all of them")
+        client.close()
+    assert stuck.order == [b"%08d" % number for number in range(count)]
+    for other in others:
+        other.die()

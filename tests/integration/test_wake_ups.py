@@ -8,6 +8,7 @@ import pytest
 from support import amqp
 from support.broker import FakeBroker
 from support.raw import RawClient
+from support.tokens import token
 from support.wait import wait_until
 
 RARELY = {"AMQPBUF_TEST_TICK_MS": "3600000"}
@@ -88,5 +89,26 @@ def test_outage_and_back(broker, make_proxy, size):
             client.acked_up_to_tags(set(range(tags - 19, tags + 1)))
     proxy.wait_empty()
     wait_until(lambda: len(proxy.events("drain_finished")) >= 1, "the drain ends")
+    for client in clients:
+        client.close()
+
+
+def test_a_place_of_another_pool_of_the_queue(broker, make_proxy):
+    """Two tokens with other permissions: two pools, one queue."""
+    proxy = make_proxy(broker.url, {"pool.publish_buffer_size": 1})
+    broker.acks = False
+    clients = [RawClient(proxy.port, user="", password=token("shop", scope=[scope]))
+               for scope in ("a", "b")]
+    for client in clients:
+        client.open_channel(confirms=True)
+    clients[0].publish(b"a", "q")
+    broker.wait_messages(1)
+    clients[1].publish(b"b", "q")
+    broker.acks = True
+    for connection in broker.open_connections():
+        for message in connection.messages:
+            connection.ack(message)
+    clients[0].acked_up_to(1)
+    clients[1].acked_up_to(1)
     for client in clients:
         client.close()

@@ -160,3 +160,64 @@ def test_the_tries_are_of_one_message(broker, make_proxy):
     broker.up()
     check(broker, proxy)
     wait_until(lambda: all(count == 2 for count in tries.values()), "each failed twice")
+
+
+GONE = "NOT_FOUND - no exchange 'gone' in vhost '/'"
+
+
+@pytest.mark.parametrize("others", [1, 2])
+def test_a_late_refusal_hits_the_guilty_one(broker, make_proxy, others):
+    """RabbitMQ hangs over a message of a drain for pool.confirm_timeout; others are sent behind it; then it
+    goes on, and closes the channel over the first."""
+    proxy = make_proxy(broker.url, {"pool.confirm_timeout": "500ms"})
+    spool(broker, proxy, [])
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        client.send(amqp.publish_frames(1, b"bad", exchange="gone", routing_key="k"))
+        client.acked_up_to(1)
+        hangs = True
+
+        def on_message(connection, message):
+            if hangs:
+                return
+            if message.args["exchange"] == "gone":
+                connection.close_channel(message.channel, 404, GONE)
+            else:
+                connection.ack(message)
+        broker.on_message = on_message
+        broker.up()
+        proxy.wait_event("confirms_stalled")
+        for number in range(others):
+            client.publish(b"innocent %d" % number, f"q{number}")
+        client.acked_up_to_tags(set(range(2, 2 + others)))
+        broker.wait_messages(1 + others)
+        hangs = False
+        broker.open_connections()[-1].close_channel(broker.messages[0].channel, 404, GONE)
+        proxy.wait_empty()
+        client.die()
+    assert [record["body"] for record in proxy.dump("--rejected")] == ["bad"]
+
+
+def test_a_late_refusal_of_a_publisher_that_is_gone(broker, make_proxy):
+    """One of its messages is in doubt, the other is not: RabbitMQ may mean either."""
+    proxy = make_proxy(broker.url, {"pool.upstreams": 1, "pool.confirm_timeout": "1500ms"})
+    broker.acks = False
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        client.send(amqp.publish_frames(1, b"bad", exchange="gone", routing_key="k"))
+        client.acked_up_to(1)  # of the disk
+        client.publish(b"innocent", "good")
+        broker.wait_messages(2)
+        client.die()
+    proxy.wait_event("client_closed")
+
+    def on_message(connection, message):
+        if message.args["exchange"] == "gone":
+            connection.close_channel(message.channel, 404, GONE)
+        else:
+            connection.ack(message)
+    broker.on_message = on_message
+    broker.open_connections()[0].close_channel(broker.messages[0].channel, 404, GONE)
+    proxy.wait_event("message_rejected")
+    proxy.wait_empty()
+    assert [record["body"] for record in proxy.dump("--rejected")] == ["bad"]

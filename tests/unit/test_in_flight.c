@@ -69,8 +69,8 @@ static void test_parked_ones_have_no_place_in_the_window(void **state)
     in_flight_set(&f, in_flight_find(&f, 4), SENT_CONFIRMED);
     assert_int_equal(in_flight_in_window(&f), 4);
     uint32_t open;
-    assert_int_equal(in_flight_first_unconfirmed(&f, &open)->seq, 2);
-    assert_int_equal(open, 3);
+    assert_int_equal(in_flight_first_open(&f, &open)->seq, 1); /* it may be to blame, too */
+    assert_int_equal(open, 5);
     in_flight_set(&f, in_flight_find(&f, 3), SENT_AGAIN);
     assert_int_equal(in_flight_in_window(&f), 5);
     in_flight_forget_again(&f);
@@ -80,7 +80,7 @@ static void test_parked_ones_have_no_place_in_the_window(void **state)
     assert_int_equal(f.parked, 0);
     in_flight_forget_open(&f, 0); /* all; RabbitMQ has answered for 4 */
     assert_are(&f, (const uint64_t[]){4}, 1);
-    assert_null(in_flight_first_unconfirmed(&f, &open));
+    assert_null(in_flight_first_open(&f, &open));
     assert_int_equal(open, 0);
     in_flight_clear(&f);
 }
@@ -167,8 +167,8 @@ static void test_one_that_stays_costs_no_memory(void **state)
     assert_int_equal(in_flight_oldest(&f)->seq, 1);
     assert_int_equal(in_flight_tagged(&f, 99995)->seq, 99995);
     uint32_t open;
-    assert_int_equal(in_flight_first_unconfirmed(&f, &open)->seq, 99991);
-    assert_int_equal(open, 10);
+    assert_int_equal(in_flight_first_open(&f, &open)->seq, 1);
+    assert_int_equal(open, 11);
     in_flight_clear(&f);
 }
 
