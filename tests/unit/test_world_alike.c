@@ -380,6 +380,43 @@ static void test_each_of_them_is_mandatory(void **state)
     peer_close(p);
 }
 
+static void add_with_header(const char *text)
+{
+    uint8_t header[64] = {0, 60}, method[] = {0, 60, 0, 40, 0, 0, 0, 1, 'q', 0};
+    size_t len = strlen(text);
+    add_frame(FRAME_METHOD, 1, method, sizeof method);
+    wire_put64(header + 4, 1);
+    wire_put16(header + 12, 1 << 13);
+    wire_put32(header + 14, (uint32_t)(7 + len)); /* "h": a long string */
+    memcpy(header + 18, "\1hS", 3);
+    wire_put32(header + 21, (uint32_t)len);
+    memcpy(header + 25, text, len);
+    add_frame(FRAME_HEADER, 1, header, 25 + len);
+    add_frame(FRAME_BODY, 1, "b", 1);
+}
+
+/* RabbitMQ would end a connection over the second: its client is set apart for it. */
+static void test_properties_are_looked_at(void **state)
+{
+    (void)state;
+    struct peer *p = peer_login();
+    peer_open_confirming(p, 1);
+    broker.confirms = BROKER_SILENT;
+    add_with_header("bmq.rabbitmq.reply-to.x");
+    add_with_header("cmq.rabbitmq.reply-to.x");
+    send_all(p);
+    const struct client *client = LIST_ENTRY(world.clients.all.next, struct client, node);
+    assert_int_equal(client->place, CLIENT_SHARES);
+    add_with_header("amq.rabbitmq.reply-to.x");
+    send_all(p);
+    assert_int_equal(client->place, CLIENT_APART);
+    broker_confirm_all();
+    world_run();
+    broker_confirm_all();
+    expect_acked_up_to(p, 1, 3);
+    peer_close(p);
+}
+
 #define IN_WORLD(test) cmocka_unit_test_setup_teardown(test, world_setup, world_teardown)
 
 int main(void)
@@ -398,6 +435,7 @@ int main(void)
         cmocka_unit_test_teardown(test_stored_first_they_are_not_sent_live, world_teardown),
         IN_WORLD(test_an_outage_between_them),
         IN_WORLD(test_each_of_them_is_mandatory),
+        IN_WORLD(test_properties_are_looked_at),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -63,9 +63,10 @@ static inline uint8_t *put_method(uint8_t *at, unsigned channel, uint32_t method
     return put(at, 0xCE, 1);
 }
 
-/* A whole publish to the default exchange, routing key "q", delivery mode 2; body of `size` bytes
- * in frames of at most FRAME_MAX. */
-static inline uint8_t *put_publish(uint8_t *at, unsigned channel, size_t size)
+/* A whole publish to the default exchange, routing key "q"; body of `size` bytes in frames of at
+ * most FRAME_MAX. */
+static inline uint8_t *put_publish(uint8_t *at, unsigned channel, unsigned delivery_mode,
+                                   size_t size)
 {
     at = put_method(at, channel, METHOD_PUBLISH, "\0\0\0\1q\0", 6);
     at = put(at, FRAME_HEADER, 1);
@@ -75,7 +76,7 @@ static inline uint8_t *put_publish(uint8_t *at, unsigned channel, size_t size)
     at = put(at, 0, 2);
     at = put(at, size, 8);
     at = put(at, 0x1000, 2);
-    at = put(at, 2, 1);
+    at = put(at, delivery_mode, 1);
     at = put(at, 0xCE, 1);
     while (size > 0) {
         size_t n = size < FRAME_MAX - 8 ? size : FRAME_MAX - 8;

@@ -11,7 +11,8 @@
  *        load idle PORT CONNECTIONS
  *            a channel each, until input ends
  *
- * BENCH_LOGIN in the environment is "USER PASSWORD VHOST" (guest guest /).
+ * BENCH_LOGIN in the environment is "USER PASSWORD VHOST" (guest guest /); with BENCH_TRANSIENT
+ * messages have delivery mode 1, not 2.
  *
  * Prints one line: messages or sessions a second, and for confirms p50, p99, p99.9 and the longest
  * time from publish to ack in microseconds. */
@@ -31,6 +32,7 @@
 #include "frames.h"
 
 enum { IN_BYTES = 65536, BLOCK_BYTES = 256 * 1024 };
+static unsigned delivery_mode;
 enum mode { STREAM, CONFIRMS, PACED, SESSIONS, IDLE };
 
 struct client {
@@ -336,11 +338,11 @@ static void make_block(void)
     block = malloc(BLOCK_BYTES + 2 * size + 65536);
     if (!block)
         fail("memory");
-    message_bytes = (size_t)(put_publish(block, 1, size) - block);
+    message_bytes = (size_t)(put_publish(block, 1, delivery_mode, size) - block);
     block_messages = BLOCK_BYTES / message_bytes + 1;
     uint8_t *at = block;
     for (size_t i = 0; i < block_messages; i++)
-        at = put_publish(at, 1, size);
+        at = put_publish(at, 1, delivery_mode, size);
 }
 
 static void wait_ready(unsigned count)
@@ -366,6 +368,7 @@ int main(int argc, char *argv[])
         fputs("load: BENCH_LOGIN is \"USER PASSWORD VHOST\"\n", stderr);
         return 2;
     }
+    delivery_mode = getenv("BENCH_TRANSIENT") ? 1 : 2;
     static const char *const names[] = {"stream", "confirms", "paced", "sessions", "idle"};
     while (mode <= IDLE && (argc < 2 || strcmp(argv[1], names[mode]) != 0))
         mode++;

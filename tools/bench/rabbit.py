@@ -43,6 +43,19 @@ class IntoRabbit:
             self.alternate(f"sessions into RabbitMQ, {at_a_time} at a time", "sessions a second",
                            lambda way, n=at_a_time: load("sessions", way.port, n, 2000)[0])
 
+    def rabbit_stream(self):
+        """Without confirms of the publisher's: RabbitMQ confirms to amqpbuf, unless it need not."""
+        folder = self.path / "forgets"
+        folder.mkdir()
+        forgets = start_amqpbuf(folder, self.rabbit.port, ["pool.confirm_transient=no"])
+        forgets.name = "amqpbuf, confirm_transient = no"
+        self.ways.append(forgets)
+        for transient in (False, True):
+            self.alternate(f"stream into RabbitMQ, 100 B, {'transient' if transient else 'persistent'}",
+                           "messages a second",
+                           lambda way, transient=transient:
+                           load("stream", way.port, 1, 100, 200_000, transient=transient)[0])
+
     def php(self):
         for script in (AMQPLIB, EXTENSION):
             for at_once in (1, 8):

@@ -88,11 +88,12 @@ def start_broker(port):
     return spawn([str(BUILD / "bench_fake_broker"), str(port)])
 
 
-def run(program, *arguments, login="guest guest /"):
+def run(program, *arguments, login="guest guest /", transient=False):
     """The numbers that a program of the benchmark prints."""
     done = subprocess.run([str(BUILD / f"bench_{program}"), *map(str, arguments)], check=True,
                           stdout=subprocess.PIPE, timeout=1200,
-                          env=os.environ | {"BENCH_LOGIN": login})
+                          env=os.environ | {"BENCH_LOGIN": login}
+                          | ({"BENCH_TRANSIENT": "1"} if transient else {}))
     return [float(word) for word in done.stdout.split()]
 
 
