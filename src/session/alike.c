@@ -10,49 +10,36 @@
 #include "session/relay.h"
 #include "session/router.h"
 
-enum { BODY_SIZE_AT = 4, FLAGS_AT = 12 }; /* in a content header payload */
+enum {
+    BODY_SIZE_AT = 4, /* in a content header payload */
+    BODY_SIZE_BYTES = 8,
+    START_MAX = 512,
+};
 
 /* What they have in common, and how large their bodies may be. */
 struct kind {
     uint16_t channel;
-    const uint8_t *method, *header; /* payloads of the one before */
-    uint32_t method_len, header_len;
+    uint8_t start[START_MAX];  /* method and content header, as frames */
+    size_t start_len, size_at; /* where the body's size stands in it */
     uint64_t body_max;
 };
-
-static bool is_frame(const uint8_t *at, uint8_t type, uint16_t channel, uint32_t payload_len)
-{
-    return at[0] == type && wire_get16(at + 1) == channel && wire_get32(at + 3) == payload_len;
-}
-
-/* The end octet of the one before stands behind its payload as well. */
-static bool is_same(const uint8_t *frame, const uint8_t *payload, uint32_t from, uint32_t len)
-{
-    return memcmp(frame + FRAME_HEAD_BYTES + from, payload + from, len + 1 - from) == 0;
-}
 
 /* Bytes of the publish that begins at `at`, or 0; *body_size is that of its body. */
 static size_t measure(const struct kind *kind, const uint8_t *at, size_t len, uint64_t *body_size)
 {
-    size_t header_at = kind->method_len + FRAME_OVERHEAD_BYTES;
-    size_t body_at = header_at + kind->header_len + FRAME_OVERHEAD_BYTES;
-    if (len < body_at)
+    size_t behind = kind->size_at + BODY_SIZE_BYTES;
+    if (len < kind->start_len || memcmp(at, kind->start, kind->size_at) != 0 ||
+        memcmp(at + behind, kind->start + behind, kind->start_len - behind) != 0)
         return 0;
-    const uint8_t *header = at + header_at, *body = at + body_at;
-    if (!is_frame(at, FRAME_METHOD, kind->channel, kind->method_len) ||
-        !is_same(at, kind->method, 0, kind->method_len) ||
-        !is_frame(header, FRAME_HEADER, kind->channel, kind->header_len) ||
-        !is_same(header, kind->header, FLAGS_AT, kind->header_len) ||
-        memcmp(header + FRAME_HEAD_BYTES, kind->header, BODY_SIZE_AT) != 0)
+    uint64_t size = *body_size = wire_get64(at + kind->size_at);
+    if (size == 0)
+        return kind->start_len;
+    const uint8_t *body = at + kind->start_len;
+    if (size > kind->body_max || len - kind->start_len < size + FRAME_OVERHEAD_BYTES ||
+        body[0] != FRAME_BODY || wire_get16(body + 1) != kind->channel ||
+        wire_get32(body + 3) != size || body[FRAME_HEAD_BYTES + size] != FRAME_END)
         return 0;
-    *body_size = wire_get64(header + FRAME_HEAD_BYTES + BODY_SIZE_AT);
-    if (*body_size == 0)
-        return body_at;
-    if (*body_size > kind->body_max || len - body_at < *body_size + FRAME_OVERHEAD_BYTES ||
-        !is_frame(body, FRAME_BODY, kind->channel, (uint32_t)*body_size) ||
-        body[FRAME_HEAD_BYTES + *body_size] != FRAME_END)
-        return 0;
-    return body_at + *body_size + FRAME_OVERHEAD_BYTES;
+    return kind->start_len + size + FRAME_OVERHEAD_BYTES;
 }
 
 static uint64_t smaller(uint64_t a, uint64_t b)
@@ -70,7 +57,7 @@ static uint64_t largest_body(const struct client *c, const struct relay *r)
     return theirs > 0 ? smaller(max, theirs - FRAME_OVERHEAD_BYTES) : max;
 }
 
-/* Those on their way go with the slab in which the one before lies: it is retained. */
+/* As the one before came from the client; that one is retained. */
 static bool find_kind(const struct client *c, const struct channel *ch, struct kind *kind)
 {
     const struct retained *last = ch->relay ? unconfirmed_last(&ch->relay->unconfirmed) : NULL;
@@ -78,14 +65,17 @@ static bool find_kind(const struct client *c, const struct channel *ch, struct k
         return false;
     struct message view;
     const struct message *before = retained_look(last, &view);
-    *kind = (struct kind){
-        .channel = ch->number,
-        .method = before->method.at,
-        .method_len = (uint32_t)before->method.len,
-        .header = before->header.at,
-        .header_len = (uint32_t)before->header.len,
-        .body_max = largest_body(c, ch->relay),
-    };
+    kind->start_len = before->method.len + before->header.len + 2 * FRAME_OVERHEAD_BYTES;
+    if (kind->start_len > START_MAX)
+        return false;
+    memcpy(kind->start, last->at, kind->start_len);
+    uint8_t *method = kind->start + FRAME_HEAD_BYTES;
+    uint8_t *header = method + before->method.len + FRAME_OVERHEAD_BYTES;
+    frame_set_channel(method, ch->number);
+    frame_set_channel(header, ch->number);
+    kind->size_at = (size_t)(header - kind->start) + BODY_SIZE_AT;
+    kind->channel = ch->number;
+    kind->body_max = largest_body(c, ch->relay);
     return true;
 }
 
@@ -94,7 +84,7 @@ static size_t take_run(struct channel *ch, const struct kind *kind, struct slab 
 {
     struct relay *r = ch->relay;
     uint64_t bytes_max, body_size, bytes = 0;
-    uint64_t head = (uint64_t)kind->method_len + kind->header_len;
+    uint64_t head = kind->start_len - 2 * FRAME_OVERHEAD_BYTES;
     uint32_t count = 0, most = router_room_alike(ch, &bytes_max);
     size_t taken = 0, size;
     while (count < most && (size = measure(kind, data + taken, len - taken, &body_size)) > 0 &&
