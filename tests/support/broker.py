@@ -350,7 +350,8 @@ class FakeBroker:
     def up(self):
         assert self._listener is None
         self._listener = socket.create_server((self.address, self.port), backlog=64)
-        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+        self._acceptor = threading.Thread(target=self._accept, args=(self._listener,), daemon=True)
+        self._acceptor.start()
 
     def down(self):
         """Stops listening and resets every connection."""
@@ -361,6 +362,7 @@ class FakeBroker:
                 pass
             self._listener.close()
             self._listener = None
+            self._acceptor.join(30)  # it may just have taken one more
         for connection in self.connections:
             connection.die()
 
