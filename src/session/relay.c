@@ -23,6 +23,7 @@
 #include "pool/spread.h"
 #include "session/channel.h"
 #include "session/client.h"
+#include "session/replies.h"
 #include "session/transaction.h"
 #include "spooler/spooler.h"
 
@@ -724,134 +725,6 @@ static void on_exception(struct relay *r, const struct frame *frame)
         queue_changed(r->pool->queue); /* they crossed: the number is free after its close-ok */
 }
 
-/* A frame goes on to the client; a body frame is cut where the client's frame_max is smaller. */
-static void pass_on(struct relay *r, struct slab *slab, const struct frame *frame)
-{
-    struct client *client = r->channel->client;
-    struct stream *to = &client->stream;
-    uint16_t number = r->channel->number;
-    size_t size = frame->payload_len + FRAME_OVERHEAD_BYTES;
-    if (client->frame_max == 0 || size <= client->frame_max) {
-        frame_set_channel(frame->payload, number);
-        stream_write_span(to, slab, frame->payload - FRAME_HEAD_BYTES, size);
-    } else if (frame->type == FRAME_BODY) {
-        size_t piece_max = client->frame_max - FRAME_OVERHEAD_BYTES;
-        for (size_t done = 0; done < frame->payload_len;) {
-            size_t left = frame->payload_len - done;
-            size_t piece = left < piece_max ? left : piece_max;
-            uint8_t head[FRAME_HEAD_BYTES] = {FRAME_BODY};
-            wire_put16(head + 1, number);
-            wire_put32(head + 3, (uint32_t)piece);
-            stream_write_copy(to, head, sizeof head);
-            stream_write_span(to, slab, frame->payload + done, piece);
-            stream_write_copy(to, &(uint8_t){FRAME_END}, 1);
-            done += piece;
-        }
-    } else {
-        client_refuse(client, 501, "FRAME_ERROR - a frame from RabbitMQ exceeds frame_max", 0);
-        return;
-    }
-    /* A client that does not read must not fill memory: its own upstream waits with it. */
-    if (stream_is_full(to) && !r->shared)
-        stream_pause(stream_of(r));
-}
-
-static void pass_content(struct relay *r, struct slab *slab, const struct frame *frame)
-{
-    struct channel *channel = r->channel;
-    if (!channel->inside_content)
-        return;
-    if (frame->type == FRAME_HEADER) {
-        channel->content_left = frame->payload_len >= 12 ? wire_get64(frame->payload + 4) : 0;
-    } else {
-        uint64_t left = channel->content_left;
-        channel->content_left = left > frame->payload_len ? left - frame->payload_len : 0;
-    }
-    pass_on(r, slab, frame);
-    if (r->channel != channel)
-        return; /* it did not fit, and the client was refused */
-    if (channel->content_left == 0)
-        channel_content_done(channel);
-}
-
-/* RabbitMQ has said that this exchange is there. exchange.declare: two reserved octets, its name.
- */
-static void note_exchange(struct relay *r)
-{
-    const struct awaited *call = calls_at(&r->calls, 0);
-    if (call->method == AMQP_EXCHANGE_DECLARE_METHOD && call->payload.len > 6 &&
-        call->payload.at[6] <= call->payload.len - 7)
-        queue_note_seen(r->pool->queue, AMQP_EXCHANGE_DECLARE_METHOD, call->payload.at + 7,
-                        call->payload.at[6]);
-}
-
-/* queue.declare-ok begins with the queue's name, a short string. */
-static void note_queue(struct relay *r, const struct frame *frame)
-{
-    if (frame->payload_len > 5 && frame->payload[4] <= frame->payload_len - 5)
-        queue_note_seen(r->pool->queue, AMQP_QUEUE_DECLARE_METHOD, frame->payload + 5,
-                        frame->payload[4]);
-}
-
-/* A name that RabbitMQ has made up; one that the client gave is noted when it is sent. */
-static void note_declared(struct relay *r, const struct frame *frame)
-{
-    const struct span *declare = r->calls.count > 0 ? &calls_at(&r->calls, 0)->payload : NULL;
-    enum { NAME_LEN_AT = 6 }; /* behind class, method and ticket */
-    if (!declare || declare->len <= NAME_LEN_AT || declare->at[NAME_LEN_AT] > 0)
-        return;
-    /* queue.declare-ok: queue name (short string) first. */
-    if (frame->payload_len <= 5 || frame->payload[4] > frame->payload_len - 5)
-        return;
-    channel_set_last_queue(r->channel, frame->payload + 5, frame->payload[4]);
-}
-
-static void note_consuming(struct relay *r, const struct frame *frame, amqp_method_number_t method)
-{
-    const struct span *call = r->calls.count > 0 ? &calls_at(&r->calls, 0)->payload : NULL;
-    consuming_hear(&r->consuming, method, frame, call && call->slab ? call : NULL);
-}
-
-static void pass_reply(struct relay *r, struct slab *slab, const struct frame *frame,
-                       amqp_method_number_t method)
-{
-    note_consuming(r, frame, method);
-    switch (method) {
-    case AMQP_BASIC_RETURN_METHOD:
-    case AMQP_BASIC_DELIVER_METHOD:
-        r->channel->inside_content = true;
-        r->channel->content_left = 1; /* until the header says how much it is */
-        pass_on(r, slab, frame);
-        return;
-    case AMQP_BASIC_CANCEL_METHOD:
-    case AMQP_CHANNEL_FLOW_METHOD:
-        pass_on(r, slab, frame);
-        return;
-    case AMQP_BASIC_GET_OK_METHOD:
-        r->channel->inside_content = true;
-        r->channel->content_left = 1;
-        break;
-    case AMQP_QUEUE_DECLARE_OK_METHOD:
-        note_queue(r, frame);
-        note_declared(r, frame);
-        break;
-    case AMQP_EXCHANGE_DECLARE_OK_METHOD:
-        if (r->calls.count > 0)
-            note_exchange(r);
-        break;
-    default:
-        break;
-    }
-    if (r->calls.count == 0)
-        return;
-    if (calls_end_oldest(&r->calls))
-        pass_on(r, slab, frame);
-    if (r->calls.count == 0 || r->calls.count == AWAITED_MAX / 2)
-        pool_wake(r->pool);
-    if (r->channel)
-        channel_settled(r->channel);
-}
-
 /* RabbitMQ gives a message back, and its publisher is gone: it is kept as rejected (P4). */
 static void begin_unheard_return(struct relay *r, const struct frame *frame)
 {
@@ -905,7 +778,7 @@ static void on_method(struct relay *r, struct slab *slab, const struct frame *fr
     if (!r->channel && method == AMQP_BASIC_RETURN_METHOD) {
         begin_unheard_return(r, frame);
     } else if (r->channel) { /* closing or not: it goes on until close-ok */
-        pass_reply(r, slab, frame, method);
+        replies_pass_method(r, slab, frame, method);
     } else if (r->calls.count > 0 && method != AMQP_BASIC_DELIVER_METHOD &&
                method != AMQP_BASIC_RETURN_METHOD) {
         calls_end_oldest(&r->calls);
@@ -922,7 +795,7 @@ static void on_frame(struct link *link, struct slab *slab, const struct frame *f
     else if (!r->channel)
         end_unheard_return(r, frame);
     else if (frame->type != FRAME_HEARTBEAT)
-        pass_content(r, slab, frame);
+        replies_pass_content(r, slab, frame);
 }
 
 static const struct link_handler handler = {.on_frame = on_frame, .on_lost = on_lost};
