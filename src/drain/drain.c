@@ -786,6 +786,7 @@ static struct job *new_read(struct drain *d, uint32_t records_max)
 /* What has just been stored is still in memory. */
 static void take_newest(struct drain *d, uint32_t room)
 {
+    ENSURE(d->newest.count > 0 && room > 0); /* or the end was read */
     d->batch_count = newest_take(&d->newest, room, &d->batch, &d->batch_slab);
     d->batch_next = 0;
     d->batch_reached = d->batch[d->batch_count - 1].seq;
