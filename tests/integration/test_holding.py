@@ -328,7 +328,7 @@ def test_a_rabbitmq_that_reads_nothing(broker, make_proxy):
             connection.send_method(message.channel, "basic.ack", delivery_tag=message.tag)
     broker.on_message = on_message
     proxy = make_proxy(broker.url, {"pool.confirm_timeout": "500ms", "upstream.heartbeat": 0,
-                                    "pool.window_bytes": "64MiB"})
+                                    "pool.window": 1000, "pool.window_bytes": "64MiB"})
     with RawClient(proxy.port) as client:
         client.open_channel(confirms=True)
         broker.wait_connection()

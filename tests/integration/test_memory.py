@@ -165,7 +165,7 @@ def test_publishers_wait_for_a_slow_rabbitmq(broker, make_watched):
     """What was taken is RabbitMQ's to answer for: nobody is refused, and all of it arrives."""
     broker.acks = False
     # The window is wider than the memory, so it is the memory that they wait for.
-    proxy, admin = make_watched(broker.url, OPTIONS | {"pool.window_bytes": "256MiB"})
+    proxy, admin = make_watched(broker.url, OPTIONS | {"pool.window": 1000, "pool.window_bytes": "256MiB"})
     clients = [RawClient(proxy.port) for _ in range(4)]
 
     def publish(client, number):
