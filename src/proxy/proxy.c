@@ -222,7 +222,8 @@ static bool all_is_safe(const struct proxy *proxy)
     return true;
 }
 
-/* Time is over for RabbitMQ's confirms: what it still owes goes to the spool. */
+/* Time is over for RabbitMQ's confirms: what it still owes goes to the spool, which needs the rest
+ * of listen.shutdown_timeout for it. */
 static void spool_the_rest(struct proxy *proxy)
 {
     struct list *next;
@@ -253,7 +254,7 @@ static void tell_clients(struct proxy *proxy)
 static void settle(struct proxy *proxy)
 {
     enter(proxy, PROXY_SETTLING);
-    proxy->stage_deadline_ms = proxy->give_up_ms;
+    proxy->stage_deadline_ms = proxy->give_up_ms - proxy->rt.config->listen.shutdown_timeout_ms / 4;
     for (struct list *n = proxy->clients.all.next; n != &proxy->clients.all; n = n->next)
         stream_pause(&LIST_ENTRY(n, struct client, node)->stream);
 }
