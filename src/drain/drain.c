@@ -391,6 +391,7 @@ static void on_rejected(struct job *job)
     d->rejected++;
     settled(d, &job->reject.seq, 1);
     advance(d);
+    backlog_changed(backlog); /* a place is free, and the drain may be gone */
 }
 
 static void delete_entries(struct drain *d, const uint64_t *seqs, uint32_t count)

@@ -170,14 +170,14 @@ static void drop_retained(struct relay *r)
     calls_deinit(&r->calls);
 }
 
-static bool is_unheard(const struct relay *r)
+bool relay_is_unheard(const struct relay *r)
 {
     return r->forgets || r->unproven > 0;
 }
 
 bool relay_may_be_left(const struct relay *r)
 {
-    return r->open == 0 && r->calls.count == 0 && !is_unheard(r);
+    return r->open == 0 && r->calls.count == 0 && !relay_is_unheard(r);
 }
 
 bool relay_is_spent(const struct relay *r)
@@ -340,7 +340,7 @@ static void settle_orphan(struct relay *r)
     if (!relay_is_settled(r) || r->close != CLOSE_NONE || idle)
         return;
     struct upstream *u = r->link.upstream;
-    if (r->shared && r->confirming && !r->nacked && !is_unheard(r) &&
+    if (r->shared && r->confirming && !r->nacked && !relay_is_unheard(r) &&
         u->links.count <= IDLE_RELAYS_MAX) {
         upstream_keep_idle(&r->link);
     } else {
@@ -359,7 +359,7 @@ bool relay_leave(struct relay *r)
 {
     if (r->open > 0 || r->calls.count > 0)
         return false;
-    if (is_unheard(r)) {
+    if (relay_is_unheard(r)) {
         close_upstream(r);
         return false;
     }

@@ -89,6 +89,8 @@ struct publisher relay_publisher(const struct relay *);
 bool relay_is_consumed(struct relay *);
 /* Nothing unconfirmed and nothing awaited. */
 bool relay_is_settled(const struct relay *);
+/* RabbitMQ may not have read all that was published on it: only its close-ok would show that. */
+bool relay_is_unheard(const struct relay *);
 /* Nothing that is open, and nothing awaited, not even a close-ok: the channel may go on elsewhere.
  */
 bool relay_may_be_left(const struct relay *);

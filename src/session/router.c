@@ -230,11 +230,36 @@ static uint64_t take_tag(struct channel *ch)
     return ch->confirming ? ledger_add(&ch->ledger) : 0;
 }
 
+/* Transient, of a client that asks for no answer: pool.confirm_transient. On a channel that has
+ * published anything else all is confirmed, or their order would be lost. */
+static bool may_be_forgotten(struct channel *ch)
+{
+    const struct config *config = ch->client->member.pool->rt->config;
+    const struct message *message = &ch->content.message;
+    bool is_mandatory = message->method.at[message->method.len - 1] & 1;
+    if (config->pool.confirm_transient || ch->confirming || ch->transactional || ch->keeps_all)
+        return false;
+    ch->keeps_all = is_mandatory || field_is_persistent(message->header.at, message->header.len);
+    return !ch->keeps_all;
+}
+
+/* What nothing confirms is on its way to RabbitMQ still, which reads: a close proves it first (P2).
+ */
+static bool must_be_proven(const struct channel *ch)
+{
+    const struct relay *r = ch->relay;
+    return r && relay_is_unheard(r) && ch->client->state == CLIENT_OPEN &&
+           !upstream_is_unread(r->link.upstream);
+}
+
 static enum route publish_spooled(struct channel *ch)
 {
     struct pool *pool = ch->client->member.pool;
     if (spooler_is_full(pool->rt->spooler))
         return ROUTE_HELD;
+    if (must_be_proven(ch) && !relay_leave(ch->relay))
+        return ROUTE_HELD;
+    may_be_forgotten(ch); /* or nothing that follows is */
     append_publish(pool, channel_publisher(ch), &ch->content.message, take_tag(ch));
     return ROUTE_DONE;
 }
@@ -276,19 +301,6 @@ static bool may_move(const struct relay *r)
     return r->shared && r->confirming && !r->forgets && !r->moves &&
            runtime_now(r->pool->rt) >= r->stays_until_ms &&
            pool_should_move(r->pool, r->link.upstream, r->open > 0);
-}
-
-/* Transient, of a client that asks for no answer: pool.confirm_transient. On a channel that has
- * published anything else all is confirmed, or their order would be lost. */
-static bool may_be_forgotten(struct channel *ch)
-{
-    const struct config *config = ch->client->member.pool->rt->config;
-    const struct message *message = &ch->content.message;
-    bool is_mandatory = message->method.at[message->method.len - 1] & 1;
-    if (config->pool.confirm_transient || ch->confirming || ch->transactional || ch->keeps_all)
-        return false;
-    ch->keeps_all = is_mandatory || field_is_persistent(message->header.at, message->header.len);
-    return !ch->keeps_all;
 }
 
 static enum route publish_live(struct channel *ch, uint64_t destination, struct refusal *why)
@@ -587,6 +599,9 @@ static enum route route_decoded(struct channel *ch, struct slab *slab, const str
     struct pool *pool = ch->client->member.pool;
     if (!take_over_transaction(ch))
         return ROUTE_HELD;
+    if (method == AMQP_TX_ROLLBACK_METHOD && ch->tx && !is_sent(ch) && ch->relay &&
+        ch->relay->transactional)
+        channel_drop_transaction(ch); /* what RabbitMQ was told in it, it rolls back */
     bool tx_here = ch->tx && !is_sent(ch);
     if (method == AMQP_TX_SELECT_METHOD && ch->confirming) {
         return refuse(why, REFUSED_CHANNEL, 406,

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from conftest import url_of
 from support import amqp
 from support.raw import RawClient
 from support.wait import wait_until
@@ -400,3 +401,46 @@ def test_in_outage_mode_late_confirms_are_waited_for(broker, make_proxy, late):
         client.acked_up_to(1)
         client.close()
     assert not proxy.events("slow_started") and not proxy.events("drain_started")
+
+
+def test_a_rejection_makes_room(broker, make_proxy):
+    proxy = make_proxy(broker.url, ALWAYS | {"pool.publish_buffer_size": 1, "spool.overflow": "block"})
+    broker.on_message = lambda connection, message: (
+        connection.close_channel(message.channel, 404, "NOT_FOUND - no exchange 'x' in vhost '/'")
+        if message.args["exchange"] == "x" else connection.ack(message))
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        client.send(amqp.publish_frames(1, b"bad", exchange="x", routing_key="k") +
+                    amqp.publish_frames(1, b"good", routing_key="k"))
+        wait_until(lambda: b"good" in bodies(broker), "the place of the rejected one")
+        client.die()
+    proxy.wait_empty()
+
+
+def test_a_rollback_takes_back_what_rabbitmq_was_told(rabbit, make_proxy):
+    """Publishes of the transaction are here, its acks are there."""
+    for name in ("in", "out"):
+        rabbit.delete(name)
+        rabbit.declare(name)
+    with rabbit.connect() as connection:
+        for body in (b"m1", b"m2"):
+            connection.channel().basic_publish("", "in", body)
+    proxy = make_proxy(url_of(rabbit), ALWAYS)
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        client.call(1, "tx.select")
+
+        def get():
+            client.send_method(1, "basic.get", queue="in")
+            tag = client.expect("basic.get-ok").args["delivery_tag"]
+            client.read()
+            client.read()
+            client.send_method(1, "basic.ack", delivery_tag=tag)
+        get()
+        client.publish(b"rolled back", "out")
+        client.call(1, "tx.rollback")
+        get()
+        client.call(1, "tx.commit")
+        client.close()
+    wait_until(lambda: len(rabbit.take("in")) == 1, "the first is there again")
+    assert rabbit.take("out") == []

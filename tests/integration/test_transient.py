@@ -215,3 +215,44 @@ def test_what_is_forgotten_stays_on_its_upstream(broker, make_proxy):
     assert stuck.order == [b"%08d" % number for number in range(count)]
     for other in others:
         other.die()
+
+
+def test_order_when_publishes_are_stored_first_from_now_on(broker, make_proxy):
+    """What was forgotten is not read yet; RabbitMQ would get what follows on another connection."""
+    proxy = make_proxy(broker.url, FORGETS | {"pool.upstreams": 2})
+    stuck = Stuck(broker, "basic.publish")
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        publish(client, b"0", TRANSIENT)
+        publish(client, b"1", TRANSIENT)
+        proxy.options["spool.mode"] = "always"
+        proxy.reload()
+        for number in range(2, 6):
+            publish(client, b"%d" % number, TRANSIENT)
+        proxy.wait_event("drain_started")
+        stuck.gate.set()
+        wait_until(lambda: len(stuck.order) == 6, "all of them")
+        client.close()
+    assert stuck.order == numbers(*range(6))
+
+
+def test_a_persistent_one_that_was_stored_counts(broker, make_proxy):
+    proxy = make_proxy(broker.url, FORGETS | {"spool.mode": "always"})
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        publish(client, b"0", PERSISTENT)
+        broker.wait_messages(1)
+        proxy.wait_empty()
+        proxy.options["spool.mode"] = "outage"
+        proxy.reload()
+        proxy.wait_event("drain_finished")
+        broker.acks = False
+        publish(client, b"1", TRANSIENT)
+        broker.wait_messages(2)
+        broker.acks = True
+        broker.down()
+        wait_until(lambda: proxy.waiting() == 1, "it was retained")
+        broker.up()
+        broker.wait_messages(3)
+        proxy.wait_empty()
+        client.close()
