@@ -895,7 +895,8 @@ static void read_more(struct drain *d)
     if (d->backlog->paused || room == 0 || !runtime_serves(d->backlog->rt) ||
         stream_is_full(stream_of(d)) || read_aside(d, room))
         return;
-    if (d->at_end || (is_full && d->confirms) || asides_hold_others(d))
+    bool waits = is_full && d->confirms && !d->newest.is_whole; /* a small read costs too much */
+    if (d->at_end || waits || asides_hold_others(d))
         return;
     read_others(d, room);
 }
@@ -944,7 +945,11 @@ static void advance(struct drain *d)
     }
     if (d->state == DRAIN_RUNNING) {
         send_more(d);
-        read_more(d);
+        uint32_t newest;
+        do { /* again if all that was taken from memory is held back */
+            newest = d->newest.count;
+            read_more(d);
+        } while (d->newest.count > 0 && d->newest.count < newest);
     }
     if (d->state == DRAIN_RENEWING && !in_flight_has_sent(&d->sent, 0))
         close_channel(d);

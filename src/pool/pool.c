@@ -93,8 +93,10 @@ static enum pool_state state_now(struct pool *pool)
 {
     if (!first_usable(pool))
         return POOL_OFFLINE;
-    bool is_live = !queue_must_drain(pool->queue) && !pool->queue->backlog.drain &&
-                   !queue_stores_first(pool->queue);
+    /* Tokens of one subject may have different rights, and a stored message does not know its own.
+     */
+    bool stores_first = queue_stores_first(pool->queue) && !pool->rights;
+    bool is_live = !queue_must_drain(pool->queue) && !pool->queue->backlog.drain && !stores_first;
     return is_live ? POOL_LIVE : POOL_DRAINING;
 }
 

@@ -196,8 +196,8 @@ void queue_drain_if_possible(struct queue *queue)
     /* What others have sent live and is not confirmed yet holds nothing up: a channel's own later
      * publishes wait for it in the router (P2). */
     look_whether_followed(queue);
-    bool is_wanted =
-        queue->backlog.waiting > queue->backlog.doubts.records || queue->backlog.is_followed;
+    bool is_wanted = queue->backlog.waiting > queue->backlog.doubts.records ||
+                     (queue->backlog.is_followed && !queue->backlog.alone);
     if (queue->backlog.drain || queue->backlog.paused || !is_wanted || !runtime_serves(queue->rt))
         return;
     for (struct list *n = queue->users.next; n != &queue->users && !queue->backlog.drain;

@@ -150,6 +150,8 @@ bool input_retry(struct channel *ch)
             router_publish(ch, &why);
         break;
     case ROUTE_DONE:
+        if (runtime_buffers(ch->client->rt)) /* it may have waited for a place */
+            client_tell_blocked(ch->client, false, NULL);
         break;
     }
     return true;

@@ -194,7 +194,7 @@ bool relay_is_settled(const struct relay *r)
  * doubt; but not where it offers no confirms: there its close-ok is the only answer. */
 static bool is_unread(const struct relay *r)
 {
-    return r->unproven == 0 && upstream_is_unread(r->link.upstream);
+    return !relay_is_unheard(r) && upstream_is_unread(r->link.upstream);
 }
 
 /* A message is returned before it is confirmed; what is in doubt is not waited for. */
@@ -264,7 +264,9 @@ static void restore(struct relay *r, const struct channel *channel)
 struct relay *relay_bind(struct channel *channel, struct upstream *u, bool shared, bool forgets)
 {
     ENSURE(!channel->relay);
-    struct link *idle = shared && !forgets ? links_take_idle(&u->links) : NULL;
+    bool may_open =
+        links_have_room(&u->links, true) && !pool_channel_limit(channel->client->member.pool);
+    struct link *idle = shared && !(forgets && may_open) ? links_take_idle(&u->links) : NULL;
     struct relay *r;
     if (idle) {
         r = LIST_ENTRY(idle, struct relay, link);

@@ -76,8 +76,10 @@ static bool is_well_bound(const struct channel *ch, bool forgets)
     const struct relay *r = ch->relay;
     if (!r || r->moves)
         return false;
-    bool other_kind = forgets && r->confirming && relay_may_be_left(r);
-    return !other_kind && !(relay_is_spent(r) && !pool_channel_limit(ch->client->member.pool));
+    const char *limit = pool_channel_limit(ch->client->member.pool);
+    bool other_kind = forgets && r->confirming && relay_may_be_left(r) && !limit &&
+                      links_have_room(&r->link.upstream->links, true);
+    return !other_kind && !(relay_is_spent(r) && !limit);
 }
 
 /* Binds the channel to a relay on the upstream where it belongs. */
@@ -367,6 +369,14 @@ static bool take_over_transaction(struct channel *ch)
     return true;
 }
 
+/* RabbitMQ is there, and the channel's acks belong to its transactions: so do its publishes. */
+static bool has_its_transactions_there(const struct channel *ch)
+{
+    const struct relay *r = ch->relay;
+    return ch->consumes && r && r->transactional && !upstream_is_unread(r->link.upstream) &&
+           queue_stores_first(ch->client->member.pool->queue);
+}
+
 /* A transaction that is in the proxy alone ends in the spool, whatever happens meanwhile. */
 static enum route publish_transactional(struct channel *ch, uint64_t destination,
                                         struct refusal *why)
@@ -374,7 +384,8 @@ static enum route publish_transactional(struct channel *ch, uint64_t destination
     struct pool *pool = ch->client->member.pool;
     if (!take_over_transaction(ch))
         return ROUTE_HELD;
-    bool live = is_sent(ch) || (pool->state == POOL_LIVE && !ch->tx);
+    bool live =
+        is_sent(ch) || (!ch->tx && (pool->state == POOL_LIVE || has_its_transactions_there(ch)));
     if (!spool_is_usable(pool))
         return live                          ? publish_live(ch, destination, why)
                : pool->state == POOL_OFFLINE ? refuse_offline(why)

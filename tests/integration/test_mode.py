@@ -444,3 +444,47 @@ def test_a_rollback_takes_back_what_rabbitmq_was_told(rabbit, make_proxy):
         client.close()
     wait_until(lambda: len(rabbit.take("in")) == 1, "the first is there again")
     assert rabbit.take("out") == []
+
+
+def test_who_was_told_to_wait_hears_that_it_may_go_on(broker, make_proxy):
+    """Its publish had begun before somebody else took the last place."""
+    broker.acks = False
+    proxy = make_proxy(broker.url, ALWAYS | {"pool.publish_buffer_size": 1, "spool.overflow": "block"})
+    with RawClient(proxy.port) as slow, RawClient(proxy.port) as quick:
+        slow.open_channel()
+        quick.open_channel(confirms=True)
+        begun = amqp.publish_frames(1, b"slow", routing_key="q")
+        slow.send(begun[:-20])
+        quick.publish(b"quick", "q")
+        quick.acked_up_to(1)
+        slow.send(begun[-20:])
+        slow.expect("connection.blocked")
+        ack_all(broker)
+        slow.expect("connection.unblocked")
+        broker.wait_messages(2)
+        slow.die()
+        quick.close()
+    proxy.wait_empty()
+
+
+def test_acks_of_a_transaction_are_committed_with_it(rabbit, make_proxy):
+    rabbit.delete("in")
+    rabbit.delete("out")
+    for name in ("in", "out"):
+        rabbit.declare(name)
+    with rabbit.connect() as connection:
+        connection.channel().basic_publish("", "in", b"m1")
+    proxy = make_proxy(url_of(rabbit), ALWAYS)
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        client.call(1, "tx.select")
+        client.send_method(1, "basic.get", queue="in")
+        tag = client.expect("basic.get-ok").args["delivery_tag"]
+        client.read()
+        client.read()
+        client.publish(b"done", "out")
+        client.send_method(1, "basic.ack", delivery_tag=tag)
+        client.call(1, "tx.commit")
+        client.close()
+    wait_until(lambda: len(rabbit.take("out")) == 1, "what it has published")
+    assert rabbit.take("in") == []
