@@ -75,7 +75,7 @@ static void on_appended(struct job *job)
         job->append.copied(job->append.doubt, job->status == STATUS_OK, job->append.last_seq);
     job->append.told(job);
     if (queue) {
-        if (queue->backlog.drain)
+        if (queue->backlog.drain && job->status == STATUS_OK)
             drain_appended(queue->backlog.drain, job);
         queue_changed(queue);
     }

@@ -93,10 +93,8 @@ static enum pool_state state_now(struct pool *pool)
 {
     if (!first_usable(pool))
         return POOL_OFFLINE;
-    /* Tokens of one subject may have different rights, and a stored message does not know its own.
-     */
-    bool stores_first = queue_stores_first(pool->queue) && !pool->rights;
-    bool is_live = !queue_must_drain(pool->queue) && !pool->queue->backlog.drain && !stores_first;
+    bool is_live = !queue_must_drain(pool->queue) && !pool->queue->backlog.drain &&
+                   !queue_stores_first(pool->queue);
     return is_live ? POOL_LIVE : POOL_DRAINING;
 }
 
@@ -354,6 +352,7 @@ static void set_password(struct pool *pool, const struct identity *id, const cha
     secrets_replace(&pool->secrets, password, pool->login == LOGIN_PROVEN, runtime_now(pool->rt));
     pool->expires_s = id->expires_s;
     pool->rights = id->rights;
+    pool->queue->has_tokens = pool->queue->has_tokens || pool->rights;
 }
 
 static struct pool *find_login(struct pools *pools, const struct identity *id, const char *vhost)
@@ -930,6 +929,7 @@ struct pool *pool_new(struct pools *pools, const struct identity *id, const char
     pool->queue = queue_find(&pools->queues, id->name, vhost);
     if (!pool->queue)
         pool->queue = queue_new(pool->rt, &pools->queues, id->name, id->name, vhost);
+    pool->queue->has_tokens = pool->queue->has_tokens || pool->rights;
     pool->use.events = &queue_events;
     list_append(&pool->queue->users, &pool->use.node);
     ENSURE(uv_timer_init(&pool->rt->loop, &pool->retry) == 0);

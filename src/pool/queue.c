@@ -101,7 +101,7 @@ bool queue_must_drain(const struct queue *queue)
 bool queue_stores_first(const struct queue *queue)
 {
     enum config_mode mode = queue->rt->config->spool.mode;
-    return runtime_buffers(queue->rt) && queue->backlog.id &&
+    return runtime_buffers(queue->rt) && queue->backlog.id && !queue->has_tokens &&
            (mode == MODE_ALWAYS || (mode == MODE_SLOW && queue->is_slow));
 }
 

@@ -48,6 +48,7 @@ struct queue {
     char *password; /* the last that RabbitMQ accepted; NULL if none is known */
     uint64_t handle;
     uint64_t made_ms;
+    bool has_tokens;    /* its logins' rights may differ, and a record does not know its own */
     bool is_slow;       /* RabbitMQ confirms late: for spool.mode = slow */
     bool dropping;      /* the spool is being told to forget it */
     uint64_t appending; /* records on their way to the spool */

@@ -250,7 +250,7 @@ static bool may_be_forgotten(struct channel *ch)
 static bool must_be_proven(const struct channel *ch)
 {
     const struct relay *r = ch->relay;
-    return r && relay_is_unheard(r) && ch->client->state == CLIENT_OPEN &&
+    return r && r->shared && relay_is_unheard(r) && ch->client->state == CLIENT_OPEN &&
            !upstream_is_unread(r->link.upstream);
 }
 
@@ -259,7 +259,8 @@ static enum route publish_spooled(struct channel *ch)
     struct pool *pool = ch->client->member.pool;
     if (spooler_is_full(pool->rt->spooler))
         return ROUTE_HELD;
-    if (must_be_proven(ch) && !relay_leave(ch->relay))
+    if (must_be_proven(ch) && !relay_leave(ch->relay) &&
+        client_waits(ch->client, pool->rt->config->pool.confirm_timeout_ms))
         return ROUTE_HELD;
     may_be_forgotten(ch); /* or nothing that follows is */
     append_publish(pool, channel_publisher(ch), &ch->content.message, take_tag(ch));
@@ -373,8 +374,9 @@ static bool take_over_transaction(struct channel *ch)
 static bool has_its_transactions_there(const struct channel *ch)
 {
     const struct relay *r = ch->relay;
+    const struct queue *queue = ch->client->member.pool->queue;
     return ch->consumes && r && r->transactional && !upstream_is_unread(r->link.upstream) &&
-           queue_stores_first(ch->client->member.pool->queue);
+           queue_stores_first(queue) && !queue_has_backlog(queue);
 }
 
 /* A transaction that is in the proxy alone ends in the spool, whatever happens meanwhile. */

@@ -194,6 +194,14 @@ static bool take_header(struct client *c)
     return true;
 }
 
+/* Something of its input was taken: what follows is waited for anew. */
+static void went_on(struct client *c)
+{
+    c->patience_ms = 0;
+    if (!c->member.held)
+        c->held_since_ms = 0;
+}
+
 /* One step of the input; false: nothing more can be done now. */
 static bool step(struct client *c)
 {
@@ -216,6 +224,7 @@ static bool step(struct client *c)
     size_t alike = c->state == CLIENT_OPEN ? alike_take(c, c->stream.in, data, len) : 0;
     if (alike > 0) {
         stream_consume(&c->stream, alike);
+        went_on(c);
         return true;
     }
     struct frame frame;
@@ -227,11 +236,9 @@ static bool step(struct client *c)
                 stream_pause(&c->stream);
             return false;
         }
-        c->patience_ms = 0;
         if (c->state != CLIENT_CLOSED)
             stream_consume(&c->stream, frame.payload_len + FRAME_OVERHEAD_BYTES);
-        if (!c->member.held)
-            c->held_since_ms = 0;
+        went_on(c);
         return true;
     case FRAME_PARTIAL:
         stream_expect(&c->stream, need);
@@ -273,7 +280,7 @@ static void retry(struct client *c)
         c->ready = NULL;
         if (!input_retry(ch))
             return;
-        c->held_since_ms = c->patience_ms = 0;
+        went_on(c);
     }
     process(c);
     if (!c->member.held && c->state != CLIENT_CLOSED)

@@ -8,7 +8,10 @@ import pytest
 
 from conftest import url_of
 from support import amqp
+from support.broker import FakeBroker
+from support.disk import Disk
 from support.raw import RawClient
+from support.tokens import token
 from support.wait import wait_until
 
 ALWAYS = {"spool.mode": "always"}
@@ -488,3 +491,97 @@ def test_acks_of_a_transaction_are_committed_with_it(rabbit, make_proxy):
         client.close()
     wait_until(lambda: len(rabbit.take("out")) == 1, "what it has published")
     assert rabbit.take("in") == []
+
+
+@pytest.mark.provokes("spool_failed", "sync_failed")
+@pytest.mark.parametrize("fault", ["sync", "readonly"])
+def test_what_the_disk_refused_is_not_sent(broker, make_proxy, tmp_path, fault):
+    """Its number is given again: its confirm would delete the next record that has it."""
+    disk = Disk(tmp_path)
+    proxy = make_proxy(broker.url, ALWAYS | {"spool.overflow": "reject"}, environment=disk.environment)
+    with confirming(proxy) as client:
+        client.publish(b"before", "q")
+        client.acked_up_to(1)
+        proxy.wait_empty()
+        disk.become(fault)
+        client.publish(b"refused", "q")
+        assert client.expect("basic.nack").args["delivery_tag"] == 2
+        disk.mend()
+        broker.acks = False
+        tags = iter(range(3, 1000))
+
+        def is_taken():
+            tag = next(tags)
+            client.publish(b"taken %d" % tag, "q")
+            answer = client.read()
+            assert answer.args["delivery_tag"] == tag
+            return answer.name == "basic.ack"
+        wait_until(is_taken, "the disk takes it again")
+        last = next(tags) - 1
+        assert broker.wait_messages(2) == [b"before", b"taken %d" % last]
+        assert proxy.waiting() == 1
+        proxy.kill9()
+    broker.acks = True
+    proxy.start()  # it was neither lost nor deleted
+    assert broker.wait_messages(3) == [b"before"] + 2 * [b"taken %d" % last]
+    proxy.wait_empty()
+
+
+def test_a_consumer_is_not_closed_over_what_nobody_confirms(make_proxy):
+    """Its own channel; the broker gives no confirms, so only a close could prove its publishes."""
+    with FakeBroker(confirms=False) as broker:
+        proxy = make_proxy(broker.url)
+        with RawClient(proxy.port) as client:
+            client.open_channel()
+            client.send_method(1, "basic.consume", queue="q", consumer_tag="t")
+            client.expect("basic.consume-ok")
+            client.publish(b"0", "q")
+            broker.wait_messages(1)
+            own = next(connection for connection in broker.connections if connection.messages)
+            proxy.options["spool.mode"] = "always"
+            proxy.reload()
+            for number in range(1, 4):
+                client.publish(b"%d" % number, "q")
+            broker.wait_messages(4)
+            assert not [name for name in own.sequence() if name.endswith("channel.close")]
+            assert own.is_open
+            client.die()
+        assert sorted(bodies(broker)) == numbers(4)
+
+
+def test_a_transaction_of_a_consumer_does_not_overtake_what_it_has_stored(broker, make_proxy):
+    broker.acks = False
+    proxy = make_proxy(broker.url, ALWAYS | {"drain.window": 1})
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        client.send_method(1, "basic.consume", queue="q", consumer_tag="t")
+        client.expect("basic.consume-ok")
+        for number in range(2):
+            client.publish(b"%d" % number, "q")
+        wait_until(lambda: proxy.waiting() == 2, "one of them is under way")
+        client.call(1, "tx.select")
+        client.publish(b"2", "q")
+        client.call(1, "tx.commit")
+        ack_all(broker)
+        proxy.wait_empty()
+        client.close()
+    assert bodies(broker) == numbers(3)
+
+
+def test_messages_of_a_token_go_out_under_its_own_rights(broker, make_proxy):
+    """A record does not say what its token may do: none of that queue is stored while RabbitMQ is there."""
+    proxy = make_proxy(broker.url, ALWAYS)
+    wide, narrow = token("A"), token("A", scope=["rabbitmq.write:*/a-*"])
+    broker.acks = False
+    for each in (wide, narrow):
+        with RawClient(proxy.port, "svc", each) as client:
+            client.open_channel(confirms=True)
+            client.publish(each.encode(), "q")
+            wait_until(lambda: each.encode() in bodies(broker), "it arrives")
+            assert proxy.waiting() == 0
+            client.die()
+    carried = {connection.login[2].encode(): [message.body for message in connection.messages]
+               for connection in broker.connections if connection.messages}
+    assert carried == {wide.encode(): [wide.encode()], narrow.encode(): [narrow.encode()]}
+    assert not proxy.events("drain_started")
+    ack_all(broker)
