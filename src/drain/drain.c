@@ -207,6 +207,12 @@ static void close_channel(struct drain *d)
     expect_answer(d, DRAIN_CLOSING);
 }
 
+static bool wants_confirms(const struct drain *d)
+{
+    return d->link.upstream->offers_confirms &&
+           d->backlog->rt->config->drain.confirms == CONFIRMS_AUTO;
+}
+
 struct drain *drain_start(struct backlog *backlog, struct upstream *u)
 {
     struct drain *d = calloc(1, sizeof *d);
@@ -221,7 +227,7 @@ struct drain *drain_start(struct backlog *backlog, struct upstream *u)
     d->pass = backlog->doubts.pass;
     d->started_ms = runtime_now(backlog->rt);
     search_begin(&backlog->search, backlog_window(backlog));
-    d->confirms = u->offers_confirms && backlog->rt->config->drain.confirms == CONFIRMS_AUTO;
+    d->confirms = wants_confirms(d);
     LOG(LOG_INFO, "drain_started", LOG_T("user", backlog->user), LOG_T("vhost", backlog->vhost),
         LOG_N("messages", backlog->waiting), LOG_N("upstream", u->id));
     d->state = DRAIN_RESTING; /* a new one; RabbitMQ may have failed on another connection */
@@ -922,12 +928,13 @@ static bool is_done(const struct drain *d)
                                         d->sent.count == 0 && d->backlog->waiting <= d->skipped);
 }
 
-/* One that follows its queue has no end. It leaves a connection that it has alone when it is done,
- * as any other. */
+/* One that follows its queue has no end. When it is done it leaves a connection that it has alone,
+ * as any other, and a channel that is not what `drain.confirms` has become. */
 static bool has_ended(const struct drain *d)
 {
     const struct backlog *backlog = d->backlog;
-    return backlog->paused || (is_done(d) && (!backlog->is_followed || backlog->alone));
+    bool stays = backlog->is_followed && !backlog->alone && d->confirms == wants_confirms(d);
+    return backlog->paused || (is_done(d) && !stays);
 }
 
 static void advance(struct drain *d)

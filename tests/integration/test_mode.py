@@ -324,6 +324,23 @@ def test_a_reload_ends_it_when_nothing_waits(broker, make_proxy):
         client.close()
 
 
+def test_confirms_of_the_drain_are_switched_by_a_reload(broker, make_proxy):
+    proxy = make_proxy(broker.url, ALWAYS | {"drain.confirms": "off"})
+    with confirming(proxy) as client:
+        for number, confirms in enumerate(["off", "auto", "off"]):
+            proxy.options["drain.confirms"] = confirms
+            proxy.reload()
+            client.publish(b"%d" % number, "q")
+            client.acked_up_to_tags({number + 1})
+            broker.wait_messages(number + 1)
+            proxy.wait_empty()
+            began = [name for connection in broker.connections for name in connection.sequence()
+                     if name in ("1:channel.open", "1:confirm.select")]
+            assert began[-1] == ("1:channel.open" if confirms == "off" else "1:confirm.select")
+        client.close()
+    assert bodies(broker) == numbers(3)
+
+
 # ---- slow ----
 
 class Late(threading.Thread):
