@@ -1,11 +1,13 @@
 #include "drain/in_flight.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <xxhash.h>
 
 #include "amqp/frame.h"
+#include "amqp/method.h"
 #include "amqp/wire.h"
 #include "base/assert.h"
 #include "base/memory.h"
@@ -77,6 +79,24 @@ static struct sent *find_any(const struct in_flight *f, uint64_t seq)
     if (f->first == f->end || seq > f->all[f->end - 1].seq)
         return NULL;
     return bsearch(&seq, f->all + f->first, f->end - f->first, sizeof *f->all, by_seq);
+}
+
+void sent_name(const struct sent *entry, char exchange[256], char routing_key[256])
+{
+    struct publish publish = {0};
+    publish_parse(entry->names, entry->names_len, &publish);
+    snprintf(exchange, 256, "%.*s", (int)publish.exchange_len, (const char *)publish.exchange);
+    snprintf(routing_key, 256, "%.*s", (int)publish.routing_key_len,
+             (const char *)publish.routing_key);
+}
+
+uint32_t in_flight_open_of(const struct in_flight *f, uint64_t destination)
+{
+    uint32_t open = 0;
+    const struct sent *entry;
+    for (uint32_t at = 0; (entry = in_flight_next(f, &at)) != NULL;)
+        open += sent_is_open(entry) && entry->destination == destination;
+    return open;
 }
 
 struct sent *in_flight_find(const struct in_flight *f, uint64_t seq)

@@ -72,6 +72,10 @@ static inline bool sent_is_open(const struct sent *entry)
 {
     return entry->state == SENT_UNCONFIRMED || entry->state == SENT_PARKED;
 }
+/* The names of a publish, cut at 255 bytes. */
+void sent_name(const struct sent *, char exchange[256], char routing_key[256]);
+/* How many to this destination RabbitMQ has not answered for. Looks at all. */
+uint32_t in_flight_open_of(const struct in_flight *, uint64_t destination);
 /* NULL if it is not among them. */
 struct sent *in_flight_find(const struct in_flight *, uint64_t seq);
 /* Delivery tags begin again; nothing is unanswered. */

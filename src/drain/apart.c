@@ -1,0 +1,133 @@
+#include "drain/apart.h"
+
+#include "amqp/method.h"
+#include "base/log.h"
+#include "drain/aside.h"
+#include "drain/drain_internal.h"
+#include "drain/places.h"
+#include "peer/runtime.h"
+
+enum {
+    ASIDES_MAX = 64,  /* apart_hold_others */
+    SILENT_LONG = 10, /* times pool.confirm_timeout: then something is sent again all the same */
+};
+
+struct aside *apart_set(struct drain *d, uint64_t destination)
+{
+    struct aside *a = asides_find(&d->backlog->asides, destination);
+    if (a)
+        return a;
+    a = asides_add(&d->backlog->asides, destination, d->read_after);
+    a->under_way = in_flight_open_of(&d->sent, destination);
+    return a;
+}
+
+/* RabbitMQ has not confirmed it for so long. */
+static void set_silent(struct drain *d, const struct sent *first, uint64_t now_ms)
+{
+    uint64_t destination = first->destination;
+    uint32_t timeout = d->backlog->rt->config->pool.confirm_timeout_ms;
+    char exchange[256], routing_key[256];
+    sent_name(first, exchange, routing_key);
+    struct aside *a = apart_set(d, destination);
+    aside_is_silent(a, now_ms, SILENT_LONG * timeout);
+    uint32_t places = in_flight_in_window(&d->sent);
+    struct sent *entry;
+    for (uint32_t at = 0; (entry = in_flight_next(&d->sent, &at)) != NULL;)
+        if (entry->destination == destination && entry->state == SENT_UNCONFIRMED)
+            in_flight_set(&d->sent, entry, SENT_PARKED);
+    places_freed(d, places - in_flight_in_window(&d->sent));
+    LOG(LOG_WARN, "confirms_stalled", LOG_T("user", d->backlog->user),
+        LOG_T("vhost", d->backlog->vhost), LOG_T("exchange", exchange),
+        LOG_T("routing_key", routing_key), LOG_N("unconfirmed", a->under_way));
+}
+
+/* What was published behind it needs it: so it is waited for, as long as the connection lives. */
+static void tell_unanswered(struct drain *d, const struct sent *entry)
+{
+    if (d->told == entry->seq)
+        return;
+    d->told = entry->seq;
+    LOG(LOG_WARN, "declaration_stalled", LOG_T("user", d->backlog->user),
+        LOG_T("vhost", d->backlog->vhost), LOG_N("seq", entry->seq),
+        LOG_T("method", method_name(entry->method)));
+}
+
+void apart_look_for_silence(struct drain *d, uint64_t now_ms)
+{
+    uint32_t timeout = d->backlog->rt->config->pool.confirm_timeout_ms;
+    const struct sent *entry;
+    for (uint32_t at = 0; (entry = in_flight_next(&d->sent, &at)) != NULL;) {
+        if (entry->state != SENT_UNCONFIRMED || now_ms - entry->sent_ms < timeout)
+            continue;
+        if (entry->tag > 0)
+            set_silent(d, entry, now_ms);
+        else
+            tell_unanswered(d, entry);
+    }
+}
+
+void apart_wake(struct drain *d, uint64_t now_ms)
+{
+    struct asides *asides = &d->backlog->asides;
+    for (uint32_t i = 0; i < asides->count; i++) {
+        struct aside *a = &asides->all[i];
+        bool silent = a->state == ASIDE_SILENT;
+        if (!aside_wakes(a, now_ms) || !silent)
+            continue;
+        const struct sent *entry;
+        for (uint32_t at = 0; (entry = in_flight_next(&d->sent, &at)) != NULL;)
+            if (entry->destination == a->destination && sent_is_open(entry))
+                aside_rewind(a, entry->seq);
+        a->under_way = 0;
+        places_freed(d, in_flight_forget_open(&d->sent, a->destination));
+    }
+}
+
+static bool has_caught_up(const struct drain *d, const struct aside *a)
+{
+    return (a->scanned > 0 && a->scanned == d->read_after) ||
+           (a->cursor >= d->read_after && (a->fine > 0 || d->at_end));
+}
+
+bool apart_join(struct drain *d)
+{
+    struct asides *asides = &d->backlog->asides;
+    uint32_t before = asides->count;
+    for (uint32_t i = before; i-- > 0;) {
+        struct aside *a = &asides->all[i];
+        if (a->state == ASIDE_TRYING && a->under_way == 0 && a->failing == 0 && has_caught_up(d, a))
+            asides_remove(asides, a);
+    }
+    return asides->count < before;
+}
+
+struct aside *apart_next(struct drain *d, uint32_t *room)
+{
+    struct asides *asides = &d->backlog->asides;
+    for (uint32_t i = 0; i < asides->count; i++) {
+        struct aside *a = &asides->all[i];
+        *room = aside_room(a, places_window(d));
+        if (*room > 0 && a->cursor < d->read_after && !has_caught_up(d, a) &&
+            !doubts_hold(&d->backlog->doubts, a->destination))
+            return a;
+    }
+    return NULL;
+}
+
+bool apart_wants_new_channel(const struct drain *d, const struct aside *a)
+{
+    bool is_last = a->tries + 1 >= d->backlog->rt->config->drain.nack_limit;
+    return a->failing != 0 && d->nacked && (d->sent.parked == 0 || is_last);
+}
+
+bool apart_hold_others(const struct drain *d)
+{
+    const struct asides *asides = &d->backlog->asides;
+    uint32_t busy = 0;
+    for (uint32_t i = 0; i < asides->count; i++) {
+        const struct aside *a = &asides->all[i];
+        busy += a->state != ASIDE_SILENT && (a->cursor < d->read_after || a->under_way > 0);
+    }
+    return busy >= ASIDES_MAX;
+}

@@ -1,0 +1,29 @@
+#pragma once
+
+/* The destinations that are aside (aside.h), as the drain serves them: RabbitMQ is silent about
+ * them, or fails at their messages. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct aside;
+struct drain;
+
+/* The destination is aside from now on, or was. Valid until the next change. */
+struct aside *apart_set(struct drain *, uint64_t destination);
+/* Sets those aside that have not been confirmed for pool.confirm_timeout, and says so of
+ * declarations. */
+void apart_look_for_silence(struct drain *, uint64_t now_ms);
+/* Those whose time has come are tried again; what a silent one owes is sent once more. */
+void apart_wake(struct drain *, uint64_t now_ms);
+/* Those that have caught up with all others are not aside any more: true if there were any. */
+bool apart_join(struct drain *);
+/* The first that may have something sent, and *room: how much. NULL if there is none. */
+struct aside *apart_next(struct drain *, uint32_t *room);
+/* RabbitMQ has nacked on this channel what is to be tried again. Once the leader of a quorum queue
+ * has gone, RabbitMQ 3.10 nacks for ever what a channel sends there that knew it. What a silent
+ * destination owes goes out again with the channel: so with one of those only the last try does. */
+bool apart_wants_new_channel(const struct drain *, const struct aside *);
+/* Too many have messages that come before those of all others, which wait for them then. One whose
+ * place has not been reached, since the queue is read from its beginning again, holds up nobody. */
+bool apart_hold_others(const struct drain *);
