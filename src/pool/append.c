@@ -11,6 +11,7 @@
 #include "drain/drain.h"
 #include "peer/runtime.h"
 #include "pool/pool.h"
+#include "pool/pool_state.h"
 #include "pool/queue.h"
 
 /* Happy path: the job goes to the spooler; after the commit the queue has one more record, and the
@@ -88,7 +89,7 @@ static void post(struct pool *pool, struct job *job)
     queue->appending += job->append.count;
     pool->pools->events->on_append(job);
     spooler_post(pool->rt->spooler, job);
-    pool_update(pool);
+    pool_state_update(pool);
 }
 
 static struct job *new_job(struct pool *pool, struct publisher owner, void (*done)(struct job *))

@@ -8,8 +8,10 @@
 #include "base/states.h"
 #include "peer/reply.h"
 #include "peer/runtime.h"
+#include "pool/admission.h"
 #include "pool/identity.h"
 #include "pool/member.h"
+#include "pool/password.h"
 #include "pool/pool.h"
 #include "pool/secrets.h"
 #include "upstream/upstream.h"
@@ -191,7 +193,7 @@ static void decide_unreachable(struct member *m)
     } else {
         if (!pool)
             pool = pool_new(m->logins->pools, &m->identity, m->password, m->vhost, LOGIN_UNKNOWN);
-        pool_enter_offline(pool, m);
+        admission_enter_offline(pool, m);
     }
 }
 
@@ -299,7 +301,7 @@ static void on_open(struct upstream *u)
     pool_adopt(pool, u);
     struct member *m;
     while ((m = next_member(a)) != NULL)
-        pool_enter(pool, m);
+        admission_enter(pool, m);
     finish(a);
 }
 
@@ -370,7 +372,7 @@ static bool is_just_proven(struct member *m)
 void login_begin(struct member *m)
 {
     struct pool *pool = find_pool(m);
-    if ((pool && pool_vouches(pool, &m->identity, m->password)) || is_just_proven(m))
+    if ((pool && password_vouches(pool, &m->identity, m->password)) || is_just_proven(m))
         m->events->on_proven(m);
     else if (is_away(m->logins->pools, is_known(pool)))
         decide_unreachable(m);
@@ -381,8 +383,8 @@ void login_begin(struct member *m)
 void login_enter(struct member *m)
 {
     struct pool *pool = find_pool(m);
-    if (pool && pool_vouches(pool, &m->identity, m->password)) {
-        pool_enter(pool, m);
+    if (pool && password_vouches(pool, &m->identity, m->password)) {
+        admission_enter(pool, m);
         return;
     }
     struct attempt *proven = find(m, NULL);

@@ -48,6 +48,7 @@ struct pools {
     struct runtime *rt;
     struct upstreams *upstreams;
     const struct pools_events *events;
+    const struct upstream_events *upstream_events; /* of the shared ones */
     struct list all, queues;
     struct list waking; /* pools whose held clients may try again */
 };
@@ -101,9 +102,6 @@ void pools_init(struct pools *, struct upstreams *, const struct pools_events *)
 /* Closes all pools and frees all queues. */
 void pools_close(struct pools *);
 
-/* True if RabbitMQ need not be asked about this password: it has accepted it, and the pool is
- * connected. */
-bool pool_vouches(struct pool *, const struct identity *, const char *password);
 /* RabbitMQ has accepted it: the login's pool, made if there is none, with this as its password or
  * (an older token) beside it. */
 struct pool *pool_prove(struct pools *, const struct identity *, const char *password,
@@ -113,34 +111,6 @@ void pool_disprove(struct pools *, const struct identity *, const char *password
                    const struct upstream_end *);
 /* Takes over an upstream that has just opened, or closes it if the pool has one. */
 void pool_adopt(struct pool *, struct upstream *);
-/* The client's login is good: admits it, once the spool remembers the login. */
-void pool_enter(struct pool *, struct member *);
-/* The same while RabbitMQ cannot be reached, also for a login that nobody has proven. */
-void pool_enter_offline(struct pool *, struct member *);
-/* It waits until on_wake; may be called twice. Does nothing without a pool. */
-void pool_hold(struct member *);
-/* It waits no longer: it tries again, or is about to leave. */
-void pool_let_go(struct member *);
-/* It shares the pool no more. */
-void pool_leave(struct member *);
-/* Dials unless it is connected, dialing, or waiting for its next try. */
-void pool_connect(struct pool *);
-/* connection.update-secret: a member has a new_secret. Its on_secret is called, now or later. A
- * secret that RabbitMQ accepts becomes the pool's password; if it does not, the old one stays. */
-void pool_ask_secrets(struct pool *);
-/* True if a close is answered only when all that it covers is safe (pool.close_waits). */
-bool pool_close_waits(const struct pool *);
-/* Dials another shared upstream, unless that has failed a moment ago. */
-void pool_want_another(struct pool *);
-/* True if RabbitMQ is there, also if it blocks publishing. */
-bool pool_is_connected(struct pool *);
-/* True if it was there a moment ago, and the first try to have it back is not decided. */
-bool pool_may_return(struct pool *);
-/* Works out the state again; tells held clients and the queue when it changed. */
-void pool_update(struct pool *);
-/* Lets held clients try again before the loop polls next. */
-void pool_wake(struct pool *);
-void pools_run_wakes(struct pools *);
 /* Once a cleanup interval: closes what was idle for pool.idle_timeout. */
 void pool_cleanup(struct pool *, uint64_t now_ms);
 /* For some minutes this method is sent on upstreams of a client's own alone. */

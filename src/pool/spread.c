@@ -1,6 +1,7 @@
 #include "pool/spread.h"
 
 #include "peer/runtime.h"
+#include "pool/connections.h"
 #include "pool/pool.h"
 #include "upstream/upstream.h"
 
@@ -45,7 +46,7 @@ struct upstream *pool_pick_upstream(struct pool *pool)
     struct choice choice = choose(pool);
     if (choice.may_have_another &&
         (!choice.best || under_way_is_busy(&choice.best->under_way, pool->rt->config)))
-        pool_want_another(pool);
+        connections_want_more(pool);
     return choice.best;
 }
 
@@ -56,6 +57,6 @@ bool pool_should_move(struct pool *pool, const struct upstream *from, bool sends
         return false;
     struct choice choice = choose(pool);
     if (choice.may_have_another)
-        pool_want_another(pool);
+        connections_want_more(pool);
     return choice.best && choice.best != from && choice.best->under_way.senders + 1 <= others;
 }

@@ -5,6 +5,7 @@
 #include "base/assert.h"
 #include "base/log.h"
 #include "base/slab.h"
+#include "pool/held.h"
 #include "pool/pool.h"
 #include "proxy/proxy.h"
 #include "session/channel.h"
@@ -82,5 +83,5 @@ void memory_limit_look(struct proxy *proxy)
     if (!budget_recovers(&proxy->rt))
         return;
     for (struct list *n = proxy->pools.all.next; n != &proxy->pools.all; n = n->next)
-        pool_wake(LIST_ENTRY(n, struct pool, node));
+        held_wake(LIST_ENTRY(n, struct pool, node));
 }

@@ -14,6 +14,8 @@
 #include "base/test_switch.h"
 #include "drain/drain.h"
 #include "peer/reply.h"
+#include "pool/connections.h"
+#include "pool/held.h"
 #include "pool/pool.h"
 #include "pool/queue.h"
 #include "proxy/balance.h"
@@ -64,7 +66,7 @@ static const struct states states = {
 static void run_round(struct proxy *proxy)
 {
     memory_limit_look(proxy);
-    pools_run_wakes(&proxy->pools);
+    held_run(&proxy->pools);
     struct list *node;
     while ((node = list_first(&proxy->clients.acking)) != NULL)
         channel_flush_acks(LIST_ENTRY(node, struct channel, ack_node));
@@ -115,7 +117,7 @@ static void look_at_room(struct proxy *proxy)
         !spooler_has_room(proxy->rt.spooler) || spooler_is_full(proxy->rt.spooler))
         return;
     for (struct list *n = proxy->pools.all.next; n != &proxy->pools.all; n = n->next)
-        pool_wake(LIST_ENTRY(n, struct pool, node));
+        held_wake(LIST_ENTRY(n, struct pool, node));
 }
 
 static void tick_all(struct proxy *proxy, uint64_t now)
@@ -500,7 +502,7 @@ static void connect_pools(struct proxy *proxy)
     for (struct list *n = proxy->pools.all.next; n != &proxy->pools.all; n = n->next) {
         struct pool *pool = LIST_ENTRY(n, struct pool, node);
         if (pool->pinned || queue_has_backlog(pool->queue))
-            pool_connect(pool);
+            connections_want(pool);
     }
 }
 

@@ -11,7 +11,9 @@
 #include "base/states.h"
 #include "peer/runtime.h"
 #include "peer/send.h"
+#include "pool/held.h"
 #include "pool/pool.h"
+#include "pool/pool_state.h"
 #include "pool/queue.h"
 #include "session/client.h"
 #include "session/redo.h"
@@ -223,7 +225,8 @@ static void settle(struct channel *ch)
 {
     struct client *client = ch->client;
     struct relay *r = ch->relay;
-    bool wait = pool_close_waits(client->member.pool), unread = r && ch->carrier->is_unread(r);
+    bool wait = pool_state_close_waits(client->member.pool),
+         unread = r && ch->carrier->is_unread(r);
     if ((r && ch->carrier->awaits(r) && !unread) || (wait && channel_unsafe(ch) > 0))
         return;
     if (r && !ch->carrier->carries_publishes_alone(r) && !unread) {
@@ -300,7 +303,7 @@ void channel_content_done(struct channel *ch)
     say_behind(ch);
     channel_flush_acks(ch);
     if (client->member.held)
-        pool_wake(client->member.pool);
+        held_wake(client->member.pool);
     if (ch->state == CHANNEL_REFUSING)
         refuse_now(ch, ch->pending_close);
     else

@@ -9,6 +9,7 @@
 #include "base/states.h"
 #include "peer/runtime.h"
 #include "peer/send.h"
+#include "pool/held.h"
 #include "pool/login.h"
 #include "pool/pool.h"
 
@@ -128,7 +129,7 @@ void client_hold(struct client *c)
         return;
     if (c->held_since_ms == 0)
         c->held_since_ms = runtime_now(c->rt);
-    pool_hold(&c->member);
+    held_wait(&c->member);
     stream_pause(&c->stream);
 }
 

@@ -5,8 +5,11 @@
 #include "base/log.h"
 #include "peer/runtime.h"
 #include "peer/send.h"
+#include "pool/admission.h"
+#include "pool/held.h"
 #include "pool/login.h"
 #include "pool/pool.h"
+#include "pool/pool_state.h"
 #include "pool/queue.h"
 #include "session/channel.h"
 #include "session/client.h"
@@ -29,11 +32,11 @@ static void release_upstreams(struct client *c)
 static void leave_pool(struct client *c)
 {
     login_leave(&c->member);
-    pool_let_go(&c->member);
+    held_let_go(&c->member);
     if (!c->member.pool)
         return;
     release_upstreams(c);
-    pool_leave(&c->member);
+    admission_leave(&c->member);
 }
 
 void ending_close(struct client *c, const char *reason)
@@ -84,7 +87,7 @@ static void look_again(struct client *c)
     if (c->processing)
         return;
     client_hold(c);
-    pool_wake(c->member.pool);
+    held_wake(c->member.pool);
 }
 
 void ending_leave(struct client *c, uint16_t code, const char *text, amqp_method_number_t cause)
@@ -119,7 +122,7 @@ static void finish_close(struct client *c)
 void ending_settled(struct client *c)
 {
     if (c->state != CLIENT_SETTLING || c->channel_count > 0 ||
-        (c->retained + c->appending > 0 && pool_close_waits(c->member.pool)))
+        (c->retained + c->appending > 0 && pool_state_close_waits(c->member.pool)))
         return;
     bool unread = c->own && upstream_is_unread(c->own);
     if (!c->own || !c->own_is_open || c->own->links.count > 0 || unread) {

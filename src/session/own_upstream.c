@@ -1,6 +1,7 @@
 #include "session/own_upstream.h"
 
 #include "peer/reply.h"
+#include "pool/held.h"
 #include "pool/pool.h"
 #include "session/channel.h"
 #include "session/client.h"
@@ -29,7 +30,7 @@ static void own_opened(struct upstream *u)
     if (!c)
         return;
     c->own_is_open = true;
-    pool_wake(c->member.pool);
+    held_wake(c->member.pool);
 }
 
 static void own_failed(struct upstream *u, const struct upstream_end *end)
@@ -77,14 +78,14 @@ static void own_lost(struct upstream *u, const struct upstream_end *end)
         client_refuse(c, end->code, end->text, end->cause);
     else if (loses)
         client_refuse(c, 320, LOST_RABBITMQ, 0);
-    pool_wake(pool);
+    held_wake(pool);
 }
 
 static void own_writable(struct upstream *u)
 {
     struct client *c = u->owner;
     if (c)
-        pool_wake(c->member.pool);
+        held_wake(c->member.pool);
 }
 
 /* Who waits for RabbitMQ to answer a close would wait until the alarm is over. */
@@ -93,7 +94,7 @@ static void own_blocked(struct upstream *u)
     struct client *c = u->owner;
     if (!c)
         return;
-    pool_wake(c->member.pool);
+    held_wake(c->member.pool);
     for (uint32_t i = 0; i < c->channels_capacity; i++)
         if (c->channels[i])
             channel_settled(c->channels[i]);

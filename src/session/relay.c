@@ -18,6 +18,7 @@
 #include "peer/send.h"
 #include "pool/append.h"
 #include "pool/doubt.h"
+#include "pool/held.h"
 #include "pool/pool.h"
 #include "pool/queue.h"
 #include "pool/spread.h"
@@ -309,7 +310,7 @@ static void end_move(struct relay *r)
         return;
     r->moves = false;
     r->pool->move_ends_ms = 0;
-    pool_wake(r->pool); /* it may be another one's turn */
+    held_wake(r->pool); /* it may be another one's turn */
 }
 
 void relay_stay(struct relay *r)
@@ -348,7 +349,7 @@ static void settle_orphan(struct relay *r)
     } else {
         close_upstream(r);
     }
-    pool_wake(r->pool);
+    held_wake(r->pool);
 }
 
 void relay_release(struct relay *r)
@@ -601,7 +602,7 @@ static void finish(struct relay *r)
     upstream_detach(&r->link);
     unbind(r);
     relay_free(r);
-    pool_wake(pool);
+    held_wake(pool);
     queue_changed(pool->queue);
     if (channel && channel->state == CHANNEL_CLOSING)
         channel_closed_upstream(channel);

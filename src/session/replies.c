@@ -1,6 +1,7 @@
 #include "session/replies.h"
 
 #include "amqp/wire.h"
+#include "pool/held.h"
 #include "pool/pool.h"
 #include "pool/queue.h"
 #include "session/channel.h"
@@ -130,7 +131,7 @@ void replies_pass_method(struct relay *r, struct slab *slab, const struct frame 
     if (calls_end_oldest(&r->calls))
         pass_on(r, slab, frame);
     if (r->calls.count == 0 || r->calls.count == AWAITED_MAX / 2)
-        pool_wake(r->pool);
+        held_wake(r->pool);
     if (r->channel)
         channel_settled(r->channel);
 }

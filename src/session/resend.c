@@ -1,6 +1,7 @@
 #include "session/resend.h"
 
 #include "amqp/frame.h"
+#include "pool/connections.h"
 #include "pool/pool.h"
 #include "session/channel.h"
 #include "session/client.h"
@@ -16,7 +17,7 @@ static bool may_go(const struct channel *ch)
         own_upstream_dial(client);
     if (client->place == CLIENT_APART)
         return client->own_is_open;
-    return pool_is_connected(client->member.pool) ||
+    return connections_are_open(client->member.pool) ||
            client->member.pool->failures != redo_failures(ch->redo);
 }
 

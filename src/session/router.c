@@ -14,8 +14,10 @@
 #include "peer/runtime.h"
 #include "peer/send.h"
 #include "pool/append.h"
+#include "pool/connections.h"
 #include "pool/doubt.h"
 #include "pool/pool.h"
+#include "pool/pool_state.h"
 #include "pool/queue.h"
 #include "pool/spread.h"
 #include "session/channel.h"
@@ -579,7 +581,7 @@ static bool has_own_way(struct client *client, amqp_method_number_t method, cons
 {
     if (client->own)
         return true; /* open, or it waits until that is decided */
-    return pool_is_connected(client->member.pool) && !is_shareable(client, method, decoded);
+    return connections_are_open(client->member.pool) && !is_shareable(client, method, decoded);
 }
 
 enum { CONSUMER_WAITS_MIN_MS = 1000, CONSUMER_WAITS_MAX_MS = 5000 };
@@ -595,7 +597,7 @@ static enum route needs_rabbitmq(struct channel *ch, amqp_method_number_t method
 {
     struct pool *pool = ch->client->member.pool;
     if (!rule_has(method, RULE_CONSUMES))
-        return (pool->state == POOL_DRAINING || pool_may_return(pool)) &&
+        return (pool->state == POOL_DRAINING || pool_state_may_return(pool)) &&
                        client_waits(ch->client, pool->rt->config->upstream.connect_timeout_ms)
                    ? ROUTE_HELD
                    : ROUTE_DONE;

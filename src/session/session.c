@@ -10,6 +10,8 @@
 #include "peer/reply.h"
 #include "peer/runtime.h"
 #include "peer/send.h"
+#include "pool/held.h"
+#include "pool/password.h"
 #include "pool/pool.h"
 #include "session/alike.h"
 #include "session/channel.h"
@@ -56,7 +58,7 @@ static void update_secret(struct client *c, const struct frame *frame)
         const amqp_connection_update_secret_t *m = decoded;
         c->member.new_secret = strndup(m->new_secret.bytes, m->new_secret.len);
         ENSURE(c->member.new_secret);
-        pool_ask_secrets(c->member.pool);
+        password_ask(c->member.pool);
     } else {
         client_refuse(c, 502, "SYNTAX_ERROR - malformed connection.update-secret",
                       AMQP_CONNECTION_UPDATE_SECRET_METHOD);
@@ -268,7 +270,7 @@ static void process(struct client *c)
 static void retry(struct client *c)
 {
     ENSURE(c->member.held);
-    pool_let_go(&c->member);
+    held_let_go(&c->member);
     if (!accepts_input(c))
         return;
     if (!resend_run(c)) {
@@ -300,7 +302,7 @@ static void on_writable(struct stream *stream)
     if (c->own && c->own_is_open)
         stream_resume(&c->own->stream);
     if (c->member.pool)
-        pool_wake(c->member.pool);
+        held_wake(c->member.pool);
 }
 
 static void on_end(struct stream *stream, int status)
@@ -444,7 +446,7 @@ static void on_secret(struct member *m, enum secret_verdict verdict)
     else
         client_refuse(c, 320, LOST_PERMISSIONS, AMQP_CONNECTION_UPDATE_SECRET_METHOD);
     if (c->member.pool)
-        pool_wake(c->member.pool); /* it may have sent another one */
+        held_wake(c->member.pool); /* it may have sent another one */
 }
 
 /* One that would have to wait again keeps its place. */

@@ -6,6 +6,7 @@
 #include "../world/world.h"
 #include "base/log.h"
 #include "drain/drain.h"
+#include "pool/held.h"
 #include "pool/rejected.h"
 
 static int quiet(void **state)
@@ -108,7 +109,7 @@ static void test_memory_that_is_short_holds_publishers(void **state)
     world.rt.budget.kept -= 2 * world.config.listen.max_memory_bytes;
     assert_true(budget_recovers(&world.rt));
     assert_false(budget_recovers(&world.rt));
-    pool_wake(LIST_ENTRY(world.pools.all.next, struct pool, node));
+    held_wake(LIST_ENTRY(world.pools.all.next, struct pool, node));
     peer_expect(p, 1, AMQP_BASIC_ACK_METHOD);
     peer_close(p);
 }

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/slab.h"
 #include "drain/drain.h"
+#include "pool/held.h"
 #include "session/channel.h"
 #include "session/session.h"
 #include "session/stalled.h"
@@ -109,7 +110,7 @@ static bool turn(void)
 {
     bool ran = false;
     if (!list_empty(&world.pools.waking)) {
-        pools_run_wakes(&world.pools);
+        held_run(&world.pools);
         ran = true;
     }
     struct list *node;

@@ -1,0 +1,31 @@
+#pragma once
+
+/* The password, or token, of a pool, and new ones that clients bring with connection.update-secret.
+ * RabbitMQ is asked about one at a time, by a connection that is dialled with it. */
+
+#include <stdbool.h>
+
+#include "pool/pool.h"
+
+/* True if RabbitMQ need not be asked about this password: it has accepted it, and the pool is
+ * connected. */
+bool password_vouches(struct pool *, const struct identity *, const char *password);
+/* From now on the pool dials with this one. The one before stays good for a while, if it was: other
+ * tokens of this login are in use too. */
+void password_set(struct pool *, const struct identity *, const char *password);
+/* The pool's connections were opened with a secret that may run out (a token), and so were those
+ * that clients have to themselves: they are told. */
+void password_tell(struct pool *);
+
+/* A member has a new_secret. Its on_secret is called, now or later. A secret that RabbitMQ accepts
+ * becomes the pool's password; if it does not, the old one stays. */
+void password_ask(struct pool *);
+/* True if this upstream was dialled to ask. */
+bool password_is_candidate(const struct pool *, const struct upstream *);
+/* RabbitMQ has accepted it. */
+void password_adopt(struct pool *, const char *secret);
+/* RabbitMQ has refused the one that this upstream was dialled with. The pool keeps its old one;
+ * without a connection that is tried again at once. */
+void password_refused(struct pool *, const struct upstream *, const struct upstream_end *);
+/* RabbitMQ could not be asked: the client hears yes, and the next connection decides. */
+void password_undecided(struct pool *, const struct upstream *);

@@ -1,0 +1,19 @@
+#pragma once
+
+/* The two states of a pool (docs/states.md): whether publishes pass through, and what RabbitMQ says
+ * of its login. */
+
+#include <stdbool.h>
+
+#include "pool/pool.h"
+
+/* Works the state out again; tells held clients and the queue when it has changed. */
+void pool_state_update(struct pool *);
+/* What is published goes to the spool from now on, also of a pool that has never been connected
+ * since the start. */
+void pool_state_buffers(struct pool *);
+void pool_state_login(struct pool *, enum pool_login);
+/* True if RabbitMQ was there a moment ago, and the first try to have it back is not decided. */
+bool pool_state_may_return(struct pool *);
+/* True if a close is answered only when all that it covers is safe (pool.close_waits). */
+bool pool_state_close_waits(const struct pool *);
