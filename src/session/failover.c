@@ -13,6 +13,7 @@
 #include "pool/queue.h"
 #include "session/channel.h"
 #include "session/client.h"
+#include "session/keeping.h"
 #include "session/offline.h"
 #include "session/redo.h"
 #include "session/refusal.h"
@@ -210,9 +211,9 @@ static void move_publish(struct relay *r, struct retained *entry, bool spools)
     struct message message;
     retained_take(entry, &message);
     if (is_error(end) && is_wild(&message))
-        append_rejected(r->pool, relay_publisher(r), &message, end->code, end->text);
+        append_rejected(r->pool, keeping_publisher(r), &message, end->code, end->text);
     else
-        append_publish(r->pool, relay_publisher(r), &message, entry->client_tag);
+        append_publish(r->pool, keeping_publisher(r), &message, entry->client_tag);
 }
 
 static void close_clients(struct upstream *u)

@@ -8,6 +8,7 @@
 #include "peer/runtime.h"
 #include "session/channel.h"
 #include "session/client.h"
+#include "session/method_router.h"
 #include "session/refusal.h"
 #include "session/router.h"
 
@@ -124,7 +125,7 @@ static bool take_method(struct channel *ch, struct slab *slab, const struct fram
         return true;
     }
     struct refusal why;
-    switch (router_method(ch, slab, frame, method, &why)) {
+    switch (method_router_take(ch, slab, frame, method, &why)) {
     case ROUTE_HELD:
         client_hold(ch->client);
         return false;

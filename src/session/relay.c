@@ -7,26 +7,22 @@
 #include "amqp/rules.h"
 #include "amqp/wire.h"
 #include "base/assert.h"
-#include "base/crash_point.h"
 #include "base/handles.h"
 #include "base/log.h"
 #include "base/states.h"
-#include "drain/blame.h"
-#include "drain/returned.h"
 #include "peer/reply.h"
 #include "peer/runtime.h"
 #include "peer/send.h"
-#include "pool/append.h"
-#include "pool/doubt.h"
 #include "pool/held.h"
 #include "pool/pool.h"
 #include "pool/queue.h"
 #include "pool/spread.h"
 #include "session/channel.h"
 #include "session/client.h"
+#include "session/keeping.h"
+#include "session/outcome.h"
 #include "session/replies.h"
 #include "session/transaction.h"
-#include "spooler/spooler.h"
 
 /* Happy path: channel.open (and confirm.select) are sent ahead of the first publish or method;
  * publishes are retained until basic.ack, methods until their reply, which goes on to the client
@@ -61,115 +57,7 @@ static struct stream *stream_of(struct relay *r)
     return &r->link.upstream->stream;
 }
 
-/* ---- what is retained ---- */
-
-/* Publishes to one destination. */
-struct lot {
-    uint64_t destination;
-    uint32_t count;
-    uint64_t bytes; /* of all of them */
-};
-
-static struct lot lot_of(const struct retained *entry)
-{
-    return (struct lot){entry->destination, 1, entry->bytes};
-}
-
-/* They are open now. */
-static void add_lot(struct relay *r, const struct lot *lot)
-{
-    struct under_way *under_way = &r->link.upstream->under_way;
-    under_way_add(under_way, lot->destination, lot->count, lot->bytes);
-    under_way->senders += r->open == 0;
-    r->open += lot->count;
-    r->channel->client->retained += lot->count;
-    r->pool->queue->retained += lot->count;
-}
-
-/* They were open, and are no longer RabbitMQ's to confirm. */
-static void remove_lot(struct relay *r, const struct lot *lot)
-{
-    if (lot->count == 0)
-        return;
-    struct client *client = handles_get(r->client);
-    if (client)
-        client->retained -= lot->count;
-    r->open -= lot->count;
-    if (r->link.upstream) {
-        struct under_way *under_way = &r->link.upstream->under_way;
-        under_way_remove(under_way, lot->destination, lot->count, lot->bytes);
-        under_way->senders -= r->open == 0;
-    }
-    r->pool->queue->retained -= lot->count;
-}
-
-static struct retained *new_entry(struct relay *r, uint64_t client_tag, uint64_t destination,
-                                  size_t bytes)
-{
-    struct retained *entry = unconfirmed_add(&r->unconfirmed);
-    entry->stamp = ++r->pool->rt->next_stamp;
-    entry->client_tag = client_tag;
-    entry->sent_ms = runtime_now(r->pool->rt);
-    entry->destination = destination;
-    entry->bytes = (uint32_t)bytes;
-    return entry;
-}
-
-static void retain(struct relay *r, struct message *message, uint64_t client_tag,
-                   uint64_t destination)
-{
-    struct retained *entry = new_entry(r, client_tag, destination, message_bytes(message));
-    if (runtime_buffers(r->pool->rt))
-        retained_keep(entry, message);
-    else
-        message_clear(message);
-    struct lot lot = lot_of(entry);
-    add_lot(r, &lot);
-}
-
-static void forget(struct relay *r, struct retained *entry)
-{
-    struct lot lot = lot_of(entry);
-    retained_drop(entry);
-    remove_lot(r, &lot);
-}
-
-void relay_doubt(struct relay *r, struct retained *entry)
-{
-    struct message message;
-    retained_take(entry, &message);
-    forget(r, entry);
-    retained_move(entry, RETAINED_DOUBTED);
-    entry->doubt = doubt_new(r->pool, relay_publisher(r), &message, entry->client_tag);
-}
-
-/* The upstream channel is gone. */
-static void drop(struct relay *r, struct retained *entry)
-{
-    if (entry->state == RETAINED_OPEN)
-        forget(r, entry);
-    else if (entry->state == RETAINED_DOUBTED)
-        doubt_lost(entry->doubt);
-}
-
-/* Proven, or lost; then their client is told. */
-static void forget_unproven(struct relay *r)
-{
-    struct client *client = handles_get(r->client);
-    if (client)
-        client->retained -= r->unproven;
-    r->unproven = 0;
-}
-
-static void drop_retained(struct relay *r)
-{
-    forget_unproven(r);
-    while (r->unconfirmed.count > 0) {
-        drop(r, unconfirmed_at(&r->unconfirmed, 0));
-        unconfirmed_drop_oldest(&r->unconfirmed);
-    }
-    calls_deinit(&r->calls);
-}
+/* ---- what is known of it ---- */
 
 bool relay_is_unheard(const struct relay *r)
 {
@@ -291,7 +179,7 @@ void relay_free(struct relay *r)
 {
     ENSURE(!r->link.upstream);
     r->pool->relay_count--;
-    drop_retained(r);
+    keeping_drop_all(r);
     free(r->returned);
     unconfirmed_deinit(&r->unconfirmed);
     consuming_deinit(&r->consuming);
@@ -379,7 +267,7 @@ static void on_lost(struct link *link)
     if (client) /* nothing is known of what it has published, and no copy was kept */
         client_refuse(client, 320, LOST_RABBITMQ, AMQP_BASIC_PUBLISH_METHOD);
     struct channel *channel = r->channel;
-    drop_retained(r);
+    keeping_drop_all(r);
     upstream_detach(link);
     unbind(r);
     relay_free(r);
@@ -414,7 +302,7 @@ bool relay_publish(struct relay *r, struct message *message, uint64_t client_tag
         r->sent_tag++;
         if (mandatory)
             r->mandatory_tag = r->sent_tag;
-        retain(r, message, client_tag, destination);
+        keeping_retain(r, message, client_tag, destination);
         return true;
     }
     r->forgets = r->forgets || forgets;
@@ -438,7 +326,7 @@ void relay_follow(struct relay *r, struct slab *slab, uint8_t *at, uint32_t byte
 {
     uint64_t destination = unconfirmed_last(&r->unconfirmed)->destination;
     uint64_t client_tag = r->channel->confirming ? ledger_add(&r->channel->ledger) : 0;
-    retained_keep_adjacent(new_entry(r, client_tag, destination, bytes), slab_ref(slab), at);
+    retained_keep_adjacent(keeping_add(r, client_tag, destination, bytes), slab_ref(slab), at);
 }
 
 void relay_send_run(struct relay *r, struct slab *slab, uint8_t *at, size_t len, uint32_t count,
@@ -449,7 +337,7 @@ void relay_send_run(struct relay *r, struct slab *slab, uint8_t *at, size_t len,
     r->sent_tag += count;
     if (was_mandatory)
         r->mandatory_tag = r->sent_tag;
-    add_lot(r, &lot);
+    keeping_opened(r, &lot);
     r->pool->rt->counters.forwarded += count;
     for (uint8_t *frame = at; frame < at + len; frame += frame_size(frame))
         frame_set_channel(frame + FRAME_HEAD_BYTES, r->link.channel);
@@ -485,104 +373,11 @@ void relay_await_commit(struct relay *r)
 
 /* ---- from RabbitMQ ---- */
 
-static bool can_keep(const struct relay *r, const struct retained *entry)
-{
-    return retained_is_kept(entry) && r->pool->queue->backlog.id;
-}
-
-struct publisher relay_publisher(const struct relay *r)
-{
-    return (struct publisher){.channel = r->channel ? r->channel->handle : 0, .client = r->client};
-}
-
-/* Its publisher hears nothing of it. */
-static void spool(struct relay *r, struct retained *entry)
-{
-    struct message message;
-    retained_take(entry, &message);
-    append_publish(r->pool, relay_publisher(r), &message, 0);
-}
-
-/* RabbitMQ does not want it. */
-static void set_aside(struct relay *r, struct retained *entry, uint16_t code, const char *text)
-{
-    struct message message;
-    retained_take(entry, &message);
-    append_rejected(r->pool, relay_publisher(r), &message, code, text);
-}
-
-/* A nack that no client hears of (it did not ask for confirms, or is gone) must not make the
- * message vanish. It is RabbitMQ's failure, not the message's: the drain tries it again. */
-static void keep_refused(struct relay *r, struct retained *entry)
-{
-    bool heard = r->channel && entry->client_tag;
-    if (!heard && can_keep(r, entry))
-        spool(r, entry);
-}
-
-static void tell_confirmed(struct relay *r, const struct retained *entry, bool nack)
-{
-    if (!r->channel || !entry->client_tag)
-        return;
-    if (nack)
-        channel_nack(r->channel, entry->client_tag);
-    else
-        channel_ack(r->channel, entry->client_tag);
-}
-
-static void settle_doubted(struct retained *entry, bool nack)
-{
-    retained_move(entry, RETAINED_SETTLED); /* its publisher hears of the copy */
-    nack ? doubt_lost(entry->doubt) : doubt_confirmed(entry->doubt);
-}
-
-/* Those to one destination that lie behind each other are counted together. */
-static void settle(struct relay *r, struct retained *entry, bool nack, struct lot *lot)
-{
-    if (entry->state == RETAINED_DOUBTED)
-        settle_doubted(entry, nack);
-    if (entry->state != RETAINED_OPEN)
-        return;
-    if (entry->destination != lot->destination) {
-        remove_lot(r, lot);
-        *lot = (struct lot){.destination = entry->destination};
-    }
-    lot->count++;
-    lot->bytes += entry->bytes;
-    tell_confirmed(r, entry, nack);
-    if (nack)
-        keep_refused(r, entry);
-    retained_drop(entry);
-    retained_move(entry, RETAINED_SETTLED);
-}
-
-/* Confirms of publishes. Tags count the publishes of this upstream channel, whoever made them;
- * the client's own tag stands in the retained entry. */
-static void confirm(struct relay *r, uint64_t tag, bool multiple, bool nack)
-{
-    uint64_t oldest = r->sent_tag - r->unconfirmed.count + 1;
-    if (tag == 0 && multiple)
-        tag = r->sent_tag;
-    if (tag < oldest || tag > r->sent_tag)
-        return;
-    struct lot lot = {0};
-    for (uint64_t k = multiple ? oldest : tag; k <= tag; k++)
-        settle(r, unconfirmed_at(&r->unconfirmed, (uint32_t)(k - oldest)), nack, &lot);
-    remove_lot(r, &lot);
-    unconfirmed_drop_settled(&r->unconfirmed);
-}
-
 static void on_confirm(struct relay *r, const struct frame *frame, bool nack)
 {
-    if (frame->payload_len < 13)
+    uint64_t owner = r->client;
+    if (!outcome_confirm(r, frame, nack))
         return;
-    CRASH_POINT("before_confirm");
-    uint64_t tag = wire_get64(frame->payload + 4), owner = r->client;
-    if (nack)
-        LOG_OFTEN(LOG_WARN, "publish_nacked", LOG_T("user", r->pool->user),
-                  LOG_T("vhost", r->pool->vhost), LOG_N("tag", tag));
-    confirm(r, tag, frame->payload[12] & 1, nack);
-    r->nacked = r->nacked || nack;
     queue_wake(r->pool->queue);
     if (r->channel)
         channel_settled(r->channel);
@@ -598,7 +393,7 @@ static void finish(struct relay *r)
     struct upstream *u = r->link.upstream;
     struct channel *channel = r->channel;
     uint64_t owner = r->client;
-    drop_retained(r);
+    keeping_drop_all(r);
     upstream_detach(&r->link);
     unbind(r);
     relay_free(r);
@@ -613,61 +408,6 @@ static void finish(struct relay *r)
         upstream_close(u); /* a client's own, and the client is gone */
 }
 
-static bool can_keep_all(struct relay *r)
-{
-    for (uint32_t i = 0; i < r->unconfirmed.count; i++) {
-        struct retained *entry = unconfirmed_at(&r->unconfirmed, i);
-        if (entry->state == RETAINED_OPEN && !can_keep(r, entry))
-            return false;
-    }
-    return true;
-}
-
-/* The only publish that RabbitMQ can mean, or NULL. One in doubt may be meant as well. */
-static struct retained *only_unconfirmed(struct relay *r)
-{
-    struct retained *only = NULL;
-    for (uint32_t i = 0; i < r->unconfirmed.count; i++) {
-        struct retained *entry = unconfirmed_at(&r->unconfirmed, i);
-        if (entry->state == RETAINED_SETTLED)
-            continue;
-        if (only || entry->state == RETAINED_DOUBTED)
-            return NULL;
-        only = entry;
-    }
-    return only;
-}
-
-static bool is_about_a_message(const amqp_channel_close_t *m, const char *text)
-{
-    return m->class_id == 60 && m->method_id == 40 &&
-           (m->reply_code == 403 || m->reply_code == 404 || m->reply_code == 406) &&
-           blame_of(m->reply_code, text) != BLAME_BROKER;
-}
-
-/* Nobody hears of the exception: the client is gone, or waits for connection.close-ok, or its
- * channel was closed before. RabbitMQ has thrown away what followed the bad message. If it was
- * alone it is kept as rejected; else all of it goes to the spool: the drain finds the bad one and
- * rejects it. False if no copies were kept. */
-static bool keep_unconfirmed(struct relay *r, const amqp_channel_close_t *m)
-{
-    struct retained *only = only_unconfirmed(r);
-    if (!runtime_buffers(r->pool->rt) || !can_keep_all(r))
-        return false;
-    char text[256];
-    snprintf(text, sizeof text, "%.*s", (int)m->reply_text.len, (const char *)m->reply_text.bytes);
-    if (only && is_about_a_message(m, text)) {
-        set_aside(r, only, m->reply_code, text);
-        return true;
-    }
-    for (uint32_t i = 0; i < r->unconfirmed.count; i++) {
-        struct retained *entry = unconfirmed_at(&r->unconfirmed, i);
-        if (entry->state == RETAINED_OPEN)
-            spool(r, entry);
-    }
-    return true;
-}
-
 /* Publishes of a channel that was closed before are lost, and their client is still there. */
 static void tell_lost(struct relay *r)
 {
@@ -680,7 +420,7 @@ static void refuse_channel(struct relay *r, const amqp_channel_close_t *m)
 {
     struct channel *channel = r->channel;
     bool heard = channel && channel->client->state != CLIENT_SETTLING;
-    bool saved = !heard && r->open > 0 && keep_unconfirmed(r, m);
+    bool saved = !heard && r->open > 0 && outcome_keep(r, m);
     if (!channel) {
         if (!saved) /* buffering is off */
             tell_lost(r);
@@ -721,43 +461,11 @@ static void on_exception(struct relay *r, const struct frame *frame)
               LOG_N("unconfirmed", r->unconfirmed.count));
     refuse_channel(r, m);
     method_arena_deinit(&arena);
-    drop_retained(r);
+    keeping_drop_all(r);
     if (r->close == CLOSE_DONE)
         finish(r);
     else
         queue_changed(r->pool->queue); /* they crossed: the number is free after its close-ok */
-}
-
-/* RabbitMQ gives a message back, and its publisher is gone: it is kept as rejected (P4). */
-static void begin_unheard_return(struct relay *r, const struct frame *frame)
-{
-    if (!r->returned)
-        r->returned = calloc(1, sizeof *r->returned);
-    ENSURE(r->returned);
-    returned_begin(r->returned, frame);
-}
-
-static void end_unheard_return(struct relay *r, const struct frame *header)
-{
-    if (header->type != FRAME_HEADER || !r->returned || !r->returned->active)
-        return;
-    r->returned->active = false;
-    for (uint32_t i = 0; i < r->unconfirmed.count; i++) {
-        struct retained *entry = unconfirmed_at(&r->unconfirmed, i);
-        struct message view;
-        if (entry->state == RETAINED_DOUBTED &&
-            doubt_is_returned(entry->doubt, r->returned, header)) {
-            doubt_note_return(entry->doubt, r->returned->code, r->returned->text);
-            return;
-        }
-        if (entry->state != RETAINED_OPEN || !can_keep(r, entry) ||
-            !returned_is_message(r->returned, retained_look(entry, &view), header))
-            continue;
-        set_aside(r, entry, r->returned->code, r->returned->text);
-        forget(r, entry);
-        retained_move(entry, RETAINED_SETTLED);
-        return;
-    }
 }
 
 static void on_method(struct relay *r, struct slab *slab, const struct frame *frame)
@@ -779,7 +487,7 @@ static void on_method(struct relay *r, struct slab *slab, const struct frame *fr
         break;
     }
     if (!r->channel && method == AMQP_BASIC_RETURN_METHOD) {
-        begin_unheard_return(r, frame);
+        outcome_begin_return(r, frame);
     } else if (r->channel) { /* closing or not: it goes on until close-ok */
         replies_pass_method(r, slab, frame, method);
     } else if (r->calls.count > 0 && method != AMQP_BASIC_DELIVER_METHOD &&
@@ -796,7 +504,7 @@ static void on_frame(struct link *link, struct slab *slab, const struct frame *f
     if (frame->type == FRAME_METHOD)
         on_method(r, slab, frame);
     else if (!r->channel)
-        end_unheard_return(r, frame);
+        outcome_end_return(r, frame);
     else if (frame->type != FRAME_HEARTBEAT)
         replies_pass_content(r, slab, frame);
 }

@@ -83,8 +83,6 @@ void relay_method(struct relay *, struct slab *, const struct frame *, amqp_meth
 /* tx.commit was sent: the channel's transaction belongs to its reply, and what is published behind
  * it is the next one. */
 void relay_await_commit(struct relay *);
-/* Whose publishes it retains. */
-struct publisher relay_publisher(const struct relay *);
 /* The client consumes on it, is about to, or has not settled what it got. */
 bool relay_is_consumed(struct relay *);
 /* Nothing unconfirmed and nothing awaited. */
@@ -94,8 +92,6 @@ bool relay_is_unheard(const struct relay *);
 /* Nothing that is open, and nothing awaited, not even a close-ok: the channel may go on elsewhere.
  */
 bool relay_may_be_left(const struct relay *);
-/* RabbitMQ has not confirmed it in time: the message goes to the spool, in doubt. */
-void relay_doubt(struct relay *, struct retained *);
 /* The relay that a link belongs to, or NULL if it is a drain's. */
 struct relay *relay_of(struct link *);
 /* The next relay of an upstream, as links_next. */

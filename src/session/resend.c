@@ -5,6 +5,7 @@
 #include "pool/pool.h"
 #include "session/channel.h"
 #include "session/client.h"
+#include "session/method_router.h"
 #include "session/own_upstream.h"
 #include "session/redo.h"
 #include "session/refusal.h"
@@ -33,7 +34,7 @@ static bool send_first(struct channel *ch)
                           .payload = payload.at,
                           .payload_len = (uint32_t)payload.len};
     struct refusal why;
-    enum route route = router_method(ch, payload.slab, &frame, method, &why);
+    enum route route = method_router_take(ch, payload.slab, &frame, method, &why);
     if (route == ROUTE_REFUSED)
         refusal_say(&why, ch);
     /* A refusal drops all of them, and perhaps the channel. */

@@ -9,6 +9,7 @@
 #include "pool/doubt.h"
 #include "pool/pool.h"
 #include "pool/queue.h"
+#include "session/keeping.h"
 #include "session/relay.h"
 #include "spooler/spooler.h"
 
@@ -136,7 +137,7 @@ static void spool_late(struct upstreams *upstreams, struct queue *queue, uint64_
     if (harvest.list.count > 0)
         qsort(harvest.list.all, harvest.list.count, sizeof *harvest.list.all, by_stamp);
     for (size_t i = 0; i < harvest.list.count; i++)
-        relay_doubt(harvest.list.all[i].relay, harvest.list.all[i].entry);
+        keeping_doubt(harvest.list.all[i].relay, harvest.list.all[i].entry);
     free(harvest.list.all);
     window_clear(&search.destinations);
     queue_changed(queue);

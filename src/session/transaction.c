@@ -46,6 +46,11 @@ enum transaction_state transaction_state(const struct transaction *tx)
     return tx->state;
 }
 
+bool transaction_is_sent(const struct transaction *tx)
+{
+    return tx && tx->state == TRANSACTION_SENT;
+}
+
 void transaction_move(struct transaction *tx, enum transaction_state to)
 {
     STATE_MOVE(&states, tx->state, to);

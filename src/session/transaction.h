@@ -29,6 +29,8 @@ struct transaction *transaction_new(struct pool *, struct publisher);
 /* Gives it up, or RabbitMQ has committed it: its copies go, and its places are free. */
 void transaction_free(struct transaction *);
 enum transaction_state transaction_state(const struct transaction *);
+/* True if RabbitMQ has begun to get it; NULL is none. */
+bool transaction_is_sent(const struct transaction *);
 void transaction_move(struct transaction *, enum transaction_state);
 /* Takes the message over; it takes a place. */
 void transaction_keep(struct transaction *, struct message *);

@@ -1,0 +1,20 @@
+#pragma once
+
+/* What RabbitMQ says of the publishes on a relay: confirmed, nacked, returned, or lost with their
+ * channel. Each is told to its publisher, or kept, if that one hears nothing of it (P4). */
+
+#include <stdbool.h>
+
+#include "session/relay.h"
+
+/* basic.ack or basic.nack. False if it cannot be read. */
+bool outcome_confirm(struct relay *, const struct frame *, bool nack);
+/* Nobody hears of the exception: the client is gone, or waits for connection.close-ok, or its
+ * channel was closed before. RabbitMQ has thrown away what followed the bad message. If it was
+ * alone it is kept as rejected; else all of it goes to the spool: the drain finds the bad one and
+ * rejects it. False if no copies were kept. */
+bool outcome_keep(struct relay *, const amqp_channel_close_t *);
+/* RabbitMQ gives a message back, and its publisher is gone: it is kept as rejected. First
+ * basic.return, then each content frame. */
+void outcome_begin_return(struct relay *, const struct frame *);
+void outcome_end_return(struct relay *, const struct frame *header);
