@@ -1,0 +1,452 @@
+#include "client.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "amqp/wire.h"
+#include "base/assert.h"
+#include "client_script.h"
+#include "history.h"
+#include "life.h"
+#include "sim_uv.h"
+#include "talker.h"
+
+enum { CHANNELS = 4 };
+
+/* A publish that was not answered for. */
+struct open_publish {
+    uint32_t message;
+    uint64_t tag; /* with confirms */
+};
+
+struct client_channel {
+    bool is_open, confirms, is_transactional, is_closing;
+    struct lane *lane;
+    uint64_t tag;
+    struct open_publish open[SCRIPT_MAX]; /* in a transaction: not committed, or being committed */
+    unsigned open_count;
+    unsigned awaited; /* replies to come */
+};
+
+struct simulated_client {
+    struct simulated_client *next;
+    struct talker talker;
+    struct script script;
+    unsigned at; /* the next act */
+    unsigned id, ends_before;
+    struct event event, hearing, gone;
+    bool is_open, is_closing, awaits_one; /* awaits_one: a reply, before the next act */
+    uint16_t awaited_channel;
+    amqp_method_number_t awaited_method;
+    uint32_t frame_max;
+    struct client_channel channels[CHANNELS];
+};
+
+static struct simulated_client *clients;
+static unsigned next_id;
+
+const char *client_kind_name(enum client_kind kind)
+{
+    static const char *const names[] = {"job",         "stream",    "confirming",
+                                        "transaction", "declaring", "consuming",
+                                        "dying",       "deaf",      "stranger"};
+    return names[kind];
+}
+
+void client_begin_all(void)
+{
+    ENSURE(!clients);
+    next_id = 0;
+}
+
+unsigned client_count(void)
+{
+    unsigned count = 0;
+    for (const struct simulated_client *c = clients; c; c = c->next)
+        count++;
+    return count;
+}
+
+const char *client_waits_for(void)
+{
+    static char text[128];
+    snprintf(text, sizeof text, "client %u waits for %s on channel %u", clients->id,
+             clients->awaits_one ? method_name(clients->awaited_method) : "its turn, or confirms,",
+             clients->awaited_channel);
+    return text;
+}
+
+/* ---- the end ---- */
+
+static void free_client(void *arg)
+{
+    free(arg);
+}
+
+static void leave(struct simulated_client *c, bool resets, const char *how)
+{
+    if (!c->talker.end)
+        return;
+    history_note("client %u: %s", c->id, how);
+    if (resets)
+        talker_abort(&c->talker);
+    else
+        talker_close(&c->talker);
+    agenda_cancel(&c->event);
+    agenda_cancel(&c->hearing);
+    struct simulated_client **at = &clients;
+    while (*at != c)
+        at = &(*at)->next;
+    *at = c->next;
+    agenda_in(&c->gone, 0, free_client, c);
+}
+
+void client_end_all(void)
+{
+    while (clients)
+        leave(clients, true, "the run is over");
+}
+
+static void on_end(void *owner, const char *why)
+{
+    struct simulated_client *c = owner;
+    CHECK(strcmp(why, "it does not speak AMQP") != 0, "client %u gets bytes that are no frames",
+          c->id);
+    bool proxy_ended = life_ends() != c->ends_before || !life_is_up();
+    CHECK(!c->is_open || c->is_closing || proxy_ended, "P5: client %u is left without a word",
+          c->id);
+    leave(c, false, why);
+}
+
+/* ---- what it is told ---- */
+
+static void all_safe(struct client_channel *ch)
+{
+    for (unsigned i = 0; i < ch->open_count; i++)
+        if (!ledger_is_told(ch->open[i].message))
+            ledger_told_safe(ch->open[i].message);
+    ch->open_count = 0;
+}
+
+static void all_refused(struct client_channel *ch)
+{
+    for (unsigned i = 0; i < ch->open_count; i++)
+        if (!ledger_is_told(ch->open[i].message))
+            ledger_told_refused(ch->open[i].message);
+    ch->open_count = 0;
+}
+
+static void take_confirm(struct simulated_client *c, uint16_t number, const struct frame *frame,
+                         bool nack)
+{
+    struct client_channel *ch = &c->channels[number];
+    uint64_t tag = wire_get64(frame->payload + 4);
+    bool multiple = frame->payload[12] & 1;
+    unsigned kept = 0, found = 0;
+    CHECK(ch->confirms, "client %u: a confirm on a channel without confirms", c->id);
+    CHECK(tag > 0 && tag <= ch->tag, "client %u: a confirm of %llu of %llu", c->id,
+          (unsigned long long)tag, (unsigned long long)ch->tag);
+    for (unsigned i = 0; i < ch->open_count; i++) {
+        bool is_meant = ch->open[i].tag == tag || (multiple && ch->open[i].tag < tag);
+        found += ch->open[i].tag == tag;
+        if (!is_meant)
+            ch->open[kept++] = ch->open[i];
+        else if (nack)
+            ledger_told_refused(ch->open[i].message);
+        else
+            ledger_told_safe(ch->open[i].message);
+    }
+    ch->open_count = kept;
+    CHECK(found == 1, "client %u: %llu is confirmed twice", c->id, (unsigned long long)tag);
+}
+
+static void act(void *arg);
+
+static void go_on(struct simulated_client *c, uint64_t delay_us)
+{
+    if (c->talker.end && !agenda_has(&c->event))
+        agenda_in(&c->event, delay_us, act, c);
+}
+
+static void take_channel_close(struct simulated_client *c, uint16_t number,
+                               const struct frame *frame)
+{
+    struct client_channel *ch = &c->channels[number];
+    history_note("client %u: channel %u is closed with %u", c->id, number,
+                 wire_get16(frame->payload + 4));
+    if (ch->is_transactional || !ch->is_closing)
+        all_refused(ch);
+    ch->open_count = 0;
+    ch->is_open = false;
+    talker_say_plain(&c->talker, number, AMQP_CHANNEL_CLOSE_OK_METHOD);
+}
+
+static void take_reply(struct simulated_client *c, uint16_t number, amqp_method_number_t method)
+{
+    struct client_channel *ch = &c->channels[number];
+    switch (method) {
+    case AMQP_CHANNEL_CLOSE_OK_METHOD:
+        if (!ch->is_transactional)
+            all_safe(ch);
+        ch->is_open = false;
+        break;
+    case AMQP_TX_COMMIT_OK_METHOD:
+        all_safe(ch);
+        break;
+    case AMQP_TX_ROLLBACK_OK_METHOD:
+        ch->open_count = 0;
+        break;
+    default:
+        break;
+    }
+}
+
+/* ---- the handshake ---- */
+
+static void say_start_ok(struct simulated_client *c)
+{
+    char response[64];
+    const struct login *l = &logins[c->script.login];
+    int len = snprintf(response, sizeof response, "%c%s%c%s", 0, l->user, 0,
+                       c->script.is_stranger ? "wrong" : l->password);
+    amqp_table_entry_t capabilities[] = {
+        {bytes_of("authentication_failure_close"), {AMQP_FIELD_KIND_BOOLEAN, {.boolean = true}}},
+        {bytes_of("connection.blocked"), {AMQP_FIELD_KIND_BOOLEAN, {.boolean = true}}}};
+    amqp_table_entry_t properties[] = {
+        {bytes_of("capabilities"), {AMQP_FIELD_KIND_TABLE, {.table = {2, capabilities}}}}};
+    amqp_connection_start_ok_t ok = {.client_properties = {1, properties},
+                                     .mechanism = bytes_of("PLAIN"),
+                                     .response = {(size_t)len, response},
+                                     .locale = bytes_of("en_US")};
+    talker_say(&c->talker, 0, AMQP_CONNECTION_START_OK_METHOD, &ok);
+}
+
+static void take_tune(struct simulated_client *c, const struct frame *frame)
+{
+    uint32_t offered = wire_get32(frame->payload + 6);
+    c->frame_max = offered && offered < 131072 ? offered : 131072;
+    amqp_connection_tune_ok_t ok = {.channel_max = 100, .frame_max = c->frame_max};
+    talker_say(&c->talker, 0, AMQP_CONNECTION_TUNE_OK_METHOD, &ok);
+    amqp_connection_open_t open = {.virtual_host = bytes_of(logins[c->script.login].vhost)};
+    talker_say(&c->talker, 0, AMQP_CONNECTION_OPEN_METHOD, &open);
+}
+
+static void take_connection_close(struct simulated_client *c, const struct frame *frame)
+{
+    history_note("client %u: its connection is closed with %u %.*s", c->id,
+                 wire_get16(frame->payload + 4), frame->payload[6], (char *)frame->payload + 7);
+    talker_say_plain(&c->talker, 0, AMQP_CONNECTION_CLOSE_OK_METHOD);
+    leave(c, false, "was told to go");
+}
+
+static void take_connection_method(struct simulated_client *c, const struct frame *frame,
+                                   amqp_method_number_t method)
+{
+    switch (method) {
+    case AMQP_CONNECTION_START_METHOD:
+        say_start_ok(c);
+        break;
+    case AMQP_CONNECTION_TUNE_METHOD:
+        take_tune(c, frame);
+        break;
+    case AMQP_CONNECTION_OPEN_OK_METHOD:
+        CHECK(!c->script.is_stranger, "P6: client %u is let in with a wrong password", c->id);
+        c->is_open = true;
+        if (agenda_has(&c->hearing))
+            talker_set_deaf(&c->talker, true);
+        go_on(c, 0);
+        break;
+    case AMQP_CONNECTION_CLOSE_METHOD:
+        take_connection_close(c, frame);
+        break;
+    case AMQP_CONNECTION_CLOSE_OK_METHOD:
+        CHECK(c->is_closing, "client %u: a close-ok that it did not ask for", c->id);
+        for (unsigned n = 1; n < CHANNELS; n++)
+            if (!c->channels[n].is_transactional)
+                all_safe(&c->channels[n]);
+        leave(c, false, "closed");
+        break;
+    default:
+        break; /* blocked, unblocked */
+    }
+}
+
+/* Behind the byte that it dies at. */
+static bool die_if_due(struct simulated_client *c)
+{
+    if (c->script.dies_at == 0 || c->talker.said_bytes < c->script.dies_at)
+        return false;
+    leave(c, c->script.dies_at & 1, "dies");
+    return true;
+}
+
+static void on_frame(void *owner, struct frame *frame)
+{
+    struct simulated_client *c = owner;
+    if (frame->type != FRAME_METHOD)
+        return; /* of what is returned or delivered */
+    amqp_method_number_t method = method_number(frame->payload, frame->payload_len);
+    history_note("client %u: %s on channel %u", c->id, method_name(method), frame->channel);
+    if (frame->channel == 0) {
+        take_connection_method(c, frame, method);
+        if (c->talker.end)
+            die_if_due(c);
+        return;
+    }
+    CHECK(frame->channel < CHANNELS, "client %u hears of channel %u", c->id, frame->channel);
+    if (method == AMQP_BASIC_ACK_METHOD || method == AMQP_BASIC_NACK_METHOD)
+        take_confirm(c, frame->channel, frame, method == AMQP_BASIC_NACK_METHOD);
+    else if (method == AMQP_CHANNEL_CLOSE_METHOD)
+        take_channel_close(c, frame->channel, frame);
+    else if (method != AMQP_BASIC_RETURN_METHOD && method != AMQP_BASIC_DELIVER_METHOD)
+        take_reply(c, frame->channel, method);
+    if (c->awaits_one && c->awaited_channel == frame->channel &&
+        (method == c->awaited_method || method == AMQP_CHANNEL_CLOSE_METHOD))
+        c->awaits_one = false;
+    go_on(c, 0);
+}
+
+/* ---- what it does ---- */
+
+/* Asks for something that is answered. */
+static void call(struct simulated_client *c, uint16_t number, amqp_method_number_t method,
+                 const void *fields)
+{
+    static const uint8_t zeros[256];
+    talker_say(&c->talker, number, method, fields ? fields : zeros);
+    c->awaits_one = !c->script.pipelines || method == AMQP_CONNECTION_CLOSE_METHOD ||
+                    method == AMQP_TX_COMMIT_METHOD || method == AMQP_TX_ROLLBACK_METHOD;
+    c->awaited_channel = number;
+    c->awaited_method = method + 1;
+}
+
+static void say_publish(struct simulated_client *c, const struct act *a)
+{
+    struct client_channel *ch = &c->channels[a->channel];
+    uint32_t message = ledger_publish(ch->lane, a->destination, a->persistent, a->mandatory);
+    amqp_basic_publish_t publish = {.exchange = bytes_of(destination_exchange(a->destination)),
+                                    .routing_key = bytes_of(destination_key(a->destination)),
+                                    .mandatory = a->mandatory};
+    uint8_t header[15] = {0}, *body = malloc(a->size);
+    ENSURE(body);
+    ledger_write_body(message, body, a->size);
+    wire_put16(header, 60);
+    wire_put64(header + 4, a->size);
+    wire_put16(header + 12, 0x1000); /* delivery-mode */
+    header[14] = a->persistent ? 2 : 1;
+    ENSURE(ch->open_count < SCRIPT_MAX);
+    ch->open[ch->open_count++] = (struct open_publish){message, ++ch->tag};
+    history_note("client %u: message %u on channel %u, number %llu, to \"%s\" \"%s\", %u bytes",
+                 c->id, message, a->channel, (unsigned long long)ch->tag,
+                 destination_exchange(a->destination), destination_key(a->destination), a->size);
+    talker_say(&c->talker, a->channel, AMQP_BASIC_PUBLISH_METHOD, &publish);
+    talker_say_content(&c->talker, a->channel, header, sizeof header, body, a->size, c->frame_max);
+    free(body);
+}
+
+/* Returns whether it is done with; if not it is looked at again when something has come. */
+static bool perform(struct simulated_client *c, const struct act *a)
+{
+    struct client_channel *ch = &c->channels[a->channel];
+    amqp_queue_declare_t declare = {.queue = bytes_of(destination_key(a->destination))};
+    amqp_basic_consume_t consume = {.queue = bytes_of("q0")};
+    amqp_connection_close_t close = {.reply_code = 200, .reply_text = bytes_of("bye")};
+    if (a->channel > 0 && a->kind != ACT_OPEN && (!ch->is_open || ch->is_closing))
+        return true; /* it was closed meanwhile */
+    switch (a->kind) {
+    case ACT_OPEN:
+        ch->is_open = true;
+        ch->lane = lane_new(c->script.login);
+        call(c, a->channel, AMQP_CHANNEL_OPEN_METHOD, NULL);
+        break;
+    case ACT_CONFIRM:
+        ch->confirms = true;
+        lane_confirms(ch->lane);
+        call(c, a->channel, AMQP_CONFIRM_SELECT_METHOD, NULL);
+        break;
+    case ACT_TX:
+        ch->is_transactional = true;
+        call(c, a->channel, AMQP_TX_SELECT_METHOD, NULL);
+        break;
+    case ACT_DECLARE:
+        call(c, a->channel, AMQP_QUEUE_DECLARE_METHOD, &declare);
+        break;
+    case ACT_CONSUME:
+        call(c, a->channel, AMQP_BASIC_CONSUME_METHOD, &consume);
+        break;
+    case ACT_PUBLISH:
+        say_publish(c, a);
+        break;
+    case ACT_COMMIT:
+        call(c, a->channel, AMQP_TX_COMMIT_METHOD, NULL);
+        break;
+    case ACT_ROLLBACK:
+        call(c, a->channel, AMQP_TX_ROLLBACK_METHOD, NULL);
+        break;
+    case ACT_AWAIT:
+        return ch->open_count == 0;
+    case ACT_PAUSE:
+        break;
+    case ACT_CLOSE_CHANNEL:
+        ch->is_closing = true;
+        call(c, a->channel, AMQP_CHANNEL_CLOSE_METHOD, &close);
+        break;
+    case ACT_CLOSE:
+        c->is_closing = true;
+        call(c, 0, AMQP_CONNECTION_CLOSE_METHOD, &close);
+        break;
+    case ACT_VANISH:
+        leave(c, true, "vanishes");
+        break;
+    }
+    return true;
+}
+
+static void act(void *arg)
+{
+    struct simulated_client *c = arg;
+    if (die_if_due(c) || c->awaits_one || c->at == c->script.count)
+        return;
+    const struct act *a = &c->script.acts[c->at];
+    if (!perform(c, a))
+        return;
+    if (!c->talker.end)
+        return;
+    c->at++;
+    if (!die_if_due(c) && c->at < c->script.count && !c->awaits_one)
+        go_on(c, c->script.acts[c->at].pause_us);
+}
+
+static void hear(void *arg)
+{
+    struct simulated_client *c = arg;
+    talker_set_deaf(&c->talker, false);
+}
+
+void client_start(enum client_kind kind, uint64_t seed)
+{
+    static const struct talker_events events = {on_frame, on_end};
+    struct prng prng = prng_of(seed, 6);
+    unsigned id = ++next_id;
+    struct end *end = sim_uv_connect(prng_next(&prng));
+    if (!end) {
+        history_note("client %u: a %s is refused", id, client_kind_name(kind));
+        return;
+    }
+    struct simulated_client *c = calloc(1, sizeof *c);
+    ENSURE(c);
+    script_write(&c->script, kind, &prng);
+    c->id = id;
+    c->ends_before = life_ends();
+    c->next = clients;
+    clients = c;
+    history_note("client %u: a %s of %s connects", id, client_kind_name(kind),
+                 logins[c->script.login].user);
+    talker_begin(&c->talker, end, &events, c);
+    c->talker.dies_at = c->script.dies_at;
+    if (c->script.is_deaf_first)
+        agenda_in(&c->hearing, c->script.hears_after_us, hear, c);
+    talker_say_bytes(&c->talker, "AMQP\0\0\x09\x01", 8);
+    die_if_due(c);
+}

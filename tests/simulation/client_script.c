@@ -1,0 +1,113 @@
+#include "client_script.h"
+
+static struct act *add(struct script *s, enum act_kind kind, uint16_t channel)
+{
+    if (s->count == SCRIPT_MAX)
+        s->count--; /* no script is that long but for what it publishes */
+    struct act *act = &s->acts[s->count++];
+    *act = (struct act){.kind = kind, .channel = channel};
+    return act;
+}
+
+static uint32_t body_size(struct prng *p)
+{
+    if (prng_percent(p, 90))
+        return (uint32_t)prng_between(p, LEDGER_BODY_MIN, 300);
+    return (uint32_t)prng_between(p, LEDGER_BODY_MIN, prng_percent(p, 80) ? 6000 : 60000);
+}
+
+static enum destination any_destination(struct prng *p)
+{
+    return prng_percent(p, 90) ? prng_below(p, DEST_QUEUES) : prng_below(p, DEST_COUNT);
+}
+
+/* Some to one destination, or each to any. */
+static void publish(struct script *s, struct prng *p, uint16_t channel, uint64_t count)
+{
+    bool same = prng_percent(p, 50), persistent = prng_percent(p, 80);
+    bool hurries = prng_percent(p, 70), mandatory = prng_percent(p, 15);
+    enum destination d = any_destination(p);
+    for (uint64_t i = 0; i < count; i++) {
+        struct act *act = add(s, ACT_PUBLISH, channel);
+        act->destination = same ? d : any_destination(p);
+        act->persistent = persistent;
+        act->mandatory = mandatory;
+        act->size = body_size(p);
+        act->pause_us = hurries ? 0 : prng_below(p, 300000);
+    }
+}
+
+static void write_stream(struct script *s, struct prng *p, enum act_kind mode)
+{
+    uint16_t channels = (uint16_t)prng_between(p, 1, 3);
+    for (uint16_t c = 1; c <= channels; c++) {
+        add(s, ACT_OPEN, c);
+        if (mode != ACT_PUBLISH)
+            add(s, mode, c);
+    }
+    for (uint64_t rounds = prng_between(p, 1, 6); rounds > 0; rounds--) {
+        uint16_t c = (uint16_t)prng_between(p, 1, channels);
+        publish(s, p, c, prng_between(p, 1, 14));
+        if (mode == ACT_TX)
+            add(s, prng_percent(p, 80) ? ACT_COMMIT : ACT_ROLLBACK, c);
+        else if (mode == ACT_CONFIRM && prng_percent(p, 70))
+            add(s, ACT_AWAIT, c);
+        if (prng_percent(p, 40))
+            add(s, ACT_PAUSE, c)->pause_us = prng_below(p, 4000000);
+    }
+    for (uint16_t c = 1; c <= channels; c++) {
+        if (mode == ACT_CONFIRM && prng_percent(p, 80))
+            add(s, ACT_AWAIT, c);
+        if (prng_percent(p, 50))
+            add(s, ACT_CLOSE_CHANNEL, c);
+    }
+}
+
+static void write_one(struct script *s, enum client_kind kind, struct prng *p)
+{
+    switch (kind) {
+    case CLIENT_STREAM:
+        write_stream(s, p, ACT_PUBLISH);
+        break;
+    case CLIENT_CONFIRMING:
+        write_stream(s, p, ACT_CONFIRM);
+        break;
+    case CLIENT_TRANSACTION:
+        write_stream(s, p, ACT_TX);
+        break;
+    case CLIENT_DECLARING:
+        add(s, ACT_OPEN, 1);
+        add(s, ACT_DECLARE, 1);
+        publish(s, p, 1, prng_between(p, 1, 3));
+        if (prng_percent(p, 50))
+            add(s, ACT_CLOSE_CHANNEL, 1);
+        break;
+    case CLIENT_CONSUMING:
+        add(s, ACT_OPEN, 1);
+        add(s, ACT_CONSUME, 1);
+        publish(s, p, 1, prng_between(p, 0, 4));
+        add(s, ACT_PAUSE, 1)->pause_us = prng_below(p, 5000000);
+        break;
+    default:
+        add(s, ACT_OPEN, 1);
+        publish(s, p, 1, 1);
+        if (prng_percent(p, 30))
+            add(s, ACT_CLOSE_CHANNEL, 1);
+    }
+}
+
+void script_write(struct script *s, enum client_kind kind, struct prng *p)
+{
+    *s = (struct script){.login = (unsigned)prng_below(p, LOGINS),
+                         .is_stranger = kind == CLIENT_STRANGER,
+                         .pipelines = prng_percent(p, 40)};
+    bool is_one_of_these = kind == CLIENT_DYING || kind == CLIENT_DEAF;
+    write_one(s, is_one_of_these ? prng_below(p, CLIENT_DYING) : kind, p);
+    if (kind == CLIENT_DYING)
+        s->dies_at = prng_between(p, 8, prng_percent(p, 50) ? 600 : 6000);
+    if (kind == CLIENT_DEAF) {
+        s->pipelines = s->is_deaf_first = true;
+        s->hears_after_us = prng_below(p, 8000000);
+    }
+    add(s, prng_percent(p, 93) ? ACT_CLOSE : ACT_VANISH, 0);
+}

@@ -1,0 +1,46 @@
+#pragma once
+
+/* What a client does, one thing after the other. */
+
+#include <stdint.h>
+
+#include "client.h"
+#include "ledger.h"
+#include "prng.h"
+
+enum act_kind {
+    ACT_OPEN,    /* channel.open */
+    ACT_CONFIRM, /* confirm.select */
+    ACT_TX,      /* tx.select */
+    ACT_DECLARE,
+    ACT_CONSUME,
+    ACT_PUBLISH,
+    ACT_COMMIT,
+    ACT_ROLLBACK,
+    ACT_AWAIT, /* all confirms of the channel */
+    ACT_PAUSE,
+    ACT_CLOSE_CHANNEL,
+    ACT_CLOSE,
+    ACT_VANISH, /* without a close */
+};
+
+struct act {
+    enum act_kind kind;
+    uint16_t channel;
+    enum destination destination;
+    bool persistent, mandatory;
+    uint32_t size;     /* of the body, bytes */
+    uint64_t pause_us; /* before it */
+};
+
+enum { SCRIPT_MAX = 160 };
+
+struct script {
+    struct act acts[SCRIPT_MAX];
+    unsigned count;
+    unsigned login;
+    bool is_stranger, pipelines, is_deaf_first;
+    uint64_t dies_at, hears_after_us;
+};
+
+void script_write(struct script *, enum client_kind, struct prng *);

@@ -1,0 +1,267 @@
+#include "ledger.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agenda.h"
+#include "base/assert.h"
+#include "history.h"
+
+const struct login logins[LOGINS] = {{"guest", "guest", "/"}, {"ann", "a", "/"}, {"bob", "b", "v"}};
+
+static const struct {
+    const char *exchange, *key;
+} places[DEST_COUNT] = {
+    {"", "q0"}, {"", "q1"}, {"", "q2"}, {"", "q3"}, {"", "none"}, {"missing", "k"}, {"denied", "k"},
+};
+
+const char *destination_exchange(enum destination d)
+{
+    return places[d].exchange;
+}
+
+const char *destination_key(enum destination d)
+{
+    return places[d].key;
+}
+
+enum destination destination_find(const char *exchange, const char *key)
+{
+    unsigned d = 0;
+    while (d < DEST_COUNT && (strcmp(places[d].exchange, exchange) || strcmp(places[d].key, key)))
+        d++;
+    CHECK(d < DEST_COUNT, "a message goes to \"%s\" \"%s\", where none was sent", exchange, key);
+    return d;
+}
+
+struct lane {
+    struct lane *next;
+    unsigned login;
+    bool confirms;
+    uint32_t count;
+    struct {
+        uint32_t first;   /* the last that came for the first time */
+        uint32_t last;    /* the last that came */
+        uint64_t channel; /* on which it came */
+    } seen[DEST_COUNT];
+};
+
+enum told { TOLD_NOTHING, TOLD_SAFE, TOLD_REFUSED };
+
+struct message {
+    struct lane *lane;
+    uint32_t order; /* in its lane, from 1 */
+    enum destination destination;
+    bool persistent, mandatory;
+    enum told told;
+    uint32_t arrivals;
+    bool is_held, is_excused, is_rejected;
+    uint64_t held_us; /* when it was confirmed last */
+};
+
+static struct {
+    struct message *messages; /* from 1 */
+    uint32_t count, capacity;
+    struct lane *lanes;
+    bool forgives_transient;
+    struct ledger_counts counts;
+} ledger;
+
+void ledger_begin(void)
+{
+    ENSURE(ledger.count == 0);
+    ledger.forgives_transient = false;
+    ledger.counts = (struct ledger_counts){0};
+}
+
+void ledger_end(void)
+{
+    struct lane *next;
+    for (struct lane *l = ledger.lanes; l; l = next) {
+        next = l->next;
+        free(l);
+    }
+    free(ledger.messages);
+    ledger.lanes = NULL;
+    ledger.messages = NULL;
+    ledger.count = ledger.capacity = 0;
+}
+
+struct ledger_counts ledger_counts(void)
+{
+    return ledger.counts;
+}
+
+struct lane *lane_new(unsigned login)
+{
+    struct lane *l = calloc(1, sizeof *l);
+    ENSURE(l);
+    *l = (struct lane){.next = ledger.lanes, .login = login};
+    ledger.lanes = l;
+    return l;
+}
+
+void lane_confirms(struct lane *l)
+{
+    l->confirms = true;
+}
+
+static struct message *at(uint32_t number)
+{
+    CHECK(number > 0 && number <= ledger.count, "message %u: nobody published it", number);
+    return &ledger.messages[number];
+}
+
+uint32_t ledger_publish(struct lane *lane, enum destination destination, bool persistent,
+                        bool mandatory)
+{
+    if (ledger.count + 1 >= ledger.capacity) {
+        ledger.capacity = ledger.capacity * 2 + 256;
+        ledger.messages = realloc(ledger.messages, ledger.capacity * sizeof *ledger.messages);
+        ENSURE(ledger.messages);
+    }
+    ledger.messages[++ledger.count] = (struct message){.lane = lane,
+                                                       .order = ++lane->count,
+                                                       .destination = destination,
+                                                       .persistent = persistent,
+                                                       .mandatory = mandatory};
+    ledger.counts.published++;
+    return ledger.count;
+}
+
+void ledger_told_safe(uint32_t number)
+{
+    struct message *m = at(number);
+    CHECK(m->told == TOLD_NOTHING, "message %u: its publisher is told of it twice", number);
+    m->told = TOLD_SAFE;
+    ledger.counts.safe++;
+}
+
+void ledger_told_refused(uint32_t number)
+{
+    struct message *m = at(number);
+    CHECK(m->told == TOLD_NOTHING, "message %u: its publisher is told of it twice", number);
+    m->told = TOLD_REFUSED;
+    ledger.counts.refused++;
+}
+
+bool ledger_is_told(uint32_t number)
+{
+    return at(number)->told != TOLD_NOTHING;
+}
+
+/* ---- RabbitMQ's side ---- */
+
+void ledger_arrives(uint32_t number, unsigned login, uint64_t channel)
+{
+    struct message *m = at(number);
+    struct lane *lane = m->lane;
+    enum destination d = m->destination;
+    CHECK(login == lane->login, "P6: message %u of %s comes as %s", number,
+          logins[lane->login].user, logins[login].user);
+    ledger.counts.arrivals++;
+    if (m->arrivals++ == 0) {
+        CHECK(m->order > lane->seen[d].first,
+              "P2: message %u is number %u of its channel and comes behind number %u", number,
+              m->order, lane->seen[d].first);
+        lane->seen[d].first = m->order;
+    } else {
+        ledger.counts.repeats++;
+        CHECK(m->is_excused, "P3: message %u comes again, and nothing was the matter", number);
+        CHECK(m->order <= lane->seen[d].first, "message %u comes again before it came", number);
+    }
+    if (lane->seen[d].channel == channel)
+        CHECK(m->order > lane->seen[d].last || m->is_excused,
+              "P2: message %u is number %u of its channel and comes behind number %u", number,
+              m->order, lane->seen[d].last);
+    m->is_excused = false;
+    lane->seen[d].last = m->order;
+    lane->seen[d].channel = channel;
+}
+
+void ledger_holds(uint32_t number)
+{
+    struct message *m = at(number);
+    m->is_held = true;
+    m->held_us = agenda_now_us();
+}
+
+void ledger_excuses(uint32_t number)
+{
+    at(number)->is_excused = true;
+}
+
+void ledger_excuses_since(uint64_t since_us)
+{
+    for (uint32_t i = 1; i <= ledger.count; i++)
+        if (!ledger.messages[i].is_held || ledger.messages[i].held_us >= since_us)
+            ledger.messages[i].is_excused = true;
+}
+
+void ledger_forgives_transient(void)
+{
+    ledger.forgives_transient = true;
+}
+
+/* ---- the end ---- */
+
+static bool may_be_rejected(const struct message *m, unsigned code)
+{
+    switch (m->destination) {
+    case DEST_NOWHERE:
+        return code == 312 && m->mandatory;
+    case DEST_MISSING:
+        return code == 404;
+    case DEST_DENIED:
+        return code == 403;
+    default:
+        return false;
+    }
+}
+
+void ledger_found_rejected(uint32_t number, unsigned code)
+{
+    struct message *m = at(number);
+    CHECK(may_be_rejected(m, code), "P4: message %u to \"%s\" \"%s\" was rejected with %u", number,
+          destination_exchange(m->destination), destination_key(m->destination), code);
+    CHECK(!m->is_rejected, "P4: message %u was rejected twice", number);
+    m->is_rejected = true;
+    ledger.counts.rejected++;
+}
+
+static bool may_be_lost(const struct message *m)
+{
+    return m->told != TOLD_SAFE ||
+           (ledger.forgives_transient && !m->persistent && !m->lane->confirms);
+}
+
+void ledger_settle(void)
+{
+    for (uint32_t i = 1; i <= ledger.count; i++) {
+        const struct message *m = &ledger.messages[i];
+        CHECK(m->is_held || m->is_rejected || may_be_lost(m),
+              "P1: message %u is lost: its publisher was told that it is safe, and %s", i,
+              m->arrivals ? "RabbitMQ has not confirmed it" : "RabbitMQ never saw it");
+    }
+}
+
+/* ---- bodies ---- */
+
+void ledger_write_body(uint32_t number, uint8_t *body, uint32_t size)
+{
+    char head[LEDGER_BODY_MIN + 1];
+    snprintf(head, sizeof head, "%09u;", number);
+    memcpy(body, head, LEDGER_BODY_MIN);
+    for (uint32_t i = LEDGER_BODY_MIN; i < size; i++)
+        body[i] = (uint8_t)(i * 31 + number);
+}
+
+uint32_t ledger_read_body(const uint8_t *body, uint64_t size)
+{
+    CHECK(size >= LEDGER_BODY_MIN && body[LEDGER_BODY_MIN - 1] == ';', "a body came cut");
+    uint32_t number = (uint32_t)strtoul((const char *)body, NULL, 10);
+    for (uint32_t i = LEDGER_BODY_MIN; i < size; i++)
+        CHECK(body[i] == (uint8_t)(i * 31 + number), "message %u: its body was changed", number);
+    return number;
+}

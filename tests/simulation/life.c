@@ -1,0 +1,209 @@
+#include "life.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agenda.h"
+#include "base/assert.h"
+#include "base/slab.h"
+#include "disk.h"
+#include "history.h"
+#include "ledger.h"
+#include "proxy/proxy.h"
+#include "sim_uv.h"
+
+enum {
+    SETS_MAX = 32,
+    RETRY_US = 1000000,
+    DELETES_US = 10000000, /* a confirmed message is off a disk that works within this time */
+};
+
+static struct {
+    char *sets[SETS_MAX];
+    unsigned set_count;
+    uint64_t seed, pause_us;
+    unsigned ends;
+    bool should_run, is_up;
+    uint64_t kill_at, step; /* 0: not */
+    bool power_cut;
+    struct event start;
+    bool is_last;
+} life;
+
+void life_set(const char *setting)
+{
+    size_t key = strcspn(setting, "=");
+    unsigned i = 0;
+    while (i < life.set_count && strncmp(life.sets[i], setting, key + 1) != 0)
+        i++;
+    ENSURE(i < SETS_MAX);
+    if (i == life.set_count)
+        life.set_count++;
+    else
+        free(life.sets[i]);
+    life.sets[i] = strdup(setting);
+    ENSURE(life.sets[i]);
+}
+
+static void start(void *arg)
+{
+    (void)arg;
+    life.should_run = true;
+}
+
+void life_begin(const char *spool, uint64_t seed)
+{
+    char path[512];
+    memset(&life, 0, sizeof life);
+    life.seed = seed;
+    life.should_run = true;
+    snprintf(path, sizeof path, "spool.path=%s", spool);
+    life_set(path);
+    disk_begin(spool, seed);
+    disk_on_step(life_step);
+}
+
+void life_end(void)
+{
+    agenda_cancel(&life.start);
+    for (unsigned i = 0; i < life.set_count; i++)
+        free(life.sets[i]);
+    disk_end();
+}
+
+void life_set_pause_us(uint64_t us)
+{
+    life.pause_us = us;
+}
+
+unsigned life_ends(void)
+{
+    return life.ends;
+}
+
+bool life_is_up(void)
+{
+    return life.is_up && !sim_uv_is_killed();
+}
+
+const struct proxy *life_proxy(void)
+{
+    /* The loop is the first member of the runtime, which is the first of the proxy. */
+    return life_is_up() ? (const struct proxy *)sim_uv_loop() : NULL;
+}
+
+static void end_now(void)
+{
+    if (!life_is_up())
+        return;
+    uint64_t now = agenda_now_us(), late = disk_was_broken() ? now : DELETES_US;
+    life.ends++;
+    ledger_excuses_since(now > late ? now - late : 0);
+    disk_freeze(life.power_cut);
+    sim_uv_kill();
+}
+
+void life_step(void)
+{
+    if (!life.is_up || life.kill_at == 0 || ++life.step < life.kill_at)
+        return;
+    life.kill_at = 0;
+    history_note("proxy: %s", life.power_cut ? "power cut" : "killed");
+    end_now();
+}
+
+void life_gave_up(void)
+{
+    history_note("proxy: ends itself");
+    life.power_cut = false;
+    end_now();
+}
+
+void life_kill(uint64_t steps, bool power_cut)
+{
+    if (!life_is_up())
+        return;
+    life.power_cut = power_cut;
+    life.step = 0;
+    life.kill_at = steps + 1;
+    if (steps == 0)
+        life_step();
+}
+
+void life_kill_never(void)
+{
+    life.kill_at = 0;
+}
+
+void life_stop(void)
+{
+    if (!life_is_up())
+        return;
+    history_note("proxy: told to stop");
+    life.kill_at = 0;
+    sim_uv_signal(SIGTERM);
+}
+
+void life_reload(void)
+{
+    if (!life_is_up())
+        return;
+    history_note("proxy: told to reload");
+    sim_uv_signal(SIGHUP);
+}
+
+static bool open_nothing(struct proxy *proxy, void **side)
+{
+    (void)proxy;
+    *side = NULL;
+    return true;
+}
+
+static void close_nothing(void *side)
+{
+    (void)side;
+}
+
+static void run_process(void)
+{
+    static const struct proxy_side side = {open_nothing, close_nothing};
+    struct config config;
+    struct config_sources sources = {
+        .file = "/dev/null", .sets = (const char *const *)life.sets, .set_count = life.set_count};
+    ENSURE(config_load(&config, &sources, stderr));
+    log_init(config.log.level, config.log.format);
+    sim_uv_begin(life.seed + life.ends);
+    life.is_up = true;
+    history_note("proxy: started");
+    int status = proxy_run(&config, &sources, &side);
+    life.is_up = false;
+    life.should_run = false;
+    if (!sim_uv_is_killed()) {
+        life.ends++;
+        history_note("proxy: ended with %d", status);
+    }
+    sim_uv_end();
+    CHECK(slab_live_bytes() == 0, "%llu bytes of messages are left behind the proxy's end",
+          (unsigned long long)slab_live_bytes());
+    config_free(&config);
+    disk_thaw();
+    agenda_in(&life.start, status ? RETRY_US : life.pause_us, start, NULL);
+}
+
+void life_run(void)
+{
+    while (!life.is_last || life.is_up) {
+        if (life.should_run)
+            run_process();
+        else
+            ENSURE(agenda_run_next(UINT64_MAX));
+    }
+}
+
+void life_finish(void)
+{
+    life.is_last = true;
+    life_stop();
+}

@@ -1,0 +1,38 @@
+#pragma once
+
+/* The lives of the proxy's process: it is started, told to stop or to reload, killed at any step,
+ * and started again. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+void life_begin(const char *spool, uint64_t seed);
+void life_end(void);
+/* A setting, "SECTION.KEY=VALUE": of the next start, and of the next reload. */
+void life_set(const char *setting);
+/* Starts the process, lets the world go on, and starts it again whenever it has ended; until
+ * life_finish. */
+void life_run(void);
+/* Told to stop, and not started again. */
+void life_finish(void);
+/* From an event of the agenda. */
+void life_stop(void);
+void life_reload(void);
+/* Killed at the n-th step from now: a system call on the disk, a write to a socket, a named place
+ * of the code. 0: now. */
+void life_kill(uint64_t steps, bool power_cut);
+/* It is not killed after all. */
+void life_kill_never(void);
+bool life_is_up(void);
+/* For how long it stays away after its end. */
+void life_set_pause_us(uint64_t us);
+unsigned life_ends(void);
+
+struct proxy;
+/* NULL while none runs, or it is being cleaned away. */
+const struct proxy *life_proxy(void);
+
+/* ---- for what stands for the machine ---- */
+
+void life_step(void);
+void life_gave_up(void);

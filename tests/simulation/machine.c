@@ -1,0 +1,63 @@
+/* The rest of what the proxy asks of its machine: clocks, chance, and its own end. */
+
+#include <stddef.h>
+#include <string.h>
+#include <time.h>
+
+#include <openssl/rand.h>
+
+#include "base/crash_point.h"
+#include "life.h"
+#include "prng.h"
+#include "sim_uv.h"
+
+enum { BEGAN_S = 1700000000 }; /* of the wall clock */
+
+int clock_gettime(clockid_t clock, struct timespec *now)
+{
+    uint64_t us = sim_uv_now_us();
+    now->tv_sec = (time_t)(us / 1000000) + (clock == CLOCK_REALTIME ? BEGAN_S : 0);
+    now->tv_nsec = (long)(us % 1000000) * 1000;
+    return 0;
+}
+
+time_t time(time_t *out)
+{
+    time_t now = (time_t)(sim_uv_now_us() / 1000000) + BEGAN_S;
+    if (out)
+        *out = now;
+    return now;
+}
+
+int nanosleep(const struct timespec *wanted, struct timespec *left)
+{
+    (void)wanted, (void)left;
+    return 0;
+}
+
+/* Keys and nonces: nobody attacks here. */
+int RAND_bytes(unsigned char *out, int len)
+{
+    for (int i = 0; i < len; i++)
+        out[i] = (unsigned char)prng_next(sim_uv_prng());
+    return 1;
+}
+
+int malloc_trim(size_t pad)
+{
+    (void)pad;
+    return 0;
+}
+
+void crash_point(const char *name)
+{
+    (void)name;
+    life_step();
+}
+
+void _exit(int status)
+{
+    (void)status;
+    life_gave_up();
+    sim_uv_exit();
+}

@@ -1,0 +1,308 @@
+#include "plan.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "agenda.h"
+#include "base/assert.h"
+#include "client.h"
+#include "disk.h"
+#include "history.h"
+#include "ledger.h"
+#include "life.h"
+#include "prng.h"
+#include "rabbit.h"
+
+/* ---- what can happen ---- */
+
+struct entry;
+
+struct happening {
+    const char *name;
+    unsigned weight;
+    void (*begins)(struct entry *);
+    void (*passes)(struct entry *); /* NULL: it is over at once */
+    uint64_t most_us;               /* how long it lasts */
+};
+
+struct entry {
+    const struct happening *what;
+    uint64_t at_us, lasts_us, seed;
+    struct prng prng;
+    unsigned which; /* as `begins` likes */
+    struct event begin, pass;
+};
+
+static void client_comes(struct entry *e)
+{
+    static const unsigned weights[CLIENT_KINDS] = {
+        [CLIENT_JOB] = 25,        [CLIENT_STREAM] = 15,   [CLIENT_CONFIRMING] = 25,
+        [CLIENT_TRANSACTION] = 6, [CLIENT_DECLARING] = 8, [CLIENT_CONSUMING] = 5,
+        [CLIENT_DYING] = 8,       [CLIENT_DEAF] = 5,      [CLIENT_STRANGER] = 3};
+    unsigned kind = 0;
+    uint64_t at = prng_below(&e->prng, 100);
+    while (at >= weights[kind])
+        at -= weights[kind++];
+    client_start(kind, e->seed);
+}
+
+static void rabbit_dies(struct entry *e)
+{
+    (void)e;
+    rabbit_kill();
+}
+
+static void rabbit_leaves(struct entry *e)
+{
+    (void)e;
+    rabbit_stop();
+}
+
+static void rabbit_comes(struct entry *e)
+{
+    (void)e;
+    rabbit_start();
+}
+
+static void rabbit_hangs(struct entry *e)
+{
+    (void)e;
+    rabbit_freeze(true);
+}
+
+static void rabbit_goes_on(struct entry *e)
+{
+    (void)e;
+    rabbit_freeze(false);
+}
+
+static void alarm_begins(struct entry *e)
+{
+    (void)e;
+    rabbit_alarm(true);
+}
+
+static void alarm_ends(struct entry *e)
+{
+    (void)e;
+    rabbit_alarm(false);
+}
+
+static void queue_is_silent(struct entry *e)
+{
+    e->which = (unsigned)prng_below(&e->prng, DEST_QUEUES);
+    rabbit_queue(e->which, QUEUE_SILENT);
+}
+
+static void queue_is_full(struct entry *e)
+{
+    e->which = (unsigned)prng_below(&e->prng, DEST_QUEUES);
+    rabbit_queue(e->which, QUEUE_NACKS);
+}
+
+static void queue_is_well(struct entry *e)
+{
+    rabbit_queue(e->which, QUEUE_CONFIRMS);
+}
+
+static void confirms_are_slow(struct entry *e)
+{
+    rabbit_delay(prng_between(&e->prng, 10000, 4000000));
+}
+
+static void confirms_are_fast(struct entry *e)
+{
+    (void)e;
+    rabbit_delay(5000);
+}
+
+static void network_is_cut(struct entry *e)
+{
+    rabbit_cut(prng_percent(&e->prng, 40));
+}
+
+static void rabbit_errs(struct entry *e)
+{
+    static const uint16_t codes[] = {320, 541, 501, 506};
+    rabbit_fault(codes[prng_below(&e->prng, 4)]);
+}
+
+static void proxy_is_killed(struct entry *e)
+{
+    life_set_pause_us(prng_below(&e->prng, 2000000));
+    life_kill(prng_percent(&e->prng, 30) ? 0 : prng_between(&e->prng, 1, 40), false);
+}
+
+static void power_is_cut(struct entry *e)
+{
+    life_set_pause_us(prng_below(&e->prng, 2000000));
+    life_kill(prng_percent(&e->prng, 30) ? 0 : prng_between(&e->prng, 1, 40), true);
+}
+
+static void proxy_stops(struct entry *e)
+{
+    life_set_pause_us(prng_below(&e->prng, 2000000));
+    life_stop();
+}
+
+static void proxy_reloads(struct entry *e)
+{
+    static const char *const settings[] = {"spool.mode=always",
+                                           "spool.mode=slow",
+                                           "spool.mode=outage",
+                                           "pool.window=1",
+                                           "pool.window=8",
+                                           "pool.window=auto",
+                                           "drain.window=1",
+                                           "drain.window=auto",
+                                           "pool.confirm_transient=no",
+                                           "pool.confirm_transient=yes",
+                                           "pool.publish_buffer_size=20",
+                                           "pool.publish_buffer_size=10000"};
+    const char *setting = settings[prng_below(&e->prng, sizeof settings / sizeof settings[0])];
+    if (strcmp(setting, "pool.confirm_transient=no") == 0)
+        ledger_forgives_transient();
+    history_note("plan: %s", setting);
+    life_set(setting);
+    life_reload();
+}
+
+static void disk_fills(struct entry *e)
+{
+    (void)e;
+    history_note("disk: full");
+    disk_faults.is_full = true;
+}
+
+static void disk_errs(struct entry *e)
+{
+    (void)e;
+    history_note("disk: writes fail");
+    disk_faults.writes_fail = true;
+}
+
+static void syncs_fail(struct entry *e)
+{
+    disk_faults.syncs_to_fail = (unsigned)prng_between(&e->prng, 1, 3);
+}
+
+static void disk_is_slow(struct entry *e)
+{
+    history_note("disk: slow");
+    disk_faults.sync_us = prng_between(&e->prng, 10000, 3000000);
+}
+
+static void disk_is_well(struct entry *e)
+{
+    (void)e;
+    history_note("disk: well");
+    disk_faults.is_full = disk_faults.writes_fail = false;
+    disk_faults.syncs_to_fail = 0;
+    disk_faults.sync_us = 2000;
+}
+
+static const struct happening happenings[] = {
+    {"a client", 140, client_comes, NULL, 0},
+    {"RabbitMQ is killed", 6, rabbit_dies, rabbit_comes, 8000000},
+    {"RabbitMQ stops", 3, rabbit_leaves, rabbit_comes, 8000000},
+    {"RabbitMQ hangs", 3, rabbit_hangs, rabbit_goes_on, 20000000},
+    {"alarm", 2, alarm_begins, alarm_ends, 8000000},
+    {"a queue is silent", 4, queue_is_silent, queue_is_well, 20000000},
+    {"a queue is full", 3, queue_is_full, queue_is_well, 8000000},
+    {"confirms are slow", 4, confirms_are_slow, confirms_are_fast, 10000000},
+    {"the network is cut", 6, network_is_cut, NULL, 0},
+    {"RabbitMQ closes a connection", 3, rabbit_errs, NULL, 0},
+    {"the proxy is killed", 6, proxy_is_killed, NULL, 0},
+    {"the power is cut", 3, power_is_cut, NULL, 0},
+    {"the proxy is stopped", 3, proxy_stops, NULL, 0},
+    {"the proxy is reloaded", 4, proxy_reloads, NULL, 0},
+    {"the disk is full", 2, disk_fills, disk_is_well, 5000000},
+    {"the disk fails", 2, disk_errs, disk_is_well, 5000000},
+    {"syncs fail", 2, syncs_fail, NULL, 0},
+    {"the disk is slow", 3, disk_is_slow, disk_is_well, 8000000},
+};
+enum { HAPPENINGS = sizeof happenings / sizeof happenings[0] };
+
+/* ---- the plan ---- */
+
+static struct {
+    struct entry entries[PLAN_MAX];
+    unsigned count;
+    uint64_t length_us;
+} plan;
+
+static const struct happening *choose(struct prng *p)
+{
+    unsigned all = 0, i = 0;
+    for (unsigned k = 0; k < HAPPENINGS; k++)
+        all += happenings[k].weight;
+    uint64_t at = prng_below(p, all);
+    while (at >= happenings[i].weight)
+        at -= happenings[i++].weight;
+    return &happenings[i];
+}
+
+unsigned plan_make(uint64_t seed)
+{
+    struct prng p = prng_of(seed, 7);
+    memset(&plan, 0, sizeof plan);
+    plan.count = (unsigned)prng_between(&p, 4, prng_percent(&p, 50) ? 20 : 80);
+    plan.length_us = prng_between(&p, 1000000, 30000000);
+    for (unsigned i = 0; i < plan.count; i++) {
+        struct entry *e = &plan.entries[i];
+        e->what = choose(&p);
+        e->at_us = prng_below(&p, plan.length_us);
+        e->lasts_us = e->what->most_us ? prng_below(&p, e->what->most_us) : 0;
+        e->seed = prng_next(&p);
+        e->prng = prng_of(e->seed, 8);
+    }
+    return plan.count;
+}
+
+static void pass(void *arg)
+{
+    struct entry *e = arg;
+    e->what->passes(e);
+}
+
+static void begin(void *arg)
+{
+    struct entry *e = arg;
+    e->what->begins(e);
+    if (e->what->passes)
+        agenda_in(&e->pass, e->lasts_us, pass, e);
+}
+
+void plan_begin(const bool left_out[PLAN_MAX])
+{
+    for (unsigned i = 0; i < plan.count; i++)
+        if (!left_out[i])
+            agenda_in(&plan.entries[i].begin, plan.entries[i].at_us, begin, &plan.entries[i]);
+}
+
+void plan_end(void)
+{
+    for (unsigned i = 0; i < plan.count; i++) {
+        struct entry *e = &plan.entries[i];
+        agenda_cancel(&e->begin);
+        if (!agenda_has(&e->pass))
+            continue;
+        agenda_cancel(&e->pass);
+        e->what->passes(e);
+    }
+    disk_faults.syncs_to_fail = 0;
+}
+
+uint64_t plan_length_us(void)
+{
+    return plan.length_us;
+}
+
+const char *plan_name(unsigned entry)
+{
+    static char text[128];
+    const struct entry *e = &plan.entries[entry];
+    snprintf(text, sizeof text, "at %llu.%03llu s %s", (unsigned long long)(e->at_us / 1000000),
+             (unsigned long long)(e->at_us / 1000 % 1000), e->what->name);
+    return text;
+}

@@ -1,0 +1,170 @@
+#include "rabbit.h"
+
+#include <string.h>
+
+#include "base/assert.h"
+#include "history.h"
+#include "link.h"
+#include "rabbit_inside.h"
+
+struct rabbit rabbit;
+
+static void choose_limits(void)
+{
+    static const uint16_t channels[] = {16, 64, 2047};
+    static const uint32_t frames[] = {4096, 8192, 131072};
+    rabbit.channel_max = channels[prng_below(&rabbit.prng, 3)];
+    rabbit.frame_max = frames[prng_below(&rabbit.prng, 3)];
+}
+
+void rabbit_begin(uint64_t seed)
+{
+    rabbit = (struct rabbit){.prng = prng_of(seed, 4), .is_up = true, .confirm_us = 5000};
+    choose_limits();
+}
+
+static void lose_all(bool resets)
+{
+    while (rabbit.connections)
+        rabbit_connection_lose(rabbit.connections, resets);
+}
+
+void rabbit_end(void)
+{
+    lose_all(false);
+}
+
+bool rabbit_is_up(void)
+{
+    return rabbit.is_up;
+}
+
+unsigned rabbit_ends(void)
+{
+    return rabbit.ends;
+}
+
+unsigned rabbit_connections(void)
+{
+    return rabbit.count;
+}
+
+struct end *rabbit_dial(int port, bool *silent)
+{
+    (void)port;
+    struct end *proxy, *own;
+    if (!rabbit.is_up)
+        return NULL;
+    struct prng prng = prng_of(prng_next(&rabbit.prng), 5);
+    struct link_shape shape = {
+        .delay_us = (uint32_t)prng_between(&prng, 1, prng_percent(&prng, 20) ? 40000 : 1000),
+        .buffer_bytes = (uint32_t)prng_between(&prng, 4096, 262144)};
+    *silent = false;
+    link_new(&proxy, &own, shape, prng);
+    rabbit_connection_new(own);
+    return proxy;
+}
+
+/* ---- what befalls it ---- */
+
+void rabbit_kill(void)
+{
+    rabbit.ends++;
+    history_note("rabbit: killed");
+    rabbit.is_up = rabbit.is_frozen = rabbit.is_alarmed = false;
+    lose_all(true);
+}
+
+void rabbit_stop(void)
+{
+    rabbit.ends++;
+    history_note("rabbit: stops");
+    rabbit.is_up = rabbit.is_alarmed = false;
+    rabbit_freeze(false);
+    for (struct rabbit_connection *c = rabbit.connections; c; c = c->next)
+        if (!c->is_closing)
+            rabbit_connection_close(c, 320,
+                                    "CONNECTION_FORCED - broker forced connection closure with "
+                                    "reason 'shutdown'");
+}
+
+void rabbit_start(void)
+{
+    lose_all(true); /* who has not answered its goodbye */
+    history_note("rabbit: starts");
+    if (!rabbit.is_up)
+        choose_limits();
+    rabbit.is_up = true;
+}
+
+static void listen_all(void)
+{
+    struct rabbit_connection *next;
+    for (struct rabbit_connection *c = rabbit.connections; c; c = next) {
+        next = c->next;
+        rabbit_connection_listen(c); /* may lose it */
+    }
+}
+
+void rabbit_freeze(bool is_frozen)
+{
+    if (rabbit.is_frozen == is_frozen)
+        return;
+    history_note("rabbit: %s", is_frozen ? "frozen" : "goes on");
+    rabbit.is_frozen = is_frozen;
+    listen_all();
+    for (struct rabbit_connection *c = rabbit.connections; c; c = c->next)
+        rabbit_plan_confirms(c);
+}
+
+void rabbit_alarm(bool is_on)
+{
+    amqp_connection_blocked_t blocked = {.reason = bytes_of("low on memory")};
+    if (rabbit.is_alarmed == is_on)
+        return;
+    history_note("rabbit: alarm %s", is_on ? "on" : "off");
+    rabbit.is_alarmed = is_on;
+    for (struct rabbit_connection *c = rabbit.connections; c; c = c->next) {
+        if (!c->is_open || c->is_closing)
+            continue;
+        if (is_on)
+            talker_say(&c->talker, 0, AMQP_CONNECTION_BLOCKED_METHOD, &blocked);
+        else
+            talker_say_plain(&c->talker, 0, AMQP_CONNECTION_UNBLOCKED_METHOD);
+    }
+    listen_all();
+}
+
+void rabbit_queue(enum destination d, enum queue_mode mode)
+{
+    static const char *const names[] = {"confirms", "is silent", "is full"};
+    ENSURE(d < DEST_QUEUES);
+    if (rabbit.modes[d] == mode)
+        return;
+    history_note("rabbit: queue %u %s", d, names[mode]);
+    rabbit.modes[d] = mode;
+    for (struct rabbit_connection *c = rabbit.connections; c && mode == QUEUE_CONFIRMS; c = c->next)
+        rabbit_speak_again(c, d);
+}
+
+void rabbit_cut(bool all)
+{
+    uint64_t which = rabbit.count ? prng_below(&rabbit.prng, rabbit.count) : 0;
+    history_note("network: cuts %s", all ? "all connections to rabbit" : "a connection to rabbit");
+    for (struct rabbit_connection *c = rabbit.connections; c; c = c->next)
+        if (all || which-- == 0)
+            link_cut(c->talker.end);
+}
+
+void rabbit_fault(uint16_t code)
+{
+    uint64_t which = rabbit.count ? prng_below(&rabbit.prng, rabbit.count) : 0;
+    for (struct rabbit_connection *c = rabbit.connections; c; c = c->next)
+        if (which-- == 0 && c->is_open && !c->is_closing)
+            rabbit_connection_close(c, code, "INTERNAL_ERROR - \xff\xfe of its own");
+}
+
+void rabbit_delay(uint64_t us)
+{
+    rabbit.confirm_us = us;
+}

@@ -1,0 +1,42 @@
+#pragma once
+
+/* RabbitMQ, as a model that speaks frames: logins, channels, publishes with confirms (late, in
+ * batches, out of turn), returns, exceptions, transactions, consumers; and what may befall it. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "ledger.h"
+
+struct end;
+
+void rabbit_begin(uint64_t seed);
+void rabbit_end(void);
+/* A connection to it. NULL: refused. */
+struct end *rabbit_dial(int port, bool *silent);
+
+/* ---- what befalls it ---- */
+
+/* Its process ends: connections are reset, what it had not confirmed is gone. It is away. */
+void rabbit_kill(void);
+/* It tells its clients (320), and is away. */
+void rabbit_stop(void);
+/* It is there, perhaps with other limits. */
+void rabbit_start(void);
+void rabbit_freeze(bool is_frozen);
+/* Says blocked, and reads no more from who publishes. */
+void rabbit_alarm(bool is_on);
+enum queue_mode { QUEUE_CONFIRMS, QUEUE_SILENT, QUEUE_NACKS };
+/* Of one of the queues, for what comes from now on; what it has kept silent about is confirmed when
+ * it confirms again. */
+void rabbit_queue(enum destination, enum queue_mode);
+/* The network cuts one connection, or all. */
+void rabbit_cut(bool all);
+/* It closes one connection with an error of its own. */
+void rabbit_fault(uint16_t code);
+/* The most that a confirm takes from now on. */
+void rabbit_delay(uint64_t us);
+unsigned rabbit_connections(void);
+bool rabbit_is_up(void);
+/* How often it was killed, stopped, or lost its connections. */
+unsigned rabbit_ends(void);

@@ -1,0 +1,78 @@
+#pragma once
+
+/* Between the files of the model of RabbitMQ. */
+
+#include "ledger.h"
+#include "prng.h"
+#include "rabbit.h"
+#include "talker.h"
+
+enum { RABBIT_CHANNELS_MAX = 2047 };
+
+struct rabbit {
+    struct prng prng;
+    bool is_up, is_frozen, is_alarmed;
+    uint16_t channel_max;
+    uint32_t frame_max;
+    uint64_t confirm_us; /* most that a confirm takes */
+    enum queue_mode modes[DEST_QUEUES];
+    uint64_t next_channel; /* numbers channels over all connections */
+    struct rabbit_connection *connections;
+    unsigned count, ends;
+};
+extern struct rabbit rabbit;
+
+enum verdict { VERDICT_ACK, VERDICT_NACK, VERDICT_NONE };
+
+/* A publish that was not confirmed, or whose confirm may not have arrived. */
+struct pending {
+    uint32_t message;
+    uint64_t tag, ready_us;
+    enum verdict verdict;
+    enum destination destination;
+    bool is_said;
+    uint64_t said_at; /* the confirm ends behind so many bytes of the connection */
+};
+
+struct rabbit_channel {
+    uint64_t serial;
+    bool confirms, is_transactional, is_closing;
+    uint64_t tag;
+    struct pending *pending; /* in the order of their tags */
+    unsigned count, capacity;
+    uint32_t *uncommitted;
+    unsigned uncommitted_count, uncommitted_capacity;
+    /* the publish that is coming in */
+    bool is_inside, is_mandatory;
+    enum destination destination;
+    uint8_t *header, *body;
+    uint32_t header_len;
+    uint64_t body_len, body_size;
+};
+
+struct rabbit_connection {
+    struct rabbit_connection *next;
+    struct talker talker;
+    struct event confirm, beat, gone;
+    unsigned login; /* LOGINS: none yet */
+    bool is_open, is_closing, publishes;
+    uint32_t frame_max;
+    uint16_t highest; /* channel number that was ever open */
+    struct rabbit_channel *channels[RABBIT_CHANNELS_MAX + 1];
+};
+
+struct rabbit_connection *rabbit_connection_new(struct end *);
+/* The connection is lost, or was left: nothing more comes of it. Frees it, some time later. */
+void rabbit_connection_lose(struct rabbit_connection *, bool resets);
+void rabbit_connection_close(struct rabbit_connection *, uint16_t code, const char *text);
+void rabbit_connection_listen(struct rabbit_connection *);
+/* Frees channels: nothing that is pending on them comes any more. */
+void rabbit_channel_lose(struct rabbit_connection *, uint16_t number);
+
+/* rabbit_publish.c: publishes and their confirms. */
+void rabbit_publish_begins(struct rabbit_connection *, uint16_t number, const struct frame *);
+void rabbit_content_comes(struct rabbit_connection *, uint16_t number, const struct frame *);
+/* What a queue was silent about. */
+void rabbit_speak_again(struct rabbit_connection *, enum destination);
+void rabbit_plan_confirms(struct rabbit_connection *);
+void rabbit_commit(struct rabbit_channel *, bool keeps);

@@ -1,0 +1,292 @@
+/* What RabbitMQ does with messages. */
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "amqp/wire.h"
+#include "base/assert.h"
+#include "history.h"
+#include "rabbit_inside.h"
+
+/* ---- a publish, frame by frame ---- */
+
+void rabbit_publish_begins(struct rabbit_connection *c, uint16_t number, const struct frame *frame)
+{
+    struct rabbit_channel *ch = c->channels[number];
+    struct publish p;
+    char exchange[256], key[256];
+    CHECK(publish_parse(frame->payload, frame->payload_len, &p), "P7: a malformed basic.publish");
+    CHECK(!ch->is_inside, "P7: basic.publish inside of a message");
+    CHECK(!p.immediate, "P7: immediate reaches RabbitMQ");
+    snprintf(exchange, sizeof exchange, "%.*s", p.exchange_len, (const char *)p.exchange);
+    snprintf(key, sizeof key, "%.*s", p.routing_key_len, (const char *)p.routing_key);
+    ch->is_inside = true;
+    ch->is_mandatory = p.mandatory;
+    ch->destination = destination_find(exchange, key);
+    ch->body_len = ch->body_size = 0;
+    free(ch->header);
+    ch->header = NULL;
+    c->publishes = true;
+}
+
+static void raise_exception(struct rabbit_connection *c, uint16_t number, uint16_t code)
+{
+    static const char odd[] = "bytes of any kind: \xff\x01";
+    amqp_channel_close_t close = {
+        .reply_code = code,
+        .reply_text = bytes_of(code == 404   ? "NOT_FOUND - no exchange 'missing' in vhost '/'"
+                               : code == 403 ? "ACCESS_REFUSED - access to exchange 'denied' in "
+                                               "vhost '/' refused for user"
+                                             : odd),
+        .class_id = 60,
+        .method_id = 40};
+    history_note("rabbit: closes channel %u with %u", number, code);
+    rabbit_channel_lose(c, number);
+    c->channels[number]->is_closing = true;
+    talker_say(&c->talker, number, AMQP_CHANNEL_CLOSE_METHOD, &close);
+}
+
+static void give_back(struct rabbit_connection *c, uint16_t number)
+{
+    struct rabbit_channel *ch = c->channels[number];
+    amqp_basic_return_t m = {.reply_code = 312,
+                             .reply_text = bytes_of("NO_ROUTE"),
+                             .exchange = bytes_of(destination_exchange(ch->destination)),
+                             .routing_key = bytes_of(destination_key(ch->destination))};
+    talker_say(&c->talker, number, AMQP_BASIC_RETURN_METHOD, &m);
+    talker_say_content(&c->talker, number, ch->header, ch->header_len, ch->body, ch->body_size,
+                       c->frame_max);
+}
+
+static void await_verdict(struct rabbit_channel *ch, uint32_t message, enum verdict verdict)
+{
+    if (ch->count == ch->capacity) {
+        ch->capacity = ch->capacity * 2 + 16;
+        ch->pending = realloc(ch->pending, ch->capacity * sizeof *ch->pending);
+        ENSURE(ch->pending);
+    }
+    ch->pending[ch->count++] =
+        (struct pending){.message = message,
+                         .tag = ++ch->tag,
+                         .ready_us = agenda_now_us() + prng_below(&rabbit.prng, rabbit.confirm_us),
+                         .verdict = verdict,
+                         .destination = ch->destination};
+}
+
+static void note_uncommitted(struct rabbit_channel *ch, uint32_t message)
+{
+    if (ch->uncommitted_count == ch->uncommitted_capacity) {
+        ch->uncommitted_capacity = ch->uncommitted_capacity * 2 + 16;
+        ch->uncommitted =
+            realloc(ch->uncommitted, ch->uncommitted_capacity * sizeof *ch->uncommitted);
+        ENSURE(ch->uncommitted);
+    }
+    ch->uncommitted[ch->uncommitted_count++] = message;
+}
+
+static enum verdict verdict_of(enum destination d)
+{
+    if (d >= DEST_QUEUES || rabbit.modes[d] == QUEUE_CONFIRMS)
+        return VERDICT_ACK;
+    return rabbit.modes[d] == QUEUE_NACKS ? VERDICT_NACK : VERDICT_NONE;
+}
+
+/* Those whose confirm was read by the proxy are over. */
+static void forget_heard(struct rabbit_connection *c, struct rabbit_channel *ch)
+{
+    uint64_t heard = end_bytes_read(end_other(c->talker.end));
+    unsigned kept = 0;
+    for (unsigned i = 0; i < ch->count; i++)
+        if (!ch->pending[i].is_said || ch->pending[i].said_at > heard)
+            ch->pending[kept++] = ch->pending[i];
+    ch->count = kept;
+}
+
+static void excuse_pending(struct rabbit_connection *c, struct rabbit_channel *ch)
+{
+    if (c->talker.end)
+        forget_heard(c, ch);
+    for (unsigned i = 0; i < ch->count; i++)
+        ledger_excuses(ch->pending[i].message);
+    for (unsigned i = 0; i < ch->uncommitted_count; i++)
+        ledger_excuses(ch->uncommitted[i]);
+}
+
+/* What the proxy had not heard of when it left, on connections whose end RabbitMQ has not seen. */
+static void excuse_left(void)
+{
+    for (struct rabbit_connection *c = rabbit.connections; c; c = c->next)
+        for (uint16_t n = 1; n <= c->highest && end_is_left(c->talker.end); n++)
+            if (c->channels[n])
+                excuse_pending(c, c->channels[n]);
+}
+
+static void take_message(struct rabbit_connection *c, uint16_t number)
+{
+    struct rabbit_channel *ch = c->channels[number];
+    uint32_t message = ledger_read_body(ch->body, ch->body_size);
+    ch->is_inside = false;
+    history_note("rabbit: message %u on channel %u", message, number);
+    excuse_left();
+    ledger_arrives(message, c->login, ch->serial);
+    if (ch->destination == DEST_MISSING || ch->destination == DEST_DENIED) {
+        ledger_excuses(message);
+        raise_exception(c, number, ch->destination == DEST_MISSING ? 404 : 403);
+        return;
+    }
+    if (ch->destination == DEST_NOWHERE && ch->is_mandatory) {
+        ledger_excuses(message);
+        give_back(c, number);
+    }
+    if (ch->is_transactional)
+        note_uncommitted(ch, message);
+    else if (ch->confirms)
+        await_verdict(ch, message, verdict_of(ch->destination));
+    else
+        ledger_holds(message); /* nobody asked */
+    rabbit_plan_confirms(c);
+}
+
+void rabbit_content_comes(struct rabbit_connection *c, uint16_t number, const struct frame *frame)
+{
+    struct rabbit_channel *ch = c->channels[number];
+    CHECK(ch->is_inside, "P7: content without a method on channel %u", number);
+    if (frame->type == FRAME_HEADER) {
+        CHECK(!ch->header, "P7: a second content header");
+        ch->body_size = wire_get64(frame->payload + 4);
+        ch->header = malloc(frame->payload_len);
+        free(ch->body);
+        ch->body = malloc(ch->body_size + 1);
+        ENSURE(ch->header && ch->body);
+        memcpy(ch->header, frame->payload, frame->payload_len);
+        ch->header_len = frame->payload_len;
+    } else {
+        CHECK(ch->header && frame->payload_len <= ch->body_size - ch->body_len,
+              "P7: a body frame too many");
+        memcpy(ch->body + ch->body_len, frame->payload, frame->payload_len);
+        ch->body_len += frame->payload_len;
+    }
+    if (ch->body_len == ch->body_size)
+        take_message(c, number);
+}
+
+void rabbit_commit(struct rabbit_channel *ch, bool keeps)
+{
+    for (unsigned i = 0; i < ch->uncommitted_count && keeps; i++)
+        ledger_holds(ch->uncommitted[i]);
+    ch->uncommitted_count = 0;
+}
+
+/* ---- confirms ---- */
+
+void rabbit_channel_lose(struct rabbit_connection *c, uint16_t number)
+{
+    struct rabbit_channel *ch = c->channels[number];
+    excuse_pending(c, ch);
+    ch->count = ch->uncommitted_count = 0;
+}
+
+static void say_verdict(struct rabbit_connection *c, uint16_t number, const struct pending *p,
+                        bool multiple)
+{
+    history_note("rabbit: %s %llu%s on channel %u", p->verdict == VERDICT_ACK ? "ack" : "nack",
+                 (unsigned long long)p->tag, multiple ? " and before" : "", number);
+    if (p->verdict == VERDICT_ACK) {
+        amqp_basic_ack_t ack = {.delivery_tag = p->tag, .multiple = multiple};
+        talker_say(&c->talker, number, AMQP_BASIC_ACK_METHOD, &ack);
+    } else {
+        amqp_basic_nack_t nack = {.delivery_tag = p->tag, .multiple = multiple};
+        talker_say(&c->talker, number, AMQP_BASIC_NACK_METHOD, &nack);
+    }
+}
+
+/* Before it is said: RabbitMQ has written the message by then. */
+static void settle(struct pending *p)
+{
+    p->is_said = true;
+    if (p->verdict == VERDICT_ACK)
+        ledger_holds(p->message);
+    else
+        ledger_excuses(p->message);
+}
+
+static bool is_ready(const struct pending *p)
+{
+    return !p->is_said && p->verdict != VERDICT_NONE && p->ready_us <= agenda_now_us();
+}
+
+/* All at the beginning that have the same verdict, at once; or one, out of turn. */
+static bool confirm_some(struct rabbit_connection *c, uint16_t number)
+{
+    struct rabbit_channel *ch = c->channels[number];
+    unsigned first = 0, end, ready = 0;
+    forget_heard(c, ch);
+    while (first < ch->count && ch->pending[first].is_said)
+        first++;
+    for (end = first; end < ch->count; end++)
+        if (!ch->pending[end].is_said && (!is_ready(&ch->pending[end]) ||
+                                          ch->pending[end].verdict != ch->pending[first].verdict))
+            break;
+    for (unsigned i = first; i < ch->count; i++)
+        ready += is_ready(&ch->pending[i]);
+    if (ready == 0)
+        return false;
+    bool multiple = end > first && prng_percent(&rabbit.prng, 60);
+    unsigned last = end - 1;
+    if (!multiple) {
+        uint64_t which = prng_below(&rabbit.prng, ready);
+        for (last = first; !is_ready(&ch->pending[last]) || which-- > 0;)
+            last++;
+        first = last;
+    }
+    unsigned begin = first;
+    struct pending said = ch->pending[last];
+    for (; first <= last; first++)
+        if (!ch->pending[first].is_said)
+            settle(&ch->pending[first]);
+    say_verdict(c, number, &said, multiple);
+    for (; begin <= last; begin++)
+        if (ch->pending[begin].said_at == 0)
+            ch->pending[begin].said_at = c->talker.said_bytes;
+    return true;
+}
+
+static void confirm(void *arg)
+{
+    struct rabbit_connection *c = arg;
+    for (uint16_t n = 1; n <= c->highest && c->talker.end; n++)
+        if (c->channels[n] && !c->channels[n]->is_closing && !rabbit.is_frozen)
+            confirm_some(c, n);
+    rabbit_plan_confirms(c);
+}
+
+void rabbit_plan_confirms(struct rabbit_connection *c)
+{
+    uint64_t next = UINT64_MAX, now = agenda_now_us();
+    if (!c->talker.end || rabbit.is_frozen || c->is_closing)
+        return;
+    for (uint16_t n = 1; n <= c->highest; n++)
+        for (unsigned i = 0; c->channels[n] && i < c->channels[n]->count; i++) {
+            const struct pending *p = &c->channels[n]->pending[i];
+            if (!p->is_said && p->verdict != VERDICT_NONE && p->ready_us < next)
+                next = p->ready_us;
+        }
+    if (next == UINT64_MAX)
+        agenda_cancel(&c->confirm);
+    else
+        agenda_in(&c->confirm, next > now ? next - now : 1, confirm, c);
+}
+
+void rabbit_speak_again(struct rabbit_connection *c, enum destination d)
+{
+    for (uint16_t n = 1; n <= c->highest; n++)
+        for (unsigned i = 0; c->channels[n] && i < c->channels[n]->count; i++) {
+            struct pending *p = &c->channels[n]->pending[i];
+            if (p->destination == d && p->verdict == VERDICT_NONE) {
+                p->verdict = VERDICT_ACK;
+                p->ready_us = agenda_now_us();
+            }
+        }
+    rabbit_plan_confirms(c);
+}
