@@ -41,12 +41,17 @@ static void set_aside(struct relay *r, struct retained *entry, uint16_t code, co
 /* ---- confirms ---- */
 
 /* A nack that no client hears of (it did not ask for confirms, or is gone) must not make the
- * message vanish. It is RabbitMQ's failure, not the message's: the drain tries it again. */
-static void keep_refused(struct relay *r, struct retained *entry)
+ * message vanish. It is RabbitMQ's failure, not the message's: the drain tries it again. False if
+ * it is lost: the spool has not even taken its login. */
+static bool keep_refused(struct relay *r, struct retained *entry)
 {
     bool heard = r->channel && entry->client_tag;
-    if (!heard && can_keep(r, entry))
-        spool(r, entry);
+    if (heard || !runtime_buffers(r->pool->rt))
+        return true;
+    if (!can_keep(r, entry))
+        return false;
+    spool(r, entry);
+    return true;
 }
 
 static void tell_confirmed(struct relay *r, const struct retained *entry, bool nack)
@@ -65,13 +70,13 @@ static void settle_doubted(struct retained *entry, bool nack)
     nack ? doubt_lost(entry->doubt) : doubt_confirmed(entry->doubt);
 }
 
-/* Those to one destination that lie behind each other are counted together. */
-static void settle(struct relay *r, struct retained *entry, bool nack, struct lot *lot)
+/* Those to one destination that lie behind each other are counted together. False if it is lost. */
+static bool settle(struct relay *r, struct retained *entry, bool nack, struct lot *lot)
 {
     if (entry->state == RETAINED_DOUBTED)
         settle_doubted(entry, nack);
     if (entry->state != RETAINED_OPEN)
-        return;
+        return true;
     if (entry->destination != lot->destination) {
         keeping_closed(r, lot);
         *lot = (struct lot){.destination = entry->destination};
@@ -79,40 +84,42 @@ static void settle(struct relay *r, struct retained *entry, bool nack, struct lo
     lot->count++;
     lot->bytes += entry->bytes;
     tell_confirmed(r, entry, nack);
-    if (nack)
-        keep_refused(r, entry);
+    bool is_safe = !nack || keep_refused(r, entry);
     retained_drop(entry);
     retained_move(entry, RETAINED_SETTLED);
+    return is_safe;
 }
 
 /* Confirms of publishes. Tags count the publishes of this upstream channel, whoever made them;
- * the client's own tag stands in the retained entry. */
-static void confirm(struct relay *r, uint64_t tag, bool multiple, bool nack)
+ * the client's own tag stands in the retained entry. False if one of them is lost. */
+static bool confirm(struct relay *r, uint64_t tag, bool multiple, bool nack)
 {
     uint64_t oldest = r->sent_tag - r->unconfirmed.count + 1;
     if (tag == 0 && multiple)
         tag = r->sent_tag;
     if (tag < oldest || tag > r->sent_tag)
-        return;
+        return true;
     struct lot lot = {0};
+    bool are_safe = true;
     for (uint64_t k = multiple ? oldest : tag; k <= tag; k++)
-        settle(r, unconfirmed_at(&r->unconfirmed, (uint32_t)(k - oldest)), nack, &lot);
+        are_safe &= settle(r, unconfirmed_at(&r->unconfirmed, (uint32_t)(k - oldest)), nack, &lot);
     keeping_closed(r, &lot);
     unconfirmed_drop_settled(&r->unconfirmed);
+    return are_safe;
 }
 
-bool outcome_confirm(struct relay *r, const struct frame *frame, bool nack)
+enum outcome outcome_confirm(struct relay *r, const struct frame *frame, bool nack)
 {
     if (frame->payload_len < 13)
-        return false;
+        return OUTCOME_NONE;
     CRASH_POINT("before_confirm");
     uint64_t tag = wire_get64(frame->payload + 4);
     if (nack)
         LOG_OFTEN(LOG_WARN, "publish_nacked", LOG_T("user", r->pool->user),
                   LOG_T("vhost", r->pool->vhost), LOG_N("tag", tag));
-    confirm(r, tag, frame->payload[12] & 1, nack);
+    bool are_safe = confirm(r, tag, frame->payload[12] & 1, nack);
     r->nacked = r->nacked || nack;
-    return true;
+    return are_safe ? OUTCOME_SAFE : OUTCOME_LOST;
 }
 
 /* ---- a channel that RabbitMQ has closed ---- */

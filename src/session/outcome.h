@@ -7,8 +7,14 @@
 
 #include "session/relay.h"
 
-/* basic.ack or basic.nack. False if it cannot be read. */
-bool outcome_confirm(struct relay *, const struct frame *, bool nack);
+enum outcome {
+    OUTCOME_NONE, /* it cannot be read */
+    OUTCOME_SAFE, /* all that it is about was told, or is kept */
+    OUTCOME_LOST, /* some is neither: its publisher has to hear that */
+};
+
+/* basic.ack or basic.nack. */
+enum outcome outcome_confirm(struct relay *, const struct frame *, bool nack);
 /* Nobody hears of the exception: the client is gone, or waits for connection.close-ok, or its
  * channel was closed before. RabbitMQ has thrown away what followed the bad message. If it was
  * alone it is kept as rejected; else all of it goes to the spool: the drain finds the bad one and

@@ -376,12 +376,16 @@ void relay_await_commit(struct relay *r)
 static void on_confirm(struct relay *r, const struct frame *frame, bool nack)
 {
     uint64_t owner = r->client;
-    if (!outcome_confirm(r, frame, nack))
+    enum outcome outcome = outcome_confirm(r, frame, nack);
+    if (outcome == OUTCOME_NONE)
         return;
     queue_wake(r->pool->queue);
-    if (r->channel)
+    struct client *client = handles_get(owner);
+    if (outcome == OUTCOME_LOST && client)
+        client_refuse(client, 506, NACKED_AND_LOST, AMQP_BASIC_PUBLISH_METHOD);
+    else if (r->channel)
         channel_settled(r->channel);
-    else
+    if (!r->channel)
         settle_orphan(r);
     client_settled_by(owner);
 }

@@ -164,6 +164,21 @@ def test_live_publishing_does_not_mind(broker, make_proxy, disk):
     assert [message.body for message in broker.messages] == [b"live"]
 
 
+@pytest.mark.provokes("login_not_stored")
+def test_a_nack_that_nobody_hears_while_the_disk_takes_nothing(broker, make_proxy, disk):
+    """Not even its login is stored: a close-ok would say that the message is safe (P1)."""
+    proxy = make_proxy(broker.url, environment=disk.environment)
+    disk.become("readonly")
+    broker.on_message = lambda connection, message: connection.nack(message)
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        client.publish(b"nacked", "q")
+        client.send_method(1, "channel.close", reply_code=200, reply_text="bye")
+        close = client.expect("connection.close")
+        assert close.args["reply_code"] == 506 and "nacked" in close.args["reply_text"]
+    disk.mend()
+
+
 @pytest.mark.parametrize("sync", ["never", "interval"])
 def test_disk_space_goes_back_after_a_backlog(broker, make_proxy, sync):
     proxy = make_proxy(broker.url, {"spool.sync": sync})
