@@ -13,6 +13,20 @@ void calls_deinit(struct calls *calls)
     *calls = (struct calls){0};
 }
 
+size_t calls_held_bytes(const struct calls *calls)
+{
+    size_t held = 0;
+    for (uint32_t i = 0; i < calls->count; i++)
+        held += slab_share(calls_at(calls, i)->payload.slab);
+    return held;
+}
+
+void calls_drop_payloads(struct calls *calls)
+{
+    for (uint32_t i = 0; i < calls->count; i++)
+        span_clear(&calls_at(calls, i)->payload);
+}
+
 static void grow(struct calls *calls)
 {
     uint32_t capacity = calls->capacity ? calls->capacity * 2 : 2;

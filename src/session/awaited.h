@@ -6,6 +6,7 @@
  */
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "amqp/method.h"
@@ -29,6 +30,10 @@ struct calls {
     uint32_t capacity, first, count; /* capacity is 0 or a power of two */
 };
 
+/* Bytes that they keep of what the client has sent. */
+size_t calls_held_bytes(const struct calls *);
+/* The client is gone: nobody would send them again. They are awaited all the same. */
+void calls_drop_payloads(struct calls *);
 /* Gives up all of them. */
 void calls_deinit(struct calls *);
 /* Valid until the next change. */

@@ -210,6 +210,7 @@ void relay_stay(struct relay *r)
 static void unbind(struct relay *r)
 {
     end_move(r);
+    calls_drop_payloads(&r->calls);
     if (r->channel)
         r->channel->relay = NULL;
     r->channel = NULL;

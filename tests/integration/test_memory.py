@@ -219,6 +219,34 @@ def test_declarations_in_an_outage(broker, make_watched):
     assert not proxy.events("client_refused")
 
 
+def test_methods_that_rabbitmq_does_not_answer(broker, make_watched):
+    """Their client keeps them, to be sent again. With the client they are given up."""
+    proxy, admin = make_watched(broker.url, OPTIONS)
+    witness = RawClient(proxy.port)
+    witness.open_channel(confirms=True)
+    witness.publish(b"witness", "q")
+    witness.acked_up_to_tags({1})
+    broker.silent_on.add("queue.declare")
+    table = amqp.short_string("x") + b"S" + amqp.long_string(b"y" * 120000)
+    hoarder = RawClient(proxy.port)
+    channels = range(1, 5)
+    for channel in channels:
+        hoarder.open_channel(channel)
+    with Meter(proxy, admin):
+        for number in range(200):
+            for channel in channels:
+                try:
+                    hoarder.send_method(channel, "queue.declare", queue=f"q{number}", arguments=table)
+                except ConnectionError:
+                    break
+        proxy.wait_event("client_refused")
+        wait_until(lambda: admin.metrics()["amqpbuf_message_memory_bytes"] < MIB, "all is given back")
+    witness.publish(b"witness", "q")
+    witness.acked_up_to_tags({2})
+    hoarder.socket.close()
+    witness.close()
+
+
 def test_channels_without_an_end(broker, make_watched):
     """Each costs something; who keeps most of them is refused, with all of them."""
     proxy, admin = make_watched(broker.url, {"listen.max_memory": "8MiB",
