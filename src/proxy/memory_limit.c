@@ -10,7 +10,6 @@
 #include "proxy/proxy.h"
 #include "session/channel.h"
 #include "session/client.h"
-#include "session/relay.h"
 #include "session/transaction.h"
 #include "spooler/job.h"
 
@@ -34,8 +33,6 @@ static size_t unfinished_bytes(const struct client *client)
         bytes += slab_share(ch->content.gathering) + message_held_bytes(&ch->content.message);
         if (ch->tx)
             bytes += transaction_held_bytes(ch->tx);
-        if (ch->relay)
-            bytes += calls_held_bytes(&ch->relay->calls);
     }
     return bytes;
 }

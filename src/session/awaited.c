@@ -13,20 +13,6 @@ void calls_deinit(struct calls *calls)
     *calls = (struct calls){0};
 }
 
-size_t calls_held_bytes(const struct calls *calls)
-{
-    size_t held = 0;
-    for (uint32_t i = 0; i < calls->count; i++)
-        held += slab_share(calls_at(calls, i)->payload.slab);
-    return held;
-}
-
-void calls_drop_payloads(struct calls *calls)
-{
-    for (uint32_t i = 0; i < calls->count; i++)
-        span_clear(&calls_at(calls, i)->payload);
-}
-
 static void grow(struct calls *calls)
 {
     uint32_t capacity = calls->capacity ? calls->capacity * 2 : 2;
@@ -49,11 +35,19 @@ struct awaited *calls_add(struct calls *calls, amqp_method_number_t method, uint
     return call;
 }
 
+void calls_keep(struct calls *calls, struct span payload)
+{
+    ENSURE(calls->count > 0);
+    calls_at(calls, calls->count - 1)->payload = payload;
+    calls->bytes += (uint32_t)payload.len;
+}
+
 bool calls_end_oldest(struct calls *calls)
 {
     ENSURE(calls->count > 0);
     struct awaited *oldest = calls_at(calls, 0);
     bool client_waits = oldest->payload.slab && !oldest->nowait;
+    calls->bytes -= (uint32_t)oldest->payload.len;
     span_clear(&oldest->payload);
     if (oldest->tx)
         transaction_free(oldest->tx);

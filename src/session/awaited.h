@@ -6,7 +6,6 @@
  */
 
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 
 #include "amqp/method.h"
@@ -28,12 +27,9 @@ struct awaited {
 struct calls {
     struct awaited *ring;
     uint32_t capacity, first, count; /* capacity is 0 or a power of two */
+    uint32_t bytes;                  /* of all payloads */
 };
 
-/* Bytes that they keep of what the client has sent. */
-size_t calls_held_bytes(const struct calls *);
-/* The client is gone: nobody would send them again. They are awaited all the same. */
-void calls_drop_payloads(struct calls *);
 /* Gives up all of them. */
 void calls_deinit(struct calls *);
 /* Valid until the next change. */
@@ -48,5 +44,7 @@ static inline bool calls_have_room(const struct calls *calls)
 }
 /* One more; its other fields are zero. */
 struct awaited *calls_add(struct calls *, amqp_method_number_t, uint64_t stamp);
+/* The newest one can be sent again as this, which is taken over. */
+void calls_keep(struct calls *, struct span payload);
 /* The oldest one is answered, or given up. True if the client awaits the reply. */
 bool calls_end_oldest(struct calls *);

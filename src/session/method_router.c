@@ -23,7 +23,12 @@
 #include "spooler/spooler.h"
 #include "upstream/shareable.h"
 
-enum { CONSUMER_WAITS_MIN_MS = 1000, CONSUMER_WAITS_MAX_MS = 5000 };
+enum {
+    CONSUMER_WAITS_MIN_MS = 1000,
+    CONSUMER_WAITS_MAX_MS = 5000,
+    LARGE_METHOD = 4096,
+    AWAITED_BYTES_MAX = 1024 * 1024, /* of one client's methods: then large ones wait for replies */
+};
 
 /* What has made RabbitMQ end a shared upstream is not sent on one again. */
 static bool is_shareable(const struct client *client, amqp_method_number_t method,
@@ -84,6 +89,19 @@ static void note_bound(struct channel *ch, amqp_method_number_t method, const vo
         ch->client->owns_queues = true;
 }
 
+/* Methods are kept until their replies, to be sent again or stored, and outlive their client: while
+ * RabbitMQ answers nobody, one client must not fill listen.max_memory with them. */
+static bool awaits_too_much(const struct client *client, const struct frame *frame)
+{
+    uint64_t bytes = 0;
+    if (frame->payload_len < LARGE_METHOD)
+        return false;
+    for (uint32_t i = 0; i < client->channels_capacity; i++)
+        if (client->channels[i] && client->channels[i]->relay)
+            bytes += client->channels[i]->relay->calls.bytes;
+    return bytes >= AWAITED_BYTES_MAX;
+}
+
 static enum route send_live(struct channel *ch, struct slab *slab, const struct frame *frame,
                             amqp_method_number_t method, const void *decoded, struct refusal *why)
 {
@@ -94,7 +112,8 @@ static enum route send_live(struct channel *ch, struct slab *slab, const struct 
     if (bound != ROUTE_DONE)
         return bound;
     struct relay *r = ch->relay;
-    if (stream_is_full(&r->link.upstream->stream) || !calls_have_room(&r->calls))
+    if (stream_is_full(&r->link.upstream->stream) || !calls_have_room(&r->calls) ||
+        awaits_too_much(client, frame))
         return ROUTE_HELD;
     if (!frame_fits(frame->payload_len, r->link.upstream->frame_max)) {
         return route_refuse(why, REFUSED_CLIENT, 501,

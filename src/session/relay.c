@@ -210,7 +210,6 @@ void relay_stay(struct relay *r)
 static void unbind(struct relay *r)
 {
     end_move(r);
-    calls_drop_payloads(&r->calls);
     if (r->channel)
         r->channel->relay = NULL;
     r->channel = NULL;
@@ -357,8 +356,8 @@ void relay_method(struct relay *r, struct slab *slab, const struct frame *frame,
     if (!method_is_answered(method))
         return;
     struct awaited *call = await(r, method);
-    call->payload = span_of(slab, frame->payload, frame->payload_len);
     call->nowait = nowait;
+    calls_keep(&r->calls, span_of(slab, frame->payload, frame->payload_len));
 }
 
 void relay_await_commit(struct relay *r)

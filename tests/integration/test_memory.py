@@ -219,32 +219,49 @@ def test_declarations_in_an_outage(broker, make_watched):
     assert not proxy.events("client_refused")
 
 
+TABLE = amqp.short_string("x") + b"S" + amqp.long_string(b"y" * 120000)
+
+
+def declare_unanswered(client, channels):
+    try:
+        for channel in channels:
+            client.send_method(channel, "queue.declare", queue=f"q{channel}", durable=True,
+                               arguments=TABLE)
+    except OSError:
+        pass  # it is done with, or has gone
+
+
 def test_methods_that_rabbitmq_does_not_answer(broker, make_watched):
-    """Their client keeps them, to be sent again. With the client they are given up."""
-    proxy, admin = make_watched(broker.url, OPTIONS)
-    witness = RawClient(proxy.port)
-    witness.open_channel(confirms=True)
-    witness.publish(b"witness", "q")
-    witness.acked_up_to_tags({1})
+    """They are kept, to be sent again, also when their client has gone: it waits after a few."""
+    proxy, admin = make_watched(broker.url, {"listen.max_memory": "16MiB",
+                                             "spool.max_message_size": "1MiB"})
     broker.silent_on.add("queue.declare")
-    table = amqp.short_string("x") + b"S" + amqp.long_string(b"y" * 120000)
-    hoarder = RawClient(proxy.port)
-    channels = range(1, 5)
-    for channel in channels:
-        hoarder.open_channel(channel)
-    with Meter(proxy, admin):
-        for number in range(200):
-            for channel in channels:
-                try:
-                    hoarder.send_method(channel, "queue.declare", queue=f"q{number}", arguments=table)
-                except ConnectionError:
-                    break
-        proxy.wait_event("client_refused")
-        wait_until(lambda: admin.metrics()["amqpbuf_message_memory_bytes"] < MIB, "all is given back")
-    witness.publish(b"witness", "q")
-    witness.acked_up_to_tags({2})
-    hoarder.socket.close()
-    witness.close()
+    channels, few = range(1, 201), 9  # more than 1 MiB
+    with RawClient(proxy.port) as hoarder, RawClient(proxy.port) as witness:
+        witness.open_channel(confirms=True)
+        for channel in channels:
+            hoarder.open_channel(channel)
+
+        def arrived():
+            return [name for connection in broker.connections for name in connection.sequence()
+                    if name.endswith("queue.declare")]
+        sender = threading.Thread(target=declare_unanswered, args=(hoarder, channels), daemon=True)
+        with Meter(proxy, admin, least=MIB) as meter:
+            sender.start()
+            wait_until(lambda: len(arrived()) == few, "a few")
+            for tag in range(1, 51):
+                witness.publish(b"witness", "q")
+                witness.acked_up_to_tags({tag})
+            assert len(arrived()) == few
+        assert meter.most < 4 * MIB
+        broker.silent_on.clear()  # RabbitMQ goes on
+        for name, connection in [(name, connection) for connection in broker.connections
+                                 for name in connection.sequence() if name.endswith("queue.declare")]:
+            connection.send_method(int(name.split(":")[0]), "queue.declare-ok", queue="q")
+        answered = [hoarder.expect("queue.declare-ok") for _ in channels]
+        assert len(answered) == len(channels)
+        hoarder.close()
+        witness.close()
 
 
 def test_channels_without_an_end(broker, make_watched):
