@@ -261,7 +261,7 @@ void stream_resume(struct stream *s)
 {
     if (s->reading || s->closing)
         return;
-    s->last_read_ms = uv_now(s->net->loop); /* silence while paused was ours */
+    s->last_read_ms = s->resumed_ms = uv_now(s->net->loop); /* silence while paused was ours */
     if (!s->ended) {
         ENSURE(start_reading(s) == 0);
         return;

@@ -77,6 +77,7 @@ struct stream {
     size_t out_bytes;
 
     uint64_t last_read_ms, last_write_ms; /* uv_now of the loop */
+    uint64_t resumed_ms;                  /* after the last pause; 0: there was none */
     bool reading, writing, full, closing;
     bool ended;     /* TLS has, while the owner had paused: on_end comes once it has resumed */
     int end_status; /* of that */
@@ -109,6 +110,11 @@ void stream_consume(struct stream *, size_t len);
 void stream_expect(struct stream *, size_t len);
 void stream_pause(struct stream *);  /* reads nothing more; what was read stays */
 void stream_resume(struct stream *); /* reads again; does not call on_data for what is there */
+/* Since when it reads without a pause (uv_now of the loop); UINT64_MAX: it does not. */
+static inline uint64_t stream_reads_since(const struct stream *s)
+{
+    return s->reading ? s->resumed_ms : UINT64_MAX;
+}
 
 enum stream_peer {
     STREAM_PEER_THERE,

@@ -46,7 +46,7 @@ bool calls_end_oldest(struct calls *calls)
 {
     ENSURE(calls->count > 0);
     struct awaited *oldest = calls_at(calls, 0);
-    bool client_waits = oldest->payload.slab && !oldest->nowait;
+    bool client_waits = (oldest->payload.slab && !oldest->nowait) || oldest->is_half;
     calls->bytes -= (uint32_t)oldest->payload.len;
     span_clear(&oldest->payload);
     if (oldest->tx)

@@ -20,6 +20,7 @@ struct awaited {
     amqp_method_number_t method;
     struct span payload; /* empty: the proxy sent it by itself */
     bool nowait;
+    bool is_half; /* tx.commit of acks, behind what was published with them and is stored */
     struct transaction *tx; /* of tx.commit: what it commits; NULL: nothing */
 };
 

@@ -43,7 +43,7 @@ static enum route own_relay_for(struct channel *ch, struct refusal *why)
 static bool is_well_bound(const struct channel *ch, bool forgets)
 {
     const struct relay *r = ch->relay;
-    if (!r || r->moves)
+    if (!r || r->moves || r->close != CLOSE_NONE)
         return false;
     const char *limit = pool_channel_limit(ch->client->member.pool);
     bool other_kind = forgets && r->confirming && relay_may_be_left(r) && !limit &&
@@ -54,6 +54,8 @@ static bool is_well_bound(const struct channel *ch, bool forgets)
 enum route binding_find(struct channel *ch, bool forgets, struct refusal *why)
 {
     struct client *client = ch->client;
+    if (ch->relay && ch->relay->close != CLOSE_NONE)
+        return ROUTE_HELD; /* what is sent behind a close is lost */
     if ((ch->transactional || client->place == CLIENT_APART) && !client->own)
         own_upstream_dial(client);
     if (client->own)
@@ -81,7 +83,7 @@ bool binding_stays(const struct channel *ch)
     const struct client *client = ch->client;
     const struct relay *r = ch->relay;
     if (client->own)
-        return client->own_is_open && r->link.upstream == client->own;
+        return client->own_is_open && r->link.upstream == client->own && r->close == CLOSE_NONE;
     return client->place == CLIENT_SHARES && is_well_bound(ch, false);
 }
 

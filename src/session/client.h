@@ -92,6 +92,7 @@ struct client {
     enum client_place place;
     struct upstream *own; /* upstream of its own, NULL if it needs none */
     bool own_is_open;
+    bool own_has_failed; /* the last try for it did; the next one decides */
     /* Publishes of it that neither RabbitMQ nor the disk has confirmed, also of channels that are
      * gone: sent upstream, and on their way to the spool. */
     uint64_t retained, appending;

@@ -86,28 +86,29 @@ static bool is_to_be_settled(const struct consuming *c, uint64_t name)
 static void forget_settled(struct consuming *c)
 {
     uint32_t kept = 0;
-    for (uint32_t i = 0; i < c->tag_count; i++)
+    for (uint32_t i = c->tag_first; i < c->tag_first + c->tag_count; i++)
         if (!(c->tags[i] & SETTLED))
             c->tags[kept++] = c->tags[i];
+    c->tag_first = 0;
     c->tag_count = kept;
 }
 
 static void delivered(struct consuming *c, uint64_t tag)
 {
-    if (c->tag_count == c->tag_capacity && c->unsettled <= c->tag_capacity / 2)
+    if (c->tag_first + c->tag_count == c->tag_capacity && c->unsettled <= c->tag_capacity / 2)
         forget_settled(c);
-    if (c->tag_count == c->tag_capacity) {
+    if (c->tag_first + c->tag_count == c->tag_capacity) {
         c->tag_capacity = c->tag_capacity ? c->tag_capacity * 2 : 16;
         c->tags = memory_grow(c->tags, c->tag_capacity, sizeof *c->tags);
     }
-    c->tags[c->tag_count++] = tag & ~SETTLED;
+    c->tags[c->tag_first + c->tag_count++] = tag & ~SETTLED;
     c->unsettled++;
 }
 
 /* The place of the first tag that is not below this one. */
 static uint32_t place_of(const struct consuming *c, uint64_t tag)
 {
-    uint32_t low = 0, high = c->tag_count;
+    uint32_t low = c->tag_first, high = c->tag_first + c->tag_count;
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
         if ((c->tags[middle] & ~SETTLED) < tag)
@@ -120,13 +121,13 @@ static uint32_t place_of(const struct consuming *c, uint64_t tag)
 
 static void settle_all(struct consuming *c)
 {
-    c->tag_count = c->unsettled = 0;
+    c->tag_first = c->tag_count = c->unsettled = 0;
 }
 
 static void settle_one(struct consuming *c, uint64_t tag)
 {
     uint32_t at = place_of(c, tag);
-    if (at == c->tag_count || c->tags[at] != tag)
+    if (at == c->tag_first + c->tag_count || c->tags[at] != tag)
         return; /* RabbitMQ will say so */
     c->tags[at] |= SETTLED;
     if (--c->unsettled == 0)
@@ -135,11 +136,11 @@ static void settle_one(struct consuming *c, uint64_t tag)
 
 static void settle_up_to(struct consuming *c, uint64_t tag)
 {
-    uint32_t end = tag == 0 ? c->tag_count : place_of(c, tag + 1);
-    for (uint32_t i = 0; i < end; i++)
-        c->unsettled -= !(c->tags[i] & SETTLED);
-    memmove(c->tags, c->tags + end, (c->tag_count - end) * sizeof *c->tags);
-    c->tag_count -= end;
+    uint32_t end = tag == 0 ? c->tag_first + c->tag_count : place_of(c, tag + 1);
+    for (; c->tag_first < end; c->tag_first++, c->tag_count--)
+        c->unsettled -= !(c->tags[c->tag_first] & SETTLED);
+    if (c->unsettled == 0)
+        settle_all(c);
 }
 
 /* ---- methods ---- */

@@ -22,8 +22,11 @@ struct consuming {
     uint32_t consumer_count, consumer_capacity;
     uint32_t acking; /* consumers that settle what they get */
 
-    uint64_t *tags; /* delivery tags, ascending; those that are settled stay for a while, marked */
-    uint32_t tag_count, tag_capacity;
+    /* Delivery tags, ascending, from `tag_first` on; those that are settled stay for a while,
+     * marked.
+     */
+    uint64_t *tags;
+    uint32_t tag_first, tag_count, tag_capacity;
     uint32_t unsettled;
 };
 

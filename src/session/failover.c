@@ -264,7 +264,8 @@ void failover_shared(struct pool *pool, struct upstream *u, const struct upstrea
 void failover_own(struct pool *pool, struct upstream *u, enum failover_calls calls)
 {
     if (!runtime_buffers(pool->rt) || !pool->queue->backlog.id) {
-        close_clients(u);
+        if (!is_error(&u->end)) /* else its owner hears RabbitMQ's own words */
+            close_clients(u);
         return;
     }
     move_all(pool, u, &(struct blame){.fault = FAULT_NOBODYS}, calls);

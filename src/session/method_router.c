@@ -172,7 +172,11 @@ static enum route route_decoded(struct channel *ch, struct slab *slab, const str
     if (method == AMQP_TX_ROLLBACK_METHOD && ch->tx && !transaction_is_sent(ch->tx) && ch->relay &&
         ch->relay->transactional)
         channel_drop_transaction(ch); /* what RabbitMQ was told in it, it rolls back */
-    bool tx_here = ch->tx && !transaction_is_sent(ch->tx);
+    bool has_acks = ch->relay && relay_has_acks(ch->relay);
+    if (has_acks && ch->committing > 0)
+        return ROUTE_HELD; /* or an ack would be committed with the transaction before it */
+    bool is_end = method == AMQP_TX_COMMIT_METHOD || method == AMQP_TX_ROLLBACK_METHOD;
+    bool tx_here = ch->tx && !transaction_is_sent(ch->tx) && (is_end || !has_acks);
     if (method == AMQP_TX_SELECT_METHOD && ch->confirming) {
         return route_refuse(why, REFUSED_CHANNEL, 406,
                             "PRECONDITION_FAILED - cannot switch from confirm to tx mode", method);

@@ -7,7 +7,10 @@
 #include "session/client.h"
 #include "session/failover.h"
 #include "session/relay.h"
+#include "session/route.h"
 #include "upstream/upstream.h"
+
+enum { DIAL_AGAIN_MS = 1000 };
 
 void own_upstream_release(struct client *c)
 {
@@ -30,6 +33,7 @@ static void own_opened(struct upstream *u)
     if (!c)
         return;
     c->own_is_open = true;
+    c->own_has_failed = false;
     held_wake(c->member.pool);
 }
 
@@ -41,6 +45,13 @@ static void own_failed(struct upstream *u, const struct upstream_end *end)
     c->own = NULL;
     c->own_is_open = false;
     bool refused = end->refusal != REFUSAL_NONE;
+    /* RabbitMQ may be going away, and the pool not know it yet: then what the client wants can wait
+     * in the spool. If it still has to be asked a second later, it is asked once more. */
+    if (!refused && !c->own_has_failed && route_spools(c->member.pool)) {
+        c->own_has_failed = true;
+        client_waits(c, DIAL_AGAIN_MS);
+        return;
+    }
     client_refuse(c, refused ? end->code : 320, refused ? end->text : LOST_RABBITMQ, 0);
 }
 

@@ -291,6 +291,7 @@ static void emit(void *arg, struct slab *slab, uint8_t *at, size_t len)
 bool relay_publish(struct relay *r, struct message *message, uint64_t client_tag,
                    uint64_t destination, bool forgets)
 {
+    ENSURE(r->close == CLOSE_NONE);
     struct upstream *u = r->link.upstream;
     bool mandatory = message->method.at[message->method.len - 1] & 1; /* the last octet: bits */
     if (!r->confirming && !r->transactional && u->offers_confirms && !forgets)
@@ -332,6 +333,7 @@ void relay_follow(struct relay *r, struct slab *slab, uint8_t *at, uint32_t byte
 void relay_send_run(struct relay *r, struct slab *slab, uint8_t *at, size_t len, uint32_t count,
                     uint64_t bytes)
 {
+    ENSURE(r->close == CLOSE_NONE);
     bool was_mandatory = r->mandatory_tag == r->sent_tag && r->sent_tag > 0;
     struct lot lot = {unconfirmed_last(&r->unconfirmed)->destination, count, bytes};
     r->sent_tag += count;
@@ -347,6 +349,7 @@ void relay_send_run(struct relay *r, struct slab *slab, uint8_t *at, size_t len,
 void relay_method(struct relay *r, struct slab *slab, const struct frame *frame,
                   amqp_method_number_t method)
 {
+    ENSURE(r->close == CLOSE_NONE);
     bool nowait = method_set_nowait(frame->payload, frame->payload_len, false);
     frame_set_channel(frame->payload, r->link.channel);
     stream_write_span(stream_of(r), slab, frame->payload - FRAME_HEAD_BYTES,
@@ -369,6 +372,18 @@ void relay_await_commit(struct relay *r)
     r->channel->tx = NULL;
     if (call->tx)
         transaction_move(call->tx, TRANSACTION_COMMITTING);
+}
+
+bool relay_has_acks(const struct relay *r)
+{
+    return r->transactional && r->channel && r->channel->consumes && r->close == CLOSE_NONE &&
+           !upstream_is_unread(r->link.upstream);
+}
+
+void relay_commit_acks(struct relay *r)
+{
+    wire_send_plain(stream_of(r), r->link.channel, AMQP_TX_COMMIT_METHOD);
+    await(r, AMQP_TX_COMMIT_METHOD)->is_half = true;
 }
 
 /* ---- from RabbitMQ ---- */

@@ -83,6 +83,11 @@ void relay_method(struct relay *, struct slab *, const struct frame *, amqp_meth
 /* tx.commit was sent: the channel's transaction belongs to its reply, and what is published behind
  * it is the next one. */
 void relay_await_commit(struct relay *);
+/* RabbitMQ has a part of the channel's transactions: acks. */
+bool relay_has_acks(const struct relay *);
+/* What was published in the channel's transaction is stored: RabbitMQ commits the acks, and its
+ * answer is the client's. */
+void relay_commit_acks(struct relay *);
 /* The client consumes on it, is about to, or has not settled what it got. */
 bool relay_is_consumed(struct relay *);
 /* Nothing unconfirmed and nothing awaited. */

@@ -97,15 +97,18 @@ static uint64_t take_tag(struct channel *ch)
 }
 
 /* Transient, of a client that asks for no answer: pool.confirm_transient. On a channel that has
- * published anything else all is confirmed, or their order would be lost. */
+ * published anything else all is confirmed, or their order would be lost; and so it is for who has
+ * consumers there, whose channel cannot be closed to prove what was read. */
 static bool may_be_forgotten(struct channel *ch)
 {
     const struct config *config = ch->client->member.pool->rt->config;
     const struct message *message = &ch->content.message;
     bool is_mandatory = message->method.at[message->method.len - 1] & 1;
+    bool is_apart = ch->client->own || ch->client->place == CLIENT_APART;
     if (config->pool.confirm_transient || ch->confirming || ch->transactional || ch->keeps_all)
         return false;
-    ch->keeps_all = is_mandatory || field_is_persistent(message->header.at, message->header.len);
+    ch->keeps_all =
+        is_mandatory || is_apart || field_is_persistent(message->header.at, message->header.len);
     return !ch->keeps_all;
 }
 
@@ -214,10 +217,9 @@ static enum route publish_live(struct channel *ch, uint64_t destination, struct 
 /* RabbitMQ is there, and the channel's acks belong to its transactions: so do its publishes. */
 static bool has_its_transactions_there(const struct channel *ch)
 {
-    const struct relay *r = ch->relay;
     const struct queue *queue = ch->client->member.pool->queue;
-    return ch->consumes && r && r->transactional && !upstream_is_unread(r->link.upstream) &&
-           queue_stores_first(queue) && !queue_has_backlog(queue);
+    return ch->relay && relay_has_acks(ch->relay) && queue_stores_first(queue) &&
+           !queue_has_backlog(queue);
 }
 
 /* A transaction that is in the proxy alone ends in the spool, whatever happens meanwhile. */

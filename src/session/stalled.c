@@ -34,16 +34,26 @@ static bool is_alarmed(const struct upstream *u, uint64_t now_ms)
     return u->blocked && now_ms - u->blocked_since_ms >= ALARM_MS;
 }
 
+/* How long RabbitMQ has been silent about it. While nothing is read from it, because the client
+ * whose own connection it is does not read, the silence is not RabbitMQ's. */
+static uint64_t silence_ms(const struct relay *r, const struct retained *entry, uint64_t now_ms)
+{
+    uint64_t since = stream_reads_since(&r->link.upstream->stream);
+    if (since < entry->sent_ms)
+        since = entry->sent_ms;
+    return since < now_ms ? now_ms - since : 0;
+}
+
 static bool is_stalled(const struct relay *r, const struct retained *entry, uint64_t now_ms)
 {
-    return now_ms - entry->sent_ms >= r->pool->rt->config->pool.confirm_timeout_ms;
+    return silence_ms(r, entry, now_ms) >= r->pool->rt->config->pool.confirm_timeout_ms;
 }
 
 static bool is_slow(const struct relay *r, const struct retained *entry, uint64_t now_ms)
 {
     const struct config *config = r->pool->rt->config;
     return config->spool.mode == MODE_SLOW &&
-           (r->pool->queue->is_slow || now_ms - entry->sent_ms >= config->spool.slow_after_ms);
+           (r->pool->queue->is_slow || silence_ms(r, entry, now_ms) >= config->spool.slow_after_ms);
 }
 
 static bool is_late(const struct relay *r, const struct retained *entry, uint64_t now_ms)
@@ -161,7 +171,7 @@ static void look_at(struct upstreams *upstreams, struct relay *r, uint64_t now_m
     if (!queue->backlog.id || !oldest || !is_late(r, oldest, now_ms))
         return;
     if (is_slow(r, oldest, now_ms) && !is_alarmed(r->link.upstream, now_ms))
-        queue_note_late(queue, now_ms - oldest->sent_ms);
+        queue_note_late(queue, silence_ms(r, oldest, now_ms));
     spool_late(upstreams, queue, now_ms);
 }
 

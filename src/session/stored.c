@@ -6,6 +6,7 @@
 #include "peer/runtime.h"
 #include "session/channel.h"
 #include "session/client.h"
+#include "session/relay.h"
 #include "spooler/job.h"
 
 void stored_begin(const struct job *job)
@@ -37,6 +38,8 @@ static void tell_channel(struct channel *channel, const struct job *job)
     } else if (job->status != STATUS_OK) {
         refuse_unstored(channel->client, job);
         return;
+    } else if (job->append.commit && channel->relay && relay_has_acks(channel->relay)) {
+        relay_commit_acks(channel->relay);
     } else if (job->append.commit) {
         channel_send(channel, AMQP_TX_COMMIT_OK_METHOD, &(amqp_tx_commit_ok_t){0});
     } else if (job->context) {

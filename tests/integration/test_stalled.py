@@ -2,6 +2,7 @@
 is kept, nothing is sent twice, and nobody else waits."""
 
 import select
+import threading
 
 import pytest
 
@@ -318,3 +319,47 @@ def test_a_return_of_one_in_doubt_is_heard_or_kept(broker, make_proxy, who):
         assert [record["body"] for record in proxy.dump("--rejected")] == ["lost"]
         assert proxy.summary()["queues"][0]["rejected"] == 1
     assert len(broker.messages) == 1
+
+
+def test_silence_while_nothing_is_read_is_not_rabbitmqs(broker, stuck, make_proxy):
+    """A consumer does not read, and so the proxy reads nothing from its connection: the confirm of what
+    it has published lies behind its deliveries."""
+    proxy = make_proxy(broker.url, SOON)
+    with RawClient(proxy.port, receive_buffer=65536) as worker, RawClient(proxy.port) as other:
+        other.open_channel(confirms=True)
+        worker.open_channel()
+        worker.send_method(1, "basic.consume", queue="in", consumer_tag="consumer")
+        worker.expect("basic.consume-ok")
+        own = next(c for c in broker.connections if "1:basic.consume" in c.sequence())
+        count, size = 200, 100000
+        delivery = amqp.method_frame(1, "basic.deliver", consumer_tag="consumer", delivery_tag=1,
+                                     routing_key="in") + amqp.content_frames(1, bytes(size))
+        sent = threading.Event()
+
+        def on_message(connection, message):
+            if connection is own:
+                sent.wait(60)
+            stuck.on_message(connection, message)
+        broker.on_message = on_message
+
+        def send():
+            for _ in range(count):
+                own.send(delivery)
+            sent.set()
+        worker.publish(b"result", "k")
+        broker.wait_messages(1)
+        threading.Thread(target=send, daemon=True).start()
+        worker.expect("basic.deliver")
+        other.publish(b"owed", "stuck")  # so long is long enough
+        assert proxy.wait_event("confirms_stalled")["routing_key"] == "stuck"
+        other.publish(b"others", "k")
+        broker.wait_messages(3)
+        other.acked_up_to_tags({1, 2})
+        assert not sent.is_set() and len(proxy.events("confirms_stalled")) == 1
+        read = 0
+        while read < (count - 1) * 2:
+            read += worker.read().type in (amqp.HEADER, amqp.BODY)
+        stuck.let_go()
+        proxy.wait_empty()
+        worker.die()
+        other.close()

@@ -4,6 +4,7 @@ import pytest
 
 from conftest import url_of
 from support import amqp
+from support.outage import spool
 from support.raw import RawClient
 from support.wait import wait_until
 
@@ -184,3 +185,68 @@ def test_transactions_behind_publishes_that_were_confirmed(rabbit, make_proxy, q
         client.call(1, "tx.commit")
         client.close()
     assert rabbit.wait_for(queue, 3) == [b"before", b"and again", b"committed"]
+
+
+@pytest.mark.parametrize("order", ["publish, ack", "ack, publish"])
+def test_acks_are_committed_with_what_is_stored(broker, make_proxy, order):
+    """A worker's publishes wait behind a backlog; RabbitMQ has its acks."""
+    proxy = make_proxy(broker.url)
+    spool(broker, proxy, [b"before"])
+    broker.acks = False
+    broker.up()
+    broker.wait_messages(1)
+    commits = Commits(broker)
+    with RawClient(proxy.port) as worker:
+        worker.open_channel()
+        worker.call(1, "tx.select")
+        worker.send_method(1, "basic.consume", queue="in", consumer_tag="consumer")
+        worker.expect("basic.consume-ok")
+        own = next(c for c in broker.connections if "1:basic.consume" in c.sequence())
+        for number in range(2):
+            own.send(amqp.method_frame(1, "basic.deliver", consumer_tag="consumer",
+                                       delivery_tag=number + 1, routing_key="in") +
+                     amqp.content_frames(1, b"job"))
+            worker.expect("basic.deliver")
+            worker.read()
+            worker.read()
+            if order == "ack, publish":
+                worker.send_method(1, "basic.ack", delivery_tag=number + 1)
+            worker.publish(b"done %d" % number, "out")
+            if order == "publish, ack":
+                worker.send_method(1, "basic.ack", delivery_tag=number + 1)
+            worker.send_method(1, "tx.commit")
+            commits.wait(number + 1)
+            assert commits.seen[number] == (own, 1)
+            assert proxy.waiting() == 2 + number  # what it has published is stored by then
+            commits.answer(number)
+            worker.expect("tx.commit-ok")
+        assert [name for name in own.sequence() if name in ("1:basic.ack", "1:tx.commit")] == \
+            2 * ["1:basic.ack", "1:tx.commit"]
+        broker.acks = True
+        for connection in broker.open_connections():
+            for channel, tag in list(connection.last_tags.items()):
+                connection.send_method(channel, "basic.ack", delivery_tag=tag, multiple=True)
+        proxy.wait_empty()
+        worker.die()
+    assert [message.body for message in broker.messages] == [b"before", b"done 0", b"done 1"]
+
+
+def test_rabbitmq_goes_while_its_connection_is_being_made(broker, make_proxy):
+    """The pool does not know it yet: a transaction can wait in the spool all the same."""
+    proxy = make_proxy(broker.url)
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        client.publish(b"live", "q")
+        broker.wait_messages(1)
+        broker.silent_before = "connection.open-ok"
+        client.send_method(1, "tx.select")
+        broker.wait_connection(2)
+        broker.down()
+        client.expect("tx.select-ok")
+        client.publish(b"stored", "q")
+        client.call(1, "tx.commit")
+        broker.silent_before = None
+        broker.up()
+        broker.wait_messages(2)
+        client.close()
+    proxy.wait_empty()

@@ -256,3 +256,97 @@ def test_a_persistent_one_that_was_stored_counts(broker, make_proxy):
         broker.wait_messages(3)
         proxy.wait_empty()
         client.close()
+
+
+class SlowClose:
+    """A broker that does not answer the first channel.close until it is told to, and notes what comes
+    behind it there."""
+
+    def __init__(self, broker):
+        self.asked, self.behind = None, []
+
+        def on_frame(connection, frame):
+            if self.asked == (connection, frame.channel):
+                self.behind.append(frame.name)
+                return True
+            if frame.name == "channel.close" and not self.asked:
+                self.asked = (connection, frame.channel)
+                return True
+            return False
+        broker.on_frame = on_frame
+
+    def wait(self):
+        wait_until(lambda: self.asked, "channel.close")
+
+    def answer(self):
+        connection, channel = self.asked
+        self.asked = (None, None)
+        connection.send_method(channel, "channel.close-ok")
+
+
+@pytest.mark.parametrize("properties", [TRANSIENT, PERSISTENT])
+def test_nothing_is_sent_behind_the_close_that_proves(broker, make_proxy, properties):
+    """It was to be stored, and may be sent again before RabbitMQ has answered the close."""
+    close = SlowClose(broker)
+    proxy = make_proxy(broker.url, FORGETS | {"pool.upstreams": 1})
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        publish(client, b"0", TRANSIENT)
+        broker.wait_messages(1)
+        proxy.options["spool.mode"] = "always"
+        proxy.reload()
+        proxy.wait_event("drain_started")
+        publish(client, b"1", properties)
+        close.wait()
+        proxy.options["spool.mode"] = "outage"
+        proxy.reload()
+        proxy.wait_event("drain_finished")
+        client.send_method(1, "queue.declare", queue="q")
+        with RawClient(proxy.port) as witness:  # the turns of the loop in which it might be sent
+            witness.open_channel(confirms=True)
+            witness.publish(b"w", "w")
+            witness.acked_up_to(1)
+            witness.close()
+        assert close.behind == []
+        close.answer()
+        client.expect("queue.declare-ok")
+        client.close()
+    assert close.behind == []
+    assert [message.body for message in broker.messages if message.body != b"w"] == numbers(0, 1)
+
+
+def test_order_of_a_consumer_that_is_stored_first_from_now_on(broker, make_proxy):
+    """Its channel cannot be closed to prove what was read: all that it publishes is confirmed."""
+    proxy = make_proxy(broker.url, FORGETS)
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        client.send_method(1, "basic.consume", queue="q", consumer_tag="t")
+        client.expect("basic.consume-ok")
+        own = next(c for c in broker.connections if "1:basic.consume" in c.sequence())
+        order, gate = [], threading.Event()
+
+        def on_frame(connection, frame):
+            if connection is own and frame.name == "basic.publish":
+                gate.wait(60)
+            return False
+
+        def on_message(connection, message):
+            order.append(message.body)
+            if message.tag:
+                connection.ack(message)
+        broker.on_frame, broker.on_message = on_frame, on_message
+        for number in range(3):
+            publish(client, b"%d" % number, TRANSIENT)
+        proxy.options["spool.mode"] = "always"
+        proxy.reload()
+        for number in range(3, 6):
+            publish(client, b"%d" % number, TRANSIENT)
+        with RawClient(proxy.port) as witness:
+            witness.open_channel(confirms=True)
+            witness.publish(b"w", "w")
+            witness.acked_up_to(1)
+            witness.close()
+        gate.set()
+        wait_until(lambda: len(order) == 7, "all of them")
+        client.die()
+    assert [body for body in order if body != b"w"] == numbers(*range(6))

@@ -330,3 +330,18 @@ def test_connections_for_a_drain_alone_wait_for_each_other(broker, make_proxy):
         witness.publishes()
     assert len(proxy.events("upstream_connected")) == 3
     witness.ends()
+
+
+@pytest.mark.parametrize("size", [0, 1000])
+@pytest.mark.parametrize("method, args, code", [
+    ("exchange.declare", {"exchange": "e", "type": "no-such-type"}, 503),
+    ("channel.flow", {"active": False}, 540),
+    ("basic.recover", {"requeue": False}, 540),
+])
+def test_its_own_error_on_its_own_connection(rabbit, make_proxy, size, method, args, code):
+    """With a buffer or without one."""
+    proxy = make_proxy(url_of(rabbit), {"pool.publish_buffer_size": size})
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        client.send_method(1, method, **args)
+        client.expect_close(code)

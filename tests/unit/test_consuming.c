@@ -179,6 +179,32 @@ static void settled_ones_take_no_room(void **state)
     consuming_deinit(&c);
 }
 
+/* Acks of many take a prefix away without moving the rest, and tags go on behind it. */
+static void prefixes_are_settled_in_place(void **state)
+{
+    (void)state;
+    struct consuming c = {0};
+    for (uint64_t tag = 1; tag <= 1000; tag++)
+        get(&c, tag, false);
+    for (uint64_t tag = 1; tag < 1000; tag++) {
+        uint32_t first = c.tag_first;
+        ack(&c, tag, true);
+        assert_int_equal(c.tag_first, first + 1);
+        assert_int_equal(c.unsettled, 1000 - tag);
+    }
+    for (uint64_t tag = 1001; tag <= 100000; tag++) {
+        get(&c, tag, false);
+        ack(&c, tag - 1, true);
+        assert_int_equal(c.unsettled, 1);
+    }
+    assert_true(c.tag_capacity <= 1024);
+    ack(&c, 99999, false); /* settled already */
+    assert_int_equal(c.unsettled, 1);
+    ack(&c, 100000, false);
+    assert_true(consuming_is_empty(&c));
+    consuming_deinit(&c);
+}
+
 static void cut_methods_are_no_harm(void **state)
 {
     (void)state;
@@ -209,6 +235,7 @@ int main(void)
         cmocka_unit_test(gets),
         cmocka_unit_test(settled_in_any_order),
         cmocka_unit_test(settled_ones_take_no_room),
+        cmocka_unit_test(prefixes_are_settled_in_place),
         cmocka_unit_test(cut_methods_are_no_harm),
         cmocka_unit_test(deliveries_outlive_their_consumer),
     };
