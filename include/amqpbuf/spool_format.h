@@ -1,10 +1,10 @@
 #pragma once
 
-/* The spool on disk, version 1. docs/spool-format.md has it byte by byte. */
+/* The spool on disk, version 2. docs/spool-format.md has it byte by byte. */
 
 #include <stdint.h>
 
-#define SPOOL_FORMAT_VERSION 1
+#define SPOOL_FORMAT_VERSION 2
 
 enum record_kind {
     RECORD_PUBLISH = 1, /* method, content header and body of a basic.publish */

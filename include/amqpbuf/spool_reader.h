@@ -25,6 +25,7 @@ struct reader_queue {
     uint64_t oldest_at_us, newest_at_us; /* received; 0 when empty */
     uint64_t next_seq;
     uint64_t rejected;
+    const char *damage; /* what of its entry cannot be read, and is empty or 0; NULL: nothing */
 };
 
 /* A message, copied out of the map: valid until the visit returns. */
@@ -45,7 +46,8 @@ struct reader_record {
 
 enum { READER_BODIES = 1, READER_REJECTED = 2 };
 
-/* STATUS_NO_SPOOL if the directory holds none; STATUS_VERSION if it is a newer format. */
+/* STATUS_NO_SPOOL if the directory holds none; STATUS_VERSION if it is of another format, which a
+ * start of amqpbuf may change, or has begun to change. */
 enum status reader_open(struct reader **reader, const char *path, struct failure *);
 void reader_close(struct reader *);
 

@@ -75,6 +75,11 @@ void service_close_sockets(void (*unused)(const char *name))
     sockets.count = 0;
 }
 
+void service_starting(uint64_t may_take_ms)
+{
+    sd_notifyf(0, "EXTEND_TIMEOUT_USEC=%" PRIu64, may_take_ms * 1000);
+}
+
 void service_ready(void)
 {
     sd_notify(0, "READY=1");
@@ -115,6 +120,11 @@ int service_socket(const char *name, const char *address, int port)
 void service_close_sockets(void (*unused)(const char *name))
 {
     (void)unused;
+}
+
+void service_starting(uint64_t may_take_ms)
+{
+    (void)may_take_ms;
 }
 
 void service_ready(void) {}

@@ -10,6 +10,9 @@
 int service_socket(const char *name, const char *address, int port);
 /* Names and closes those that nobody has asked for. */
 void service_close_sockets(void (*unused)(const char *name));
+/* The start takes longer than the service manager would wait for: so many milliseconds more may
+ * pass until this is said again, or the process serves. */
+void service_starting(uint64_t may_take_ms);
 /* The process serves. */
 void service_ready(void);
 /* SIGHUP: until service_ready. */

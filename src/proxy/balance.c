@@ -157,22 +157,13 @@ void balance_look(struct proxy *proxy)
     look_at_queues(proxy, &found);
 }
 
-static const struct queue_gauges *gauges_of(const struct spool_view *view, uint32_t id)
-{
-    for (uint32_t i = 0; i < view->queue_count; i++)
-        if (view->queues[i].id == id)
-            return &view->queues[i];
-    return NULL;
-}
-
 static void look_at_store(struct proxy *proxy)
 {
     struct spool_view view = {0};
     spooler_view(proxy->rt.spooler, &view);
     for (struct list *n = proxy->pools.queues.next; n != &proxy->pools.queues; n = n->next) {
         const struct queue *queue = LIST_ENTRY(n, struct queue, node);
-        const struct queue_gauges *gauges =
-            queue->backlog.id ? gauges_of(&view, queue->backlog.id) : NULL;
+        const struct queue_gauges *gauges = spool_view_find(&view, queue->backlog.id);
         if (!gauges)
             continue;
         compare("messages of a queue", queue->backlog.waiting, gauges->messages);

@@ -65,9 +65,9 @@ static void describe(struct snapshot_queue *out, const struct queue *queue)
 static void find_gauges(struct snapshot_queue *out, const struct queue *queue,
                         const struct spool_view *spool)
 {
-    for (uint32_t i = 0; i < spool->queue_count && queue->backlog.id; i++)
-        if (spool->queues[i].id == queue->backlog.id)
-            out->spool = spool->queues[i];
+    const struct queue_gauges *found = spool_view_find(spool, queue->backlog.id);
+    if (found)
+        out->spool = *found;
 }
 
 /* Full means for everybody: one queue that is full is that queue's own trouble, and is not live. */

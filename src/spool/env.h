@@ -10,7 +10,7 @@
 
 #include "amqpbuf/status.h"
 
-enum { ENV_DATABASES_MAX = 4096 };
+enum { ENV_DATABASES_MAX = 64 }; /* a spool has five; a migration opens some of the old ones */
 
 #define ENV_MAX_SIZE "max_size" /* in `meta`: spool.max_size of the last start, 8 bytes */
 

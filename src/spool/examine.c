@@ -26,18 +26,13 @@ static struct page_map anywhere(const struct store *s)
 
 void store_find_ends(const struct store *s, struct queue_slot *slot, MDB_txn *txn)
 {
-    struct walk_list list = {.records = slot->waiting, .queue = slot->entry.id, .map = anywhere(s)};
+    struct walk_list list = {.records = s->messages, .queue = slot->entry.id, .map = anywhere(s)};
     if (slot->damage == QUEUE_SOUND && (walk_edge(txn, &list, false, &slot->ends.first) != 0 ||
                                         walk_edge(txn, &list, true, &slot->ends.last) != 0))
         store_note_damage(slot, QUEUE_HOLED);
 }
 
-/* ---- what a queue really holds ---- */
-
-struct load_view {
-    struct queue_slot *slot;
-    uint64_t messages, bytes;
-};
+/* ---- pages ---- */
 
 /* Runs `read` in a read transaction of its own, guarded. */
 static int in_view(MDB_env *env, int (*read)(void *arg), void *arg, MDB_txn **txn)
@@ -55,7 +50,6 @@ struct tree_view {
     MDB_dbi dbi;
     MDB_cursor *cursor; /* the caller closes it */
     struct page_map map;
-    uint64_t last_seq; /* result: of the last key, if it begins with one */
 };
 
 /* Reads all keys: for trees that are small beside what hangs on them. */
@@ -81,22 +75,6 @@ static int read_tree(void *arg)
     return error == MDB_NOTFOUND ? 0 : error;
 }
 
-static int read_tail(void *arg)
-{
-    struct tree_view *view = arg;
-    MDB_val key, data;
-    int error = page_map_find(view->txn, &view->map);
-    if (!error)
-        error = mdb_cursor_open(view->txn, view->dbi, &view->cursor);
-    if (!error)
-        error = mdb_cursor_get(view->cursor, &key, &data, MDB_LAST);
-    if (!error && !page_is_sound(&view->map, &key))
-        error = MDB_CORRUPTED;
-    if (!error && key.mv_size >= RECORD_KEY_BYTES)
-        view->last_seq = record_key_seq(key.mv_data);
-    return error == MDB_NOTFOUND ? 0 : error;
-}
-
 static int look_at_tree(MDB_env *env, int (*read)(void *arg), struct tree_view *view)
 {
     int error = in_view(env, read, view, &view->txn);
@@ -104,79 +82,6 @@ static int look_at_tree(MDB_env *env, int (*read)(void *arg), struct tree_view *
         mdb_cursor_close(view->cursor);
     view->cursor = NULL;
     return error;
-}
-
-static bool add_message(void *arg, uint64_t seq, const struct record *r, const struct iovec *body,
-                        size_t body_count)
-{
-    (void)seq, (void)body, (void)body_count;
-    struct load_view *view = arg;
-    view->messages++;
-    view->bytes += r->method.iov_len + r->header.iov_len + r->body_size;
-    return true;
-}
-
-static bool add_damaged(void *arg, uint64_t seq, const char *what)
-{
-    (void)seq;
-    struct load_view *view = arg;
-    if (what == walk_pages_damaged)
-        store_note_damage(view->slot, QUEUE_HOLED);
-    else
-        view->messages++;
-    return true;
-}
-
-/* The entry has no checksum: LMDB counts records itself, and if the two differ they are counted. */
-static void check_counters(struct store *s, struct queue_slot *slot)
-{
-    MDB_txn *txn;
-    MDB_stat waiting = {0}, rejected = {0};
-    MDB_envinfo info;
-    mdb_env_info(s->env, &info);
-    if (env_begin(s->env, MDB_RDONLY, &txn) != 0)
-        return;
-    struct directory_entry *e = &slot->entry;
-    bool is_known = mdb_stat(txn, slot->waiting, &waiting) == 0 &&
-                    mdb_stat(txn, slot->rejected, &rejected) == 0;
-    uint64_t most_bytes = (info.me_last_pgno + 1) * s->page_bytes;
-    if (is_known && (e->messages != waiting.ms_entries || e->bytes > most_bytes)) {
-        struct load_view view = {.slot = slot};
-        struct walk_list list = {.records = slot->waiting, .queue = e->id};
-        if (page_map_find(txn, &list.map) == 0)
-            walk_list(txn, list, 0, add_message, add_damaged, &view);
-        LOG(LOG_WARN, "counters_mended", LOG_N("queue", e->id), LOG_N("from", e->messages),
-            LOG_N("messages", waiting.ms_entries));
-        e->messages = waiting.ms_entries;
-        e->bytes = view.bytes;
-    }
-    if (is_known)
-        e->rejected = rejected.ms_entries;
-    mdb_txn_abort(txn);
-}
-
-/* Damaged pages of one queue are no reason not to serve the others. */
-void store_look_at_queue(struct store *s, struct queue_slot *slot)
-{
-    const MDB_dbi lists[] = {slot->waiting, slot->rejected, slot->parts};
-    MDB_txn *txn;
-    for (unsigned i = 0; i < sizeof lists / sizeof *lists; i++) {
-        struct tree_view view = {.dbi = lists[i]};
-        int error = look_at_tree(s->env, read_tail, &view);
-        /* What waits is looked at when it is read. */
-        if (!error && lists[i] != slot->waiting)
-            error = look_at_tree(s->env, read_tree, &view);
-        if (error)
-            store_note_damage(slot, QUEUE_TAILLESS);
-        /* A sequence number is never used twice, whatever the `queues` database says. */
-        if (view.last_seq >= slot->entry.next_seq)
-            slot->entry.next_seq = view.last_seq + 1;
-    }
-    check_counters(s, slot);
-    if (env_begin(s->env, MDB_RDONLY, &txn) != 0)
-        return;
-    store_find_ends(s, slot, txn);
-    mdb_txn_abort(txn);
 }
 
 struct named_tree {
@@ -206,4 +111,180 @@ enum status store_check_trees(struct store *s, struct failure *failure)
             return env_error(failure, error, "reading the list of queues");
     }
     return STATUS_OK;
+}
+
+/* ---- what a queue really holds ---- */
+
+/* The keys of one queue in one of the lists. */
+struct range_view {
+    struct tree_view tree;
+    uint32_t queue;
+    uint64_t from;     /* the first number that is looked at */
+    uint64_t last_seq; /* result: the highest number */
+};
+
+static bool is_key(const MDB_val *key)
+{
+    return key->mv_size == RECORD_KEY_BYTES || key->mv_size == RECORD_PART_KEY_BYTES;
+}
+
+/* Reads the pages with the keys from `from` on, and the ones before and behind, which LMDB may
+ * write to with them. */
+static int read_range(void *arg)
+{
+    struct range_view *view = arg;
+    struct tree_view *tree = &view->tree;
+    uint8_t from[RECORD_KEY_BYTES];
+    record_key(from, view->queue, view->from);
+    MDB_val key = {sizeof from, from}, last = {0};
+    int error = page_map_find(tree->txn, &tree->map);
+    if (!error)
+        error = mdb_cursor_open(tree->txn, tree->dbi, &tree->cursor);
+    if (error)
+        return error;
+    error = mdb_cursor_get(tree->cursor, &key, NULL, MDB_SET_RANGE);
+    if (error == 0 || error == MDB_NOTFOUND)
+        error = mdb_cursor_get(tree->cursor, &key, NULL, error ? MDB_LAST : MDB_PREV);
+    if (error == MDB_NOTFOUND) /* there is none before it */
+        error = mdb_cursor_get(tree->cursor, &key, NULL, MDB_FIRST);
+    for (uintptr_t page = 0; !error; error = mdb_cursor_get(tree->cursor, &key, NULL, MDB_NEXT)) {
+        if (!page_map_has(&tree->map, &key) || !is_key(&key) ||
+            (last.mv_data && mdb_cmp(tree->txn, tree->dbi, &last, &key) >= 0) ||
+            (page_of(&tree->map, &key) != page && !page_is_sound(&tree->map, &key)))
+            return MDB_CORRUPTED;
+        page = page_of(&tree->map, &key);
+        last = key;
+        if (record_key_queue(key.mv_data) > view->queue)
+            return 0;
+        if (record_key_queue(key.mv_data) == view->queue)
+            view->last_seq = record_key_seq(key.mv_data);
+    }
+    return error == MDB_NOTFOUND ? 0 : error;
+}
+
+void store_look_at_pages(struct store *s, struct queue_slot *slot)
+{
+    const struct {
+        MDB_dbi dbi;
+        uint64_t from;
+    } lists[] = {{s->messages, UINT64_MAX}, {s->rejected, 0}, {s->parts, 0}};
+    for (unsigned i = 0; i < sizeof lists / sizeof *lists; i++) {
+        struct range_view view = {
+            .tree.dbi = lists[i].dbi, .queue = slot->entry.id, .from = lists[i].from};
+        if (look_at_tree(s->env, read_range, &view.tree) != 0)
+            store_note_damage(slot, QUEUE_TAILLESS);
+        /* A sequence number is never used twice, whatever the `queues` database says. */
+        if (view.last_seq >= slot->entry.next_seq)
+            slot->entry.next_seq = view.last_seq + 1;
+    }
+}
+
+/* ---- counters ---- */
+
+struct recount {
+    struct queue_slot *slot; /* NULL: of a queue whose login is lost */
+    uint64_t messages, bytes;
+};
+
+static bool add_message(void *arg, uint64_t seq, const struct record *r, const struct iovec *body,
+                        size_t body_count)
+{
+    (void)seq, (void)body, (void)body_count;
+    struct recount *count = arg;
+    count->messages++;
+    count->bytes += r->method.iov_len + r->header.iov_len + r->body_size;
+    return true;
+}
+
+static bool add_damaged(void *arg, uint64_t seq, const char *what)
+{
+    (void)seq;
+    struct recount *count = arg;
+    if (what != walk_pages_damaged)
+        count->messages++;
+    else if (count->slot)
+        store_note_damage(count->slot, QUEUE_HOLED);
+    return true;
+}
+
+static struct recount count_list(struct store *s, MDB_dbi list, uint32_t queue,
+                                 struct queue_slot *slot)
+{
+    MDB_txn *txn;
+    struct recount count = {.slot = slot};
+    struct walk_list records = {.records = list, .queue = queue};
+    if (env_begin(s->env, MDB_RDONLY, &txn) != 0)
+        return count;
+    if (page_map_find(txn, &records.map) == 0)
+        walk_list(txn, records, 0, add_message, add_damaged, &count);
+    mdb_txn_abort(txn);
+    return count;
+}
+
+static void count_anew(struct store *s, struct queue_slot *slot)
+{
+    struct directory_entry *e = &slot->entry;
+    struct recount waiting = count_list(s, s->messages, e->id, slot),
+                   rejected = count_list(s, s->rejected, e->id, slot);
+    if (e->messages != waiting.messages || e->bytes != waiting.bytes ||
+        e->rejected != rejected.messages)
+        LOG(LOG_WARN, "counters_mended", LOG_N("queue", e->id), LOG_N("from", e->messages),
+            LOG_N("messages", waiting.messages));
+    e->messages = waiting.messages;
+    e->bytes = waiting.bytes;
+    e->rejected = rejected.messages;
+    e->lost &= ~(unsigned)DIRECTORY_COUNTERS_LOST;
+    slot->is_mended = true;
+}
+
+/* Records that belong to no queue that is served. */
+struct orphans {
+    uint64_t messages, rejected;
+};
+
+/* LMDB counts what is in a database: the sum over all queues has to be the same. */
+static bool sums_agree(struct store *s, struct orphans sum)
+{
+    MDB_txn *txn;
+    MDB_stat waiting = {0}, rejected = {0};
+    if (env_begin(s->env, MDB_RDONLY, &txn) != 0)
+        return true;
+    bool is_known =
+        mdb_stat(txn, s->messages, &waiting) == 0 && mdb_stat(txn, s->rejected, &rejected) == 0;
+    mdb_txn_abort(txn);
+    for (uint32_t i = 0; i < s->slot_count; i++) {
+        sum.messages += s->slots[i].entry.messages;
+        sum.rejected += s->slots[i].entry.rejected;
+    }
+    return !is_known || (sum.messages == waiting.ms_entries && sum.rejected == rejected.ms_entries);
+}
+
+static void check_counters(struct store *s)
+{
+    struct orphans orphans = {0};
+    for (uint32_t i = 0; i < s->slot_count; i++)
+        if (s->slots[i].entry.lost)
+            count_anew(s, &s->slots[i]);
+    for (uint32_t i = 0; i < s->lost.count; i++) {
+        orphans.messages += count_list(s, s->messages, s->lost.ids[i], NULL).messages;
+        orphans.rejected += count_list(s, s->rejected, s->lost.ids[i], NULL).messages;
+    }
+    if (sums_agree(s, orphans))
+        return;
+    for (uint32_t i = 0; i < s->slot_count; i++)
+        count_anew(s, &s->slots[i]);
+}
+
+void store_look_at_queues(struct store *s)
+{
+    MDB_txn *txn;
+    for (uint32_t i = 0; i < s->slot_count; i++)
+        store_look_at_pages(s, &s->slots[i]);
+    check_counters(s);
+    for (uint32_t i = 0; i < s->slot_count; i++) {
+        if (env_begin(s->env, MDB_RDONLY, &txn) != 0)
+            return;
+        store_find_ends(s, &s->slots[i], txn);
+        mdb_txn_abort(txn); /* after damage it would say nothing of the others */
+    }
 }

@@ -42,6 +42,12 @@ void guard_init(MDB_env *env)
     ENSURE(mdb_env_set_assert(env, on_assertion) == 0);
 }
 
+bool guard_is_damage(int error)
+{
+    return error == MDB_CORRUPTED || error == MDB_PAGE_NOTFOUND || error == MDB_INVALID ||
+           error == MDB_BAD_TXN;
+}
+
 bool guard_was_unreadable(void)
 {
     return was_unreadable;

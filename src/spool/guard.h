@@ -17,6 +17,8 @@ void guard_init(MDB_env *env);
 /* Calls run(arg). Returns what it returns, or MDB_CORRUPTED if it was left in the middle; what it
  * had allocated by then is the caller's to free. Any thread; may be nested. */
 int guard_run(int (*run)(void *arg), void *arg);
+/* True if LMDB, or guard_run, says so of pages that it has read. */
+bool guard_is_damage(int error);
 /* True if the last call of this thread that was left in the middle came to a page that is not in
  * the file, or that the disk cannot read. */
 bool guard_was_unreadable(void);

@@ -13,6 +13,7 @@
 #include "spool/directory.h"
 #include "spool/env.h"
 #include "spool/guard.h"
+#include "spool/migration.h"
 #include "spool/walk.h"
 
 /* Each batch is copied out inside a short read transaction, which ends before the first visit: a
@@ -22,7 +23,7 @@ enum { TRIES_WITHOUT_LOCK = 200 };
 
 struct reader {
     MDB_env *env;
-    MDB_dbi meta, queues;
+    MDB_dbi meta, queues, messages, rejected, parts;
     bool is_unlocked; /* a proxy that may be there does not know of it */
 };
 
@@ -39,11 +40,18 @@ struct opening {
 static int open_databases(void *arg)
 {
     struct opening *o = arg;
-    o->status = env_read_version(o->txn, &o->reader->meta, &o->version, o->failure);
-    if (o->status == STATUS_OK)
-        o->status = env_error(o->failure, mdb_dbi_open(o->txn, "queues", 0, &o->reader->queues),
-                              "opening the queues");
-    return 0;
+    struct reader *r = o->reader;
+    o->status = env_read_version(o->txn, &r->meta, &o->version, o->failure);
+    if (o->status != STATUS_OK || o->version != SPOOL_FORMAT_VERSION)
+        return 0;
+    int error = mdb_dbi_open(o->txn, "queues", 0, &r->queues);
+    if (!error)
+        error = mdb_dbi_open(o->txn, "messages", 0, &r->messages);
+    if (!error)
+        error = mdb_dbi_open(o->txn, "rejected", 0, &r->rejected);
+    if (!error)
+        error = mdb_dbi_open(o->txn, "parts", 0, &r->parts);
+    return error;
 }
 
 static enum status check_version(struct reader *reader, struct failure *failure)
@@ -56,10 +64,8 @@ static enum status check_version(struct reader *reader, struct failure *failure)
     enum status status = error ? env_error(failure, error, "opening the queues") : o.status;
     MDB_txn *txn = o.txn;
     uint32_t version = o.version;
-    if (status == STATUS_OK && version > SPOOL_FORMAT_VERSION)
-        status = failure_set(failure, STATUS_VERSION,
-                             "the spool has format version %u, this program knows up to %u",
-                             version, SPOOL_FORMAT_VERSION);
+    if (status == STATUS_OK)
+        status = migration_check(txn, version, failure);
     if (status == STATUS_NOT_FOUND)
         status = failure_set(failure, STATUS_NO_SPOOL, "this LMDB environment is not a spool");
     if (status == STATUS_OK)
@@ -126,49 +132,6 @@ static int begin(struct reader *reader, MDB_txn **txn)
     return error ? error : env_begin(reader->env, MDB_RDONLY, txn);
 }
 
-/* A queue's lists, open for one look: the proxy may make new ones at any time. */
-struct lists {
-    struct reader *reader;
-    uint32_t queue;
-    bool rejected;
-    MDB_txn *txn;
-    MDB_dbi records, parts;
-};
-
-static int open_handles(void *arg)
-{
-    struct lists *lists = arg;
-    char name[16];
-    directory_database(name, lists->rejected ? 'r' : 'q', lists->queue);
-    int error = mdb_dbi_open(lists->txn, name, 0, &lists->records);
-    directory_database(name, 'b', lists->queue);
-    return error ? error : mdb_dbi_open(lists->txn, name, 0, &lists->parts);
-}
-
-/* Begins the transaction that reads them: another one, because a handle goes with the one that it
- * was opened in, and where pages are damaged that has to be begun anew. */
-static int open_lists(struct lists *lists)
-{
-    struct reader *reader = lists->reader;
-    int error = begin(reader, &lists->txn);
-    if (error)
-        return error;
-    error = guard_run(open_handles, lists);
-    if (error) {
-        mdb_txn_abort(lists->txn);
-        return error;
-    }
-    error = mdb_txn_commit(lists->txn);
-    return error ? error : begin(reader, &lists->txn);
-}
-
-static void close_lists(struct lists *lists)
-{
-    mdb_txn_abort(lists->txn);
-    mdb_dbi_close(lists->reader->env, lists->records);
-    mdb_dbi_close(lists->reader->env, lists->parts);
-}
-
 /* ---- without a lock ---- */
 
 /* On a read-only file system the proxy does not know of this reader, and may use pages again that
@@ -214,28 +177,30 @@ static int read_entry(void *arg)
     return error;
 }
 
-/* The next queue after `after`, with its edges, in short transactions. */
+/* The next queue after `after`, with its edges, in two short transactions: after damage the first
+ * would say nothing more. */
 static int look_at_next(struct queue_look *look, struct walk_edge edges[2], size_t *txnid)
 {
-    int error = begin(look->reader, &look->txn);
+    struct reader *reader = look->reader;
+    int error = begin(reader, &look->txn);
     if (error)
         return error;
     *txnid = mdb_txn_id(look->txn);
-    error = mdb_cursor_open(look->txn, look->reader->queues, &look->cursor);
+    error = mdb_cursor_open(look->txn, reader->queues, &look->cursor);
     if (!error) {
         error = guard_run(read_entry, look);
         mdb_cursor_close(look->cursor);
     }
     mdb_txn_abort(look->txn);
-    struct lists lists = {.reader = look->reader, .queue = look->entry->id};
-    if (error || open_lists(&lists) != 0)
+    MDB_txn *txn;
+    if (error || begin(reader, &txn) != 0)
         return error;
-    struct walk_list list = {.records = lists.records, .queue = lists.queue};
-    if (page_map_find(lists.txn, &list.map) == 0) {
-        walk_edge(lists.txn, &list, false, &edges[0]);
-        walk_edge(lists.txn, &list, true, &edges[1]);
+    struct walk_list list = {.records = reader->messages, .queue = look->entry->id};
+    if (page_map_find(txn, &list.map) == 0) {
+        walk_edge(txn, &list, false, &edges[0]);
+        walk_edge(txn, &list, true, &edges[1]);
     }
-    close_lists(&lists);
+    mdb_txn_abort(txn);
     return 0;
 }
 
@@ -251,6 +216,15 @@ static int next_queue(struct reader *reader, uint32_t after, struct directory_en
         directory_entry_clear(entry);
     }
     return changes_too_fast(failure);
+}
+
+static const char *damage_text(const struct directory_entry *entry)
+{
+    if (entry->lost & DIRECTORY_LOGIN_LOST)
+        return "its entry is damaged: whose its messages are cannot be read";
+    if (entry->lost & DIRECTORY_COUNTERS_LOST)
+        return "its counters are damaged: amqpbuf counts its messages when it starts";
+    return NULL;
 }
 
 enum status reader_queues(struct reader *reader,
@@ -281,6 +255,7 @@ enum status reader_queues(struct reader *reader,
             .newest_at_us = edges[1].at_us,
             .next_seq = entry.next_seq,
             .rejected = entry.rejected,
+            .damage = damage_text(&entry),
         };
         more = visit(arg, &queue);
         directory_entry_clear(&entry);
@@ -375,31 +350,31 @@ static void free_batch(struct batch *batch)
     *batch = (struct batch){.queue = batch->queue, .bodies = batch->bodies};
 }
 
-static int try_batch(struct lists *lists, uint64_t after, struct batch *batch, size_t *txnid)
+static int try_batch(struct reader *reader, MDB_dbi records, uint64_t after, struct batch *batch,
+                     size_t *txnid)
 {
-    int error = open_lists(lists);
+    MDB_txn *txn;
+    int error = begin(reader, &txn);
     if (error)
         return error;
-    *txnid = mdb_txn_id(lists->txn);
-    struct walk_list list = {.records = lists->records,
-                             .parts = lists->parts,
-                             .queue = batch->queue,
-                             .bodies = batch->bodies};
-    error = page_map_find(lists->txn, &list.map);
+    *txnid = mdb_txn_id(txn);
+    struct walk_list list = {
+        .records = records, .parts = reader->parts, .queue = batch->queue, .bodies = batch->bodies};
+    error = page_map_find(txn, &list.map);
     CRASH_POINT("in_read");
     if (!error)
-        error = walk_list(lists->txn, list, after, on_record, on_damaged, batch);
-    close_lists(lists);
+        error = walk_list(txn, list, after, on_record, on_damaged, batch);
+    mdb_txn_abort(txn);
     return error;
 }
 
-static int read_batch(struct reader *reader, uint32_t queue, uint64_t after, unsigned flags,
-                      struct batch *batch, struct failure *failure)
+static int read_batch(struct reader *reader, uint64_t after, unsigned flags, struct batch *batch,
+                      struct failure *failure)
 {
-    struct lists lists = {.reader = reader, .queue = queue, .rejected = flags & READER_REJECTED};
+    MDB_dbi records = flags & READER_REJECTED ? reader->rejected : reader->messages;
     for (unsigned tries = 0; tries < TRIES_WITHOUT_LOCK; tries++) {
         size_t txnid = 0;
-        int error = try_batch(&lists, after, batch, &txnid);
+        int error = try_batch(reader, records, after, batch, &txnid);
         if (still_stands(reader, txnid))
             return error;
         free_batch(batch);
@@ -419,7 +394,7 @@ enum status reader_records(struct reader *reader, uint32_t queue, uint64_t after
     int error = 0;
     while (more) {
         *batch = (struct batch){.queue = queue, .bodies = flags & READER_BODIES};
-        error = read_batch(reader, queue, after, flags, batch, failure);
+        error = read_batch(reader, after, flags, batch, failure);
         more = batch->full && !error && !batch->no_memory;
         bool wanted = true;
         for (size_t i = 0; i < batch->count; i++) {

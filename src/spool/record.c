@@ -27,20 +27,27 @@ enum {
 
 static const uint8_t magic[2] = {'a', 'b'};
 
-void record_key(uint8_t key[RECORD_KEY_BYTES], uint64_t seq)
+void record_key(uint8_t key[RECORD_KEY_BYTES], uint32_t queue, uint64_t seq)
 {
-    big_endian_put(key, seq, 8);
+    big_endian_put(key, queue, 4);
+    big_endian_put(key + 4, seq, 8);
 }
 
-void record_part_key(uint8_t key[RECORD_PART_KEY_BYTES], uint64_t seq, uint32_t part)
+void record_part_key(uint8_t key[RECORD_PART_KEY_BYTES], uint32_t queue, uint64_t seq,
+                     uint32_t part)
 {
-    big_endian_put(key, seq, 8);
-    big_endian_put(key + 8, part, 4);
+    record_key(key, queue, seq);
+    big_endian_put(key + RECORD_KEY_BYTES, part, 4);
+}
+
+uint32_t record_key_queue(const uint8_t *key)
+{
+    return (uint32_t)big_endian_get(key, 4);
 }
 
 uint64_t record_key_seq(const uint8_t *key)
 {
-    return big_endian_get(key, 8);
+    return big_endian_get(key + 4, 8);
 }
 
 uint32_t record_part_count(uint64_t body_size)
@@ -65,10 +72,8 @@ size_t record_size(const struct record *r)
 /* Where a record stands is part of what is summed, so that one cannot pass for another. */
 static uint64_t place_seed(uint32_t queue, uint64_t seq, uint32_t part)
 {
-    uint8_t place[16];
-    big_endian_put(place, queue, 4);
-    big_endian_put(place + 4, seq, 8);
-    big_endian_put(place + 12, part, 4);
+    uint8_t place[RECORD_PART_KEY_BYTES];
+    record_part_key(place, queue, seq, part);
     return XXH3_64bits(place, sizeof place);
 }
 
@@ -91,7 +96,7 @@ void record_write(uint8_t *out, uint32_t queue, uint64_t seq, const struct recor
     bool parted = record_is_parted(r->body_size);
     memset(out, 0, RECORD_HEAD_BYTES);
     memcpy(out + AT_MAGIC, magic, sizeof magic);
-    out[AT_VERSION] = SPOOL_FORMAT_VERSION;
+    out[AT_VERSION] = RECORD_VERSION;
     out[AT_KIND] = (uint8_t)r->kind;
     out[AT_FLAGS] = (uint8_t)((parted ? FLAG_PARTED : 0) | (r->is_rejected ? FLAG_REJECTED : 0));
     big_endian_put(out + AT_RECEIVED, r->received_at_us, 8);
@@ -144,7 +149,7 @@ enum status record_read(const uint8_t *value, size_t len, uint32_t queue, uint64
         return damaged(what, "shorter than a record's head");
     if (memcmp(value + AT_MAGIC, magic, sizeof magic) != 0)
         return damaged(what, "wrong magic number");
-    if (value[AT_VERSION] > SPOOL_FORMAT_VERSION) {
+    if (value[AT_VERSION] > RECORD_VERSION) {
         *what = "written by a newer version";
         return STATUS_VERSION;
     }

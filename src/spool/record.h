@@ -11,19 +11,23 @@
 #include "amqpbuf/status.h"
 
 enum {
+    RECORD_VERSION = 1, /* of a record; the spool of format 2 has the same ones as format 1 */
     RECORD_HEAD_BYTES = 56,
     RECORD_INLINE_MAX = 3072, /* longest body in the record itself: all of it in a page, mostly */
     RECORD_PART_CHECKSUM_BYTES = 8,
     /* A part fills one page of 4096 bytes, less LMDB's page header and the checksum: LMDB never
      * has to look for a run of free pages. Measured: see docs/spool-format.md. */
     RECORD_PART_BYTES = 4096 - 16 - RECORD_PART_CHECKSUM_BYTES,
-    RECORD_KEY_BYTES = 8,       /* sequence number */
-    RECORD_PART_KEY_BYTES = 12, /* sequence number, part from 1 */
+    RECORD_KEY_BYTES = 12,      /* queue, sequence number */
+    RECORD_PART_KEY_BYTES = 16, /* the same, and the part, from 1 */
 };
 
 /* Keys sort as numbers do: big-endian. */
-void record_key(uint8_t key[RECORD_KEY_BYTES], uint64_t seq);
-void record_part_key(uint8_t key[RECORD_PART_KEY_BYTES], uint64_t seq, uint32_t part);
+void record_key(uint8_t key[RECORD_KEY_BYTES], uint32_t queue, uint64_t seq);
+void record_part_key(uint8_t key[RECORD_PART_KEY_BYTES], uint32_t queue, uint64_t seq,
+                     uint32_t part);
+/* Of a key of either kind. */
+uint32_t record_key_queue(const uint8_t *key);
 uint64_t record_key_seq(const uint8_t *key);
 
 /* What a record says; pointers into its bytes. */

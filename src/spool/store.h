@@ -74,9 +74,12 @@ void store_close(struct store *);
 /* True if the machine went down since, and what was not synced then is not there any more. */
 bool store_was_restored(const struct store *);
 
-/* Visits every queue. `visit` returns false to stop. Not inside a write transaction. */
-enum status store_queues(struct store *, bool (*visit)(void *arg, const struct store_queue *),
-                         void *arg, struct failure *);
+/* Visits every queue, by id. `visit` returns false to stop. Not inside a write transaction. */
+void store_queues(const struct store *, bool (*visit)(void *arg, const struct store_queue *),
+                  void *arg);
+/* Visits those that were changed since the last call; after store_open, every one. Those that were
+ * dropped are not among them. Not inside a write transaction. */
+void store_changes(struct store *, void (*visit)(void *arg, const struct store_queue *), void *arg);
 
 enum status store_begin(struct store *, struct failure *);
 enum status store_commit(struct store *, struct failure *);

@@ -1,7 +1,9 @@
 #pragma once
 
-/* What the files of the store share: store.c (environment, queues, transactions), store_messages.c
- * and store_rejected.c (messages), examine.c (damage), space.c (room). Theirs alone. */
+/* What the files of the store share: store.c (environment, transactions), store_queues.c (queues),
+ * store_messages.c and store_rejected.c (messages), examine.c (damage), space.c (room). Theirs
+ * alone.
+ */
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -33,22 +35,34 @@ struct queue_slot {
     uint8_t *saved_sealed;
     size_t saved_sealed_len;
     struct queue_ends ends, saved_ends; /* as committed, or about to be */
-    MDB_dbi waiting, rejected, parts;
     bool dirty;
-    bool fresh; /* made in this transaction */
+    bool fresh;      /* made in this transaction */
+    bool is_changed; /* since store_changes was asked */
+    bool is_mended;  /* at the start; its entry is not written yet */
+};
+
+/* Ids of queues, each once. */
+struct slot_list {
+    uint32_t *ids;
+    uint32_t count, capacity;
 };
 
 struct store {
     MDB_env *env;
     MDB_txn *txn;
     MDB_dbi meta, queues;
+    MDB_dbi messages, rejected, parts; /* of all queues */
     struct home_lock lock;
     char *path;
     struct checkpoint checkpoint;
     bool was_restored;
-    struct queue_slot *slots;
-    uint32_t slot_count;
-    uint32_t last_dropped; /* highest id of a queue that was dropped */
+    struct queue_slot *slots; /* by id */
+    uint32_t slot_count, slot_capacity;
+    struct slot_list touched; /* in this transaction */
+    struct slot_list changed; /* since store_changes was asked */
+    struct slot_list lost;    /* queues of which nobody knows whose they are */
+    uint32_t highest_id;      /* that a queue has or had */
+    uint32_t last_dropped;    /* the highest of one that was dropped */
 
     struct room room; /* on the disk */
     uint64_t max_bytes;
@@ -65,18 +79,26 @@ struct store {
     uint64_t page_bytes;
 };
 
-/* ---- store.c ---- */
+/* ---- store_queues.c ---- */
 
-/* The queue of that id, or NULL. */
+/* Reads the directory; one whose login is lost has no slot. */
+enum status store_load_queues(struct store *, MDB_txn *, struct failure *);
+/* The queue of that id, or NULL. Valid until a queue is made or dropped. */
 struct queue_slot *store_slot(struct store *, uint32_t id);
 /* Keeps the queue's counters as they are, in case the transaction fails; call before changing them.
  */
-void store_touch(struct queue_slot *);
+void store_touch(struct store *, struct queue_slot *);
+/* Writes what the transaction has changed of the queues. Returns an LMDB error. */
+int store_put_touched(struct store *);
+/* After the commit, or after an abort. */
+void store_keep_touched(struct store *);
+void store_restore_touched(struct store *);
+void store_free_queues(struct store *);
 
 /* ---- store_messages.c ---- */
 
 /* Deletes the parts of a body; those that are missing are no error. Returns an LMDB error. */
-int store_delete_parts(struct store *, const struct queue_slot *, uint64_t seq, uint32_t parts);
+int store_delete_parts(struct store *, uint32_t queue, uint64_t seq, uint32_t parts);
 
 /* ---- examine.c ---- */
 
@@ -84,9 +106,12 @@ int store_delete_parts(struct store *, const struct queue_slot *, uint64_t seq, 
 void store_note_damage(struct queue_slot *, enum queue_damage);
 /* Finds the first and the last record of what waits. */
 void store_find_ends(const struct store *, struct queue_slot *, MDB_txn *);
-/* Damaged pages of one queue are no reason not to serve the others: they are noted, and its
- * counters are held against LMDB's own. */
-void store_look_at_queue(struct store *, struct queue_slot *);
+/* Of what waits only the end is looked at, where messages are appended; the rest when it is read.
+ */
+void store_look_at_pages(struct store *, struct queue_slot *);
+/* Damaged pages of one queue are no reason not to serve the others: they are noted. Counters are
+ * held against what LMDB has counted, and mended. */
+void store_look_at_queues(struct store *);
 /* What all queues hang on is read before anything is written. */
 enum status store_check_trees(struct store *, struct failure *);
 

@@ -17,26 +17,47 @@ enum {
 
 /* ---- writing ---- */
 
-static uint64_t value_cost(const struct store *s, uint64_t len)
+/* The queue with the highest id: its keys come behind those of all others. */
+static bool is_behind_all(const struct store *s, uint32_t queue)
 {
-    if (len <= INLINE_NODE_MAX)
-        return (len + NODE_OVERHEAD_BYTES) * 5 / 4; /* pages are not filled to the brim */
-    uint64_t pages = (len + PAGE_HEADER_BYTES + s->page_bytes - 1) / s->page_bytes;
-    return pages * s->page_bytes + 2 * NODE_OVERHEAD_BYTES;
+    const struct slot_list *lost = &s->lost;
+    return queue == s->slots[s->slot_count - 1].entry.id &&
+           (lost->count == 0 || lost->ids[lost->count - 1] < queue);
 }
 
-static uint64_t record_cost(const struct store *s, const struct record *r)
+/* Behind all other keys LMDB fills a page before it takes the next; between others it splits one
+ * that is full in halves, and these may never be filled. */
+static uint64_t inline_cost(const struct store *s, uint64_t len, bool is_appended)
 {
-    uint64_t cost = value_cost(s, record_size(r));
+    uint64_t node = len + NODE_OVERHEAD_BYTES;
+    if (is_appended)
+        return node * 5 / 4;
+    uint64_t on_a_half = (s->page_bytes - PAGE_HEADER_BYTES) / node / 2;
+    return s->page_bytes / (on_a_half > 0 ? on_a_half : 1);
+}
+
+static uint64_t value_cost(const struct store *s, uint64_t len, bool is_appended)
+{
+    if (len <= INLINE_NODE_MAX)
+        return inline_cost(s, len, is_appended);
+    uint64_t pages = (len + PAGE_HEADER_BYTES + s->page_bytes - 1) / s->page_bytes;
+    return pages * s->page_bytes + 4 * NODE_OVERHEAD_BYTES;
+}
+
+static uint64_t record_cost(const struct store *s, uint32_t queue, const struct record *r)
+{
+    bool is_appended = is_behind_all(s, queue);
+    uint64_t cost = value_cost(s, record_size(r), is_appended);
     if (record_is_parted(r->body_size))
         cost += record_part_count(r->body_size) *
-                value_cost(s, RECORD_PART_BYTES + RECORD_PART_CHECKSUM_BYTES);
+                value_cost(s, RECORD_PART_BYTES + RECORD_PART_CHECKSUM_BYTES, is_appended);
     return cost;
 }
 
-static enum status check_room(struct store *s, const struct record *r, struct failure *failure)
+static enum status check_room(struct store *s, uint32_t queue, const struct record *r,
+                              struct failure *failure)
 {
-    uint64_t cost = record_cost(s, r);
+    uint64_t cost = record_cost(s, queue, r);
     if (!space_fits(s, cost) && !s->is_recounted) { /* what was deleted since is not counted yet */
         enum status status = space_recount(s, failure);
         if (status != STATUS_OK)
@@ -77,26 +98,30 @@ static void iov_copy(struct iov_reader *from, uint8_t *out, size_t len)
     }
 }
 
-/* Waiting messages and parts are appended, which LMDB refuses unless the key is behind all others;
- * rejected ones come in any order. None ever takes another's place. */
-static unsigned put_flags(const struct queue_slot *slot, MDB_dbi dbi)
+/* None ever takes another's place. To append LMDB goes to the last page, which has to be the
+ * queue's own: another's may be damaged. */
+static int put(struct store *s, MDB_dbi dbi, uint32_t queue, MDB_val *key, MDB_val *data)
 {
-    return MDB_RESERVE | (dbi == slot->rejected ? MDB_NOOVERWRITE : MDB_APPEND);
+    int error = MDB_KEYEXIST;
+    if (is_behind_all(s, queue))
+        error = mdb_put(s->txn, dbi, key, data, MDB_RESERVE | MDB_APPEND);
+    if (error == MDB_KEYEXIST) /* rejected ones come in any order */
+        error = mdb_put(s->txn, dbi, key, data, MDB_RESERVE | MDB_NOOVERWRITE);
+    return error;
 }
 
-static int put_parts(struct store *s, const struct queue_slot *slot, uint64_t seq,
-                     uint64_t body_size, const struct iovec *body, size_t body_count)
+static int put_parts(struct store *s, uint32_t queue, uint64_t seq, uint64_t body_size,
+                     const struct iovec *body, size_t body_count)
 {
-    uint32_t queue = slot->entry.id;
     struct iov_reader reader = {body, body_count, 0};
     uint32_t parts = record_part_count(body_size);
     for (uint32_t part = 1; part <= parts; part++) {
         uint8_t key_bytes[RECORD_PART_KEY_BYTES];
         size_t len = record_part_size(body_size, part);
-        record_part_key(key_bytes, seq, part);
+        record_part_key(key_bytes, queue, seq, part);
         MDB_val key = {sizeof key_bytes, key_bytes},
                 data = {len + RECORD_PART_CHECKSUM_BYTES, NULL};
-        int error = mdb_put(s->txn, slot->parts, &key, &data, put_flags(slot, slot->parts));
+        int error = put(s, s->parts, queue, &key, &data);
         if (error)
             return error;
         uint8_t *value = data.mv_data;
@@ -107,26 +132,26 @@ static int put_parts(struct store *s, const struct queue_slot *slot, uint64_t se
 }
 
 /* Writes a record, not its parts. */
-static int put_head(struct store *s, const struct queue_slot *slot, MDB_dbi dbi, uint64_t seq,
+static int put_head(struct store *s, MDB_dbi dbi, uint32_t queue, uint64_t seq,
                     const struct record *r, const struct iovec *body, size_t body_count)
 {
     uint8_t key_bytes[RECORD_KEY_BYTES];
-    record_key(key_bytes, seq);
+    record_key(key_bytes, queue, seq);
     MDB_val key = {sizeof key_bytes, key_bytes}, data = {record_size(r), NULL};
-    int error = mdb_put(s->txn, dbi, &key, &data, put_flags(slot, dbi));
+    int error = put(s, dbi, queue, &key, &data);
     if (!error)
-        record_write(data.mv_data, slot->entry.id, seq, r, body, body_count);
+        record_write(data.mv_data, queue, seq, r, body, body_count);
     return error;
 }
 
-static enum status put_record(struct store *s, const struct queue_slot *slot, MDB_dbi dbi,
-                              uint64_t seq, const struct record *r, const struct iovec *body,
-                              size_t body_count, struct failure *failure)
+static enum status put_record(struct store *s, MDB_dbi dbi, uint32_t queue, uint64_t seq,
+                              const struct record *r, const struct iovec *body, size_t body_count,
+                              struct failure *failure)
 {
-    int error = put_head(s, slot, dbi, seq, r, body, body_count);
+    int error = put_head(s, dbi, queue, seq, r, body, body_count);
     CRASH_POINT("in_append");
     if (!error && record_is_parted(r->body_size))
-        error = put_parts(s, slot, seq, r->body_size, body, body_count);
+        error = put_parts(s, queue, seq, r->body_size, body, body_count);
     return env_error(failure, error, "appending to the spool");
 }
 
@@ -159,15 +184,14 @@ enum status store_append(struct store *s, uint32_t queue, const struct store_mes
         return failure_set(failure, STATUS_INVALID,
                            "queue %u has damaged pages at its end: nothing can be appended", queue);
     struct record r = record_of(message);
-    enum status status = check_room(s, &r, failure);
+    enum status status = check_room(s, queue, &r, failure);
     if (status != STATUS_OK)
         return status;
-    store_touch(slot);
+    store_touch(s, slot);
     *seq = slot->entry.next_seq++;
     slot->entry.messages++;
     slot->entry.bytes += counted_bytes(&r);
-    return put_record(s, slot, slot->waiting, *seq, &r, message->body, message->body_count,
-                      failure);
+    return put_record(s, s->messages, queue, *seq, &r, message->body, message->body_count, failure);
 }
 
 enum status store_append_rejected(struct store *s, uint32_t queue,
@@ -185,19 +209,18 @@ enum status store_append_rejected(struct store *s, uint32_t queue,
     struct record r = record_of(message);
     r.is_rejected = true;
     r.rejection = *rejection;
-    enum status status = check_room(s, &r, failure);
+    enum status status = check_room(s, queue, &r, failure);
     if (status != STATUS_OK)
         return status;
-    store_touch(slot);
+    store_touch(s, slot);
     *seq = slot->entry.next_seq++;
     slot->entry.rejected++;
-    return put_record(s, slot, slot->rejected, *seq, &r, message->body, message->body_count,
-                      failure);
+    return put_record(s, s->rejected, queue, *seq, &r, message->body, message->body_count, failure);
 }
 
 struct lookup {
-    MDB_txn *txn;
-    const struct queue_slot *slot;
+    const struct store *store;
+    uint32_t queue;
     uint64_t seq;
     struct record *r;
     MDB_val *value;
@@ -208,10 +231,10 @@ static int look_up(void *arg)
 {
     struct lookup *l = arg;
     uint8_t key_bytes[RECORD_KEY_BYTES];
-    record_key(key_bytes, l->seq);
+    record_key(key_bytes, l->queue, l->seq);
     MDB_val key = {sizeof key_bytes, key_bytes};
-    int error = mdb_get(l->txn, l->slot->waiting, &key, l->value);
-    if (!error && record_read(l->value->mv_data, l->value->mv_size, l->slot->entry.id, l->seq, l->r,
+    int error = mdb_get(l->store->txn, l->store->messages, &key, l->value);
+    if (!error && record_read(l->value->mv_data, l->value->mv_size, l->queue, l->seq, l->r,
                               &l->what) == STATUS_OK)
         l->what = NULL;
     return error;
@@ -226,7 +249,7 @@ static enum status find_record(struct store *s, struct queue_slot *slot, uint64_
         return failure_set(failure, STATUS_INVALID,
                            "queue %u has damaged pages: message %llu stays in it", slot->entry.id,
                            (unsigned long long)seq);
-    struct lookup l = {s->txn, slot, seq, r, value, NULL};
+    struct lookup l = {s, slot->entry.id, seq, r, value, NULL};
     int error = guard_run(look_up, &l);
     if (error == MDB_CORRUPTED || error == MDB_PAGE_NOTFOUND)
         store_note_damage(slot, QUEUE_HOLED);
@@ -237,32 +260,32 @@ static enum status find_record(struct store *s, struct queue_slot *slot, uint64_
                   : STATUS_OK;
 }
 
-static int delete_head(struct store *s, const struct queue_slot *slot, uint64_t seq)
+static int delete_head(struct store *s, uint32_t queue, uint64_t seq)
 {
     uint8_t key_bytes[RECORD_KEY_BYTES];
-    record_key(key_bytes, seq);
+    record_key(key_bytes, queue, seq);
     MDB_val key = {sizeof key_bytes, key_bytes};
-    return mdb_del(s->txn, slot->waiting, &key, NULL);
+    return mdb_del(s->txn, s->messages, &key, NULL);
 }
 
-int store_delete_parts(struct store *s, const struct queue_slot *slot, uint64_t seq, uint32_t parts)
+int store_delete_parts(struct store *s, uint32_t queue, uint64_t seq, uint32_t parts)
 {
     int error = 0;
     for (uint32_t part = 1; part <= parts && !error; part++) {
         uint8_t key_bytes[RECORD_PART_KEY_BYTES];
-        record_part_key(key_bytes, seq, part);
+        record_part_key(key_bytes, queue, seq, part);
         MDB_val key = {sizeof key_bytes, key_bytes};
-        error = mdb_del(s->txn, slot->parts, &key, NULL);
+        error = mdb_del(s->txn, s->parts, &key, NULL);
         if (error == MDB_NOTFOUND) /* a missing part is no reason to keep the rest */
             error = 0;
     }
     return error;
 }
 
-static void count_out(struct queue_slot *slot, const struct record *r)
+static void count_out(struct store *s, struct queue_slot *slot, const struct record *r)
 {
     uint64_t bytes = counted_bytes(r);
-    store_touch(slot);
+    store_touch(s, slot);
     slot->entry.messages -= slot->entry.messages > 0;
     slot->entry.bytes -= bytes < slot->entry.bytes ? bytes : slot->entry.bytes;
 }
@@ -278,11 +301,11 @@ enum status store_delete(struct store *s, uint32_t queue, uint64_t seq, struct f
     enum status status = find_record(s, slot, seq, &r, &value, failure);
     if (status != STATUS_OK)
         return status;
-    count_out(slot, &r);
-    int error = delete_head(s, slot, seq);
+    count_out(s, slot, &r);
+    int error = delete_head(s, queue, seq);
     CRASH_POINT("in_delete");
     if (!error && r.parted)
-        error = store_delete_parts(s, slot, seq, record_part_count(r.body_size));
+        error = store_delete_parts(s, queue, seq, record_part_count(r.body_size));
     return env_error(failure, error, "deleting a message");
 }
 
@@ -303,12 +326,12 @@ static enum status move_head(struct store *s, struct queue_slot *slot, uint64_t 
         memcpy(body.iov_base, found->body, inline_body);
     r.is_rejected = true;
     r.rejection = *rejection;
-    count_out(slot, found);
+    count_out(s, slot, found);
     slot->entry.rejected++;
-    int error = delete_head(s, slot, seq);
+    int error = delete_head(s, slot->entry.id, seq);
     CRASH_POINT("in_reject");
     if (!error)
-        error = put_head(s, slot, slot->rejected, seq, &r, &body, inline_body > 0);
+        error = put_head(s, s->rejected, slot->entry.id, seq, &r, &body, inline_body > 0);
     return env_error(failure, error, "moving a message");
 }
 
@@ -382,11 +405,11 @@ enum status store_read(struct store *s, uint32_t queue, uint64_t after,
         return env_error(failure, error, "starting to read");
     struct read_state state = {visit, damaged, arg, slot};
     struct walk_list list = {
-        .records = slot->waiting,
-        .parts = slot->parts,
+        .records = s->messages,
+        .parts = s->parts,
         .queue = queue,
         .bodies = true,
-        .looks_ahead = true,
+        .looks_around = true,
     };
     error = page_map_find(txn, &list.map);
     if (!error)

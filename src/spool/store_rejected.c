@@ -83,8 +83,8 @@ static enum status find(struct store *s, const struct queue_slot *slot, uint64_t
 {
     struct walk_list list = {
         .queue = slot->entry.id,
-        .records = slot->rejected,
-        .parts = slot->parts,
+        .records = s->rejected,
+        .parts = s->parts,
         .bodies = f->with_body,
         .map = {.end = UINTPTR_MAX, .page_bytes = (size_t)s->page_bytes},
     };
@@ -106,13 +106,13 @@ static enum status take_out(struct store *s, struct queue_slot *slot, const stru
                            "queue %u has damaged pages: nothing is taken out of it",
                            slot->entry.id);
     uint8_t key_bytes[RECORD_KEY_BYTES];
-    record_key(key_bytes, f->seq);
+    record_key(key_bytes, slot->entry.id, f->seq);
     MDB_val key = {sizeof key_bytes, key_bytes};
-    store_touch(slot);
+    store_touch(s, slot);
     slot->entry.rejected -= slot->entry.rejected > 0;
-    int error = mdb_del(s->txn, slot->rejected, &key, NULL);
+    int error = mdb_del(s->txn, s->rejected, &key, NULL);
     if (!error && record_is_parted(f->body_size))
-        error = store_delete_parts(s, slot, f->seq, record_part_count(f->body_size));
+        error = store_delete_parts(s, slot->entry.id, f->seq, record_part_count(f->body_size));
     return env_error(failure, error, "taking a message out of the rejected list");
 }
 

@@ -45,7 +45,7 @@ static const char *collect_parts(MDB_txn *txn, const struct walk_list *list, uin
     for (uint32_t part = 1; part <= parts && !what; part++) {
         uint8_t key_bytes[RECORD_PART_KEY_BYTES];
         size_t len = record_part_size(body_size, part);
-        record_part_key(key_bytes, seq, part);
+        record_part_key(key_bytes, list->queue, seq, part);
         MDB_val key = {sizeof key_bytes, key_bytes}, data;
         int error = mdb_cursor_get(cursor, &key, &data, part == 1 ? MDB_SET_KEY : MDB_NEXT);
         if ((error && error != MDB_NOTFOUND) ||
@@ -114,24 +114,30 @@ struct walk {
 static bool is_page_sound(struct walk *w, const MDB_val *key)
 {
     uintptr_t page = page_of(&w->list->map, key);
-    if (!w->list->looks_ahead || page == w->page)
+    if (!w->list->looks_around || page == w->page)
         return true;
     w->page = page;
     return page_is_sound(&w->list->map, key);
 }
 
-/* Numbers rise; a page in a wrong place may even lead back to itself. */
+/* Keys rise; a page in a wrong place may even lead back to itself. */
 static int check_key(const struct walk *w, const MDB_val *key)
 {
+    uint8_t after[RECORD_KEY_BYTES];
+    record_key(after, w->list->queue, w->after);
     return page_map_has(&w->list->map, key) && key->mv_size == RECORD_KEY_BYTES &&
-                   record_key_seq(key->mv_data) > w->after
+                   memcmp(key->mv_data, after, sizeof after) > 0
                ? 0
                : MDB_CORRUPTED;
 }
 
 static int check_item(struct walk *w, const MDB_val *key, const MDB_val *value)
 {
-    if (check_key(w, key) != 0 || !page_map_has_value(&w->list->map, key, value))
+    if (check_key(w, key) != 0)
+        return MDB_CORRUPTED;
+    if (record_key_queue(key->mv_data) != w->list->queue)
+        return MDB_NOTFOUND; /* behind the last one of this queue */
+    if (!page_map_has_value(&w->list->map, key, value))
         return MDB_CORRUPTED;
     w->seq = record_key_seq(key->mv_data);
     return 0;
@@ -140,7 +146,7 @@ static int check_item(struct walk *w, const MDB_val *key, const MDB_val *value)
 static int find_behind(struct walk *w, MDB_val *key, MDB_val *value)
 {
     uint8_t key_bytes[RECORD_KEY_BYTES];
-    record_key(key_bytes, w->after + 1);
+    record_key(key_bytes, w->list->queue, w->after + 1);
     *key = (MDB_val){sizeof key_bytes, key_bytes};
     int error = mdb_cursor_get(w->cursor, key, value, MDB_SET_RANGE);
     return error ? error : check_item(w, key, value);
@@ -167,7 +173,7 @@ static int fetch(void *arg)
     return 0;
 }
 
-static int probe(void *arg)
+static int find_one(void *arg)
 {
     MDB_val key, value;
     return find_behind(arg, &key, &value);
@@ -192,52 +198,54 @@ static int begin_anew(struct walk *w)
     return error ? error : mdb_cursor_open(w->txn, w->list->records, &w->cursor);
 }
 
-static int probe_at(struct walk *w, uint64_t after)
+static int probe(void *arg, uint64_t seq, uint64_t *found)
 {
-    w->after = after;
+    struct walk *w = arg;
+    w->after = seq - 1;
     int error = begin_anew(w);
-    return error ? error : guard_run(probe, w);
+    if (!error)
+        error = guard_run(find_one, w);
+    *found = w->seq;
+    return error;
 }
 
-/* Passes damaged pages over: one number after the other first, for a page has few; then in longer
- * steps, and back to where they began to be readable. False if nothing can be read behind them. */
-static bool pass_damage(struct walk *w)
+uint64_t walk_pass_damage(uint64_t bad, int (*probe_at)(void *arg, uint64_t seq, uint64_t *found),
+                          void *arg)
 {
-    uint64_t bad = w->after + 1, step = 1, good = 0;
-    for (unsigned probes = 0; good == 0; probes++) {
-        int error = probe_at(w, bad);
-        if (error == MDB_NOTFOUND || error == EINVAL)
-            return false;
-        if (error == 0) {
-            good = w->seq;
+    uint64_t step = 1, good, found;
+    for (unsigned probes = 0;; probes++) {
+        int error = probe_at(arg, bad, &good);
+        if (error == 0)
             break;
-        }
+        if (error == MDB_NOTFOUND || error == EINVAL)
+            return 0;
         step = probes < PROBES_ONE_BY_ONE ? 1 : step * 2;
         if (bad > UINT64_MAX / 2 - step)
-            return false;
+            return 0;
         bad += step;
     }
     for (uint64_t low = bad - step; bad - low > 1;) {
         uint64_t middle = low + (bad - low) / 2;
-        if (probe_at(w, middle) == 0) {
+        if (probe_at(arg, middle, &found) == 0) {
             bad = middle;
-            good = w->seq;
+            good = found;
         } else {
             low = middle;
         }
     }
-    w->after = good - 1;
-    return begin_anew(w) == 0;
+    return good;
 }
 
-static bool is_damage(int error)
+/* False if nothing can be read behind it. */
+static bool pass_damage(struct walk *w)
 {
-    return error == MDB_CORRUPTED || error == MDB_PAGE_NOTFOUND || error == MDB_INVALID ||
-           error == MDB_BAD_TXN;
+    uint64_t good = walk_pass_damage(w->after + 2, probe, w);
+    w->after = good - 1;
+    return good != 0 && begin_anew(w) == 0;
 }
 
-/* To the page behind the one that the cursor stands on: when records are deleted here, LMDB may put
- * what is left of the two together. A key lies in its page. */
+/* When records are deleted LMDB may put what is left of a page and the page beside it together,
+ * whosever records are on that. A key lies in its page. */
 static int look_ahead(void *arg)
 {
     struct walk *w = arg;
@@ -251,6 +259,30 @@ static int look_ahead(void *arg)
     return error == MDB_NOTFOUND ? 0 : error;
 }
 
+/* From the first record that would be visited to the page before the one that it is on. */
+static int look_behind(void *arg)
+{
+    struct walk *w = arg;
+    uint8_t key_bytes[RECORD_KEY_BYTES];
+    record_key(key_bytes, w->list->queue, w->after + 1);
+    MDB_val key = {sizeof key_bytes, key_bytes};
+    int error = mdb_cursor_get(w->cursor, &key, NULL, MDB_SET_RANGE);
+    if (!error && !page_map_has(&w->list->map, &key))
+        return MDB_CORRUPTED;
+    for (uintptr_t first = error ? 0 : page_of(&w->list->map, &key), page = first;
+         !error && page == first;) {
+        error = mdb_cursor_get(w->cursor, &key, NULL, MDB_PREV);
+        if (error)
+            break;
+        if (!page_map_has(&w->list->map, &key))
+            return MDB_CORRUPTED;
+        page = page_of(&w->list->map, &key);
+        if (page != first && !page_is_sound(&w->list->map, &key))
+            return MDB_CORRUPTED;
+    }
+    return error == MDB_NOTFOUND ? 0 : error;
+}
+
 static int walk(struct walk *w, walk_visit visit, walk_damaged damaged, void *arg)
 {
     for (;;) {
@@ -258,7 +290,7 @@ static int walk(struct walk *w, walk_visit visit, walk_damaged damaged, void *ar
         close_parts(w);
         if (error == MDB_NOTFOUND)
             return 0;
-        if (error && !is_damage(error))
+        if (error && !guard_is_damage(error))
             return error;
         if (error == MDB_BAD_TXN && w->is_positioned) { /* a damaged part was read before */
             error = begin_anew(w);
@@ -282,7 +314,7 @@ static int walk(struct walk *w, walk_visit visit, walk_damaged damaged, void *ar
         w->is_page_unsound = false;
         if (w->what ? !damaged(arg, w->seq, w->what)
                     : !visit(arg, w->seq, &w->record, w->iov, w->count)) {
-            if (w->list->looks_ahead && guard_run(look_ahead, w) != 0)
+            if (w->list->looks_around && guard_run(look_ahead, w) != 0)
                 damaged(arg, w->seq + 1, walk_pages_damaged);
             return 0;
         }
@@ -296,7 +328,12 @@ int walk_list(MDB_txn *txn, struct walk_list list, uint64_t after, walk_visit vi
     int error = mdb_cursor_open(txn, list.records, &w.cursor);
     if (error)
         return error;
-    error = walk(&w, visit, damaged, arg);
+    if (list.looks_around && guard_run(look_behind, &w) != 0) {
+        damaged(arg, after + 1, walk_pages_unsound);
+        error = begin_anew(&w);
+    }
+    if (!error)
+        error = walk(&w, visit, damaged, arg);
     free(w.body.many);
     if (w.cursor)
         mdb_cursor_close(w.cursor);
@@ -313,16 +350,30 @@ struct edge {
     struct walk_edge found;
 };
 
+/* No sequence number is that high: the last record stands before it. */
+static int seek_edge(const struct edge *e, MDB_val *key, MDB_val *value)
+{
+    uint8_t key_bytes[RECORD_KEY_BYTES];
+    record_key(key_bytes, e->queue, e->last ? UINT64_MAX : 0);
+    *key = (MDB_val){sizeof key_bytes, key_bytes};
+    int error = mdb_cursor_get(e->cursor, key, value, MDB_SET_RANGE);
+    if (e->last && (error == 0 || error == MDB_NOTFOUND))
+        error = mdb_cursor_get(e->cursor, key, value, error ? MDB_LAST : MDB_PREV);
+    return error;
+}
+
 static int read_edge(void *arg)
 {
     struct edge *e = arg;
     MDB_val key, value;
-    int error = mdb_cursor_get(e->cursor, &key, &value, e->last ? MDB_LAST : MDB_FIRST);
+    int error = seek_edge(e, &key, &value);
     if (error)
         return error;
-    if (key.mv_size != RECORD_KEY_BYTES || !page_map_has(e->map, &key) ||
+    if (!page_map_has(e->map, &key) || key.mv_size != RECORD_KEY_BYTES ||
         !page_map_has(e->map, &value))
         return MDB_CORRUPTED;
+    if (record_key_queue(key.mv_data) != e->queue)
+        return MDB_NOTFOUND;
     struct record r;
     const char *what;
     e->found.seq = record_key_seq(key.mv_data);

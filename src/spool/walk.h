@@ -1,6 +1,6 @@
 #pragma once
 
-/* Walks a list of records (waiting or rejected) in key order inside a read transaction. */
+/* Walks one queue's records (waiting or rejected) in key order inside a read transaction. */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -17,18 +17,19 @@ typedef bool (*walk_visit)(void *arg, uint64_t seq, const struct record *, const
 typedef bool (*walk_damaged)(void *arg, uint64_t seq, const char *what);
 
 struct walk_list {
-    MDB_dbi records; /* waiting or rejected */
+    MDB_dbi records; /* messages or rejected: of all queues */
     MDB_dbi parts;   /* used only with `bodies` */
     uint32_t queue;
     bool bodies; /* false: parts are not read, and body_count is 0 */
-    /* Where a visitor stops, also the page behind is looked at, which a deletion may touch. */
-    bool looks_ahead;
+    /* The pages before the first record and behind the last one are looked at, too: a deletion may
+     * touch them. */
+    bool looks_around;
     struct page_map map; /* what LMDB says is believed if it is in there */
 };
 
 /* What is told as damaged when whole pages are: the first number that may be on them. */
 extern const char walk_pages_damaged[];
-/* The same of a page whose records can be read, where it looks ahead. */
+/* The same of a page whose records can be read, where it looks around. */
 extern const char walk_pages_unsound[];
 
 struct walk_edge {
@@ -38,6 +39,13 @@ struct walk_edge {
 /* The record at one end of a list; zeros if it is empty or unreadable. Returns an LMDB error or 0.
  */
 int walk_edge(MDB_txn *, const struct walk_list *, bool last, struct walk_edge *);
+/* Finds where a list can be read again behind a damaged page: one number after the other first, for
+ * a page has few; then in longer steps, and back to where it began to be readable. probe(arg, seq)
+ * returns 0 with the first number from `seq` on in *found, MDB_NOTFOUND if there is none, EINVAL to
+ * give up, or another error. `bad` is the first to be tried. Returns the number, or 0 if there is
+ * none. */
+uint64_t walk_pass_damage(uint64_t bad, int (*probe)(void *arg, uint64_t seq, uint64_t *found),
+                          void *arg);
 /* Visits records with seq > after. Damaged ones are passed over, and damaged pages too if the
  * transaction only reads; it is renewed for that. Returns an LMDB error or 0. */
 int walk_list(MDB_txn *, struct walk_list, uint64_t after, walk_visit, walk_damaged, void *arg);

@@ -29,15 +29,21 @@ struct spool_view {
     uint32_t queue_count;
 };
 
+/* NULL if it is not there. */
+const struct queue_gauges *spool_view_find(const struct spool_view *, uint32_t id);
+
 struct gauges {
     uv_mutex_t lock; /* of `view` */
     struct spool_view view;
+    uint32_t capacity; /* of its queues */
 };
 
 void gauges_init(struct gauges *);
 void gauges_deinit(struct gauges *);
 void gauges_add_commit(struct gauges *, uint64_t duration_ns);
-/* Takes the state of `store`, outside of a transaction. */
+/* Takes what has changed in `store` since the last call, outside of a transaction. */
 void gauges_update(struct gauges *, struct store *store);
+/* The queue was dropped. */
+void gauges_forget(struct gauges *, uint32_t id);
 /* A copy; the caller frees view->queues. */
 void gauges_copy(struct gauges *, struct spool_view *view);

@@ -66,6 +66,8 @@ static void run_aside(struct spooler *sp, struct job *job)
     enum status status = work_open(&sp->work, &failure)
                              ? store_queue_drop(sp->work.store, job->queue, &failure)
                              : failure.status;
+    if (status == STATUS_OK)
+        gauges_forget(&sp->work.gauges, job->queue);
     work_result(job, status, &failure);
     work_close_if_fatal(&sp->work, status);
 }
@@ -373,11 +375,11 @@ struct spooler *spooler_open(uv_loop_t *loop, const struct config *config,
     struct spooler *sp = calloc(1, sizeof *sp);
     ENSURE(sp);
     struct visit_state state = {sp, visit, arg};
-    if (!open_store(sp, config, failure) ||
-        store_queues(sp->work.store, visit_queue, &state, failure) != STATUS_OK) {
+    if (!open_store(sp, config, failure)) {
         free_spooler(sp);
         return NULL;
     }
+    store_queues(sp->work.store, visit_queue, &state);
     gauges_init(&sp->work.gauges);
     look_at_room(sp);
     sp->worked = true;

@@ -22,8 +22,8 @@
 
 #include <lmdb.h>
 
-#include "amqp/wire.h"
 #include "base/assert.h"
+#include "spool/record.h"
 #include "spool/store.h"
 
 enum { WORDS_MAX = 8, BATCH = 1000 };
@@ -166,27 +166,27 @@ static void remove_record(MDB_txn *txn, MDB_dbi dbi, MDB_val *key)
     ENSURE(error == 0);
 }
 
-/* Changes a waiting record through LMDB, with the store closed meanwhile. */
+/* Changes a record through LMDB, with the store closed until the next command: it would mend what
+ * does not agree. */
 static void change(struct maker *maker, char **words, void (*how)(MDB_txn *, MDB_dbi, MDB_val *))
 {
     MDB_env *env;
     MDB_txn *txn;
     MDB_dbi dbi;
-    uint8_t bytes[8];
-    char name[24];
-    wire_put64(bytes, number(words[1]));
+    uint8_t bytes[RECORD_KEY_BYTES];
+    bool is_rejected = strncmp(words[0], "r/", 2) == 0;
+    record_key(bytes, (uint32_t)number(words[0] + (is_rejected ? 2 : 0)), number(words[1]));
     MDB_val key = {sizeof bytes, bytes};
-    snprintf(name, sizeof name, "%s%s", strchr(words[0], '/') ? "" : "q/", words[0]);
     store_close(maker->store);
+    maker->store = NULL;
     ENSURE(mdb_env_create(&env) == 0);
     ENSURE(mdb_env_set_maxdbs(env, 4) == 0);
     ENSURE(mdb_env_open(env, maker->path, 0, 0600) == 0);
     ENSURE(mdb_txn_begin(env, NULL, 0, &txn) == 0);
-    ENSURE(mdb_dbi_open(txn, name, 0, &dbi) == 0);
+    ENSURE(mdb_dbi_open(txn, is_rejected ? "rejected" : "messages", 0, &dbi) == 0);
     how(txn, dbi, &key);
     ENSURE(mdb_txn_commit(txn) == 0);
     mdb_env_close(env);
-    open_store(maker);
 }
 
 static enum status damage(struct maker *maker, char **words, uint64_t *answer)
@@ -224,6 +224,8 @@ static void run(struct maker *maker, char *line)
         if (count <= commands[i].words || strcmp(words[0], commands[i].name) != 0)
             continue;
         uint64_t answer = 0;
+        if (!maker->store)
+            open_store(maker);
         enum status status = commands[i].run(maker, words + 1, &answer);
         if (status == STATUS_OK)
             printf("ok %" PRIu64 "\n", answer);
@@ -251,6 +253,7 @@ int main(int argc, char *argv[])
         fflush(stdout);
     }
     free(line);
-    store_close(maker.store);
+    if (maker.store)
+        store_close(maker.store);
     return 0;
 }

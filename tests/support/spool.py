@@ -9,6 +9,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = pathlib.Path(os.environ.get("AMQPBUF_TEST_BIN", ROOT / "build-dev" / "amqpbuf"))
 INSPECT = pathlib.Path(os.environ.get("AMQPBUF_TEST_INSPECT", BINARY.parent / "amqpbuf-inspect"))
 MAKE_SPOOL = pathlib.Path(os.environ.get("AMQPBUF_TEST_MAKE_SPOOL", INSPECT.parent / "make_spool"))
+MAKE_SPOOL_V1 = pathlib.Path(os.environ.get("AMQPBUF_TEST_MAKE_SPOOL_V1",
+                                            INSPECT.parent / "make_spool_v1"))
 
 
 def short_string(text):

@@ -363,7 +363,7 @@ static void test_newer_version(void **state)
     backdoor_put(&door, "version", 7, (const uint8_t[]){0, 0, 0, SPOOL_FORMAT_VERSION + 1}, 4);
     backdoor_close(&door);
     assert_int_equal(reader_open(&reader, home->spool, &home->failure), STATUS_VERSION);
-    assert_non_null(strstr(home->failure.text, "version 2"));
+    assert_non_null(strstr(home->failure.text, "version 3"));
 }
 
 static void test_not_lmdb(void **state)
@@ -390,12 +390,12 @@ static void test_damage(void **state)
     uint8_t key[RECORD_KEY_BYTES], part[RECORD_PART_KEY_BYTES];
     home_fill(home, 5, 10000);
     home_close(home);
-    record_key(key, 2);
-    backdoor_flip(home, "q/1", key, sizeof key);
-    record_part_key(part, 3, 2);
-    backdoor_remove(home, "b/1", part, sizeof part);
-    record_part_key(part, 4, 3);
-    backdoor_flip(home, "b/1", part, sizeof part);
+    record_key(key, 1, 2);
+    backdoor_flip(home, "messages", key, sizeof key);
+    record_part_key(part, 1, 3, 2);
+    backdoor_remove(home, "parts", part, sizeof part);
+    record_part_key(part, 1, 4, 3);
+    backdoor_flip(home, "parts", part, sizeof part);
 
     struct reader *reader = open_reader(home->spool);
     struct look look = look_at(reader, 0, READER_BODIES);
@@ -427,8 +427,8 @@ static void test_damage_among_rejected(void **state)
         assert_int_equal(store_reject(home->store, id, seq, &rejection, &home->failure), STATUS_OK);
     home_commit(home);
     home_close(home);
-    record_key(key, 2);
-    backdoor_flip(home, "r/1", key, sizeof key);
+    record_key(key, 1, 2);
+    backdoor_flip(home, "rejected", key, sizeof key);
     struct reader *reader = open_reader(home->spool);
     struct look look = look_at(reader, 0, READER_REJECTED);
     assert_int_equal(look.count, 2);

@@ -152,14 +152,16 @@ static void test_golden_parts(void **state)
 static void test_golden_keys(void **state)
 {
     (void)state;
-    static const uint8_t golden[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
+    static const uint8_t golden[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
     uint8_t key[RECORD_KEY_BYTES], part_key[RECORD_PART_KEY_BYTES];
-    record_key(key, 0x0102030405060708);
-    record_part_key(part_key, 0x0102030405060708, 0x090A0B0C);
+    record_key(key, 0x01020304, 0x05060708090A0B0C);
+    record_part_key(part_key, 0x01020304, 0x05060708090A0B0C, 0x0D0E0F10);
     assert_memory_equal(key, golden, sizeof key);
     assert_memory_equal(part_key, golden, sizeof part_key);
-    assert_int_equal(record_key_seq(key), 0x0102030405060708);
-    assert_int_equal(record_key_seq(part_key), 0x0102030405060708);
+    assert_int_equal(record_key_queue(key), 0x01020304);
+    assert_int_equal(record_key_queue(part_key), 0x01020304);
+    assert_int_equal(record_key_seq(key), 0x05060708090A0B0C);
+    assert_int_equal(record_key_seq(part_key), 0x05060708090A0B0C);
 }
 
 /* ---- there and back ---- */
@@ -355,7 +357,7 @@ static void test_newer_version(void **state)
     const char *what = NULL;
     size_t len;
     uint8_t *value = written(&r, 7, 9, "body", &len);
-    value[2] = SPOOL_FORMAT_VERSION + 1;
+    value[2] = RECORD_VERSION + 1;
     assert_int_equal(record_read(value, len, 7, 9, &out, &what), STATUS_VERSION);
     assert_string_equal(what, "written by a newer version");
     free(value);

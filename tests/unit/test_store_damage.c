@@ -8,6 +8,8 @@
 #include <cmocka.h>
 
 #include "../support/spool_home.h"
+#include "amqpbuf/spool_reader.h"
+#include "spool/directory.h"
 
 static struct rejection no_route(void)
 {
@@ -52,8 +54,8 @@ static void test_flips_in_a_record(void **state)
     uint8_t key[RECORD_KEY_BYTES];
     home_fill(home, 3, 4);
     home_close(home);
-    record_key(key, 2);
-    assert_flips_are_found(home, "q/1", key, sizeof key, 1);
+    record_key(key, 1, 2);
+    assert_flips_are_found(home, "messages", key, sizeof key, 1);
 }
 
 static void test_flips_in_a_part(void **state)
@@ -63,8 +65,8 @@ static void test_flips_in_a_part(void **state)
     home_fill(home, 3, 10000);
     home_close(home);
     for (uint32_t part = 1; part <= 3; part++) {
-        record_part_key(key, 2, part);
-        assert_flips_are_found(home, "b/1", key, sizeof key, 509);
+        record_part_key(key, 1, 2, part);
+        assert_flips_are_found(home, "parts", key, sizeof key, 509);
         home_close(home);
     }
     home_open(home);
@@ -76,12 +78,12 @@ static void test_missing_part(void **state)
     uint8_t key[RECORD_PART_KEY_BYTES];
     uint32_t queue = home_fill(home, 4, 10000);
     home_close(home);
-    record_part_key(key, 1, 3); /* the last, the first, one in the middle */
-    backdoor_remove(home, "b/1", key, sizeof key);
-    record_part_key(key, 2, 1);
-    backdoor_remove(home, "b/1", key, sizeof key);
-    record_part_key(key, 4, 2);
-    backdoor_remove(home, "b/1", key, sizeof key);
+    record_part_key(key, 1, 1, 3); /* the last, the first, one in the middle */
+    backdoor_remove(home, "parts", key, sizeof key);
+    record_part_key(key, 1, 2, 1);
+    backdoor_remove(home, "parts", key, sizeof key);
+    record_part_key(key, 1, 4, 2);
+    backdoor_remove(home, "parts", key, sizeof key);
     home_open(home);
     struct seen seen = home_read(home, queue, 0);
     assert_int_equal(seen.count, 1);
@@ -105,8 +107,8 @@ static void test_damaged_record_stays(void **state)
     uint8_t key[RECORD_KEY_BYTES];
     uint32_t queue = home_fill(home, 2, 10);
     home_close(home);
-    record_key(key, 1);
-    backdoor_flip(home, "q/1", key, sizeof key);
+    record_key(key, 1, 1);
+    backdoor_flip(home, "messages", key, sizeof key);
     home_open(home);
     home_begin(home);
     assert_int_equal(store_delete(home->store, queue, 1, &home->failure), STATUS_INVALID);
@@ -122,28 +124,122 @@ static void test_damaged_record_stays(void **state)
     assert_int_equal(home_queue(home, queue).messages, 1);
 }
 
-static void test_damaged_queue(void **state)
+/* Cuts the last byte of a queue's entry off, which is part of its login. */
+static void damage_login(struct home *home, uint32_t queue)
 {
-    struct home *home = *state;
-    static const uint8_t id[] = {0, 0, 0, 1};
-    home_fill(home, 1, 10);
-    home_close(home);
-    struct backdoor door = backdoor_open(home, "queues");
+    uint8_t id[4];
     size_t len;
+    directory_key(id, queue);
+    struct backdoor door = backdoor_open(home, "queues");
     uint8_t *value = backdoor_get(&door, id, sizeof id, &len);
     backdoor_put(&door, id, sizeof id, value, len - 1);
     free(value);
     backdoor_close(&door);
-    assert_int_equal(home_try_open(home, HOME_MAX_SIZE), STATUS_DAMAGED);
 }
 
-/* An entry has no checksum: its counters are held against what LMDB counts. */
+struct shown {
+    unsigned queues, damaged, records;
+};
+
+static bool show_queue(void *arg, const struct reader_queue *queue)
+{
+    struct shown *shown = arg;
+    shown->queues++;
+    if (queue->damage) {
+        shown->damaged++;
+        assert_int_equal(queue->id, 1);
+        assert_string_equal(queue->user, "");
+        assert_int_equal(queue->messages, 3); /* its counters are sound */
+        assert_int_equal(queue->first_seq, 1);
+    }
+    return true;
+}
+
+static bool show_record(void *arg, const struct reader_record *record)
+{
+    (void)record;
+    ((struct shown *)arg)->records++;
+    return true;
+}
+
+static void fail_at_damage(void *arg, uint32_t queue, uint64_t seq, const char *what)
+{
+    (void)arg;
+    fail_msg("queue %u, message %llu: %s", queue, (unsigned long long)seq, what);
+}
+
+/* Whose its messages are is lost; they are not, and everybody else goes on. */
+static void test_damaged_login(void **state)
+{
+    struct home *home = *state;
+    struct reader *reader;
+    struct shown shown = {0};
+    home_fill(home, 3, 10);
+    home_begin(home);
+    uint32_t other = home_put_queue(home, "other", "/");
+    home_append(home, other, 10);
+    home_commit(home);
+    home_close(home);
+    damage_login(home, 1);
+    home_open(home);
+    assert_int_equal(home_queue(home, 1).next_seq, 0); /* it is nobody's */
+    assert_int_equal(home_read(home, other, 0).count, 1);
+    home_begin(home);
+    home_append(home, other, 10);
+    home_commit(home);
+    assert_int_equal(home_fill(home, 1, 10), 3); /* its number is not used again */
+    assert_int_equal(home_queue(home, 3).messages, 1);
+    home_reopen(home);
+    assert_int_equal(home_queue(home, other).messages, 2);
+
+    assert_int_equal(reader_open(&reader, home->spool, &home->failure), STATUS_OK);
+    assert_int_equal(reader_queues(reader, show_queue, &shown, &home->failure), STATUS_OK);
+    assert_int_equal(reader_records(reader, 1, 0, READER_BODIES, show_record, fail_at_damage,
+                                    &shown, &home->failure),
+                     STATUS_OK);
+    reader_close(reader);
+    assert_int_equal(shown.queues, 3);
+    assert_int_equal(shown.damaged, 1);
+    assert_int_equal(shown.records, 3);
+}
+
+static bool copy_counters(void *arg, const struct reader_queue *queue)
+{
+    struct store_queue *seen = arg;
+    seen->messages = queue->messages;
+    return true;
+}
+
+/* Entries whose checksums are right are held against what LMDB counts. */
+static void test_records_that_are_gone(void **state)
+{
+    struct home *home = *state;
+    uint8_t key[RECORD_KEY_BYTES];
+    uint32_t queue = home_fill(home, 5, 100);
+    uint64_t bytes = home_queue(home, queue).bytes;
+    home_close(home);
+    record_key(key, queue, 2);
+    backdoor_remove(home, "messages", key, sizeof key);
+    home_open(home);
+    assert_int_equal(home_queue(home, queue).messages, 4);
+    assert_int_equal(home_queue(home, queue).bytes, bytes / 5 * 4);
+    home_close(home); /* what was mended is written */
+    struct reader *reader;
+    struct store_queue seen = {0};
+    assert_int_equal(reader_open(&reader, home->spool, &home->failure), STATUS_OK);
+    assert_int_equal(reader_queues(reader, copy_counters, &seen, &home->failure), STATUS_OK);
+    reader_close(reader);
+    assert_int_equal(seen.messages, 4);
+    home_open(home);
+}
+
+/* Counters whose checksum is wrong are counted anew. */
 static void test_counters_that_are_wrong(void **state)
 {
     struct home *home = *state;
     static const uint8_t id[] = {0, 0, 0, 1};
     struct rejection why = {.code = 404, .text = "NOT_FOUND", .text_len = 9, .at_us = 1};
-    for (size_t at = 8; at < 32; at += 8) { /* messages, bytes, rejected */
+    for (size_t at = 8; at < 40; at += 8) { /* messages, bytes, rejected, the checksum */
         uint32_t queue = home_fill(home, 5, 100);
         struct store_queue before = home_queue(home, queue);
         home_begin(home);
@@ -179,7 +275,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         WITH_HOME(test_counters_that_are_wrong), WITH_HOME(test_flips_in_a_record),
         WITH_HOME(test_flips_in_a_part),         WITH_HOME(test_missing_part),
-        WITH_HOME(test_damaged_record_stays),    WITH_HOME(test_damaged_queue),
+        WITH_HOME(test_damaged_record_stays),    WITH_HOME(test_damaged_login),
+        WITH_HOME(test_records_that_are_gone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

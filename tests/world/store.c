@@ -144,25 +144,41 @@ enum status store_queue_drop(struct store *s, uint32_t id, struct failure *failu
     return STATUS_OK;
 }
 
-enum status store_queues(struct store *s, bool (*visit)(void *arg, const struct store_queue *),
-                         void *arg, struct failure *failure)
+static struct store_queue describe(uint32_t i)
 {
-    (void)s, (void)failure;
+    struct store_queue queue = {.id = i,
+                                .user = now.users[i],
+                                .vhost = "/",
+                                .sealed = now.sealed[i],
+                                .sealed_len = now.sealed_len[i]};
+    for (unsigned k = 0; k < RECORDS; k++)
+        if (now.records[k].is_there && now.records[k].queue == i) {
+            queue.messages += !now.records[k].is_rejected;
+            queue.rejected += now.records[k].is_rejected;
+        }
+    return queue;
+}
+
+void store_queues(const struct store *s, bool (*visit)(void *arg, const struct store_queue *),
+                  void *arg)
+{
+    (void)s;
     for (uint32_t i = 1; i < QUEUES; i++) {
-        struct store_queue queue = {.id = i,
-                                    .user = now.users[i],
-                                    .vhost = "/",
-                                    .sealed = now.sealed[i],
-                                    .sealed_len = now.sealed_len[i]};
-        for (unsigned k = 0; k < RECORDS; k++)
-            if (now.records[k].is_there && now.records[k].queue == i) {
-                queue.messages += !now.records[k].is_rejected;
-                queue.rejected += now.records[k].is_rejected;
-            }
+        struct store_queue queue = describe(i);
         if (now.users[i][0] && !visit(arg, &queue))
             break;
     }
-    return STATUS_OK;
+}
+
+/* All, as if each had changed. */
+void store_changes(struct store *s, void (*visit)(void *arg, const struct store_queue *), void *arg)
+{
+    (void)s;
+    for (uint32_t i = 1; i < QUEUES; i++) {
+        struct store_queue queue = describe(i);
+        if (now.users[i][0])
+            visit(arg, &queue);
+    }
 }
 
 /* ---- messages ---- */

@@ -136,7 +136,12 @@ static void compare_counters(struct verifying *verifying, const struct reader_qu
                              const struct checked *checked)
 {
     const struct tally *waiting = &checked->waiting, *rejected = &checked->rejected;
-    char text[128];
+    char text[256];
+    if (queue->damage) {
+        snprintf(text, sizeof text, "queue %" PRIu32 ": %s", queue->id, queue->damage);
+        print_problem(verifying, text);
+        return;
+    }
     compare(verifying, queue, "message", queue->messages, waiting->sound + waiting->damaged);
     compare(verifying, queue, "rejected", queue->rejected, rejected->sound + rejected->damaged);
     if (waiting->damaged == 0) /* how long a damaged message was is not known */
