@@ -46,7 +46,8 @@ static uint64_t read_number(const char *text)
 
 static struct queue *find_queue(const struct proxy *proxy, uint64_t id)
 {
-    for (struct list *n = proxy->pools.queues.next; n != &proxy->pools.queues; n = n->next) {
+    for (struct list *n = proxy->pools.queues.all.next; n != &proxy->pools.queues.all;
+         n = n->next) {
         struct queue *queue = LIST_ENTRY(n, struct queue, node);
         if (queue->backlog.id == id && id > 0)
             return queue;

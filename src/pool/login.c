@@ -231,7 +231,7 @@ static bool is_away(const struct pools *pools, bool known)
 
 bool login_is_possible(const struct logins *logins)
 {
-    return !list_empty(&logins->pools->queues) || !is_away(logins->pools, true);
+    return !list_empty(&logins->pools->queues.all) || !is_away(logins->pools, true);
 }
 
 static struct attempt *next_queued(const struct logins *logins)

@@ -39,13 +39,38 @@ static bool is_of(const struct pool *pool, const struct identity *id, const char
            strcmp(pool->user, id->name) == 0;
 }
 
+static uint64_t hash_user(const char *name)
+{
+    return index_hash(name, 0);
+}
+
+static uint64_t hash_login(const char *name, const char *vhost)
+{
+    return index_hash(vhost, hash_user(name));
+}
+
+/* The first pool of that login (in any vhost if that is NULL), or the next one after `pool`. */
+static struct pool *next_of(const struct pools *pools, const struct pool *pool,
+                            const struct identity *id, const char *vhost)
+{
+    const struct index *index = vhost ? &pools->by_login : &pools->by_user;
+    struct index_node *n;
+    if (pool)
+        n = index_next(index, vhost ? &pool->by_login : &pool->by_user);
+    else
+        n = index_find(index, vhost ? hash_login(id->name, vhost) : hash_user(id->name));
+    while (n && !is_of(n->owner, id, vhost))
+        n = index_next(index, n);
+    return n ? n->owner : NULL;
+}
+
 struct pool *pool_find(struct pools *pools, const struct identity *id, const char *password,
                        const char *vhost)
 {
     struct pool *best = NULL;
-    for (struct list *n = pools->all.next; n != &pools->all; n = n->next) {
-        struct pool *pool = LIST_ENTRY(n, struct pool, node);
-        if (!is_of(pool, id, vhost) || !secrets_know(&pool->secrets, password))
+    for (struct pool *pool = next_of(pools, NULL, id, vhost); pool;
+         pool = next_of(pools, pool, id, vhost)) {
+        if (!secrets_know(&pool->secrets, password))
             continue;
         if (password_vouches(pool, id, password))
             return pool;
@@ -55,21 +80,13 @@ struct pool *pool_find(struct pools *pools, const struct identity *id, const cha
     return best;
 }
 
-static struct pool *find_login(struct pools *pools, const struct identity *id, const char *vhost)
-{
-    for (struct list *n = pools->all.next; n != &pools->all; n = n->next)
-        if (is_of(LIST_ENTRY(n, struct pool, node), id, vhost))
-            return LIST_ENTRY(n, struct pool, node);
-    return NULL;
-}
-
 /* The newest password is the one to dial with; of tokens the one that holds longest. */
 struct pool *pool_prove(struct pools *pools, const struct identity *id, const char *password,
                         const char *vhost)
 {
     struct pool *pool = pool_find(pools, id, password, vhost);
     if (!pool)
-        pool = find_login(pools, id, vhost);
+        pool = next_of(pools, NULL, id, vhost);
     if (!pool)
         pool = pool_new(pools, id, password, vhost, LOGIN_PROVEN);
     bool is_shorter = pool->login == LOGIN_PROVEN && id->expires_s < pool->expires_s;
@@ -101,10 +118,8 @@ static void refuse_login(struct pool *pool, const struct upstream_end *end)
 void pool_disprove(struct pools *pools, const struct identity *id, const char *password,
                    const char *vhost, const struct upstream_end *end)
 {
-    for (struct list *n = pools->all.next; n != &pools->all; n = n->next) {
-        struct pool *pool = LIST_ENTRY(n, struct pool, node);
-        if (!is_of(pool, id, vhost))
-            continue;
+    for (struct pool *pool = next_of(pools, NULL, id, vhost); pool;
+         pool = next_of(pools, pool, id, vhost)) {
         secrets_forget(&pool->secrets, password);
         if (secret_is(pool->secrets.current, password) && !connections_are_open(pool)) {
             refuse_login(pool, end);
@@ -353,6 +368,8 @@ struct pool *pool_new(struct pools *pools, const struct identity *id, const char
     list_init(&pool->held);
     list_init(&pool->wake_node);
     list_append(&pools->all, &pool->node);
+    index_add(&pools->by_user, &pool->by_user, hash_user(pool->user), pool);
+    index_add(&pools->by_login, &pool->by_login, hash_login(pool->user, vhost), pool);
     pool->queue = queue_find(&pools->queues, id->name, vhost);
     if (!pool->queue)
         pool->queue = queue_new(pool->rt, &pools->queues, id->name, id->name, vhost);
@@ -380,6 +397,8 @@ static void pool_free(struct pool *pool)
     ENSURE(list_empty(&pool->waiting) && list_empty(&pool->held));
     connections_close(pool);
     list_remove(&pool->node);
+    index_remove(&pool->pools->by_user, &pool->by_user);
+    index_remove(&pool->pools->by_login, &pool->by_login);
     list_remove(&pool->use.node);
     list_remove(&pool->wake_node);
     handles_remove(pool->handle);
@@ -394,7 +413,7 @@ void pools_init(struct pools *pools, struct upstreams *upstreams, const struct p
     *pools = (struct pools){
         .rt = upstreams->rt, .upstreams = upstreams, .events = told, .upstream_events = &events};
     list_init(&pools->all);
-    list_init(&pools->queues);
+    list_init(&pools->queues.all);
     list_init(&pools->waking);
 }
 
@@ -403,8 +422,11 @@ void pools_close(struct pools *pools)
     struct list *node;
     while ((node = list_first(&pools->all)) != NULL)
         pool_free(LIST_ENTRY(node, struct pool, node));
-    while ((node = list_first(&pools->queues)) != NULL)
+    while ((node = list_first(&pools->queues.all)) != NULL)
         queue_free(LIST_ENTRY(node, struct queue, node));
+    index_deinit(&pools->by_user);
+    index_deinit(&pools->by_login);
+    index_deinit(&pools->queues.by_name);
 }
 
 void pool_cleanup(struct pool *pool, uint64_t now_ms)

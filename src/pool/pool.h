@@ -8,6 +8,7 @@
 
 #include <uv.h>
 
+#include "base/index.h"
 #include "base/list.h"
 #include "pool/backoff.h"
 #include "pool/caution.h"
@@ -49,14 +50,17 @@ struct pools {
     struct upstreams *upstreams;
     const struct pools_events *events;
     const struct upstream_events *upstream_events; /* of the shared ones */
-    struct list all, queues;
+    struct list all;
+    struct index by_user, by_login; /* name alone; name and vhost */
+    struct queues queues;
     struct list waking; /* pools whose held clients may try again */
 };
 
 struct pool {
     struct runtime *rt;
     struct pools *pools;
-    struct list node;      /* in pools->all */
+    struct list node; /* in pools->all */
+    struct index_node by_user, by_login;
     struct queue_user use; /* of its queue */
     struct queue *queue;
     uint64_t handle;

@@ -39,11 +39,17 @@ static const struct backlog_events backlog_events = {
     .on_promise_ended = on_promise_ended,
 };
 
-/* Two of one name would be one in the spool. */
-struct queue *queue_find(const struct list *queues, const char *identity, const char *vhost)
+static uint64_t hash_of(const char *name, const char *vhost)
 {
-    for (struct list *n = queues->next; n != queues; n = n->next) {
-        struct queue *queue = LIST_ENTRY(n, struct queue, node);
+    return index_hash(vhost, index_hash(name, 0));
+}
+
+/* Two of one name would be one in the spool. */
+struct queue *queue_find(const struct queues *queues, const char *identity, const char *vhost)
+{
+    for (struct index_node *n = index_find(&queues->by_name, hash_of(identity, vhost)); n;
+         n = index_next(&queues->by_name, n)) {
+        struct queue *queue = n->owner;
         if (strcmp(queue->vhost, vhost) == 0 &&
             (strcmp(queue->identity, identity) == 0 || strcmp(queue->user, identity) == 0))
             return queue;
@@ -51,12 +57,18 @@ struct queue *queue_find(const struct list *queues, const char *identity, const 
     return NULL;
 }
 
-struct queue *queue_new(struct runtime *rt, struct list *queues, const char *user,
+static bool has_two_names(const struct queue *queue)
+{
+    return strcmp(queue->user, queue->identity) != 0;
+}
+
+struct queue *queue_new(struct runtime *rt, struct queues *queues, const char *user,
                         const char *identity, const char *vhost)
 {
     struct queue *queue = calloc(1, sizeof *queue);
     ENSURE(queue);
     queue->rt = rt;
+    queue->queues = queues;
     queue->user = strdup(user);
     queue->identity = strdup(identity);
     queue->vhost = strdup(vhost);
@@ -65,7 +77,10 @@ struct queue *queue_new(struct runtime *rt, struct list *queues, const char *use
     queue->handle = handles_add(queue);
     backlog_init(&queue->backlog, queue->rt, &backlog_events, queue->user, queue->vhost);
     queue->made_ms = runtime_now(queue->rt);
-    list_append(queues, &queue->node);
+    list_append(&queues->all, &queue->node);
+    index_add(&queues->by_name, &queue->by_identity, hash_of(identity, vhost), queue);
+    if (has_two_names(queue))
+        index_add(&queues->by_name, &queue->by_user, hash_of(user, vhost), queue);
     return queue;
 }
 
@@ -78,6 +93,9 @@ void queue_free(struct queue *queue)
 {
     ENSURE(list_empty(&queue->users));
     list_remove(&queue->node);
+    index_remove(&queue->queues->by_name, &queue->by_identity);
+    if (has_two_names(queue))
+        index_remove(&queue->queues->by_name, &queue->by_user);
     handles_remove(queue->handle);
     backlog_deinit(&queue->backlog);
     secret_wipe(&queue->password);

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/index.h"
 #include "base/list.h"
 #include "drain/backlog.h"
 #include "drain/rate.h"
@@ -38,10 +39,18 @@ struct queue_user {
 
 enum { QUEUE_HOLD_MS = 50, QUEUE_HOLD_AGAIN_MS = 1000 };
 
+struct queues {
+    struct list all;
+    struct index by_name; /* and vhost */
+};
+
 struct queue {
     struct runtime *rt;
+    struct queues *queues;
     struct backlog backlog;
-    struct list node; /* in pools->queues */
+    struct list node; /* in queues->all */
+    /* In queues->by_name, as the identity's, and the user's if that has another name. */
+    struct index_node by_identity, by_user;
     struct list users;
     char *user, *vhost;
     char *identity; /* whose it is; `user` but for tokens' queues of version 0.1 */
@@ -59,9 +68,9 @@ struct queue {
 };
 
 /* `queues` is the list of all of them. */
-struct queue *queue_find(const struct list *queues, const char *identity, const char *vhost);
-struct queue *queue_new(struct runtime *, struct list *queues, const char *user,
-                        const char *identity, const char *vhost);
+struct queue *queue_find(const struct queues *, const char *identity, const char *vhost);
+struct queue *queue_new(struct runtime *, struct queues *, const char *user, const char *identity,
+                        const char *vhost);
 void queue_free(struct queue *);
 void queue_set_password(struct queue *, const char *password);
 

@@ -130,7 +130,8 @@ static void look_at_pools(const struct proxy *proxy, const struct found *f)
 static void look_at_queues(const struct proxy *proxy, const struct found *f)
 {
     uint64_t reserved = 0, retained = 0, appending = 0;
-    for (struct list *n = proxy->pools.queues.next; n != &proxy->pools.queues; n = n->next) {
+    for (struct list *n = proxy->pools.queues.all.next; n != &proxy->pools.queues.all;
+         n = n->next) {
         const struct queue *queue = LIST_ENTRY(n, struct queue, node);
         reserved += queue->reserved;
         retained += queue->retained;
@@ -161,7 +162,8 @@ static void look_at_store(struct proxy *proxy)
 {
     struct spool_view view = {0};
     spooler_view(proxy->rt.spooler, &view);
-    for (struct list *n = proxy->pools.queues.next; n != &proxy->pools.queues; n = n->next) {
+    for (struct list *n = proxy->pools.queues.all.next; n != &proxy->pools.queues.all;
+         n = n->next) {
         const struct queue *queue = LIST_ENTRY(n, struct queue, node);
         const struct queue_gauges *gauges = spool_view_find(&view, queue->backlog.id);
         if (!gauges)

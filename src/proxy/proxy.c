@@ -133,7 +133,8 @@ static void tick_all(struct proxy *proxy, uint64_t now)
         upstream_tick(LIST_ENTRY(n, struct upstream, node), now);
     }
     stalled_look(&proxy->upstreams, now);
-    for (struct list *n = proxy->pools.queues.next; n != &proxy->pools.queues; n = n->next) {
+    for (struct list *n = proxy->pools.queues.all.next; n != &proxy->pools.queues.all;
+         n = n->next) {
         struct queue *queue = LIST_ENTRY(n, struct queue, node);
         if (!queue->backlog.drain) {
             queue->drain_rate = (struct rate){0};
@@ -157,8 +158,8 @@ static void cleanup(struct proxy *proxy, uint64_t now)
         next = n->next;
         pool_cleanup(LIST_ENTRY(n, struct pool, node), now);
     }
-    for (struct list *n = proxy->pools.queues.next; proxy->rt.spooler && n != &proxy->pools.queues;
-         n = n->next)
+    for (struct list *n = proxy->pools.queues.all.next;
+         proxy->rt.spooler && n != &proxy->pools.queues.all; n = n->next)
         queue_cleanup(LIST_ENTRY(n, struct queue, node), now);
 }
 
@@ -191,7 +192,8 @@ static void begin_closing(struct proxy *proxy)
         next = n->next;
         client_close(LIST_ENTRY(n, struct client, node), "the proxy is stopping");
     }
-    for (struct list *n = proxy->pools.queues.next; n != &proxy->pools.queues; n = n->next) {
+    for (struct list *n = proxy->pools.queues.all.next; n != &proxy->pools.queues.all;
+         n = n->next) {
         struct queue *queue = LIST_ENTRY(n, struct queue, node);
         if (queue->backlog.drain)
             drain_stop(queue->backlog.drain);
@@ -218,7 +220,7 @@ static bool all_is_safe(const struct proxy *proxy)
 {
     if (proxy->rt.spooler && spooler_pending(proxy->rt.spooler) > 0)
         return false;
-    for (struct list *n = proxy->pools.queues.next; n != &proxy->pools.queues; n = n->next)
+    for (struct list *n = proxy->pools.queues.all.next; n != &proxy->pools.queues.all; n = n->next)
         if (LIST_ENTRY(n, struct queue, node)->retained > 0)
             return false;
     return true;
@@ -424,7 +426,7 @@ static void reload(struct proxy *proxy)
     if (!proxy->rt.spooler && proxy->rt.config->pool.publish_buffer_size > 0)
         LOG(LOG_WARN, "reload_ignored", LOG_T("key", "pool.publish_buffer_size"),
             LOG_T("reason", "the spool was not opened at the start: needs a restart"));
-    for (struct list *n = proxy->pools.queues.next; n != &proxy->pools.queues; n = n->next)
+    for (struct list *n = proxy->pools.queues.all.next; n != &proxy->pools.queues.all; n = n->next)
         queue_reconfigured(LIST_ENTRY(n, struct queue, node));
     if (certificates_load(proxy))
         LOG(LOG_INFO, "reloaded");
@@ -477,7 +479,7 @@ static bool open_spool(struct proxy *proxy)
         return false;
     }
     uint64_t messages = 0;
-    for (struct list *n = proxy->pools.queues.next; n != &proxy->pools.queues; n = n->next)
+    for (struct list *n = proxy->pools.queues.all.next; n != &proxy->pools.queues.all; n = n->next)
         messages += LIST_ENTRY(n, struct queue, node)->backlog.waiting;
     LOG(LOG_INFO, "spool_opened", LOG_T("path", config->spool.path), LOG_N("messages", messages));
     return true;

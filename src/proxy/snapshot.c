@@ -107,12 +107,13 @@ void snapshot_take(struct snapshot *s, struct proxy *proxy)
         spooler_view(proxy->rt.spooler, &s->spool);
         s->spooler_busy_ms = spooler_busy_ms(proxy->rt.spooler);
     }
-    for (struct list *n = proxy->pools.queues.next; n != &proxy->pools.queues; n = n->next)
+    for (struct list *n = proxy->pools.queues.all.next; n != &proxy->pools.queues.all; n = n->next)
         s->queue_count++;
     s->queues = calloc(s->queue_count + 1, sizeof *s->queues);
     ENSURE(s->queues);
     struct snapshot_queue *out = s->queues;
-    for (struct list *n = proxy->pools.queues.next; n != &proxy->pools.queues; n = n->next, out++) {
+    for (struct list *n = proxy->pools.queues.all.next; n != &proxy->pools.queues.all;
+         n = n->next, out++) {
         const struct queue *queue = LIST_ENTRY(n, struct queue, node);
         describe(out, queue);
         find_gauges(out, queue, &s->spool);

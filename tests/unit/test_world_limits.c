@@ -242,7 +242,7 @@ static void test_a_login_that_nobody_uses_is_forgotten(void **state)
     pool_cleanup(pool, world.now_ms);
     queue_cleanup(world_queue(), world.now_ms);
     world_run();
-    assert_true(list_empty(&world.pools.queues) || world_queue()->backlog.id == 0);
+    assert_true(list_empty(&world.pools.queues.all) || world_queue()->backlog.id == 0);
 }
 
 /* ---- what a person does ---- */

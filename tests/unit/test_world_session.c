@@ -71,7 +71,7 @@ static void test_a_login_that_rabbitmq_refuses(void **state)
     assert_null(peer_login_as("guest", "wrong", "/", &code));
     assert_int_equal(code, 403);
     assert_true(list_empty(&world.pools.all));
-    assert_true(list_empty(&world.pools.queues));
+    assert_true(list_empty(&world.pools.queues.all));
     assert_int_equal(world.rt.counters.login_refused, 1);
 }
 

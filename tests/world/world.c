@@ -53,7 +53,7 @@ static void close_all(void)
         next = n->next;
         client_close(LIST_ENTRY(n, struct client, node), "the test is over");
     }
-    for (struct list *n = world.pools.queues.next; n != &world.pools.queues; n = n->next) {
+    for (struct list *n = world.pools.queues.all.next; n != &world.pools.queues.all; n = n->next) {
         struct queue *queue = LIST_ENTRY(n, struct queue, node);
         if (queue->backlog.drain)
             drain_stop(queue->backlog.drain);
@@ -73,7 +73,7 @@ static void assert_nothing_is_left(void)
     assert_int_equal(world.rt.counters.upstreams, 0);
     assert_int_equal(world.rt.counters.channels, 0);
     assert_int_equal(world.rt.budget.kept, 0);
-    for (struct list *n = world.pools.queues.next; n != &world.pools.queues; n = n->next) {
+    for (struct list *n = world.pools.queues.all.next; n != &world.pools.queues.all; n = n->next) {
         const struct queue *queue = LIST_ENTRY(n, struct queue, node);
         assert_int_equal(queue->retained, 0);
         assert_int_equal(queue->reserved, 0);
@@ -146,7 +146,7 @@ static void tick(void)
         upstream_tick(LIST_ENTRY(n, struct upstream, node), world.now_ms);
     }
     stalled_look(&world.upstreams, world.now_ms);
-    for (struct list *n = world.pools.queues.next; n != &world.pools.queues; n = n->next) {
+    for (struct list *n = world.pools.queues.all.next; n != &world.pools.queues.all; n = n->next) {
         struct queue *queue = LIST_ENTRY(n, struct queue, node);
         if (queue->backlog.drain)
             drain_tick(queue->backlog.drain, world.now_ms);
