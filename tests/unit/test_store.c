@@ -177,6 +177,52 @@ static void test_golden_meta_and_queue(void **state)
     backdoor_close(&door);
 }
 
+/* ---- many queues ---- */
+
+enum { MANY_QUEUES = 5000 };
+
+static void test_many_queues(void **state)
+{
+    struct home *home = *state;
+    char user[16];
+    struct store_options options = {
+        .path = home->spool, .max_size_bytes = HOME_MAX_SIZE, .sync = STORE_SYNC_NEVER};
+    assert_int_equal(store_open(&home->store, &options, &home->failure), STATUS_OK);
+    home_begin(home);
+    for (uint32_t id = 1; id <= MANY_QUEUES; id++) {
+        snprintf(user, sizeof user, "user-%u", id);
+        assert_int_equal(home_put_queue(home, user, "/"), id);
+        assert_int_equal(home_append(home, id, id % 50), 1);
+    }
+    home_commit(home);
+    home_begin(home);
+    for (uint32_t id = MANY_QUEUES; id > 0; id--)
+        assert_int_equal(home_append(home, id, id % 3 == 0 ? 5000 : 100), 2);
+    home_commit(home);
+    home_reopen(home);
+    home_begin(home);
+    for (uint32_t id = 1; id <= MANY_QUEUES; id += 7)
+        assert_int_equal(store_delete(home->store, id, 1, &home->failure), STATUS_OK);
+    home_commit(home);
+    for (uint32_t id = 1; id <= MANY_QUEUES; id++) {
+        struct seen seen = home_read(home, id, 0);
+        unsigned deleted = id % 7 == 1;
+        assert_int_equal(seen.count, 2 - deleted);
+        assert_int_equal(seen.damaged_count, 0);
+        assert_int_equal(seen.seq[seen.count - 1], 2);
+        assert_int_equal(seen.body_size[seen.count - 1], id % 3 == 0 ? 5000 : 100);
+    }
+    assert_int_equal(store_queue_drop(home->store, 2502, &home->failure), STATUS_INVALID);
+    home_begin(home);
+    assert_int_equal(store_delete(home->store, 2502, 1, &home->failure), STATUS_OK);
+    assert_int_equal(store_delete(home->store, 2502, 2, &home->failure), STATUS_OK);
+    home_commit(home);
+    assert_int_equal(store_queue_drop(home->store, 2502, &home->failure), STATUS_OK);
+    home_reopen(home);
+    assert_int_equal(home_queue(home, 2502).next_seq, 0);
+    assert_int_equal(home_queue(home, 2503).messages, 2 - (2503 % 7 == 1));
+}
+
 /* ---- there and back ---- */
 
 static void test_every_size_of_body(void **state)
@@ -721,6 +767,7 @@ int main(void)
         WITH_HOME(test_opener_beside_one_that_has_the_lock_file),
         WITH_HOME(test_newer_version),
         WITH_HOME(test_golden_meta_and_queue),
+        WITH_HOME(test_many_queues),
         WITH_HOME(test_every_size_of_body),
         WITH_HOME(test_large_body),
         WITH_HOME(test_body_in_pieces),
