@@ -84,6 +84,14 @@ def record():
     yield "part", b"\x03" + place + b"\x00\x00\x01" + b"part" * 8
 
 
+def directory():
+    login = struct.pack(">HHH", 4, 1, 6) + b"shop/sealed"
+    counters = struct.pack(">QQQQ", 4, 2, 60, 1)
+    yield "value", b"\x00\x00\x01" + counters + bytes(16) + login
+    yield "old-value", b"\x01\x00\x01" + counters + login
+    yield "fields", b"\x02\x00\x01\x01\x00" + counters + b"\x04shop\x01/sealed"
+
+
 def config():
     example = (SOURCES / "proxy.ini.example").read_bytes()
     yield "example", example
@@ -183,8 +191,8 @@ def upstream():
                                         say("broker", payload), wait)
 
 
-TARGETS = {f"fuzz_{made.__name__}": made for made in [frame, method, content, record, config,
-                                                       handshake, session, upstream]}
+TARGETS = {f"fuzz_{made.__name__}": made for made in [frame, method, content, record, directory,
+                                                       config, handshake, session, upstream]}
 
 
 def main(folder):
