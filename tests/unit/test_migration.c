@@ -341,6 +341,83 @@ static void test_killed_anywhere(void **state)
     make(home, 1); /* for the teardown */
 }
 
+enum { LONG = 1200 };
+
+struct counted {
+    unsigned count, wrong, damaged;
+    uint64_t last_seq;
+};
+
+static bool count_sound(void *arg, const struct store_record *record)
+{
+    struct counted *counted = arg;
+    uint8_t body[LARGE];
+    size_t len = 0;
+    counted->count++;
+    for (size_t i = 0; i < record->body_count && len + record->body[i].iov_len <= LARGE; i++) {
+        memcpy(body + len, record->body[i].iov_base, record->body[i].iov_len);
+        len += record->body[i].iov_len;
+    }
+    counted->wrong += record->seq <= counted->last_seq || len != LARGE || !is_body(body, len);
+    counted->last_seq = record->seq;
+    return true;
+}
+
+static void count_damaged(void *arg, uint64_t seq)
+{
+    (void)seq;
+    ((struct counted *)arg)->damaged++;
+}
+
+static void make_long_list(struct home *home)
+{
+    struct v1 v1 = v1_open(home->spool);
+    struct v1_queue q = v1_begin_queue(&v1, 1);
+    for (unsigned n = 0; n < LONG; n++)
+        append(&q, LARGE, NULL);
+    v1_end_queue(&q, "shop", "/");
+    v1_close(&v1);
+}
+
+/* In the middle of the file is a part of a body. */
+static void damage_a_part(const struct home *home)
+{
+    int fd;
+    static const uint8_t zeros[PAGE];
+    off_t middle = data_size(home, &fd) / 2 / PAGE * PAGE;
+    ENSURE(pwrite(fd, zeros, PAGE, middle) == PAGE);
+    close(fd);
+}
+
+/* The same in the middle of lists that take several steps; of damaged ones nothing is deleted. */
+static void test_killed_in_long_lists(void **state)
+{
+    struct home *home = *state;
+    for (unsigned damaged = 0; damaged < 2; damaged++) {
+        bool goes_on = true;
+        for (unsigned visit = 3; goes_on; visit++) {
+            struct counted counted = {0};
+            make_long_list(home);
+            if (damaged)
+                damage_a_part(home);
+            goes_on = open_until_killed(home, visit);
+            home_open(home);
+            assert_int_equal(home_queue(home, 1).messages, LONG);
+            assert_int_equal(home_queue(home, 1).bytes,
+                             LONG * (METHOD_BYTES + HEADER_BYTES + LARGE));
+            assert_int_equal(
+                store_read(home->store, 1, 0, count_sound, count_damaged, &counted, &home->failure),
+                STATUS_OK);
+            assert_int_equal(counted.count, LONG - damaged);
+            assert_int_equal(counted.damaged, damaged);
+            assert_int_equal(counted.wrong, 0);
+            home_close(home);
+            remove_tree(home->spool);
+        }
+    }
+    make(home, 1); /* for the teardown */
+}
+
 #define WITH_HOME(test) cmocka_unit_test_setup_teardown(test, home_setup, home_teardown)
 
 int main(void)
@@ -352,6 +429,7 @@ int main(void)
         WITH_HOME(test_damage_moves_too),
         WITH_HOME(test_each_page),
         WITH_HOME(test_killed_anywhere),
+        WITH_HOME(test_killed_in_long_lists),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
