@@ -1,7 +1,7 @@
 #pragma once
 
-/* Writes a spool of format 1, as docs/spool-format.md describes it: what amqpbuf 0.1.0 left on the
- * disk. Through LMDB alone, for no code of the proxy writes it any more. */
+/* Writes a spool of format 1, as docs/spool-format.md describes it: what amqpbuf up to 0.2.0 left
+ * on the disk. Through LMDB alone, for no code of the proxy writes it any more. */
 
 #include <stdio.h>
 #include <stdlib.h>
