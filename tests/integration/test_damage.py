@@ -78,6 +78,29 @@ def test_damaged_rejected_message_stops_no_sweep(stopped, what, moved):
     assert proxy.waiting() == (1 + moved if what[0] == "retry" else 1)
 
 
+@pytest.mark.provokes("queue_entry_damaged")
+def test_a_queue_of_which_nobody_knows_whose_it_is(broker, stopped):
+    """Its messages stay, and can be got out; the login goes on with a new queue."""
+    bodies = [b"%d" % number for number in range(5)]
+    proxy = stopped(bodies)
+    made = MakeSpool(proxy.spool)
+    made.spoil(1)
+    made.close()
+    broker.up()  # it has to prove the login again
+    proxy.start()
+    assert proxy.wait_event("queue_entry_damaged")["queue"] == "1"
+    publish(proxy, b"live")
+    broker.down()
+    proxy.wait_event("buffering_started")
+    publish(proxy, b"later")
+    assert [(m["queue"], m["body"]) for m in proxy.dump("--queue", "2")] == [(2, "later")]
+    broker.up()
+    wait_until(lambda: [m.body for m in broker.messages] == [b"live", b"later"],
+               lambda: proxy.failure("what is known goes on"))
+    proxy.term()
+    assert [m["body"].encode() for m in proxy.dump("--queue", "1")] == bodies
+
+
 @pytest.mark.parametrize("share", [0.9, 0.5, 0.1])
 def test_a_truncated_file(stopped, share):
     proxy = stopped([b"%d " % n + b"x" * 3000 for n in range(500)])

@@ -465,6 +465,16 @@ def test_verify_compares_the_counters(orders):
     assert lines[-1] == "3 records in 2 queues checked, 2 problems"
 
 
+def test_a_damaged_entry_is_named(orders):
+    whole = objects(orders, "dump", "--queue", "1")
+    orders.spoil(1)
+    lines = output(orders, "verify", status=1).splitlines()
+    assert "queue 1: its entry is damaged: whose its messages are cannot be read" in lines
+    assert lines[-1].endswith(", 1 problem")
+    assert [(o["seq"], o["body"], o["user"]) for o in objects(orders, "dump", "--queue", "1")] == \
+        [(o["seq"], o["body"], "") for o in whole]
+
+
 WRONG_RECORDS = [
     (publish("", "key")[:-1], header(4), "its method cannot be read"),
     (method(50, 10, short_string("q"), b"\x00", table()), header(4), "its method cannot be read"),

@@ -11,6 +11,7 @@
  *   damage QUEUE SEQ                         ok 0; flips a bit in the middle of the record; a
  *                                            QUEUE r/ID is the rejected list
  *   lose QUEUE SEQ                           ok 0; removes the record behind the store's back
+ *   spoil QUEUE                              ok 0; flips a bit of the login in the queue's entry
  *
  * USER, VHOST, METHOD, HEADER, BODY and TEXT are in hexadecimal, "-" if empty; AT is in
  * microseconds since 1970. */
@@ -23,6 +24,7 @@
 #include <lmdb.h>
 
 #include "base/assert.h"
+#include "spool/directory.h"
 #include "spool/record.h"
 #include "spool/store.h"
 
@@ -145,7 +147,7 @@ static enum status remove_one(struct maker *maker, char **words, uint64_t *answe
                                       &maker->failure));
 }
 
-static void flip(MDB_txn *txn, MDB_dbi dbi, MDB_val *key)
+static void flip_at(MDB_txn *txn, MDB_dbi dbi, MDB_val *key, bool is_last)
 {
     MDB_val value;
     int error = mdb_get(txn, dbi, key, &value);
@@ -153,11 +155,21 @@ static void flip(MDB_txn *txn, MDB_dbi dbi, MDB_val *key)
     uint8_t *copy = malloc(value.mv_size);
     ENSURE(copy);
     memcpy(copy, value.mv_data, value.mv_size);
-    copy[value.mv_size / 2] ^= 1;
+    copy[is_last ? value.mv_size - 1 : value.mv_size / 2] ^= 1;
     value.mv_data = copy;
     error = mdb_put(txn, dbi, key, &value, 0);
     ENSURE(error == 0);
     free(copy);
+}
+
+static void flip(MDB_txn *txn, MDB_dbi dbi, MDB_val *key)
+{
+    flip_at(txn, dbi, key, false);
+}
+
+static void flip_last(MDB_txn *txn, MDB_dbi dbi, MDB_val *key)
+{
+    flip_at(txn, dbi, key, true);
 }
 
 static void remove_record(MDB_txn *txn, MDB_dbi dbi, MDB_val *key)
@@ -166,27 +178,33 @@ static void remove_record(MDB_txn *txn, MDB_dbi dbi, MDB_val *key)
     ENSURE(error == 0);
 }
 
-/* Changes a record through LMDB, with the store closed until the next command: it would mend what
+/* Changes a value through LMDB, with the store closed until the next command: it would mend what
  * does not agree. */
-static void change(struct maker *maker, char **words, void (*how)(MDB_txn *, MDB_dbi, MDB_val *))
+static void change_value(struct maker *maker, const char *database, MDB_val *key,
+                         void (*how)(MDB_txn *, MDB_dbi, MDB_val *))
 {
     MDB_env *env;
     MDB_txn *txn;
     MDB_dbi dbi;
-    uint8_t bytes[RECORD_KEY_BYTES];
-    bool is_rejected = strncmp(words[0], "r/", 2) == 0;
-    record_key(bytes, (uint32_t)number(words[0] + (is_rejected ? 2 : 0)), number(words[1]));
-    MDB_val key = {sizeof bytes, bytes};
     store_close(maker->store);
     maker->store = NULL;
     ENSURE(mdb_env_create(&env) == 0);
     ENSURE(mdb_env_set_maxdbs(env, 4) == 0);
     ENSURE(mdb_env_open(env, maker->path, 0, 0600) == 0);
     ENSURE(mdb_txn_begin(env, NULL, 0, &txn) == 0);
-    ENSURE(mdb_dbi_open(txn, is_rejected ? "rejected" : "messages", 0, &dbi) == 0);
-    how(txn, dbi, &key);
+    ENSURE(mdb_dbi_open(txn, database, 0, &dbi) == 0);
+    how(txn, dbi, key);
     ENSURE(mdb_txn_commit(txn) == 0);
     mdb_env_close(env);
+}
+
+static void change(struct maker *maker, char **words, void (*how)(MDB_txn *, MDB_dbi, MDB_val *))
+{
+    uint8_t bytes[RECORD_KEY_BYTES];
+    bool is_rejected = strncmp(words[0], "r/", 2) == 0;
+    record_key(bytes, (uint32_t)number(words[0] + (is_rejected ? 2 : 0)), number(words[1]));
+    MDB_val key = {sizeof bytes, bytes};
+    change_value(maker, is_rejected ? "rejected" : "messages", &key, how);
 }
 
 static enum status damage(struct maker *maker, char **words, uint64_t *answer)
@@ -203,6 +221,16 @@ static enum status lose(struct maker *maker, char **words, uint64_t *answer)
     return STATUS_OK;
 }
 
+static enum status spoil(struct maker *maker, char **words, uint64_t *answer)
+{
+    uint8_t bytes[4];
+    directory_key(bytes, (uint32_t)number(words[0]));
+    MDB_val key = {sizeof bytes, bytes};
+    *answer = 0;
+    change_value(maker, "queues", &key, flip_last);
+    return STATUS_OK;
+}
+
 static const struct command {
     const char *name;
     enum status (*run)(struct maker *, char **words, uint64_t *answer);
@@ -210,7 +238,7 @@ static const struct command {
 } commands[] = {
     {"queue", put_queue, 2}, {"publish", publish, 5},   {"declare", declare, 3},
     {"reject", reject, 5},   {"delete", remove_one, 2}, {"damage", damage, 2},
-    {"lose", lose, 2},
+    {"lose", lose, 2},       {"spoil", spoil, 1},
 };
 
 static void run(struct maker *maker, char *line)

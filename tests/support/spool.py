@@ -91,5 +91,8 @@ class MakeSpool:
     def damage(self, queue, seq):
         self._ask("damage", queue, seq)
 
+    def spoil(self, queue):
+        self._ask("spoil", queue)
+
     def lose(self, queue, seq):
         self._ask("lose", queue, seq)
