@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from support.disk import Disk, image, read_journal
+from support.disk import Disk, image, of_another_boot, read_journal
 from support.proxy import BINARY, INSPECT
 from support.raw import RawClient
 from support.spool import MAKE_SPOOL_V1
@@ -82,26 +82,32 @@ def test_disk_that_is_full(broker, make_proxy, tmp_path, sync):
     assert in_spool(proxy) == expected()
 
 
-def test_power_cuts(broker, make_proxy, tmp_path):
+@pytest.mark.parametrize("sync", ["commit", "interval"])
+def test_power_cuts(broker, make_proxy, tmp_path, sync):
     """Whatever the kernel had not written yet may be missing: every message is there all the same."""
     disk = Disk(tmp_path, keeps_journal=True)
-    proxy = make_proxy(broker.url, start=False, environment=disk.environment,
+    options = {"spool.sync": sync}
+    proxy = make_proxy(broker.url, options, start=False, environment=disk.environment,
                        provokes=["login_unreadable"])
     make_v1(proxy.spool, 30, 20, 5000)
     before = (proxy.spool / "data.mdb").read_bytes()
     proxy.start()
     proxy.term()
     entries = [(0, b"D", 0, before)] + read_journal(disk.journal)
-    after = make_proxy(broker.url, start=False, provokes=["login_unreadable"])
+    after = make_proxy(broker.url, options, start=False, provokes=["login_unreadable"])
     after.spool.mkdir(mode=0o700)
     seed = random.randrange(1 << 30)
     generator = random.Random(seed)
+    first = 1 if sync == "commit" else [kind for _, kind, _, _ in entries].index(b"s") + 1
     resumed = 0
     for _ in range(IMAGES):
-        upto = generator.randrange(1, len(entries) + 1)
+        upto = generator.randrange(first, len(entries) + 1)
         share = generator.choice([0, 0.1, 0.5, 0.9, 1])
         (after.spool / "data.mdb").write_bytes(
             image(entries, upto, lambda: generator.random() < share))
+        if sync == "interval":
+            (after.spool / "checkpoint").write_bytes(of_another_boot(
+                image(entries, upto, lambda: generator.random() < share, b"w", b"s")))
         where = f"seed {seed}, {upto} of {len(entries)} entries, {share} of the rest kept"
         after.start()
         resumed += bool(after.events("migration_started"))

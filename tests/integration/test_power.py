@@ -5,7 +5,7 @@ import os
 import random
 import subprocess
 
-from support.disk import Disk, image, read_journal
+from support.disk import Disk, image, of_another_boot, read_journal
 from support.proxy import INSPECT
 from support.raw import RawClient
 
@@ -89,16 +89,6 @@ def test_images_of_power_cuts(broker, make_proxy, tmp_path):
 
 
 # ---- spool.sync = interval ----
-
-BOOT, BOOT_BYTES, SLOT = 32, 36, 256 * 1024  # docs/spool-format.md
-
-
-def of_another_boot(checkpoint):
-    checkpoint = bytearray(checkpoint)
-    for slot in range(0, len(checkpoint), SLOT):
-        checkpoint[slot + BOOT:slot + BOOT + BOOT_BYTES] = b"0" * BOOT_BYTES
-    return bytes(checkpoint)
-
 
 def last_sync(entries, upto):
     """Length of the journal at the data's last sync that a whole checkpoint stands for."""

@@ -8,6 +8,7 @@ from .proxy import BINARY
 
 LIBRARY = os.environ.get("AMQPBUF_TEST_DISK", str(BINARY.parent / "disk.so"))
 PAGE = 4096
+BOOT, BOOT_BYTES, SLOT = 32, 36, 256 * 1024  # docs/spool-format.md
 
 
 class Disk:
@@ -64,3 +65,11 @@ def image(entries, upto, keep, write=b"W", sync=b"S"):
                     data.extend(bytes(end - len(data)))
                 data[offset + start:end] = content[start:start + PAGE]
     return bytes(data)
+
+
+def of_another_boot(checkpoint):
+    """A `checkpoint` of a machine that has gone down since."""
+    checkpoint = bytearray(checkpoint)
+    for slot in range(0, len(checkpoint), SLOT):
+        checkpoint[slot + BOOT:slot + BOOT + BOOT_BYTES] = b"0" * BOOT_BYTES
+    return bytes(checkpoint)
