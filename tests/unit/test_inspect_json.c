@@ -12,9 +12,9 @@
 #include <cmocka.h>
 #include <locale.h>
 
-#include "escape.h"
-#include "json.h"
 #include "text.h"
+#include "json/escape.h"
+#include "json/json.h"
 
 static void assert_json(json_t *json, const char *expected)
 {

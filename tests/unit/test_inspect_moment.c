@@ -5,7 +5,7 @@
 
 #include <cmocka.h>
 
-#include "moment.h"
+#include "json/moment.h"
 
 /* 2026-01-02T03:04:05Z */
 #define AT_S UINT64_C(1767323045)

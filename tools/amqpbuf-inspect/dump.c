@@ -1,17 +1,13 @@
 /* Everything, one JSON object a line. */
 
-#include "json.h"
 #include "output.h"
+#include "print.h"
 #include "select.h"
 
 static bool print_line(struct walk *walk, void *arg, const struct item *item)
 {
     (void)arg;
-    json_t *json = json_record(item, true);
-    if (json)
-        json_output(json, JSON_COMPACT);
-    else
-        walk_damage(walk, item->record->queue, item->record->seq, "its properties cannot be read");
+    print_item(walk, item, true, JSON_COMPACT);
     return true;
 }
 

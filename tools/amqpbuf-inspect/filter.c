@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "base/assert.h"
-#include "moment.h"
+#include "json/moment.h"
 
 void filter_init(struct filter *filter)
 {

@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 #include "amqpbuf/spool_reader.h"
-#include "routing.h"
+#include "json/routing.h"
 
 struct filter {
     bool has_queue;

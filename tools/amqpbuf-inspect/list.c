@@ -4,11 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "json.h"
-#include "moment.h"
 #include "output.h"
+#include "print.h"
 #include "select.h"
 #include "text.h"
+#include "json/moment.h"
 
 static const struct table_column person_columns[] = {
     {"QUEUE", true, false},        {"SEQ", true, false},          {"AGE", true, false},
@@ -108,11 +108,7 @@ static enum inspect_exit list_table(struct inspect *inspect)
 static bool print_line(struct walk *walk, void *arg, const struct item *item)
 {
     (void)arg;
-    json_t *json = json_record(item, false);
-    if (json)
-        json_output(json, JSON_COMPACT);
-    else
-        walk_damage(walk, item->record->queue, item->record->seq, "its properties cannot be read");
+    print_item(walk, item, false, JSON_COMPACT);
     return true;
 }
 

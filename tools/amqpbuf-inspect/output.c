@@ -12,9 +12,9 @@
 #include <unistd.h>
 
 #include "base/assert.h"
-#include "escape.h"
-#include "moment.h"
 #include "text.h"
+#include "json/escape.h"
+#include "json/moment.h"
 
 static volatile sig_atomic_t caught;
 static int write_error; /* errno of the first write that failed */

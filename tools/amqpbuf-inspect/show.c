@@ -2,8 +2,8 @@
 
 #include <inttypes.h>
 
-#include "json.h"
 #include "output.h"
+#include "print.h"
 #include "visit.h"
 
 struct showing {
@@ -43,11 +43,7 @@ static bool show(struct walk *walk, void *arg, const struct item *item)
         show_body(showing, item);
         return false;
     }
-    json_t *json = json_record(item, true);
-    if (json)
-        json_output(json, walk->inspect->terminal ? JSON_INDENT(2) : JSON_COMPACT);
-    else
-        walk_damage(walk, item->record->queue, item->record->seq, "its properties cannot be read");
+    print_item(walk, item, true, walk->inspect->terminal ? JSON_INDENT(2) : JSON_COMPACT);
     return false;
 }
 

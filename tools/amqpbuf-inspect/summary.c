@@ -3,10 +3,11 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "json.h"
-#include "moment.h"
 #include "output.h"
+#include "print.h"
 #include "text.h"
+#include "json/json.h"
+#include "json/moment.h"
 
 enum { FOLLOW_MS = 1000 };
 
@@ -32,14 +33,14 @@ static json_t *json_queue(const struct reader_queue *queue)
                      time_or_null(queue->newest_at_us), "rejected", (json_int_t)queue->rejected);
 }
 
-static void print_json(const struct queue_list *list, uint64_t used, uint64_t max)
+static void print_queues(const struct queue_list *list, uint64_t used, uint64_t max)
 {
     json_t *queues = json_array();
     for (size_t i = 0; i < list->count; i++)
         json_array_append_new(queues, json_queue(&list->queues[i].seen));
-    json_output(json_pack("{s:o, s:I, s:I}", "queues", queues, "bytes_used", (json_int_t)used,
-                          "bytes_max", (json_int_t)max),
-                JSON_COMPACT);
+    print_json(json_pack("{s:o, s:I, s:I}", "queues", queues, "bytes_used", (json_int_t)used,
+                         "bytes_max", (json_int_t)max),
+               JSON_COMPACT);
 }
 
 static void put_size(struct table *table, uint64_t bytes)
@@ -128,7 +129,7 @@ static void print(const struct inspect *inspect, const struct queue_list *list)
     uint64_t used, max;
     reader_usage(inspect->reader, &used, &max);
     if (inspect->json) {
-        print_json(list, used, max);
+        print_queues(list, used, max);
     } else if (!inspect->terminal) {
         print_plain(list);
     } else {

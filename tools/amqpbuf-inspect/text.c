@@ -7,8 +7,8 @@
 #include <wchar.h>
 
 #include "base/assert.h"
-#include "escape.h"
 #include "output.h"
+#include "json/escape.h"
 
 void text_size(uint64_t bytes, char text[static SIZE_TEXT_BYTES])
 {

@@ -10,10 +10,10 @@
 
 #include "amqp/properties.h"
 #include "base/assert.h"
-#include "escape.h"
 #include "output.h"
 #include "text.h"
 #include "visit.h"
+#include "json/escape.h"
 
 struct tally {
     uint64_t sound, bytes, damaged;

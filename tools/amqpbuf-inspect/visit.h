@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 #include "inspect.h"
-#include "routing.h"
+#include "json/routing.h"
 
 /* A queue as reader_queues shows it, with strings of its own. */
 struct queue {

@@ -1,4 +1,4 @@
-#include "moment.h"
+#include "json/moment.h"
 
 #include <ctype.h>
 #include <stdio.h>

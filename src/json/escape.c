@@ -1,4 +1,4 @@
-#include "escape.h"
+#include "json/escape.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-#include "json.h"
+#include "json/json.h"
 
 #include <math.h>
 #include <openssl/evp.h>
@@ -8,10 +8,9 @@
 
 #include "amqp/properties.h"
 #include "base/assert.h"
-#include "escape.h"
-#include "moment.h"
-#include "output.h"
-#include "text.h"
+#include "json/escape.h"
+#include "json/moment.h"
+#include "json/routing.h"
 
 /* Out of memory is the only way in which jansson fails here. */
 static void put(json_t *object, const char *key, json_t *value)
@@ -170,18 +169,18 @@ static void put_body(json_t *object, const struct reader_record *record)
     put(object, "body_encoding", json_string(text ? "utf8" : "base64"));
 }
 
-static bool put_publish(json_t *object, const struct item *item, bool body)
+static bool put_publish(json_t *object, const struct reader_record *record,
+                        const struct routing *routing, bool body)
 {
-    const struct routing *routing = item->routing;
     put(object, "exchange", json_bytes(routing->exchange.bytes, routing->exchange.len));
     put(object, "routing_key", json_bytes(routing->routing_key.bytes, routing->routing_key.len));
     put(object, "mandatory", json_boolean(routing->mandatory));
     put(object, "immediate", json_boolean(routing->immediate));
-    if (!put_properties(object, item->record))
+    if (!put_properties(object, record))
         return false;
-    put(object, "body_size", json_integer((json_int_t)item->record->body_size));
+    put(object, "body_size", json_integer((json_int_t)record->body_size));
     if (body)
-        put_body(object, item->record);
+        put_body(object, record);
     return true;
 }
 
@@ -252,24 +251,26 @@ static json_t *json_rejection(const struct reader_record *record)
                      json_moment(rejection->at_us));
 }
 
-json_t *json_record(const struct item *item, bool body)
+json_t *json_record(const char *user, const char *vhost, const struct reader_record *record,
+                    const struct routing *routing, bool body)
 {
-    const struct reader_record *record = item->record;
     json_t *object = json_object();
     put(object, "queue", json_integer(record->queue));
     put(object, "seq", json_integer((json_int_t)record->seq));
-    put(object, "user", json_bytes(item->queue->user, strlen(item->queue->user)));
-    put(object, "vhost", json_bytes(item->queue->vhost, strlen(item->queue->vhost)));
+    put(object, "user", json_bytes(user, strlen(user)));
+    put(object, "vhost", json_bytes(vhost, strlen(vhost)));
     put(object, "received_at", json_moment(record->received_at_us));
     if (record->kind == RECORD_DECLARE)
-        put_declaration(object, item->routing);
-    else if (!put_publish(object, item, body)) {
+        put_declaration(object, routing);
+    else if (!put_publish(object, record, routing, body)) {
         json_decref(object);
         return NULL;
     }
     put(object, "rejected", json_rejection(record));
     return object;
 }
+
+/* ---- as text ---- */
 
 /* One character of UTF-8 that jansson has checked; *used gets its length. */
 static uint32_t codepoint_at(const unsigned char *at, size_t *used)
@@ -283,28 +284,37 @@ static uint32_t codepoint_at(const unsigned char *at, size_t *used)
     return *used = 4, 0x10000; /* nothing steers there */
 }
 
+struct sink {
+    bool (*write)(void *arg, const void *bytes, size_t len);
+    void *arg;
+};
+
 /* jansson hands over whole characters; those in question stand only within strings, where an
  * escape means the same. */
 static int on_json(const char *buffer, size_t size, void *arg)
 {
-    (void)arg;
+    const struct sink *sink = arg;
     const unsigned char *bytes = (const unsigned char *)buffer;
     size_t done = 0, used;
     for (size_t at = 0; at < size; at += used) {
         uint32_t codepoint = codepoint_at(bytes + at, &used);
         if (!escape_is_steering(codepoint))
             continue;
-        output_bytes(buffer + done, at - done);
-        output_format("\\u%04x", (unsigned)codepoint);
+        char escaped[16];
+        int len = snprintf(escaped, sizeof escaped, "\\u%04x", (unsigned)codepoint);
+        sink->write(sink->arg, buffer + done, at - done);
+        sink->write(sink->arg, escaped, (size_t)len);
         done = at + used;
     }
-    return output_bytes(buffer + done, size - done) ? 0 : -1;
+    return sink->write(sink->arg, buffer + done, size - done) ? 0 : -1;
 }
 
-void json_output(json_t *json, size_t flags)
+bool json_write(json_t *json, size_t flags, bool (*write)(void *arg, const void *bytes, size_t len),
+                void *arg)
 {
     ENSURE(json);
-    if (json_dump_callback(json, on_json, NULL, flags) == 0)
-        output_text("\n");
+    struct sink sink = {write, arg};
+    bool written = json_dump_callback(json, on_json, &sink, flags) == 0 && write(arg, "\n", 1);
     json_decref(json);
+    return written;
 }

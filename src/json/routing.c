@@ -1,4 +1,4 @@
-#include "routing.h"
+#include "json/routing.h"
 
 static struct name named(amqp_bytes_t bytes)
 {
