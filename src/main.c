@@ -1,5 +1,6 @@
 /* amqpbuf: a durable AMQP 0-9-1 proxy between publishers and RabbitMQ. */
 
+#include <locale.h>
 #include <signal.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -34,6 +35,7 @@ static int run(struct config *config, const struct config_sources *sources)
     signal(SIGPIPE, SIG_IGN); /* a peer that is gone is told by the write */
     signal(SIGUSR1, SIG_IGN); /* "reopen your log" to other programs: no reason to end */
     signal(SIGUSR2, SIG_IGN);
+    setlocale(LC_CTYPE, "C.UTF-8"); /* as amqpbuf-inspect, whose lines rejected.jsonl has */
     log_init(config->log.level, config->log.format);
     bus_error_explain(say_bus_error, EXIT_CANNOT_RUN);
     return proxy_run(config, sources, &admin_side);

@@ -148,6 +148,12 @@ static void put_counters(FILE *out, const struct counters *counters)
           "Messages out of the spool that no queue was bound for, and that were dropped.",
           counters->unroutable);
     put_rejected(out, counters);
+    plain(out, "amqpbuf_rejected_exported_total", "counter",
+          "Messages that went from a rejected list to rejected.jsonl, because it was full or they "
+          "were too old.",
+          counters->rejected_exported);
+    plain(out, "amqpbuf_rejected_dropped_total", "counter",
+          "The same, dropped (pool.rejected_overflow).", counters->rejected_dropped);
     plain(out, "amqpbuf_queue_full_total", "counter", "Publishes refused because a queue was full.",
           counters->queue_full);
     plain(out, "amqpbuf_login_refused_total", "counter", "Logins of clients that were refused.",

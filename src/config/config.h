@@ -13,6 +13,7 @@
 enum config_sync { CONFIG_SYNC_COMMIT, CONFIG_SYNC_INTERVAL, CONFIG_SYNC_NEVER };
 enum config_mode { MODE_OUTAGE, MODE_ALWAYS, MODE_SLOW };
 enum config_overflow { OVERFLOW_DISCONNECT, OVERFLOW_BLOCK, OVERFLOW_REJECT };
+enum config_rejected_overflow { REJECTED_TO_FILE, REJECTED_DROPPED };
 enum config_logins { LOGINS_REJECT, LOGINS_ACCEPT };
 enum config_confirms { CONFIRMS_AUTO, CONFIRMS_OFF };
 enum config_unroutable { UNROUTABLE_DROP, UNROUTABLE_REJECT };
@@ -45,7 +46,10 @@ struct config {
         uint32_t upstreams;
         uint32_t idle_timeout_ms, cleanup_interval_ms;
         uint64_t publish_buffer_size; /* messages; 0: buffering is off */
-        uint32_t window;              /* publishes; 0: auto */
+        uint64_t rejected_size;       /* 0: no limit */
+        uint32_t rejected_age_ms;     /* 0: no limit */
+        enum config_rejected_overflow rejected_overflow;
+        uint32_t window; /* publishes; 0: auto */
         uint64_t window_bytes;
         bool confirm_transient;
         bool close_waits;

@@ -80,6 +80,15 @@ const struct config_option config_table[] = {
     {"pool", "publish_buffer_size", CONFIG_COUNT, RELOAD, "0", 0, UINT64_C(1000000000000),
      AT(pool.publish_buffer_size),
      "most messages that one queue holds while RabbitMQ is away; 0 turns buffering off", NULL},
+    {"pool", "rejected_size", CONFIG_COUNT, RELOAD, "100000", 0, UINT64_C(1000000000000),
+     AT(pool.rejected_size),
+     "most messages that the rejected list of a queue holds; what is beyond that leaves it, the "
+     "oldest first; 0: no limit",
+     NULL},
+    {"pool", "rejected_age", CONFIG_DURATION, RELOAD, "0", 0, MONTH, AT(pool.rejected_age_ms),
+     "how long a message stays in there; 0: no limit", NULL},
+    {"pool", "rejected_overflow", CONFIG_ENUM, RELOAD, "file", 0, 0, AT(pool.rejected_overflow),
+     "where it goes then: file, to rejected.jsonl in spool.path, or drop it", "file drop"},
     {"pool", "window", CONFIG_COUNT, RELOAD, "auto", 1, 65535, AT(pool.window),
      "most unconfirmed messages on one upstream, and so the most that a lost connection can "
      "duplicate; auto: as many as its distance needs",

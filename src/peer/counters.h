@@ -20,6 +20,7 @@ struct counters {
     uint64_t forwarded, spooled, drained;
     uint64_t unroutable; /* dropped: drained, and no queue was bound for them */
     uint64_t queue_full, login_refused;
+    uint64_t rejected_exported, rejected_dropped; /* beyond the bound of a rejected list */
     struct counted_code rejected[COUNTED_CODES_MAX];
     unsigned rejected_codes; /* entries of `rejected` in use */
 };

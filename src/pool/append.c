@@ -13,6 +13,7 @@
 #include "pool/pool.h"
 #include "pool/pool_state.h"
 #include "pool/queue.h"
+#include "pool/rejected_bound.h"
 
 /* Happy path: the job goes to the spooler; after the commit the queue has one more record, and the
  * publisher is told. If it cannot be stored (disk or map full), the publisher hears that. */
@@ -40,6 +41,7 @@ static void on_rejected(struct job *job)
     if (queue && job->status == STATUS_OK) {
         queue->backlog.rejected++;
         counters_add_rejected(&queue->rt->counters, job->append.rejection.code);
+        rejected_bound_look(queue, false);
     }
     if (queue)
         log_rejected(queue, job);

@@ -57,12 +57,14 @@ struct queue {
     char *password; /* the last that RabbitMQ accepted; NULL if none is known */
     uint64_t handle;
     uint64_t made_ms;
-    bool has_tokens;    /* its logins' rights may differ, and a record does not know its own */
-    bool is_slow;       /* RabbitMQ confirms late: for spool.mode = slow */
-    bool dropping;      /* the spool is being told to forget it */
-    uint64_t appending; /* records on their way to the spool */
-    uint64_t reserved;  /* publishes of open transactions */
-    uint64_t retained;  /* publishes sent upstream and not yet confirmed */
+    bool has_tokens;        /* its logins' rights may differ, and a record does not know its own */
+    bool is_slow;           /* RabbitMQ confirms late: for spool.mode = slow */
+    bool dropping;          /* the spool is being told to forget it */
+    bool trimming;          /* what is beyond the bound of the rejected list is being taken out */
+    uint64_t trim_again_ms; /* not before */
+    uint64_t appending;     /* records on their way to the spool */
+    uint64_t reserved;      /* publishes of open transactions */
+    uint64_t retained;      /* publishes sent upstream and not yet confirmed */
     uint64_t hold_until_ms, hold_again_ms;
     struct rate drain_rate; /* 0 while nothing is drained */
 };

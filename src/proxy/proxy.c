@@ -18,6 +18,7 @@
 #include "pool/held.h"
 #include "pool/pool.h"
 #include "pool/queue.h"
+#include "pool/rejected_bound.h"
 #include "proxy/balance.h"
 #include "proxy/certificates.h"
 #include "proxy/memory_limit.h"
@@ -136,6 +137,7 @@ static void tick_all(struct proxy *proxy, uint64_t now)
     for (struct list *n = proxy->pools.queues.all.next; n != &proxy->pools.queues.all;
          n = n->next) {
         struct queue *queue = LIST_ENTRY(n, struct queue, node);
+        rejected_bound_look(queue, false);
         if (!queue->backlog.drain) {
             queue->drain_rate = (struct rate){0};
             queue_drain_if_possible(queue); /* a connection for it may have been put off */
@@ -159,8 +161,11 @@ static void cleanup(struct proxy *proxy, uint64_t now)
         pool_cleanup(LIST_ENTRY(n, struct pool, node), now);
     }
     for (struct list *n = proxy->pools.queues.all.next;
-         proxy->rt.spooler && n != &proxy->pools.queues.all; n = n->next)
-        queue_cleanup(LIST_ENTRY(n, struct queue, node), now);
+         proxy->rt.spooler && n != &proxy->pools.queues.all; n = n->next) {
+        struct queue *queue = LIST_ENTRY(n, struct queue, node);
+        rejected_bound_look(queue, true);
+        queue_cleanup(queue, now);
+    }
 }
 
 /* ---- the end ---- */

@@ -18,6 +18,7 @@
 #include <sys/uio.h>
 
 #include "amqpbuf/spool_format.h"
+#include "amqpbuf/spool_reader.h"
 #include "amqpbuf/status.h"
 
 struct store;
@@ -110,6 +111,11 @@ enum status store_append_rejected(struct store *, uint32_t queue, const struct s
 
 /* The highest number that was given so far; 0 if the queue is not there. */
 uint64_t store_last_seq(struct store *, uint32_t queue);
+/* Copies the first rejected message with after < number, as amqpbuf-inspect shows it. What it
+ * points to is in *bytes, which the caller frees, whatever the status. STATUS_NOT_FOUND if there is
+ * none; a damaged one is STATUS_INVALID, and record->seq says which it was. */
+enum status store_copy_rejected(struct store *, uint32_t queue, uint64_t after,
+                                struct reader_record *record, uint8_t **bytes, struct failure *);
 /* Drops the first rejected message with after < number <= last; *seq says which it was.
  * STATUS_NOT_FOUND if there is none. */
 enum status store_discard(struct store *, uint32_t queue, uint64_t after, uint64_t last,

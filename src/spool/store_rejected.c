@@ -16,7 +16,8 @@ struct found {
     bool any, is_damaged, with_body, no_memory;
     struct store_message message;
     struct iovec body;
-    uint8_t *bytes;
+    struct rejection rejection;
+    uint8_t *bytes; /* where all of it stands */
     uint64_t body_size;
 };
 
@@ -31,7 +32,8 @@ static uint8_t *copy_run(uint8_t *at, struct iovec *run)
 static void copy_message(struct found *f, const struct record *r, const struct iovec *body,
                          size_t body_count)
 {
-    f->bytes = malloc(r->method.iov_len + r->header.iov_len + (size_t)r->body_size + 1);
+    f->bytes = malloc(r->method.iov_len + r->header.iov_len + (size_t)r->body_size +
+                      r->rejection.text_len + 1);
     if (!f->bytes) {
         f->no_memory = true;
         return;
@@ -50,6 +52,10 @@ static void copy_message(struct found *f, const struct record *r, const struct i
         struct iovec run = body[i];
         at = copy_run(at, &run);
     }
+    struct iovec words = {(void *)(uintptr_t)r->rejection.text, r->rejection.text_len};
+    copy_run(at, &words);
+    f->rejection = r->rejection;
+    f->rejection.text = words.iov_base;
 }
 
 /* Takes the first it sees. */
@@ -114,6 +120,37 @@ static enum status take_out(struct store *s, struct queue_slot *slot, const stru
     if (!error && record_is_parted(f->body_size))
         error = store_delete_parts(s, slot->entry.id, f->seq, record_part_count(f->body_size));
     return env_error(failure, error, "taking a message out of the rejected list");
+}
+
+enum status store_copy_rejected(struct store *s, uint32_t queue, uint64_t after,
+                                struct reader_record *record, uint8_t **bytes,
+                                struct failure *failure)
+{
+    ENSURE(s->txn);
+    struct queue_slot *slot = store_slot(s, queue);
+    if (!slot)
+        return failure_set(failure, STATUS_NOT_FOUND, "there is no queue %u", queue);
+    struct found f = {.last = UINT64_MAX, .with_body = true};
+    enum status status = find(s, slot, after, &f, failure);
+    *bytes = f.bytes;
+    *record = (struct reader_record){
+        .queue = queue,
+        .seq = f.seq,
+        .kind = f.message.kind,
+        .received_at_us = f.message.received_at_us,
+        .method = f.message.method.iov_base,
+        .method_len = f.message.method.iov_len,
+        .header = f.message.header.iov_base,
+        .header_len = f.message.header.iov_len,
+        .body = f.body.iov_base,
+        .body_size = f.body_size,
+        .is_rejected = true,
+        .rejection = f.rejection,
+    };
+    return status == STATUS_OK && f.is_damaged
+               ? failure_set(failure, STATUS_INVALID, "rejected message %llu is damaged",
+                             (unsigned long long)f.seq)
+               : status;
 }
 
 uint64_t store_last_seq(struct store *s, uint32_t queue)

@@ -56,6 +56,10 @@ static void free_append(struct job *job)
 void job_free(struct job *job)
 {
     switch (job->type) {
+    case JOB_TRIM:
+        free(job->trim.user);
+        free(job->trim.vhost);
+        break;
     case JOB_QUEUE_PUT:
         free(job->put.user);
         free(job->put.vhost);

@@ -22,6 +22,7 @@ enum job_type {
     JOB_REJECT,
     JOB_RETRY,
     JOB_DISCARD,
+    JOB_TRIM,
     JOB_READ
 };
 
@@ -99,6 +100,14 @@ struct job {
             uint64_t reached; /* result: the number of the last one looked at */
             uint32_t count;   /* result, also if one of them could not be moved */
         } rejected;
+        struct {
+            char *user, *vhost; /* of the queue, for its lines in the file; freed by job_free */
+            bool exports;       /* what leaves the rejected list goes to the file */
+            uint64_t excess;    /* so many of the oldest leave it, in steps, */
+            uint64_t before_us; /* and those behind them that were rejected before that */
+            uint32_t count;     /* result: of this step */
+            bool at_end;        /* result: no more are to leave it */
+        } trim;
         struct {
             uint64_t after, until; /* records with after < number <= until */
             uint64_t only;         /* publishes to this destination; 0: any record */

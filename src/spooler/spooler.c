@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "spool/credential.h"
 #include "spool/store.h"
+#include "spooler/trim.h"
 #include "spooler/work.h"
 
 /* Happy path: spooler_post gathers jobs in `outgoing`; spooler_hand_over moves them to the inbox.
@@ -24,6 +25,7 @@ enum {
     BRAKE_MS = 100,           /* deletions gather for so long where each commit costs space */
     HOLDER_MS = 2000,         /* a reader that moves on within this is no trouble */
     HOLDER_AGAIN_MS = 60000,
+    NEARLY_FULL_DIVISOR = 4, /* of spool.max_size is free */
 };
 
 struct spooler {
@@ -43,6 +45,7 @@ struct spooler {
         bool is_named;
     } holder;
     _Atomic bool has_room;
+    _Atomic bool is_nearly_full;
     _Atomic uint64_t busy_since_ms; /* 0: it waits for work */
     uint64_t failed_ms;             /* when the last write failed; 0: it did not */
     char failed_text[256];
@@ -63,10 +66,14 @@ static void run_aside(struct spooler *sp, struct job *job)
         return;
     }
     struct failure failure = {0};
-    enum status status = work_open(&sp->work, &failure)
-                             ? store_queue_drop(sp->work.store, job->queue, &failure)
-                             : failure.status;
-    if (status == STATUS_OK)
+    enum status status;
+    if (!work_open(&sp->work, &failure))
+        status = failure.status;
+    else if (job->type == JOB_TRIM)
+        status = trim_run(&sp->work, job, &failure);
+    else
+        status = store_queue_drop(sp->work.store, job->queue, &failure);
+    if (status == STATUS_OK && job->type == JOB_QUEUE_DROP)
         gauges_forget(&sp->work.gauges, job->queue);
     work_result(job, status, &failure);
     work_close_if_fatal(&sp->work, status);
@@ -90,12 +97,20 @@ static void name_holder(struct holder_watch *watch, struct store_holder holder, 
     watch->tell_ms = now_ms + HOLDER_AGAIN_MS;
 }
 
+static bool is_nearly_full(struct store *store)
+{
+    uint64_t used, max;
+    store_usage(store, &used, &max);
+    return used > max - max / NEARLY_FULL_DIVISOR;
+}
+
 static void look_at_room(struct spooler *sp)
 {
     if (sp->work.store)
         name_holder(&sp->holder, store_holder(sp->work.store), uv_hrtime() / 1000000);
     if (sp->work.store)
         gauges_update(&sp->work.gauges, sp->work.store);
+    sp->is_nearly_full = sp->work.store && is_nearly_full(sp->work.store);
     sp->has_room = sp->work.store && !sp->work.failing && store_has_room(sp->work.store);
 }
 
@@ -235,6 +250,11 @@ void spooler_post(struct spooler *sp, struct job *job)
 bool spooler_has_room(const struct spooler *sp)
 {
     return sp->has_room;
+}
+
+bool spooler_is_nearly_full(const struct spooler *sp)
+{
+    return sp->is_nearly_full;
 }
 
 uint64_t spooler_busy_ms(const struct spooler *sp)

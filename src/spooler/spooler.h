@@ -50,6 +50,8 @@ bool spooler_is_full(const struct spooler *);
 /* False while a message of ordinary size would not find room in the spool, or writing fails: as of
  * the last batch, and looked at again some times a second. */
 bool spooler_has_room(const struct spooler *);
+/* True while less than a quarter of spool.max_size is free, as of the last batch. */
+bool spooler_is_nearly_full(const struct spooler *);
 /* Jobs posted whose `done` has not run. */
 uint64_t spooler_pending(const struct spooler *);
 /* For how long the thread has been at what it does, a commit mostly; 0 while it waits for work. */

@@ -4,7 +4,7 @@
 
 bool job_writes(const struct job *job)
 {
-    return job->type != JOB_READ && job->type != JOB_QUEUE_DROP;
+    return job->type != JOB_READ && job->type != JOB_QUEUE_DROP && job->type != JOB_TRIM;
 }
 
 void work_result(struct job *job, enum status status, const struct failure *failure)

@@ -148,6 +148,7 @@ static enum status run_write(struct work *w, struct job *job, struct failure *fa
     case JOB_DISCARD:
         return run_rejected(w, job, failure);
     case JOB_QUEUE_DROP:
+    case JOB_TRIM:
     case JOB_READ:
         break;
     }

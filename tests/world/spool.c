@@ -150,6 +150,21 @@ static enum status move_rejected(struct job *job)
     return STATUS_OK;
 }
 
+/* All that go: the step of the real one is a matter of its disk. */
+static enum status trim(struct job *job)
+{
+    struct stored *next;
+    for (struct stored *s = spooler.first; s && job->trim.count < job->trim.excess; s = next) {
+        next = s->next;
+        if (!s->rejected || s->queue != job->queue)
+            continue;
+        take_out(s->seq);
+        job->trim.count++;
+    }
+    job->trim.at_end = true;
+    return STATUS_OK;
+}
+
 static bool is_wanted(const struct job *job, const struct stored *s, uint64_t destination)
 {
     if (s->queue != job->queue || s->rejected || s->seq <= job->read.after ||
@@ -234,6 +249,8 @@ static enum status run(struct job *job)
     case JOB_RETRY:
     case JOB_DISCARD:
         return move_rejected(job);
+    case JOB_TRIM:
+        return trim(job);
     case JOB_READ:
         return read_records(job);
     }
@@ -267,6 +284,12 @@ bool spooler_has_room(const struct spooler *sp)
 {
     (void)sp;
     return disk.has_room;
+}
+
+bool spooler_is_nearly_full(const struct spooler *sp)
+{
+    (void)sp;
+    return disk.is_nearly_full;
 }
 
 bool spooler_is_full(const struct spooler *sp)

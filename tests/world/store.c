@@ -282,6 +282,18 @@ static struct record *next_rejected(uint32_t queue, uint64_t after, uint64_t las
     return best;
 }
 
+enum status store_copy_rejected(struct store *s, uint32_t queue, uint64_t after,
+                                struct reader_record *record, uint8_t **bytes,
+                                struct failure *failure)
+{
+    (void)s;
+    (void)queue;
+    (void)after;
+    (void)record;
+    *bytes = NULL;
+    return fail(failure, STATUS_NOT_FOUND, "no such message");
+}
+
 enum status store_discard(struct store *s, uint32_t queue, uint64_t after, uint64_t last,
                           uint64_t *seq, struct failure *failure)
 {

@@ -121,6 +121,7 @@ void broker_deliver(uint16_t channel, const char *consumer, uint64_t tag, const 
 struct disk {
     bool is_full;  /* appends fail */
     bool has_room; /* as of the last look */
+    bool is_nearly_full;
     bool hangs;    /* no job comes back */
     bool deletes_fail;
     unsigned appended, deleted, rejected;

@@ -1,0 +1,112 @@
+#include "spooler/trim.h"
+
+#include <stdlib.h>
+
+#include "base/crash_point.h"
+#include "spooler/rejected_file.h"
+#include "json/json.h"
+#include "json/routing.h"
+
+/* One step: a publisher's commit does not wait long for it. */
+enum { STEP_RECORDS = 500, STEP_BYTES = 1024 * 1024 };
+
+struct trim {
+    struct work *work;
+    struct job *job;
+    struct rejected_file file;
+    struct method_arena arena;
+    uint64_t after; /* number of the last one looked at */
+    uint64_t bytes;
+};
+
+/* False if it cannot be read; then it stays where it is. */
+static bool export(struct trim *t, const struct reader_record *record)
+{
+    struct routing routing;
+    json_t *json = routing_decode(&routing, record, &t->arena)
+                       ? json_record(t->job->trim.user, t->job->trim.vhost, record, &routing, true)
+                       : NULL;
+    if (json)
+        json_write(json, JSON_COMPACT, rejected_file_write, &t->file);
+    return json != NULL;
+}
+
+static bool is_due(const struct job *job, const struct reader_record *record)
+{
+    return job->trim.count < job->trim.excess || record->rejection.at_us < job->trim.before_us;
+}
+
+static enum status take_out(struct trim *t, const struct reader_record *record,
+                            struct failure *failure)
+{
+    uint64_t seq;
+    if (t->job->trim.exports && !export(t, record))
+        return STATUS_OK;
+    t->bytes += record->method_len + record->header_len + record->body_size;
+    t->job->trim.count++;
+    return store_discard(t->work->store, t->job->queue, record->seq - 1, record->seq, &seq,
+                         failure);
+}
+
+/* Damaged ones are passed over: a person decides about them. */
+static enum status take_out_next(struct trim *t, struct failure *failure)
+{
+    struct reader_record record;
+    uint8_t *bytes = NULL;
+    enum status status =
+        store_copy_rejected(t->work->store, t->job->queue, t->after, &record, &bytes, failure);
+    bool is_damaged = status == STATUS_INVALID;
+    t->job->trim.at_end = status == STATUS_NOT_FOUND;
+    if (status == STATUS_OK || is_damaged)
+        t->after = record.seq;
+    if (status == STATUS_OK && !is_due(t->job, &record))
+        t->job->trim.at_end = true;
+    else if (status == STATUS_OK)
+        status = take_out(t, &record, failure);
+    free(bytes);
+    return is_damaged || t->job->trim.at_end ? STATUS_OK : status;
+}
+
+static enum status take_out_step(struct trim *t, struct failure *failure)
+{
+    enum status status = STATUS_OK;
+    while (status == STATUS_OK && !t->job->trim.at_end && t->job->trim.count < STEP_RECORDS &&
+           t->bytes < STEP_BYTES)
+        status = take_out_next(t, failure);
+    return status;
+}
+
+static enum status commit(struct trim *t, struct failure *failure)
+{
+    enum status status = t->job->trim.exports ? rejected_file_sync(&t->file, failure) : STATUS_OK;
+    CRASH_POINT("in_trim");
+    if (status == STATUS_OK)
+        return store_commit(t->work->store, failure);
+    store_abort(t->work->store);
+    return status;
+}
+
+enum status trim_run(struct work *w, struct job *job, struct failure *failure)
+{
+    struct trim t = {.work = w, .job = job};
+    enum status status =
+        job->trim.exports ? rejected_file_open(&t.file, w->options.path, failure) : STATUS_OK;
+    if (status == STATUS_OK)
+        status = store_begin(w->store, failure);
+    if (status == STATUS_OK) {
+        method_arena_init(&t.arena);
+        status = take_out_step(&t, failure);
+        method_arena_deinit(&t.arena);
+        if (status == STATUS_OK)
+            status = commit(&t, failure);
+        else
+            store_abort(w->store);
+    }
+    if (status != STATUS_OK) {
+        job->trim.count = 0;
+        if (t.file.file)
+            rejected_file_undo(&t.file);
+    }
+    rejected_file_close(&t.file);
+    return status;
+}
