@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "drain/blame.h"
 #include "drain/returned.h"
+#include "drain/suspect.h"
 #include "peer/runtime.h"
 #include "pool/append.h"
 #include "pool/doubt.h"
@@ -156,20 +157,35 @@ static bool is_about_a_message(const amqp_channel_close_t *m, const char *text)
            blame_of(m->reply_code, text) != BLAME_BROKER;
 }
 
+/* Its exchange is the one that RabbitMQ does not know: it takes none of those. */
+static bool goes_nowhere(const struct retained *entry, const struct accusation *missing)
+{
+    struct message view;
+    struct trace trace;
+    const struct message *message = retained_look(entry, &view);
+    trace_publish(&trace, message->method.at, message->method.len, message->header.at,
+                  message->header.len);
+    return accusation_fits(missing, &trace);
+}
+
 bool outcome_keep(struct relay *r, const amqp_channel_close_t *m)
 {
-    struct retained *only = only_unconfirmed(r);
+    const struct retained *only = only_unconfirmed(r);
     if (!runtime_buffers(r->pool->rt) || !can_keep_all(r))
         return false;
     char text[256];
     snprintf(text, sizeof text, "%.*s", (int)m->reply_text.len, (const char *)m->reply_text.bytes);
-    if (only && is_about_a_message(m, text)) {
-        set_aside(r, only, m->reply_code, text);
-        return true;
-    }
+    bool is_about_one = is_about_a_message(m, text);
+    struct accusation missing = {0};
+    if (is_about_one && blame_of(m->reply_code, text) == BLAME_MISSING)
+        missing = accusation_read(text);
     for (uint32_t i = 0; i < r->unconfirmed.count; i++) {
         struct retained *entry = unconfirmed_at(&r->unconfirmed, i);
-        if (entry->state == RETAINED_OPEN)
+        if (entry->state != RETAINED_OPEN)
+            continue;
+        if ((entry == only && is_about_one) || goes_nowhere(entry, &missing))
+            set_aside(r, entry, m->reply_code, text);
+        else
             spool(r, entry);
     }
     return true;

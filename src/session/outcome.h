@@ -17,8 +17,8 @@ enum outcome {
 enum outcome outcome_confirm(struct relay *, const struct frame *, bool nack);
 /* Nobody hears of the exception: the client is gone, or waits for connection.close-ok, or its
  * channel was closed before. RabbitMQ has thrown away what followed the bad message. If it was
- * alone it is kept as rejected; else all of it goes to the spool: the drain finds the bad one and
- * rejects it. False if no copies were kept. */
+ * alone it is kept as rejected, and so are all to an exchange that is not there; what else there is
+ * goes to the spool: the drain finds the bad one and rejects it. False if no copies were kept. */
 bool outcome_keep(struct relay *, const amqp_channel_close_t *);
 /* RabbitMQ gives a message back, and its publisher is gone: it is kept as rejected. First
  * basic.return, then each content frame. */

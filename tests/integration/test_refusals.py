@@ -71,6 +71,48 @@ def test_nack_goes_to_the_client_that_asked_for_confirms(broker, make_proxy):
     assert proxy.dump("--rejected") == []
 
 
+@pytest.mark.parametrize("mixed", [False, True])
+def test_an_exchange_that_is_not_there(broker, make_proxy, mixed):
+    """RabbitMQ takes none of what goes there: all of it is rejected at once, and the other publishers
+    of this login stay live. What went elsewhere behind it, and was thrown away, goes out."""
+    proxy = make_proxy(broker.url)
+    sent = threading.Event()
+
+    def refuse(connection, message):
+        if message.args["exchange"] != "missing":
+            return connection.ack(message)
+        assert sent.wait(60)
+        connection.send_method(message.channel, "channel.close", reply_code=404, class_id=60,
+                               reply_text="NOT_FOUND - no exchange 'missing' in vhost '/'",
+                               method_id=40)
+        while connection._read().name != "channel.close-ok":
+            pass  # what was sent behind it is thrown away
+        connection._partial.clear()
+
+    broker.on_message = refuse
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        for number in range(10):
+            client.publish(b"bad %d" % number, "q", exchange="missing")
+            if mixed:
+                client.publish(b"good %d" % number, "q")
+        client.send_method(0, "connection.close", reply_code=200, reply_text="bye")
+        with RawClient(proxy.port) as other:  # a round trip: the close was read
+            other.close()
+        sent.set()
+        client.expect("connection.close-ok", 0)
+    bad = [f"bad {number}" for number in range(10)]
+    wait_until(lambda: [r["body"] for r in proxy.dump("--rejected")] == bad,
+               lambda: proxy.failure("all to the missing exchange are rejected"))
+    if mixed:
+        proxy.wait_empty()
+        assert [m.body for m in broker.messages if m.body.startswith(b"good")] == [
+            b"good %d" % number for number in range(10)]
+    assert len([m for m in broker.messages if m.body.startswith(b"bad")]) == 1
+    assert len(proxy.events("drain_started")) == (1 if mixed else 0)
+    assert {r["rejected"]["code"] for r in proxy.dump("--rejected")} == {404}
+
+
 @pytest.mark.parametrize("ending", ["channel.close", "connection.close"])
 @pytest.mark.parametrize("waits", ["yes", "no"])
 def test_close_waits(broker, make_proxy, waits, ending):
