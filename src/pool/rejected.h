@@ -1,7 +1,7 @@
 #pragma once
 
-/* What a person does with a queue's rejected messages. Works through them in transactions of a few
- * hundred, so that publishers are not kept waiting. */
+/* What a person does with a queue's rejected messages. Works through them in steps of some
+ * milliseconds, so that publishers are not kept waiting. */
 
 #include <stdint.h>
 

@@ -96,7 +96,7 @@ struct job {
             /* Rejected messages with after < number <= last; UINT64_MAX: all that there are now,
              * and the result says which was the last of them. */
             uint64_t after, last;
-            uint32_t max;     /* most of them */
+            uint32_t max;     /* most of them in this step, which is short */
             uint64_t reached; /* result: the number of the last one looked at */
             uint32_t count;   /* result, also if one of them could not be moved */
         } rejected;

@@ -20,6 +20,7 @@
 
 enum {
     PENDING_BYTES_MAX = 32 * 1024 * 1024,
+    STEP_NS = 10 * 1000 * 1000,
     REST_MS = 200,            /* without work, after work */
     FAILURE_SHOWN_MS = 10000, /* who stays away from a full spool would never learn of its end */
     BRAKE_MS = 100,           /* deletions gather for so long where each commit costs space */
@@ -323,6 +324,7 @@ static bool open_store(struct spooler *sp, const struct config *config, struct f
 {
     sp->work.path = strdup(config->spool.path);
     ENSURE(sp->work.path);
+    sp->work.step_ns = STEP_NS;
     sp->work.options = (struct store_options){
         .path = sp->work.path,
         .max_size_bytes = config->spool.max_size_bytes,

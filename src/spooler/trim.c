@@ -2,13 +2,12 @@
 
 #include <stdlib.h>
 
+#include <uv.h>
+
 #include "base/crash_point.h"
 #include "spooler/rejected_file.h"
 #include "json/json.h"
 #include "json/routing.h"
-
-/* One step: a publisher's commit does not wait long for it. */
-enum { STEP_RECORDS = 500, STEP_BYTES = 1024 * 1024 };
 
 struct trim {
     struct work *work;
@@ -16,7 +15,6 @@ struct trim {
     struct rejected_file file;
     struct method_arena arena;
     uint64_t after; /* number of the last one looked at */
-    uint64_t bytes;
 };
 
 /* False if it cannot be read; then it stays where it is. */
@@ -42,7 +40,6 @@ static enum status take_out(struct trim *t, const struct reader_record *record,
     uint64_t seq;
     if (t->job->trim.exports && !export(t, record))
         return STATUS_OK;
-    t->bytes += record->method_len + record->header_len + record->body_size;
     t->job->trim.count++;
     return store_discard(t->work->store, t->job->queue, record->seq - 1, record->seq, &seq,
                          failure);
@@ -69,9 +66,9 @@ static enum status take_out_next(struct trim *t, struct failure *failure)
 
 static enum status take_out_step(struct trim *t, struct failure *failure)
 {
-    enum status status = STATUS_OK;
-    while (status == STATUS_OK && !t->job->trim.at_end && t->job->trim.count < STEP_RECORDS &&
-           t->bytes < STEP_BYTES)
+    uint64_t begun_ns = uv_hrtime();
+    enum status status = take_out_next(t, failure);
+    while (status == STATUS_OK && !t->job->trim.at_end && work_has_time(t->work, begun_ns))
         status = take_out_next(t, failure);
     return status;
 }

@@ -2,9 +2,16 @@
 
 #include <stdio.h>
 
+#include <uv.h>
+
 bool job_writes(const struct job *job)
 {
     return job->type != JOB_READ && job->type != JOB_QUEUE_DROP && job->type != JOB_TRIM;
+}
+
+bool work_has_time(const struct work *w, uint64_t begun_ns)
+{
+    return uv_hrtime() - begun_ns < w->step_ns;
 }
 
 void work_result(struct job *job, enum status status, const struct failure *failure)

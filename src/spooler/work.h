@@ -28,6 +28,7 @@ struct work {
     _Atomic bool
         refuses_one_by_one; /* spool.overflow = reject: each that is confirmed has its own answer */
     bool failing;           /* the last commit or sync failed */
+    uint64_t step_ns;       /* housekeeping is done in steps of about so long */
     struct gauges gauges;
 };
 
@@ -36,6 +37,8 @@ bool job_writes(const struct job *);
 /* True if the store is open, or could be opened again. */
 bool work_open(struct work *, struct failure *);
 void work_close_if_fatal(struct work *, enum status);
+/* True while a step that began then (uv_hrtime) may go on: publishes wait for its end. */
+bool work_has_time(const struct work *, uint64_t begun_ns);
 /* The job's status, and in words what went wrong. */
 void work_result(struct job *, enum status, const struct failure *);
 

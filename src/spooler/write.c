@@ -105,7 +105,8 @@ static enum status run_delete(struct work *w, struct job *job, struct failure *f
     return STATUS_OK;
 }
 
-/* What was moved before an obstacle stays moved. */
+/* As many as there is time for: publishes wait for the same commit. What was moved before an
+ * obstacle stays moved. */
 static enum status run_rejected(struct work *w, struct job *job, struct failure *failure)
 {
     uint64_t after = job->rejected.after;
@@ -113,7 +114,8 @@ static enum status run_rejected(struct work *w, struct job *job, struct failure 
         UINT64_MAX) /* what is refused again comes behind, and is not of these */
         job->rejected.last = store_last_seq(w->store, job->queue);
     job->rejected.count = 0;
-    for (uint32_t i = 0; i < job->rejected.max; i++) {
+    uint64_t begun_ns = uv_hrtime();
+    for (uint32_t i = 0; i < job->rejected.max && (i == 0 || work_has_time(w, begun_ns)); i++) {
         enum status status =
             job->type == JOB_RETRY
                 ? store_retry(w->store, job->queue, after, job->rejected.last, &after, failure)

@@ -19,10 +19,12 @@ static void reject(struct home *home, uint32_t queue, uint64_t first, uint64_t l
     home_commit(home);
 }
 
+static uint64_t step_ns = UINT64_MAX;
+
 static struct job *run(struct home *home, enum job_type type, uint32_t queue, uint64_t after,
                        uint64_t last)
 {
-    struct work work = {.store = home->store};
+    struct work work = {.store = home->store, .step_ns = step_ns};
     struct mail_chain batch = {0};
     struct job *job = job_new(type, queue, NULL, 0);
     job->rejected.after = after;
@@ -33,6 +35,25 @@ static struct job *run(struct home *home, enum job_type type, uint32_t queue, ui
     work_write(&work, &batch);
     gauges_deinit(&work.gauges);
     return job;
+}
+
+/* Publishes wait for the same commit: a step that has no time is one message. */
+static void test_a_step_is_short(void **state)
+{
+    struct home *home = *state;
+    uint32_t queue = home_fill(home, 4, 100);
+    reject(home, queue, 1, 4);
+    step_ns = 0;
+    for (uint64_t seq = 1; seq <= 4; seq++) {
+        struct job *job = run(home, seq % 2 ? JOB_RETRY : JOB_DISCARD, queue, seq - 1, UINT64_MAX);
+        assert_int_equal(job->status, STATUS_OK);
+        assert_int_equal(job->rejected.count, 1);
+        assert_int_equal(job->rejected.reached, seq);
+        job_free(job);
+    }
+    step_ns = UINT64_MAX;
+    assert_int_equal(home_queue(home, queue).messages, 2);
+    assert_int_equal(home_queue(home, queue).rejected, 0);
 }
 
 /* "All" are those that are there at the beginning: what RabbitMQ refuses again meanwhile, or anew,
@@ -75,6 +96,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         WITH_HOME(test_all_ends),
+        WITH_HOME(test_a_step_is_short),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
