@@ -89,8 +89,8 @@ static uint64_t new_order(command_done done, uint64_t owner)
     return order->handle;
 }
 
-void command_run(struct proxy *proxy, const char *path, const char *seq_text, command_done done,
-                 uint64_t owner)
+void command_run(struct proxy *proxy, const char *path, const char *seq_text, bool all,
+                 command_done done, uint64_t owner)
 {
     char id[32], verb[16], rest;
     uint64_t seq = seq_text ? read_number(seq_text) : 0;
@@ -105,6 +105,8 @@ void command_run(struct proxy *proxy, const char *path, const char *seq_text, co
         answer(done, owner, STATUS_INVALID, "seq is a number from 1\n");
     } else if (strcmp(verb, "retry") == 0) {
         rejected_retry(queue, seq, on_moved, new_order(done, owner));
+    } else if (strcmp(verb, "discard") == 0 && !seq && !all) {
+        answer(done, owner, STATUS_INVALID, "discard which message? seq=NUMBER, or all=1\n");
     } else if (strcmp(verb, "discard") == 0) {
         rejected_discard(queue, seq, on_moved, new_order(done, owner));
     } else if (strcmp(verb, "pause") == 0 || strcmp(verb, "resume") == 0) {

@@ -115,10 +115,12 @@ static enum MHD_Result on_post(struct door *door, struct MHD_Connection *connect
     }
     if (!request->is_begun) {
         const char *seq = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "seq");
+        const char *all = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "all");
         request->is_begun = true;
         list_append(&door->requests, &request->node);
         MHD_suspend_connection(connection);
-        command_run(door->proxy, url, seq, on_command_done, request->handle);
+        command_run(door->proxy, url, seq, all && strcmp(all, "1") == 0, on_command_done,
+                    request->handle);
         return MHD_YES;
     }
     return request->is_answered ? send_reply(connection, &request->reply) : MHD_YES;

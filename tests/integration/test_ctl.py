@@ -135,6 +135,25 @@ def test_discard(rejecting):
     proxy.inspect("verify")
 
 
+def post(proxy, path):
+    """To the control socket, without amqpbuf-ctl: the status."""
+    with socket.socket(socket.AF_UNIX) as control:
+        control.connect(str(proxy.spool / "control.sock"))
+        control.sendall(f"POST {path} HTTP/1.1\r\nHost: amqpbuf\r\nContent-Length: 0\r\n"
+                        "Connection: close\r\n\r\n".encode())
+        return int(control.makefile("rb").readline().split()[1])
+
+
+def test_discard_of_all_has_to_be_said(rejecting):
+    """A message's number that was left out takes nothing away."""
+    proxy, _, _ = rejecting
+    for path in ("", "?seq=", "?seq=0", "?all=", "?all=0", "?all=yes"):
+        assert post(proxy, "/queues/1/discard" + path) == 409
+    assert len(proxy.dump("--rejected")) == 5
+    assert post(proxy, "/queues/1/discard?all=1") == 200
+    assert proxy.dump("--rejected") == []
+
+
 def test_pause_and_resume(broker, make_proxy):
     proxy = make_proxy(broker.url)
     spool(broker, proxy, *[b"%d" % n for n in range(10)])

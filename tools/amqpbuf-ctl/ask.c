@@ -52,6 +52,8 @@ enum ctl_exit ctl_ask(const struct ctl *ctl)
                        ctl_verb_name(ctl->verb));
     if (ctl->seq)
         snprintf(url + len, sizeof url - (size_t)len, "?seq=%" PRIu64, ctl->seq);
+    else if (ctl->verb == CTL_DISCARD)
+        snprintf(url + len, sizeof url - (size_t)len, "?all=1");
     curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH, path);
     curl_easy_setopt(curl, CURLOPT_URL, url);
     curl_easy_setopt(curl, CURLOPT_PROXY, ""); /* whatever the environment says */
