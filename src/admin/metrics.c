@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 #include "base/assert.h"
@@ -18,18 +19,33 @@ static void plain(FILE *out, const char *name, const char *type, const char *hel
     fprintf(out, "%s %" PRIu64 "\n", name, value);
 }
 
+/* U+FFFD, the replacement character. */
+#define ODD "\xEF\xBF\xBD"
+
+/* How many bytes have to be spelled out here: one that is not UTF-8, or those of a U+FFFD. */
+static size_t odd_bytes(const char *at, bool is_utf8)
+{
+    if (!is_utf8)
+        return (unsigned char)*at >= 0x80;
+    return strncmp(at, ODD, strlen(ODD)) == 0 ? strlen(ODD) : 0;
+}
+
 /* Names are any bytes, labels are UTF-8. Two names must never become one label, because Prometheus
- * refuses the whole page over a series that is there twice: odd bytes are spelled out. */
+ * refuses the whole page over a series that is there twice: odd bytes are spelled out, each behind
+ * a U+FFFD, which stands for nothing else. */
 static void label_value(FILE *out, const char *name)
 {
     json_t *text = json_string(name); /* NULL: it is not UTF-8 */
-    for (const unsigned char *at = (const unsigned char *)name; *at; at++) {
-        if (*at == '\\' || *at == '"')
+    for (const char *at = name; *at; at++) {
+        size_t odd = odd_bytes(at, text != NULL);
+        for (size_t i = 0; i < odd; i++)
+            fprintf(out, ODD "%02x", (unsigned char)at[i]);
+        if (odd > 0)
+            at += odd - 1;
+        else if (*at == '\\' || *at == '"')
             fprintf(out, "\\%c", *at);
         else if (*at == '\n')
             fputs("\\n", out);
-        else if (*at >= 0x80 && !text)
-            fprintf(out, "\\\\x%02x", *at);
         else
             fputc(*at, out);
     }

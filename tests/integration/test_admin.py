@@ -11,6 +11,7 @@ import pytest
 from support.outage import spool
 from support.proxy import BINARY
 from support.raw import RawClient
+from support.spool import MakeSpool
 from support.wait import wait_until
 
 OF_GUEST = '{user="guest",vhost="/"}'
@@ -47,6 +48,22 @@ def test_every_metric_name_of_a_queue_survives_odd_names(broker, make_watched):
         assert checked.returncode == 0, checked.stdout.decode()
         assert admin.queues()["queues"][0]["vhost"] == "näme\n{}"
         client.close()
+
+
+@pytest.mark.provokes("login_unreadable")
+def test_no_two_names_become_one_label(broker, make_watched):
+    """Bytes that are not UTF-8 are spelled out, and so is what looks like that."""
+    proxy, admin = make_watched(broker.url, start=False)
+    names = (b"a\xff", rb"a\xff", "a\ufffdff".encode(), b"a\xef\xbf", "aÿ".encode())
+    made = MakeSpool(proxy.spool)
+    for name in names:
+        made.queue(name)
+    made.close()
+    proxy.start()
+    series = {line.rsplit(" ", 1)[0] for line in admin.get("/metrics").splitlines()
+              if line.startswith("amqpbuf_queue_messages{")}
+    users = ("a\ufffdff", r"a\\xff", "a\ufffdef\ufffdbf\ufffdbdff", "a\ufffdef\ufffdbf", "aÿ")
+    assert series == {f'amqpbuf_queue_messages{{user="{user}",vhost="/"}}' for user in users}
 
 
 def test_numbers_follow_a_message_through_an_outage(broker, make_watched):

@@ -70,7 +70,8 @@ class MakeSpool:
         return self._answer()
 
     def queue(self, user="guest", vhost="/"):
-        return self._ask("queue", user.encode(), vhost.encode())
+        user = user if isinstance(user, bytes) else user.encode()
+        return self._ask("queue", user, vhost.encode())
 
     def put(self, queue, at_us, method_payload, header_payload, body=b"", count=1):
         return self._ask("publish", queue, at_us, method_payload, header_payload, body, count)
