@@ -2,7 +2,9 @@
 
 /* The declarations of one queue that wait in the spool, by a hash of their bytes: one that is
  * identical to one that waits needs no place of its own, since that one goes out before whatever
- * follows. Kept in memory only: after a restart each is stored once more. */
+ * follows. Nothing undoes it before: in an outage deletions are refused, and those that come while
+ * it is drained wait for the names that it promises (names.h). No more of them than records that
+ * wait. Kept in memory only: after a restart each is stored once more. */
 
 #include <stdbool.h>
 #include <stddef.h>

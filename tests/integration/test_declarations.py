@@ -153,6 +153,72 @@ def test_one_that_is_refused_is_kept_again_later(broker, make_proxy):
         assert len(proxy.dump("--rejected")) == number
 
 
+def seen(broker, name):
+    return sum(frame.name == name for connection in broker.connections
+               for frame in connection.frames)
+
+
+def wait_seen(broker, proxy, name, count=1):
+    wait_until(lambda: seen(broker, name) == count, lambda: proxy.failure(f"{count} {name}"))
+
+
+def test_one_whose_answer_is_lost_still_waits(broker, make_proxy):
+    """RabbitMQ may not have done it: it is sent again, and an identical one takes no place."""
+    proxy = make_proxy(broker.url)
+    take_away(broker, proxy)
+    job(proxy, 0, declares=True)
+    broker.silent_on = {"exchange.declare"}
+    broker.up()
+    wait_seen(broker, proxy, "exchange.declare")
+    lost = len(proxy.events("upstream_lost"))
+    broker.down()
+    proxy.wait_event("upstream_lost", lost + 1)
+    job(proxy, 1, declares=True)
+    assert kinds(proxy) == ["declare"] * 3 + ["publish"] * 2
+    broker.silent_on = set()
+    broker.up()
+    proxy.wait_event("drain_finished")
+    assert drained_methods(broker) == ["exchange.declare", "queue.declare", "queue.bind"]
+    assert [message.body for message in broker.messages] == [b"0", b"1"]
+
+
+def test_one_that_was_deleted_meanwhile_is_kept_again(broker, make_proxy):
+    """A deletion goes to RabbitMQ behind the declaration that waits; what is declared after it is
+    another one, although the backlog has not ended."""
+    proxy = make_proxy(broker.url)
+    take_away(broker, proxy)
+    job(proxy, 0, declares=True)
+    broker.acks = False
+    broker.silent_on = {"exchange.declare"}
+    broker.up()
+    wait_seen(broker, proxy, "exchange.declare")
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        client.send_method(1, "queue.delete", queue="orders")
+        with RawClient(proxy.port) as other:  # a round trip: the proxy has read it
+            other.close()
+        assert seen(broker, "queue.delete") == 0
+        drain = next(c for c in broker.connections
+                     if any(frame.name == "exchange.declare" for frame in c.frames))
+        broker.silent_on = set()
+        drain.send_method(1, "exchange.declare-ok")
+        client.expect("queue.delete-ok", 1)
+        client.close()
+    names = [frame.name for frame in drain.frames]
+    assert "queue.declare" in names and seen(broker, "queue.delete") == 1
+    lost = len(proxy.events("upstream_lost"))
+    broker.down()
+    proxy.wait_event("upstream_lost", lost + 1)
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        client.call(1, "queue.declare", queue="orders", durable=True)
+        client.close()
+    assert kinds(proxy) == ["publish", "declare"]
+    broker.acks = True
+    broker.up()
+    proxy.wait_event("drain_finished")
+
+
 FULL = {"pool.publish_buffer_size": 4}
 
 
