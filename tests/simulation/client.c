@@ -113,7 +113,7 @@ static void on_end(void *owner, const char *why)
     struct simulated_client *c = owner;
     CHECK(strcmp(why, "it does not speak AMQP") != 0, "client %u gets bytes that are no frames",
           c->id);
-    bool proxy_ended = life_ends() != c->ends_before || !life_is_up();
+    bool proxy_ended = life_ends() != c->ends_before || !life_is_up() || life_is_hasty();
     CHECK(!c->is_open || c->is_closing || proxy_ended, "P5: client %u is left without a word",
           c->id);
     leave(c, false, why);
@@ -226,7 +226,8 @@ static void take_tune(struct simulated_client *c, const struct frame *frame)
 {
     uint32_t offered = wire_get32(frame->payload + 6);
     c->frame_max = offered && offered < 131072 ? offered : 131072;
-    amqp_connection_tune_ok_t ok = {.channel_max = 100, .frame_max = c->frame_max};
+    uint16_t channel_max = wire_get16(frame->payload + 4);
+    amqp_connection_tune_ok_t ok = {.channel_max = channel_max, .frame_max = c->frame_max};
     talker_say(&c->talker, 0, AMQP_CONNECTION_TUNE_OK_METHOD, &ok);
     amqp_connection_open_t open = {.virtual_host = bytes_of(logins[c->script.login].vhost)};
     talker_say(&c->talker, 0, AMQP_CONNECTION_OPEN_METHOD, &open);

@@ -44,8 +44,10 @@ void ledger_told_refused(uint32_t message);
 /* True for messages whose loss their publisher cannot blame: told nothing. */
 bool ledger_is_told(uint32_t message);
 
-/* RabbitMQ has read it from this login, on a channel that no other one has the number of. */
-void ledger_arrives(uint32_t message, unsigned login, uint64_t channel);
+/* RabbitMQ has read it from this login, on a channel that no other one has the number of.
+ * `is_late`: from a connection that the proxy has left long since, so that nothing follows from
+ * when it comes. */
+void ledger_arrives(uint32_t message, unsigned login, uint64_t channel, bool is_late);
 /* It has it for good, as far as it has said. */
 void ledger_holds(uint32_t message);
 /* It may come once more: the confirm has not reached the proxy, or it said no. */

@@ -25,6 +25,7 @@ static struct {
     unsigned set_count;
     uint64_t seed, pause_us;
     unsigned ends;
+    unsigned stops; /* how often this process was told to */
     bool should_run, is_up;
     uint64_t kill_at, step; /* 0: not */
     bool power_cut;
@@ -83,6 +84,11 @@ unsigned life_ends(void)
     return life.ends;
 }
 
+bool life_is_hasty(void)
+{
+    return life.stops > 1;
+}
+
 bool life_is_up(void)
 {
     return life.is_up && !sim_uv_is_killed();
@@ -94,13 +100,19 @@ const struct proxy *life_proxy(void)
     return life_is_up() ? (const struct proxy *)sim_uv_loop() : NULL;
 }
 
+/* What it had heard of and could not write, the next one sends again. */
+static void excuse_repeats(uint64_t late_us)
+{
+    uint64_t now = agenda_now_us();
+    ledger_excuses_since(disk_was_broken() || now < late_us ? 0 : now - late_us);
+}
+
 static void end_now(void)
 {
     if (!life_is_up())
         return;
-    uint64_t now = agenda_now_us(), late = disk_was_broken() ? now : DELETES_US;
     life.ends++;
-    ledger_excuses_since(now > late ? now - late : 0);
+    excuse_repeats(DELETES_US);
     disk_freeze(life.power_cut);
     sim_uv_kill();
 }
@@ -142,6 +154,7 @@ void life_stop(void)
     if (!life_is_up())
         return;
     history_note("proxy: told to stop");
+    life.stops++;
     life.kill_at = 0;
     sim_uv_signal(SIGTERM);
 }
@@ -176,12 +189,14 @@ static void run_process(void)
     log_init(config.log.level, config.log.format);
     sim_uv_begin(life.seed + life.ends);
     life.is_up = true;
+    life.stops = 0;
     history_note("proxy: started");
     int status = proxy_run(&config, &sources, &side);
     life.is_up = false;
     life.should_run = false;
     if (!sim_uv_is_killed()) {
         life.ends++;
+        excuse_repeats(0);
         history_note("proxy: ended with %d", status);
     }
     sim_uv_end();

@@ -24,6 +24,8 @@ void life_kill(uint64_t steps, bool power_cut);
 /* It is not killed after all. */
 void life_kill_never(void);
 bool life_is_up(void);
+/* It was told to stop twice: it leaves at once, without a word to anybody. */
+bool life_is_hasty(void);
 /* For how long it stays away after its end. */
 void life_set_pause_us(uint64_t us);
 unsigned life_ends(void);

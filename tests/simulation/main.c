@@ -93,25 +93,38 @@ static bool is_same(const char *one, const char *other)
     return strncmp(one, other, len) == 0;
 }
 
+static bool leave_out_pieces(uint64_t seed, unsigned count, unsigned piece, const char *wanted,
+                             bool left_out[PLAN_MAX])
+{
+    bool tried[PLAN_MAX], any = false;
+    for (unsigned at = 0; at < count; at += piece) {
+        memcpy(tried, left_out, sizeof tried);
+        for (unsigned i = at; i < at + piece && i < count; i++)
+            tried[i] = true;
+        if (memcmp(tried, left_out, sizeof tried) == 0 || run_in_child(seed, 1, tried, false) ||
+            !is_same(wanted, report->text))
+            continue;
+        memcpy(left_out, tried, sizeof tried);
+        any = true;
+    }
+    return any;
+}
+
 /* Leaves out what it breaks without, piece by piece, the pieces getting smaller. */
 static void shrink(uint64_t seed, bool left_out[PLAN_MAX])
 {
     unsigned count = plan_make(seed);
-    bool tried[PLAN_MAX];
     char wanted[TEXT_BYTES];
     memcpy(wanted, report->text, sizeof wanted);
     int silent = dup(STDERR_FILENO);
     if (!freopen("/dev/null", "w", stderr))
         return;
-    for (unsigned piece = count / 2; piece > 0; piece /= 2)
-        for (unsigned at = 0; at < count; at += piece) {
-            memcpy(tried, left_out, sizeof tried);
-            for (unsigned i = at; i < at + piece && i < count; i++)
-                tried[i] = true;
-            if (memcmp(tried, left_out, sizeof tried) != 0 &&
-                !run_in_child(seed, 1, tried, false) && is_same(wanted, report->text))
-                memcpy(left_out, tried, sizeof tried);
-        }
+    bool is_shorter = true;
+    while (is_shorter) {
+        is_shorter = false;
+        for (unsigned piece = count / 2; piece > 0; piece /= 2)
+            is_shorter = leave_out_pieces(seed, count, piece, wanted, left_out) || is_shorter;
+    }
     dup2(silent, STDERR_FILENO);
     close(silent);
 }

@@ -10,12 +10,12 @@
 
 enum { BEAT_US = 3000000 };
 
-static void end_channel(struct rabbit_connection *c, uint16_t number)
+static void end_channel(struct rabbit_connection *c, uint16_t number, bool is_left)
 {
     struct rabbit_channel *ch = c->channels[number];
     if (!ch)
         return;
-    rabbit_channel_lose(c, number);
+    rabbit_channel_lose(c, number, is_left);
     free(ch->pending);
     free(ch->uncommitted);
     free(ch->header);
@@ -34,7 +34,7 @@ void rabbit_connection_lose(struct rabbit_connection *c, bool resets)
     if (!c->talker.end)
         return;
     for (uint16_t n = 1; n <= c->highest; n++)
-        end_channel(c, n);
+        end_channel(c, n, c->is_left);
     if (resets)
         talker_abort(&c->talker);
     else
@@ -60,7 +60,7 @@ void rabbit_connection_close(struct rabbit_connection *c, uint16_t code, const c
     amqp_connection_close_t close = {.reply_code = code, .reply_text = bytes_of(text)};
     history_note("rabbit: closes a connection with %u", code);
     for (uint16_t n = 1; n <= c->highest; n++)
-        end_channel(c, n);
+        end_channel(c, n, c->is_left);
     c->is_closing = true;
     agenda_cancel(&c->confirm);
     talker_say(&c->talker, 0, AMQP_CONNECTION_CLOSE_METHOD, &close);
@@ -187,7 +187,7 @@ static void take_channel_method(struct rabbit_connection *c, uint16_t number,
             take_consume(c, number, fields);
         return;
     case AMQP_CHANNEL_CLOSE_METHOD:
-        end_channel(c, number);
+        end_channel(c, number, true);
         break;
     default:
         break;
@@ -214,6 +214,7 @@ static void take_method(struct rabbit_connection *c, const struct frame *frame)
     } else if (method == AMQP_CONNECTION_OPEN_METHOD) {
         take_open(c, ((amqp_connection_open_t *)fields)->virtual_host);
     } else if (method == AMQP_CONNECTION_CLOSE_METHOD) {
+        c->is_left = true;
         talker_say_plain(&c->talker, 0, AMQP_CONNECTION_CLOSE_OK_METHOD);
         rabbit_connection_lose(c, false);
     } else if (method == AMQP_CHANNEL_OPEN_METHOD) {
@@ -221,10 +222,10 @@ static void take_method(struct rabbit_connection *c, const struct frame *frame)
     } else {
         CHECK(ch, "P7: %s on channel %u, which is not open", method_name(method), number);
         if (method == AMQP_CHANNEL_CLOSE_OK_METHOD)
-            end_channel(c, number);
+            end_channel(c, number, false);
         else if (method == AMQP_BASIC_PUBLISH_METHOD)
             rabbit_publish_begins(c, number, frame);
-        else if (!ch->is_closing || method == AMQP_CHANNEL_CLOSE_METHOD)
+        else
             take_channel_method(c, number, method, fields, nowait);
     }
     method_arena_deinit(&arena);
@@ -246,8 +247,9 @@ static void on_frame(void *owner, struct frame *frame)
         say_start(c);
     else if (frame->type == FRAME_HEARTBEAT)
         return;
-    else if (ch && ch->is_closing && method != AMQP_CHANNEL_CLOSE_OK_METHOD &&
-             method != AMQP_CHANNEL_CLOSE_METHOD)
+    else if (ch && ch->is_closing && method == AMQP_CHANNEL_CLOSE_METHOD)
+        talker_say_plain(&c->talker, frame->channel, AMQP_CHANNEL_CLOSE_OK_METHOD);
+    else if (ch && ch->is_closing && method != AMQP_CHANNEL_CLOSE_OK_METHOD)
         return; /* was sent before it heard of the exception */
     else if (is_method)
         take_method(c, frame);

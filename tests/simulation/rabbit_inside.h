@@ -31,7 +31,7 @@ struct pending {
     enum verdict verdict;
     enum destination destination;
     bool is_said;
-    uint64_t said_at; /* the confirm ends behind so many bytes of the connection */
+    uint64_t said_us, said_bytes; /* the confirm ends behind so many bytes of the connection */
 };
 
 struct rabbit_channel {
@@ -56,6 +56,7 @@ struct rabbit_connection {
     struct event confirm, beat, gone;
     unsigned login; /* LOGINS: none yet */
     bool is_open, is_closing, publishes;
+    bool is_left; /* the proxy has closed it */
     uint32_t frame_max;
     uint16_t highest; /* channel number that was ever open */
     struct rabbit_channel *channels[RABBIT_CHANNELS_MAX + 1];
@@ -66,8 +67,8 @@ struct rabbit_connection *rabbit_connection_new(struct end *);
 void rabbit_connection_lose(struct rabbit_connection *, bool resets);
 void rabbit_connection_close(struct rabbit_connection *, uint16_t code, const char *text);
 void rabbit_connection_listen(struct rabbit_connection *);
-/* Frees channels: nothing that is pending on them comes any more. */
-void rabbit_channel_lose(struct rabbit_connection *, uint16_t number);
+/* Nothing that is pending on it comes any more. `is_left`: because the proxy has closed it. */
+void rabbit_channel_lose(struct rabbit_connection *, uint16_t number, bool is_left);
 
 /* rabbit_publish.c: publishes and their confirms. */
 void rabbit_publish_begins(struct rabbit_connection *, uint16_t number, const struct frame *);

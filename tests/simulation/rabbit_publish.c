@@ -9,6 +9,8 @@
 #include "history.h"
 #include "rabbit_inside.h"
 
+enum { LEAVES_US = 1000000 };
+
 /* ---- a publish, frame by frame ---- */
 
 void rabbit_publish_begins(struct rabbit_connection *c, uint16_t number, const struct frame *frame)
@@ -42,7 +44,7 @@ static void raise_exception(struct rabbit_connection *c, uint16_t number, uint16
         .class_id = 60,
         .method_id = 40};
     history_note("rabbit: closes channel %u with %u", number, code);
-    rabbit_channel_lose(c, number);
+    rabbit_channel_lose(c, number, false);
     c->channels[number]->is_closing = true;
     talker_say(&c->talker, number, AMQP_CHANNEL_CLOSE_METHOD, &close);
 }
@@ -92,23 +94,28 @@ static enum verdict verdict_of(enum destination d)
     return rabbit.modes[d] == QUEUE_NACKS ? VERDICT_NACK : VERDICT_NONE;
 }
 
-/* Those whose confirm was read by the proxy are over. */
+static bool is_heard(struct rabbit_connection *c, const struct pending *p)
+{
+    return p->is_said && p->said_bytes <= end_bytes_read(end_other(c->talker.end));
+}
+
+/* Those whose confirm was read by the proxy are over; a moment later, in case it had begun to leave
+ * by then and listened no more. */
 static void forget_heard(struct rabbit_connection *c, struct rabbit_channel *ch)
 {
-    uint64_t heard = end_bytes_read(end_other(c->talker.end));
+    uint64_t now = agenda_now_us();
     unsigned kept = 0;
     for (unsigned i = 0; i < ch->count; i++)
-        if (!ch->pending[i].is_said || ch->pending[i].said_at > heard)
+        if (!is_heard(c, &ch->pending[i]) || now - ch->pending[i].said_us < LEAVES_US)
             ch->pending[kept++] = ch->pending[i];
     ch->count = kept;
 }
 
-static void excuse_pending(struct rabbit_connection *c, struct rabbit_channel *ch)
+static void excuse_pending(struct rabbit_connection *c, struct rabbit_channel *ch, bool is_left)
 {
-    if (c->talker.end)
-        forget_heard(c, ch);
     for (unsigned i = 0; i < ch->count; i++)
-        ledger_excuses(ch->pending[i].message);
+        if (is_left || !is_heard(c, &ch->pending[i]))
+            ledger_excuses(ch->pending[i].message);
     for (unsigned i = 0; i < ch->uncommitted_count; i++)
         ledger_excuses(ch->uncommitted[i]);
 }
@@ -119,7 +126,7 @@ static void excuse_left(void)
     for (struct rabbit_connection *c = rabbit.connections; c; c = c->next)
         for (uint16_t n = 1; n <= c->highest && end_is_left(c->talker.end); n++)
             if (c->channels[n])
-                excuse_pending(c, c->channels[n]);
+                excuse_pending(c, c->channels[n], false);
 }
 
 static void take_message(struct rabbit_connection *c, uint16_t number)
@@ -129,7 +136,7 @@ static void take_message(struct rabbit_connection *c, uint16_t number)
     ch->is_inside = false;
     history_note("rabbit: message %u on channel %u", message, number);
     excuse_left();
-    ledger_arrives(message, c->login, ch->serial);
+    ledger_arrives(message, c->login, ch->serial, end_is_left(c->talker.end));
     if (ch->destination == DEST_MISSING || ch->destination == DEST_DENIED) {
         ledger_excuses(message);
         raise_exception(c, number, ch->destination == DEST_MISSING ? 404 : 403);
@@ -180,10 +187,10 @@ void rabbit_commit(struct rabbit_channel *ch, bool keeps)
 
 /* ---- confirms ---- */
 
-void rabbit_channel_lose(struct rabbit_connection *c, uint16_t number)
+void rabbit_channel_lose(struct rabbit_connection *c, uint16_t number, bool is_left)
 {
     struct rabbit_channel *ch = c->channels[number];
-    excuse_pending(c, ch);
+    excuse_pending(c, ch, is_left);
     ch->count = ch->uncommitted_count = 0;
 }
 
@@ -205,6 +212,7 @@ static void say_verdict(struct rabbit_connection *c, uint16_t number, const stru
 static void settle(struct pending *p)
 {
     p->is_said = true;
+    p->said_us = agenda_now_us();
     if (p->verdict == VERDICT_ACK)
         ledger_holds(p->message);
     else
@@ -216,40 +224,51 @@ static bool is_ready(const struct pending *p)
     return !p->is_said && p->verdict != VERDICT_NONE && p->ready_us <= agenda_now_us();
 }
 
+static unsigned count_ready(const struct rabbit_channel *ch)
+{
+    unsigned ready = 0;
+    for (unsigned i = 0; i < ch->count; i++)
+        ready += is_ready(&ch->pending[i]);
+    return ready;
+}
+
+/* The last that one confirm can cover together with all before it; `ch->count`: none. */
+static unsigned last_of_lot(const struct rabbit_channel *ch)
+{
+    unsigned last = ch->count;
+    for (unsigned i = 0; i < ch->count; i++) {
+        const struct pending *p = &ch->pending[i];
+        if (p->is_said)
+            continue;
+        if (!is_ready(p) || (last < ch->count && p->verdict != ch->pending[last].verdict))
+            break;
+        last = i;
+    }
+    return last;
+}
+
 /* All at the beginning that have the same verdict, at once; or one, out of turn. */
-static bool confirm_some(struct rabbit_connection *c, uint16_t number)
+static void confirm_some(struct rabbit_connection *c, uint16_t number)
 {
     struct rabbit_channel *ch = c->channels[number];
-    unsigned first = 0, end, ready = 0;
     forget_heard(c, ch);
-    while (first < ch->count && ch->pending[first].is_said)
-        first++;
-    for (end = first; end < ch->count; end++)
-        if (!ch->pending[end].is_said && (!is_ready(&ch->pending[end]) ||
-                                          ch->pending[end].verdict != ch->pending[first].verdict))
-            break;
-    for (unsigned i = first; i < ch->count; i++)
-        ready += is_ready(&ch->pending[i]);
+    unsigned ready = count_ready(ch), last = last_of_lot(ch), first = 0;
     if (ready == 0)
-        return false;
-    bool multiple = end > first && prng_percent(&rabbit.prng, 60);
-    unsigned last = end - 1;
+        return;
+    bool multiple = last < ch->count && prng_percent(&rabbit.prng, 60);
     if (!multiple) {
         uint64_t which = prng_below(&rabbit.prng, ready);
-        for (last = first; !is_ready(&ch->pending[last]) || which-- > 0;)
+        for (last = 0; !is_ready(&ch->pending[last]) || which-- > 0;)
             last++;
         first = last;
     }
-    unsigned begin = first;
-    struct pending said = ch->pending[last];
-    for (; first <= last; first++)
-        if (!ch->pending[first].is_said)
-            settle(&ch->pending[first]);
-    say_verdict(c, number, &said, multiple);
-    for (; begin <= last; begin++)
-        if (ch->pending[begin].said_at == 0)
-            ch->pending[begin].said_at = c->talker.said_bytes;
-    return true;
+    for (unsigned i = first; i <= last; i++)
+        if (!ch->pending[i].is_said)
+            settle(&ch->pending[i]);
+    say_verdict(c, number, &ch->pending[last], multiple);
+    for (unsigned i = first; i <= last; i++)
+        if (ch->pending[i].said_bytes == 0)
+            ch->pending[i].said_bytes = c->talker.said_bytes;
 }
 
 static void confirm(void *arg)

@@ -81,7 +81,8 @@ static bool is_quiet(void)
     const struct proxy *proxy = life_proxy();
     if (!proxy || client_count() > 0 || proxy->stage != PROXY_RUNNING)
         return false;
-    for (const struct list *n = proxy->pools.queues.all.next; n != &proxy->pools.queues.all; n = n->next)
+    for (const struct list *n = proxy->pools.queues.all.next; n != &proxy->pools.queues.all;
+         n = n->next)
         if (LIST_ENTRY(n, const struct queue, node)->backlog.waiting > 0)
             return false;
     return true;
@@ -94,7 +95,8 @@ static void nothing_is_held(void)
     CHECK(proxy->rt.counters.clients == 0, "a client is counted that has gone");
     CHECK(proxy->rt.budget.kept == 0, "P5: %llu bytes of memory are charged to nobody",
           (unsigned long long)proxy->rt.budget.kept);
-    for (const struct list *n = proxy->pools.queues.all.next; n != &proxy->pools.queues.all; n = n->next) {
+    for (const struct list *n = proxy->pools.queues.all.next; n != &proxy->pools.queues.all;
+         n = n->next) {
         const struct queue *queue = LIST_ENTRY(n, const struct queue, node);
         CHECK(queue->retained == 0 && queue->reserved == 0 && queue->appending == 0,
               "P5: places of a queue are held by nobody: %llu retained, %llu reserved, %llu "
