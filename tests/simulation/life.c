@@ -84,6 +84,11 @@ unsigned life_ends(void)
     return life.ends;
 }
 
+bool life_is_leaving(void)
+{
+    return life.stops > 0;
+}
+
 bool life_is_hasty(void)
 {
     return life.stops > 1;

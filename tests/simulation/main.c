@@ -14,7 +14,7 @@
 #include "history.h"
 #include "run.h"
 
-enum { EXIT_BROKEN = 1, EXIT_USAGE = 2, TEXT_BYTES = 1024 };
+enum { EXIT_BROKEN = 1, EXIT_USAGE = 2, TEXT_BYTES = 1024, DEFAULT_RUNS = 100 };
 
 /* What a child tells: shared memory, so that it is there whatever becomes of the child. */
 struct report {
@@ -183,7 +183,7 @@ int main(int argc, char *argv[])
         {"seed", required_argument, NULL, 's'},    {"runs", required_argument, NULL, 'r'},
         {"minutes", required_argument, NULL, 'm'}, {"only", required_argument, NULL, 'o'},
         {"print", no_argument, NULL, 'p'},         {NULL, 0, NULL, 0}};
-    uint64_t seed = 1, runs = 100, batch = 200;
+    uint64_t seed = 1, runs = UINT64_MAX, batch = 200;
     double minutes = 0, begin = seconds();
     bool prints = false, left_out[PLAN_MAX] = {0};
     int option;
@@ -207,6 +207,8 @@ int main(int argc, char *argv[])
         default:
             return usage();
         }
+    if (runs == UINT64_MAX && minutes <= 0)
+        runs = DEFAULT_RUNS;
     report = mmap(NULL, sizeof *report, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     snprintf(spool, sizeof spool, "%s/simulation.XXXXXX",
              access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
@@ -214,7 +216,7 @@ int main(int argc, char *argv[])
         return EXIT_BROKEN;
     bool is_well = true;
     for (uint64_t done = 0; is_well; done += batch) {
-        uint64_t left = minutes > 0 ? batch : runs - done;
+        uint64_t left = runs - done;
         if (left == 0 || (minutes > 0 && seconds() - begin > minutes * 60))
             break;
         batch = left < batch ? left : batch;

@@ -7,6 +7,7 @@
 #include "amqp/wire.h"
 #include "base/assert.h"
 #include "history.h"
+#include "life.h"
 #include "rabbit_inside.h"
 
 enum { LEAVES_US = 1000000 };
@@ -268,7 +269,7 @@ static void confirm_some(struct rabbit_connection *c, uint16_t number)
     say_verdict(c, number, &ch->pending[last], multiple);
     for (unsigned i = first; i <= last; i++)
         if (ch->pending[i].said_bytes == 0)
-            ch->pending[i].said_bytes = c->talker.said_bytes;
+            ch->pending[i].said_bytes = life_is_leaving() ? UINT64_MAX : c->talker.said_bytes;
 }
 
 static void confirm(void *arg)
