@@ -22,7 +22,8 @@ enum {
 
 static struct {
     char *sets[SETS_MAX];
-    unsigned set_count;
+    unsigned set_count, largest_window;
+    bool any_window; /* one was `auto` */
     uint64_t seed, pause_us;
     unsigned ends;
     unsigned stops; /* how often this process was told to */
@@ -33,8 +34,25 @@ static struct {
     bool is_last;
 } life;
 
+static void note_window(const char *setting)
+{
+    const char *value = strstr(setting, ".window=");
+    if (!value)
+        return;
+    unsigned window = (unsigned)atoi(value + sizeof ".window=" - 1); /* "auto" is 0 */
+    life.any_window = life.any_window || window == 0;
+    if (life.largest_window < window)
+        life.largest_window = window;
+}
+
+unsigned life_largest_window(void)
+{
+    return life.any_window ? 0 : life.largest_window;
+}
+
 void life_set(const char *setting)
 {
+    note_window(setting);
     size_t key = strcspn(setting, "=");
     unsigned i = 0;
     while (i < life.set_count && strncmp(life.sets[i], setting, key + 1) != 0)

@@ -24,6 +24,8 @@ void life_kill(uint64_t steps, bool power_cut);
 /* It is not killed after all. */
 void life_kill_never(void);
 bool life_is_up(void);
+/* The largest pool.window and drain.window that were ever set; 0: one was `auto`. */
+unsigned life_largest_window(void);
 /* It was told to stop: it may have left RabbitMQ already, and not listen to it any more. */
 bool life_is_leaving(void);
 /* It was told to stop twice: it leaves at once, without a word to anybody. */

@@ -176,7 +176,7 @@ static void take_channel_method(struct rabbit_connection *c, uint16_t number,
         break;
     case AMQP_TX_COMMIT_METHOD:
     case AMQP_TX_ROLLBACK_METHOD:
-        rabbit_commit(ch, method == AMQP_TX_COMMIT_METHOD);
+        rabbit_commit(c, ch, method == AMQP_TX_COMMIT_METHOD);
         break;
     case AMQP_QUEUE_DECLARE_METHOD:
         if (!nowait)

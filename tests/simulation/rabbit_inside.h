@@ -31,6 +31,7 @@ struct pending {
     enum verdict verdict;
     enum destination destination;
     bool is_said;
+    bool is_missed;               /* the proxy was leaving by then, and may not have listened */
     uint64_t said_us, said_bytes; /* the confirm ends behind so many bytes of the connection */
 };
 
@@ -76,4 +77,4 @@ void rabbit_content_comes(struct rabbit_connection *, uint16_t number, const str
 /* What a queue was silent about. */
 void rabbit_speak_again(struct rabbit_connection *, enum destination);
 void rabbit_plan_confirms(struct rabbit_connection *);
-void rabbit_commit(struct rabbit_channel *, bool keeps);
+void rabbit_commit(struct rabbit_connection *, struct rabbit_channel *, bool keeps);

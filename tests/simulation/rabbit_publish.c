@@ -107,7 +107,8 @@ static void forget_heard(struct rabbit_connection *c, struct rabbit_channel *ch)
     uint64_t now = agenda_now_us();
     unsigned kept = 0;
     for (unsigned i = 0; i < ch->count; i++)
-        if (!is_heard(c, &ch->pending[i]) || now - ch->pending[i].said_us < LEAVES_US)
+        if (!is_heard(c, &ch->pending[i]) || ch->pending[i].is_missed ||
+            now - ch->pending[i].said_us < LEAVES_US)
             ch->pending[kept++] = ch->pending[i];
     ch->count = kept;
 }
@@ -115,7 +116,7 @@ static void forget_heard(struct rabbit_connection *c, struct rabbit_channel *ch)
 static void excuse_pending(struct rabbit_connection *c, struct rabbit_channel *ch, bool is_left)
 {
     for (unsigned i = 0; i < ch->count; i++)
-        if (is_left || !is_heard(c, &ch->pending[i]))
+        if (is_left || ch->pending[i].is_missed || !is_heard(c, &ch->pending[i]))
             ledger_excuses(ch->pending[i].message);
     for (unsigned i = 0; i < ch->uncommitted_count; i++)
         ledger_excuses(ch->uncommitted[i]);
@@ -128,6 +129,17 @@ static void excuse_left(void)
         for (uint16_t n = 1; n <= c->highest && end_is_left(c->talker.end); n++)
             if (c->channels[n])
                 excuse_pending(c, c->channels[n], false);
+}
+
+/* P3: what a cut connection would make the proxy send again. As many again may be for other
+ * destinations, and a drain has a window of its own. */
+static void check_window(struct rabbit_connection *c, const struct rabbit_channel *ch)
+{
+    unsigned window = life_largest_window(), count = 0;
+    for (unsigned i = 0; i < ch->count; i++)
+        count += ch->pending[i].destination == ch->destination && !is_heard(c, &ch->pending[i]);
+    CHECK(window == 0 || count <= window,
+          "P3: %u to one destination are under way on a channel, of %u", count, window);
 }
 
 static void take_message(struct rabbit_connection *c, uint16_t number)
@@ -153,6 +165,8 @@ static void take_message(struct rabbit_connection *c, uint16_t number)
         await_verdict(ch, message, verdict_of(ch->destination));
     else
         ledger_holds(message); /* nobody asked */
+    if (!end_is_left(c->talker.end) && ch->confirms)
+        check_window(c, ch);
     rabbit_plan_confirms(c);
 }
 
@@ -179,10 +193,17 @@ void rabbit_content_comes(struct rabbit_connection *c, uint16_t number, const st
         take_message(c, number);
 }
 
-void rabbit_commit(struct rabbit_channel *ch, bool keeps)
+/* The answer, which is said next, is their confirm. */
+void rabbit_commit(struct rabbit_connection *c, struct rabbit_channel *ch, bool keeps)
 {
-    for (unsigned i = 0; i < ch->uncommitted_count && keeps; i++)
+    for (unsigned i = 0; i < ch->uncommitted_count && keeps; i++) {
         ledger_holds(ch->uncommitted[i]);
+        await_verdict(ch, ch->uncommitted[i], VERDICT_ACK);
+        struct pending *p = &ch->pending[ch->count - 1];
+        p->is_said = true;
+        p->said_us = agenda_now_us();
+        p->said_bytes = c->talker.said_bytes + 1;
+    }
     ch->uncommitted_count = 0;
 }
 
@@ -214,6 +235,7 @@ static void settle(struct pending *p)
 {
     p->is_said = true;
     p->said_us = agenda_now_us();
+    p->is_missed = life_is_leaving();
     if (p->verdict == VERDICT_ACK)
         ledger_holds(p->message);
     else
@@ -269,7 +291,7 @@ static void confirm_some(struct rabbit_connection *c, uint16_t number)
     say_verdict(c, number, &ch->pending[last], multiple);
     for (unsigned i = first; i <= last; i++)
         if (ch->pending[i].said_bytes == 0)
-            ch->pending[i].said_bytes = life_is_leaving() ? UINT64_MAX : c->talker.said_bytes;
+            ch->pending[i].said_bytes = c->talker.said_bytes;
 }
 
 static void confirm(void *arg)
