@@ -130,9 +130,22 @@ static void let_go_of_upstream(struct drain *d)
         upstream_close(u);
 }
 
+/* What RabbitMQ has answered for, and the disk has not taken out of the queue: the next drain looks
+ * at it again. */
+static void rewind_asides(struct drain *d)
+{
+    const struct sent *entry;
+    for (uint32_t at = 0; (entry = in_flight_next(&d->sent, &at)) != NULL;) {
+        struct aside *a = asides_find(&d->backlog->asides, entry->destination);
+        if (a)
+            aside_rewind(a, entry->seq);
+    }
+}
+
 static void drain_free(struct drain *d)
 {
     rewind_open(d);
+    rewind_asides(d);
     d->backlog->drain = NULL;
     handles_remove(d->handle);
     in_flight_clear(&d->sent);
