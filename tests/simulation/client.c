@@ -330,13 +330,10 @@ static void say_publish(struct simulated_client *c, const struct act *a)
     amqp_basic_publish_t publish = {.exchange = bytes_of(destination_exchange(a->destination)),
                                     .routing_key = bytes_of(destination_key(a->destination)),
                                     .mandatory = a->mandatory};
-    uint8_t header[15] = {0}, *body = malloc(a->size);
+    uint8_t header[LEDGER_HEADER_BYTES], *body = malloc(a->size);
     ENSURE(body);
     ledger_write_body(message, body, a->size);
-    wire_put16(header, 60);
-    wire_put64(header + 4, a->size);
-    wire_put16(header + 12, 0x1000); /* delivery-mode */
-    header[14] = a->persistent ? 2 : 1;
+    ledger_write_header(message, a->size, header);
     ENSURE(ch->open_count < SCRIPT_MAX);
     ch->open[ch->open_count++] = (struct open_publish){message, ++ch->tag};
     history_note("client %u: message %u on channel %u, number %llu, to \"%s\" \"%s\", %u bytes",

@@ -30,7 +30,7 @@ static void publish(struct script *s, struct prng *p, uint16_t channel, uint64_t
     for (uint64_t i = 0; i < count; i++) {
         struct act *act = add(s, ACT_PUBLISH, channel);
         act->destination = same ? d : any_destination(p);
-        act->persistent = persistent;
+        act->persistent = prng_percent(p, 90) ? persistent : !persistent;
         act->mandatory = mandatory;
         act->size = body_size(p);
         act->pause_us = hurries ? 0 : prng_below(p, 300000);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "agenda.h"
+#include "amqp/wire.h"
 #include "base/assert.h"
 #include "disk.h"
 #include "history.h"
@@ -261,7 +262,25 @@ void ledger_settle(void)
     }
 }
 
-/* ---- bodies ---- */
+/* ---- headers and bodies ---- */
+
+void ledger_write_header(uint32_t number, uint64_t body_size, uint8_t header[LEDGER_HEADER_BYTES])
+{
+    enum { CLASS_BASIC = 60, HAS_DELIVERY_MODE = 0x1000 };
+    memset(header, 0, LEDGER_HEADER_BYTES);
+    wire_put16(header, CLASS_BASIC);
+    wire_put64(header + 4, body_size);
+    wire_put16(header + 12, HAS_DELIVERY_MODE);
+    header[14] = at(number)->persistent ? 2 : 1;
+}
+
+void ledger_compare(uint32_t number, const uint8_t *header, size_t len)
+{
+    uint8_t wanted[LEDGER_HEADER_BYTES];
+    ledger_write_header(number, wire_get64(header + 4), wanted);
+    CHECK(len == sizeof wanted && memcmp(header, wanted, len) == 0,
+          "message %u: its properties were changed", number);
+}
 
 void ledger_write_body(uint32_t number, uint8_t *body, uint32_t size)
 {

@@ -5,6 +5,7 @@
  * first one that is not kept. */
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* Where messages go, and what RabbitMQ does with them. */
@@ -44,6 +45,11 @@ void ledger_told_refused(uint32_t message);
 /* True for messages whose loss their publisher cannot blame: told nothing. */
 bool ledger_is_told(uint32_t message);
 
+/* The content header that its publisher gives it: its size, and whether it is persistent. */
+enum { LEDGER_HEADER_BYTES = 15 };
+void ledger_write_header(uint32_t message, uint64_t body_size, uint8_t header[LEDGER_HEADER_BYTES]);
+/* It has arrived with this one. */
+void ledger_compare(uint32_t message, const uint8_t *header, size_t len);
 /* RabbitMQ has read it from this login, on a channel that no other one has the number of.
  * `is_late`: from a connection that the proxy has left long since, so that nothing follows from
  * when it comes. */

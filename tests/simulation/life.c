@@ -22,7 +22,7 @@ enum {
 
 static struct {
     char *sets[SETS_MAX];
-    unsigned set_count, largest_window;
+    unsigned set_count, largest_window, largest_buffer;
     bool any_window; /* one was `auto` */
     uint64_t seed, pause_us;
     unsigned ends;
@@ -34,15 +34,27 @@ static struct {
     bool is_last;
 } life;
 
-static void note_window(const char *setting)
+/* The number that a setting gives this key; 0: it is about another, or no number ("auto"). */
+static unsigned number_of(const char *setting, const char *key)
 {
-    const char *value = strstr(setting, ".window=");
-    if (!value)
-        return;
-    unsigned window = (unsigned)atoi(value + sizeof ".window=" - 1); /* "auto" is 0 */
-    life.any_window = life.any_window || window == 0;
+    const char *at = strstr(setting, key);
+    return at ? (unsigned)atoi(at + strlen(key)) : 0;
+}
+
+static void note_limits(const char *setting)
+{
+    unsigned window = number_of(setting, ".window="),
+             buffer = number_of(setting, ".publish_buffer_size=");
+    life.any_window = life.any_window || strstr(setting, ".window=auto");
     if (life.largest_window < window)
         life.largest_window = window;
+    if (life.largest_buffer < buffer)
+        life.largest_buffer = buffer;
+}
+
+unsigned life_largest_buffer(void)
+{
+    return life.largest_buffer;
 }
 
 unsigned life_largest_window(void)
@@ -52,7 +64,7 @@ unsigned life_largest_window(void)
 
 void life_set(const char *setting)
 {
-    note_window(setting);
+    note_limits(setting);
     size_t key = strcspn(setting, "=");
     unsigned i = 0;
     while (i < life.set_count && strncmp(life.sets[i], setting, key + 1) != 0)

@@ -26,6 +26,8 @@ void life_kill_never(void);
 bool life_is_up(void);
 /* The largest pool.window and drain.window that were ever set; 0: one was `auto`. */
 unsigned life_largest_window(void);
+/* The largest pool.publish_buffer_size that was ever set. */
+unsigned life_largest_buffer(void);
 /* It was told to stop: it may have left RabbitMQ already, and not listen to it any more. */
 bool life_is_leaving(void);
 /* It was told to stop twice: it leaves at once, without a word to anybody. */

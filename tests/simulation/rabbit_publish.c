@@ -149,6 +149,7 @@ static void take_message(struct rabbit_connection *c, uint16_t number)
     ch->is_inside = false;
     history_note("rabbit: message %u on channel %u", message, number);
     excuse_left();
+    ledger_compare(message, ch->header, ch->header_len);
     ledger_arrives(message, c->login, ch->serial, end_is_left(c->talker.end));
     if (ch->destination == DEST_MISSING || ch->destination == DEST_DENIED) {
         ledger_excuses(message);

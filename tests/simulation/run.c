@@ -22,7 +22,7 @@
 
 enum {
     BEGAN_US = 1000000,
-    LOOK_US = 500000,
+    LOOK_US = 250000,
     PATIENCE_US = 240000000, /* until all is done, once nothing is broken any more */
     REST_US = 1000000,
 };
@@ -88,6 +88,17 @@ static bool is_quiet(void)
     return true;
 }
 
+static void no_queue_is_too_long(void)
+{
+    const struct proxy *proxy = life_proxy();
+    for (const struct list *n = proxy ? proxy->pools.queues.all.next : NULL;
+         proxy && n != &proxy->pools.queues.all; n = n->next) {
+        uint64_t waiting = LIST_ENTRY(n, const struct queue, node)->backlog.waiting;
+        CHECK(waiting <= life_largest_buffer(), "P5: %llu messages wait in a queue of %u",
+              (unsigned long long)waiting, life_largest_buffer());
+    }
+}
+
 static void nothing_is_held(void)
 {
     const struct proxy *proxy = life_proxy();
@@ -121,6 +132,7 @@ static void look(void *arg)
 {
     (void)arg;
     uint64_t now = agenda_now_us();
+    no_queue_is_too_long();
     agenda_in(&run.look, LOOK_US, look, NULL);
     if (!run.healed_us) {
         if (now < BEGAN_US + plan_length_us())
