@@ -10,7 +10,10 @@
 #include "life.h"
 #include "rabbit_inside.h"
 
-enum { LEAVES_US = 1000000 };
+enum {
+    LEAVES_US = 1000000,
+    COMMIT_OK_BYTES = FRAME_OVERHEAD_BYTES + 4, /* the whole frame of tx.commit-ok */
+};
 
 /* ---- a publish, frame by frame ---- */
 
@@ -203,7 +206,7 @@ void rabbit_commit(struct rabbit_connection *c, struct rabbit_channel *ch, bool 
         struct pending *p = &ch->pending[ch->count - 1];
         p->is_said = true;
         p->said_us = agenda_now_us();
-        p->said_bytes = c->talker.said_bytes + 1;
+        p->said_bytes = c->talker.said_bytes + COMMIT_OK_BYTES;
     }
     ch->uncommitted_count = 0;
 }
