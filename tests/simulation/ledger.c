@@ -58,7 +58,7 @@ struct message {
     bool persistent, mandatory;
     enum told told;
     uint32_t arrivals;
-    bool is_held, is_excused, is_rejected;
+    bool is_held, is_excused, is_rejected, was_nacked;
     uint64_t held_us; /* when it was confirmed last */
 };
 
@@ -188,7 +188,7 @@ void ledger_arrives(uint32_t number, unsigned login, uint64_t channel, bool is_l
               "P3: message %u comes again, and nothing was the matter", number);
     }
     if (lane->seen[d].channel == channel)
-        CHECK(m->order > lane->seen[d].last || m->is_excused,
+        CHECK(m->order > lane->seen[d].last || m->is_excused || m->was_nacked,
               "P2: message %u is number %u of its channel and comes behind number %u", number,
               m->order, lane->seen[d].last);
     m->is_excused = false;
@@ -201,6 +201,11 @@ void ledger_holds(uint32_t number)
     struct message *m = at(number);
     m->is_held = true;
     m->held_us = agenda_now_us();
+}
+
+void ledger_nacked(uint32_t number)
+{
+    at(number)->is_excused = at(number)->was_nacked = true;
 }
 
 void ledger_excuses(uint32_t number)

@@ -56,6 +56,8 @@ void ledger_compare(uint32_t message, const uint8_t *header, size_t len);
 void ledger_arrives(uint32_t message, unsigned login, uint64_t channel, bool is_late);
 /* It has it for good, as far as it has said. */
 void ledger_holds(uint32_t message);
+/* RabbitMQ nacked it: it comes again, behind those that were under way. */
+void ledger_nacked(uint32_t message);
 /* It may come once more: the confirm has not reached the proxy, or it said no. */
 void ledger_excuses(uint32_t message);
 /* So may those that are not confirmed, or were within this time: the proxy was killed, and what it

@@ -243,7 +243,7 @@ static void settle(struct pending *p)
     if (p->verdict == VERDICT_ACK)
         ledger_holds(p->message);
     else
-        ledger_excuses(p->message);
+        ledger_nacked(p->message);
 }
 
 static bool is_ready(const struct pending *p)
