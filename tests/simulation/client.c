@@ -36,6 +36,7 @@ struct simulated_client {
     unsigned at; /* the next act */
     unsigned id, ends_before;
     struct event event, hearing, gone;
+    bool is_given_back;                   /* a body comes that RabbitMQ returns */
     bool is_open, is_closing, awaits_one; /* awaits_one: a reply, before the next act */
     uint16_t awaited_channel;
     amqp_method_number_t awaited_method;
@@ -286,8 +287,12 @@ static bool die_if_due(struct simulated_client *c)
 static void on_frame(void *owner, struct frame *frame)
 {
     struct simulated_client *c = owner;
+    if (frame->type == FRAME_BODY && c->is_given_back) {
+        c->is_given_back = false;
+        ledger_given_back(ledger_number(frame->payload));
+    }
     if (frame->type != FRAME_METHOD)
-        return; /* of what is returned or delivered */
+        return;
     amqp_method_number_t method = method_number(frame->payload, frame->payload_len);
     history_note("client %u: %s on channel %u", c->id, method_name(method), frame->channel);
     if (frame->channel == 0) {
@@ -301,7 +306,9 @@ static void on_frame(void *owner, struct frame *frame)
         take_confirm(c, frame->channel, frame, method == AMQP_BASIC_NACK_METHOD);
     else if (method == AMQP_CHANNEL_CLOSE_METHOD)
         take_channel_close(c, frame->channel, frame);
-    else if (method != AMQP_BASIC_RETURN_METHOD && method != AMQP_BASIC_DELIVER_METHOD)
+    else if (method == AMQP_BASIC_RETURN_METHOD)
+        c->is_given_back = true; /* its body says which */
+    else
         take_reply(c, frame->channel, method);
     if (c->awaits_one && c->awaited_channel == frame->channel &&
         (method == c->awaited_method || method == AMQP_CHANNEL_CLOSE_METHOD))

@@ -148,6 +148,13 @@ void ledger_told_refused(uint32_t number)
     ledger.counts.refused++;
 }
 
+void ledger_given_back(uint32_t number)
+{
+    struct message *m = at(number);
+    CHECK(m->mandatory, "message %u comes back, and was not mandatory", number);
+    m->is_held = true;
+}
+
 bool ledger_is_told(uint32_t number)
 {
     return at(number)->told != TOLD_NOTHING;
@@ -199,7 +206,7 @@ void ledger_arrives(uint32_t number, unsigned login, uint64_t channel, bool is_l
 void ledger_holds(uint32_t number)
 {
     struct message *m = at(number);
-    m->is_held = true;
+    m->is_held = m->is_held || m->destination != DEST_NOWHERE || !m->mandatory;
     m->held_us = agenda_now_us();
 }
 
@@ -216,7 +223,7 @@ void ledger_excuses(uint32_t number)
 void ledger_excuses_since(uint64_t since_us)
 {
     for (uint32_t i = 1; i <= ledger.count; i++)
-        if (!ledger.messages[i].is_held || ledger.messages[i].held_us >= since_us)
+        if (ledger.messages[i].held_us == 0 || ledger.messages[i].held_us >= since_us)
             ledger.messages[i].is_excused = true;
 }
 
@@ -296,10 +303,15 @@ void ledger_write_body(uint32_t number, uint8_t *body, uint32_t size)
         body[i] = (uint8_t)(i * 31 + number);
 }
 
+uint32_t ledger_number(const uint8_t *body)
+{
+    return (uint32_t)strtoul((const char *)body, NULL, 10); /* it ends at a semicolon */
+}
+
 uint32_t ledger_read_body(const uint8_t *body, uint64_t size)
 {
     CHECK(size >= LEDGER_BODY_MIN && body[LEDGER_BODY_MIN - 1] == ';', "a body came cut");
-    uint32_t number = (uint32_t)strtoul((const char *)body, NULL, 10);
+    uint32_t number = ledger_number(body);
     for (uint32_t i = LEDGER_BODY_MIN; i < size; i++)
         CHECK(body[i] == (uint8_t)(i * 31 + number), "message %u: its body was changed", number);
     return number;

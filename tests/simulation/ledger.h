@@ -42,6 +42,8 @@ uint32_t ledger_publish(struct lane *, enum destination, bool persistent, bool m
 /* Its publisher was told that it is safe, or that it is not. */
 void ledger_told_safe(uint32_t message);
 void ledger_told_refused(uint32_t message);
+/* Its publisher was given it back. */
+void ledger_given_back(uint32_t message);
 /* True for messages whose loss their publisher cannot blame: told nothing. */
 bool ledger_is_told(uint32_t message);
 
@@ -54,7 +56,7 @@ void ledger_compare(uint32_t message, const uint8_t *header, size_t len);
  * `is_late`: from a connection that the proxy has left long since, so that nothing follows from
  * when it comes. */
 void ledger_arrives(uint32_t message, unsigned login, uint64_t channel, bool is_late);
-/* It has it for good, as far as it has said. */
+/* It has confirmed it. So it has it for good; unless it was mandatory, and came back. */
 void ledger_holds(uint32_t message);
 /* RabbitMQ nacked it: it comes again, behind those that were under way. */
 void ledger_nacked(uint32_t message);
@@ -81,5 +83,7 @@ struct ledger_counts ledger_counts(void);
 /* A body that says which one it is; room for `size` bytes, at least LEDGER_BODY_MIN. */
 enum { LEDGER_BODY_MIN = 10 };
 void ledger_write_body(uint32_t message, uint8_t *body, uint32_t size);
-/* The number in a body; the run breaks if it is not whole. */
+/* The number at the beginning of a body. */
+uint32_t ledger_number(const uint8_t *body);
+/* The same; the run breaks if it is not whole. */
 uint32_t ledger_read_body(const uint8_t *body, uint64_t size);

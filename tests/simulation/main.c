@@ -172,7 +172,8 @@ static void keep_only(const char *list, bool left_out[PLAN_MAX])
 
 static int usage(void)
 {
-    fputs("usage: simulation [--seed S] [--runs N] [--minutes M] [--only ENTRY,...] [--print]\n",
+    fputs("usage: simulation [--seed S] [--runs N] [--minutes M] [--only ENTRY,...] [--brief] "
+          "[--print]\n",
           stderr);
     return EXIT_USAGE;
 }
@@ -185,7 +186,7 @@ int main(int argc, char *argv[])
         {"print", no_argument, NULL, 'p'},         {NULL, 0, NULL, 0}};
     uint64_t seed = 1, runs = UINT64_MAX, batch = 200;
     double minutes = 0, begin = seconds();
-    bool prints = false, left_out[PLAN_MAX] = {0};
+    bool prints = false, is_brief = false, left_out[PLAN_MAX] = {0};
     int option;
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1)
         switch (option) {
@@ -200,6 +201,9 @@ int main(int argc, char *argv[])
             break;
         case 'o':
             keep_only(optarg, left_out);
+            break;
+        case 'b':
+            is_brief = true;
             break;
         case 'p':
             prints = true;
@@ -222,7 +226,7 @@ int main(int argc, char *argv[])
         batch = left < batch ? left : batch;
         is_well = run_in_child(seed + done, batch, left_out, prints);
     }
-    if (!is_well && !prints)
+    if (!is_well && !prints && !is_brief)
         show_failure(report->seed, left_out);
     else if (!is_well)
         printf("seed %" PRIu64 ": %s\n", report->seed, report->text);
