@@ -180,10 +180,13 @@ static int usage(void)
 
 int main(int argc, char *argv[])
 {
-    static const struct option options[] = {
-        {"seed", required_argument, NULL, 's'},    {"runs", required_argument, NULL, 'r'},
-        {"minutes", required_argument, NULL, 'm'}, {"only", required_argument, NULL, 'o'},
-        {"print", no_argument, NULL, 'p'},         {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"seed", required_argument, NULL, 's'},
+                                            {"runs", required_argument, NULL, 'r'},
+                                            {"minutes", required_argument, NULL, 'm'},
+                                            {"only", required_argument, NULL, 'o'},
+                                            {"brief", no_argument, NULL, 'b'},
+                                            {"print", no_argument, NULL, 'p'},
+                                            {NULL, 0, NULL, 0}};
     uint64_t seed = 1, runs = UINT64_MAX, batch = 200;
     double minutes = 0, begin = seconds();
     bool prints = false, is_brief = false, left_out[PLAN_MAX] = {0};
