@@ -5,6 +5,11 @@ bool doubts_hold(const struct doubts *doubts, uint64_t destination)
     return window_share(&doubts->owed, destination) > 0;
 }
 
+bool doubts_any(const struct doubts *doubts)
+{
+    return doubts->owed.under_way > 0;
+}
+
 void doubts_add(struct doubts *doubts, uint64_t destination)
 {
     window_take(&doubts->owed, destination, 1);

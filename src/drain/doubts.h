@@ -21,6 +21,8 @@ struct doubts {
 };
 
 bool doubts_hold(const struct doubts *, uint64_t destination);
+/* Something is in doubt, or its copy is just being taken out of the spool. */
+bool doubts_any(const struct doubts *);
 /* One more publish of this destination is owed for; it must not be sent again meanwhile. */
 void doubts_add(struct doubts *, uint64_t destination);
 /* One of them is decided. True if the destination has come back with it: whoever drains looks from

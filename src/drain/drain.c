@@ -166,12 +166,13 @@ void drain_stop(struct drain *d)
 /* ---- what is next ---- */
 
 /* The end was read and everything that was read is settled: what still counts as waiting cannot be
- * read. It stays where it is, in nobody's way. */
+ * read. It stays where it is, in nobody's way. A copy in doubt that is being taken out counts until
+ * that is told, and a read that was asked for before may not have seen it any more. */
 static void set_damaged_aside(struct drain *d)
 {
     if (d->state != DRAIN_RUNNING || d->reading || d->batch.records || !d->at_end ||
-        d->sent.count > 0 || d->backlog->asides.count > 0 || d->pass != d->backlog->doubts.pass ||
-        d->backlog->waiting <= d->skipped)
+        d->sent.count > 0 || d->backlog->asides.count > 0 || doubts_any(&d->backlog->doubts) ||
+        d->pass != d->backlog->doubts.pass || d->backlog->waiting <= d->skipped)
         return;
     LOG(LOG_ERROR, "records_set_aside", LOG_T("user", d->backlog->user),
         LOG_T("vhost", d->backlog->vhost), LOG_N("messages", d->backlog->waiting - d->skipped));
