@@ -155,7 +155,7 @@ static void take_confirm(struct simulated_client *c, uint16_t number, const stru
         if (!is_meant)
             ch->open[kept++] = ch->open[i];
         else if (nack)
-            ledger_told_refused(ch->open[i].message);
+            ledger_told_nacked(ch->open[i].message);
         else
             ledger_told_safe(ch->open[i].message);
     }

@@ -9,6 +9,7 @@
 #include "base/assert.h"
 #include "disk.h"
 #include "history.h"
+#include "life.h"
 
 const struct login logins[LOGINS] = {{"guest", "guest", "/"}, {"ann", "a", "/"}, {"bob", "b", "v"}};
 
@@ -146,6 +147,13 @@ void ledger_told_refused(uint32_t number)
     CHECK(m->told == TOLD_NOTHING, "message %u: its publisher is told of it twice", number);
     m->told = TOLD_REFUSED;
     ledger.counts.refused++;
+}
+
+void ledger_told_nacked(uint32_t number)
+{
+    CHECK(at(number)->was_nacked || disk_was_broken() || life_rejects(),
+          "message %u: its publisher hears a nack, and nobody has refused it", number);
+    ledger_told_refused(number);
 }
 
 void ledger_given_back(uint32_t number)

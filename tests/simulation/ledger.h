@@ -42,6 +42,8 @@ uint32_t ledger_publish(struct lane *, enum destination, bool persistent, bool m
 /* Its publisher was told that it is safe, or that it is not. */
 void ledger_told_safe(uint32_t message);
 void ledger_told_refused(uint32_t message);
+/* With a nack. */
+void ledger_told_nacked(uint32_t message);
 /* Its publisher was given it back. */
 void ledger_given_back(uint32_t message);
 /* True for messages whose loss their publisher cannot blame: told nothing. */

@@ -24,6 +24,7 @@ static struct {
     char *sets[SETS_MAX];
     unsigned set_count, largest_window, largest_buffer;
     bool any_window; /* one was `auto` */
+    bool rejects;
     uint64_t seed, pause_us;
     unsigned ends;
     unsigned stops; /* how often this process was told to */
@@ -45,11 +46,17 @@ static void note_limits(const char *setting)
 {
     unsigned window = number_of(setting, ".window="),
              buffer = number_of(setting, ".publish_buffer_size=");
+    life.rejects = life.rejects || strcmp(setting, "spool.overflow=reject") == 0;
     life.any_window = life.any_window || strstr(setting, ".window=auto");
     if (life.largest_window < window)
         life.largest_window = window;
     if (life.largest_buffer < buffer)
         life.largest_buffer = buffer;
+}
+
+bool life_rejects(void)
+{
+    return life.rejects;
 }
 
 unsigned life_largest_buffer(void)

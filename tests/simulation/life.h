@@ -28,6 +28,8 @@ bool life_is_up(void);
 unsigned life_largest_window(void);
 /* The largest pool.publish_buffer_size that was ever set. */
 unsigned life_largest_buffer(void);
+/* spool.overflow was `reject` at some time: what has no room is nacked. */
+bool life_rejects(void);
 /* It was told to stop: it may have left RabbitMQ already, and not listen to it any more. */
 bool life_is_leaving(void);
 /* It was told to stop twice: it leaves at once, without a word to anybody. */
