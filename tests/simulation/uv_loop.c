@@ -32,6 +32,7 @@ static struct {
     uv_idle_t *idle;
     uv_signal_t *signals[SIGNALS_MAX];
     struct deed deeds; /* in their order */
+    struct deed last;  /* of a killed process: that it cleans up */
     bool is_touched;   /* something of the process has run */
     bool is_killed;
     uint64_t now_us; /* of a killed process */
@@ -48,6 +49,7 @@ void sim_uv_begin(uint64_t seed)
 
 void sim_uv_end(void)
 {
+    deed_cancel(&self.last); /* it was at its end anyway */
     ENSURE(!self.loop && self.handles == 0 && self.timer_count == 0 &&
            self.deeds.next == &self.deeds);
 }
@@ -119,7 +121,6 @@ static void die(void *arg)
 
 void sim_uv_kill(void)
 {
-    static struct deed last;
     if (self.is_killed)
         return;
     self.now_us = agenda_now_us();
@@ -128,7 +129,7 @@ void sim_uv_kill(void)
         agenda_cancel(&d->event);
     sim_tcp_kill_all();
     sim_thread_kill();
-    deed_in(&last, 0, die, NULL);
+    deed_in(&self.last, 0, die, NULL);
 }
 
 /* ---- the loop ---- */
