@@ -173,7 +173,8 @@ static void look_whether_followed(struct queue *queue)
 
 uint64_t queue_used(const struct queue *queue)
 {
-    return queue->backlog.waiting + queue->appending + queue->reserved + queue->retained;
+    return queue->backlog.waiting + queue->appending + queue->reserved + queue->committing +
+           queue->retained;
 }
 
 uint64_t queue_room(const struct queue *queue)

@@ -64,6 +64,7 @@ struct queue {
     uint64_t trim_again_ms; /* not before */
     uint64_t appending;     /* records on their way to the spool */
     uint64_t reserved;      /* publishes of open transactions */
+    uint64_t committing;    /* and of those that RabbitMQ has been asked to commit */
     uint64_t retained;      /* publishes sent upstream and not yet confirmed */
     uint64_t hold_until_ms, hold_again_ms;
     struct rate drain_rate; /* 0 while nothing is drained */

@@ -19,7 +19,7 @@
 
 /* What the counters say, beside what a walk finds. */
 struct found {
-    uint64_t clients, in_pools, reserved, spooling;
+    uint64_t clients, in_pools, reserved, committing, spooling;
     uint64_t upstreams, relays, retained;
 };
 
@@ -70,7 +70,7 @@ static void count_open(struct relay *r, struct load *load)
 }
 
 /* Of transactions whose commit is under way. */
-static uint64_t count_reserved(struct relay *r)
+static uint64_t count_committing(struct relay *r)
 {
     uint64_t count = 0;
     for (uint32_t i = 0; i < r->calls.count; i++)
@@ -92,7 +92,7 @@ static void walk_upstreams(const struct proxy *proxy, struct found *f)
             if (!r)
                 continue;
             f->relays++;
-            f->reserved += count_reserved(r);
+            f->committing += count_committing(r);
             count_open(r, &load);
         }
         compare("channels of an upstream", u->links.count, links);
@@ -129,15 +129,17 @@ static void look_at_pools(const struct proxy *proxy, const struct found *f)
 
 static void look_at_queues(const struct proxy *proxy, const struct found *f)
 {
-    uint64_t reserved = 0, retained = 0, appending = 0;
+    uint64_t reserved = 0, committing = 0, retained = 0, appending = 0;
     for (struct list *n = proxy->pools.queues.all.next; n != &proxy->pools.queues.all;
          n = n->next) {
         const struct queue *queue = LIST_ENTRY(n, struct queue, node);
         reserved += queue->reserved;
+        committing += queue->committing;
         retained += queue->retained;
         appending += queue->appending;
     }
     compare("places reserved", reserved, f->reserved);
+    compare("places of commits under way", committing, f->committing);
     compare("publishes retained", retained, f->retained);
     if (proxy->rt.spooler && spooler_pending(proxy->rt.spooler) > 0)
         return;

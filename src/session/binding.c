@@ -94,7 +94,8 @@ bool binding_take_over(struct channel *ch)
         return true;
     if (ch->relay && !upstream_is_unread(ch->relay->link.upstream))
         return true;
-    if (ch->relay && (!relay_is_settled(ch->relay) || ch->consumes))
+    if (!transaction_is_kept(ch->tx) ||
+        (ch->relay && (!relay_is_settled(ch->relay) || ch->consumes)))
         return false;
     transaction_move(ch->tx, TRANSACTION_LOCAL);
     if (ch->relay)

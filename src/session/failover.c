@@ -155,11 +155,25 @@ static void answer_here(struct channel *channel, amqp_method_number_t method,
         refusal_say(&why, channel);
 }
 
+/* Also that of a channel which was closed before, if it has published what is lost now. */
+static void close_client(struct relay *r)
+{
+    struct client *client = r->channel    ? r->channel->client
+                            : r->open > 0 ? handles_get(r->client)
+                                          : NULL;
+    if (client)
+        client_refuse(client, 320, LOST_RABBITMQ, 0);
+}
+
 static void move_call(struct relay *r, struct awaited *call, bool spools, bool suspect)
 {
     struct channel *channel = r->channel;
     struct span *payload = &call->payload;
     const struct upstream_end *end = &r->link.upstream->end;
+    if (call->tx && !transaction_is_kept(call->tx)) {
+        close_client(r); /* nobody knows whether RabbitMQ has committed it */
+        return;
+    }
     if (call->tx) { /* a commit: its answer follows the spool's */
         transaction_commit(call->tx, r->pool);
         call->tx = NULL;
@@ -187,16 +201,6 @@ static bool is_wild(const struct message *message)
 {
     return !shareable_publish(message->method.at, message->method.len, message->header.at,
                               message->header.len);
-}
-
-/* Also that of a channel which was closed before, if it has published what is lost now. */
-static void close_client(struct relay *r)
-{
-    struct client *client = r->channel    ? r->channel->client
-                            : r->open > 0 ? handles_get(r->client)
-                                          : NULL;
-    if (client)
-        client_refuse(client, 320, LOST_RABBITMQ, 0);
 }
 
 static void move_publish(struct relay *r, struct retained *entry, bool spools)

@@ -258,20 +258,27 @@ bool relay_leave(struct relay *r)
     return true;
 }
 
+/* There is no copy of something that RabbitMQ has not answered for. */
+static bool is_unkept(const struct relay *r)
+{
+    const struct transaction *tx = r->channel ? r->channel->tx : NULL;
+    return r->unproven > 0 || (tx && !transaction_is_kept(tx));
+}
+
 static void on_lost(struct link *link)
 {
     struct relay *r = relay_of(link);
     struct queue *queue = r->pool->queue;
     uint64_t owner = r->client;
-    struct client *client = r->unproven > 0 ? handles_get(owner) : NULL;
-    if (client) /* nothing is known of what it has published, and no copy was kept */
+    struct client *client = is_unkept(r) ? handles_get(owner) : NULL;
+    if (client) /* nothing is known of what it has published */
         client_refuse(client, 320, LOST_RABBITMQ, AMQP_BASIC_PUBLISH_METHOD);
     struct channel *channel = r->channel;
     keeping_drop_all(r);
     upstream_detach(link);
     unbind(r);
     relay_free(r);
-    if (channel && channel->tx && transaction_state(channel->tx) == TRANSACTION_SENT)
+    if (channel && transaction_is_sent(channel->tx))
         transaction_move(channel->tx, TRANSACTION_LOCAL); /* RabbitMQ has given it up */
     if (channel && channel->inside_content && channel->client->state == CLIENT_OPEN)
         client_refuse(channel->client, 320, LOST_RABBITMQ, 0);

@@ -9,6 +9,7 @@
 #include "pool/queue.h"
 #include "session/channel.h"
 #include "session/client.h"
+#include "session/transaction.h"
 #include "spooler/spooler.h"
 
 enum route route_refuse(struct refusal *why, enum refused whom, uint16_t code, const char *text,
@@ -23,12 +24,20 @@ enum route route_refuse_offline(struct refusal *why)
     return route_refuse(why, REFUSED_CLIENT, 320, LOST_RABBITMQ, AMQP_BASIC_PUBLISH_METHOD);
 }
 
+/* Open transactions alone fill the buffer, its own among them: if each waited for the others, all
+ * would wait for ever. */
+static bool waits_for_itself(const struct channel *ch)
+{
+    const struct queue *queue = ch->client->member.pool->queue;
+    return ch->tx && transaction_places(ch->tx) > 0 && queue_used(queue) == queue->reserved;
+}
+
 enum route route_refuse_full(struct channel *ch, const char *what, amqp_method_number_t method,
                              struct refusal *why)
 {
     struct pool *pool = ch->client->member.pool;
     const struct config *config = pool->rt->config;
-    if (config->spool.overflow == OVERFLOW_BLOCK) {
+    if (config->spool.overflow == OVERFLOW_BLOCK && !waits_for_itself(ch)) {
         client_tell_blocked(ch->client, true, what);
         return ROUTE_HELD;
     }
@@ -38,7 +47,7 @@ enum route route_refuse_full(struct channel *ch, const char *what, amqp_method_n
     LOG_OFTEN(LOG_WARN, "queue_full", LOG_T("user", pool->user), LOG_T("vhost", pool->vhost),
               LOG_T("reason", what), LOG_N("messages", queue_used(pool->queue)),
               LOG_T("client", ch->client->peer));
-    if (config->spool.overflow == OVERFLOW_DISCONNECT) {
+    if (config->spool.overflow != OVERFLOW_REJECT) {
         return route_refuse(why, REFUSED_LEAVING, 506, text, method);
     }
     if (!ch->confirming || method != AMQP_BASIC_PUBLISH_METHOD) {

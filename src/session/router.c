@@ -222,6 +222,15 @@ static bool has_its_transactions_there(const struct channel *ch)
            !queue_has_backlog(queue);
 }
 
+/* Nothing can be stored, perhaps only for now: the transaction is RabbitMQ's to its end. */
+static enum route publish_there(struct channel *ch, uint64_t destination, struct refusal *why)
+{
+    enum route route = publish_live(ch, destination, why);
+    if (route == ROUTE_DONE && !ch->tx)
+        ch->tx = transaction_new_there(ch->client->member.pool);
+    return route;
+}
+
 /* A transaction that is in the proxy alone ends in the spool, whatever happens meanwhile. */
 static enum route publish_transactional(struct channel *ch, uint64_t destination,
                                         struct refusal *why)
@@ -232,7 +241,7 @@ static enum route publish_transactional(struct channel *ch, uint64_t destination
     bool live = transaction_is_sent(ch->tx) ||
                 (!ch->tx && (pool->state == POOL_LIVE || has_its_transactions_there(ch)));
     if (!route_spools(pool))
-        return live                          ? publish_live(ch, destination, why)
+        return live                          ? publish_there(ch, destination, why)
                : pool->state == POOL_OFFLINE ? route_refuse_offline(why)
                                              : ROUTE_HELD;
     if (!ch->tx)

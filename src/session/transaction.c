@@ -18,9 +18,11 @@ struct transaction {
 static const struct states states = {
     .object = "transaction",
     .names = {[TRANSACTION_LOCAL] = "local",
+              [TRANSACTION_THERE] = "there",
               [TRANSACTION_SENT] = "sent",
               [TRANSACTION_COMMITTING] = "committing"},
     .next = {[TRANSACTION_LOCAL] = TO(TRANSACTION_SENT),
+             [TRANSACTION_THERE] = TO(TRANSACTION_COMMITTING),
              [TRANSACTION_SENT] = TO(TRANSACTION_LOCAL) | TO(TRANSACTION_COMMITTING)},
 };
 
@@ -33,9 +35,24 @@ struct transaction *transaction_new(struct pool *pool, struct publisher publishe
     return tx;
 }
 
+struct transaction *transaction_new_there(struct pool *pool)
+{
+    struct transaction *tx = calloc(1, sizeof *tx);
+    ENSURE(tx);
+    tx->queue = pool->queue;
+    tx->state = TRANSACTION_THERE; /* a new one */
+    return tx;
+}
+
+/* Where the queue counts its places. */
+static uint64_t *count_of(struct transaction *tx)
+{
+    return tx->state == TRANSACTION_COMMITTING ? &tx->queue->committing : &tx->queue->reserved;
+}
+
 void transaction_free(struct transaction *tx)
 {
-    tx->queue->reserved -= tx->places;
+    *count_of(tx) -= tx->places;
     if (tx->copies)
         job_free(tx->copies);
     free(tx);
@@ -48,16 +65,27 @@ enum transaction_state transaction_state(const struct transaction *tx)
 
 bool transaction_is_sent(const struct transaction *tx)
 {
-    return tx && tx->state == TRANSACTION_SENT;
+    return tx && (tx->state == TRANSACTION_SENT || tx->state == TRANSACTION_THERE);
+}
+
+bool transaction_is_kept(const struct transaction *tx)
+{
+    return tx->copies != NULL;
 }
 
 void transaction_move(struct transaction *tx, enum transaction_state to)
 {
+    *count_of(tx) -= tx->places;
     STATE_MOVE(&states, tx->state, to);
+    *count_of(tx) += tx->places;
 }
 
 void transaction_keep(struct transaction *tx, struct message *message)
 {
+    if (!tx->copies) {
+        message_clear(message);
+        return;
+    }
     job_add_message(tx->copies, RECORD_PUBLISH, message);
     tx->places++;
     tx->queue->reserved++;
@@ -65,6 +93,7 @@ void transaction_keep(struct transaction *tx, struct message *message)
 
 void transaction_commit(struct transaction *tx, struct pool *pool)
 {
+    ENSURE(tx->copies);
     append_transaction(pool, tx->copies);
     tx->copies = NULL;
     transaction_free(tx);
@@ -77,5 +106,5 @@ uint64_t transaction_places(const struct transaction *tx)
 
 size_t transaction_held_bytes(const struct transaction *tx)
 {
-    return job_held_bytes(tx->copies);
+    return tx->copies ? job_held_bytes(tx->copies) : 0;
 }

@@ -4,6 +4,7 @@ import pytest
 
 from conftest import url_of
 from support import amqp
+from support.disk import Disk
 from support.outage import spool
 from support.raw import RawClient
 from support.wait import wait_until
@@ -250,3 +251,81 @@ def test_rabbitmq_goes_while_its_connection_is_being_made(broker, make_proxy):
         broker.wait_messages(2)
         client.close()
     proxy.wait_empty()
+
+
+@pytest.fixture
+def there(broker, make_proxy, tmp_path):
+    """A client whose transaction RabbitMQ alone has, as its login could not be stored, and which can be
+    stored from now on; its connection at RabbitMQ."""
+    disk = Disk(tmp_path)
+    proxy = make_proxy(broker.url, {"spool.mode": "always"}, environment=disk.environment,
+                       provokes=("login_not_stored", "spool_failed", "sync_failed", "client_refused"))
+    disk.become("readonly")
+    with RawClient(proxy.port) as client:
+        proxy.wait_event("login_not_stored")
+        client.open_channel()
+        client.call(1, "tx.select")
+        client.publish(b"0", "q")
+        broker.wait_messages(1)
+        own = next(c for c in broker.connections if c.messages)
+        disk.mend()
+        shared = next(c for c in broker.open_connections() if c is not own)
+        shared.die()
+        wait_until(lambda: proxy.summary()["queues"], "its login is stored")
+        yield client, own
+    disk.mend()
+
+
+def test_what_rabbitmq_alone_has_is_committed_there(broker, there):
+    client, own = there
+    client.publish(b"1", "q")
+    client.call(1, "tx.commit")
+    assert [name for name in own.sequence() if name in ("1:basic.publish", "1:tx.commit")] == \
+        ["1:basic.publish", "1:basic.publish", "1:tx.commit"]
+    assert [message.body for message in own.messages] == [b"0", b"1"]
+    client.close()
+
+
+@pytest.mark.parametrize("committing", [False, True])
+def test_loss_of_what_rabbitmq_alone_has_is_told(broker, there, committing):
+    client, own = there
+    if committing:
+        broker.silent_on.add("tx.commit")
+        client.send_method(1, "tx.commit")
+        wait_until(lambda: "1:tx.commit" in own.sequence(), "the commit")
+    own.die()
+    client.expect_close(320)
+
+
+@pytest.mark.parametrize("clients", [1, 2])
+def test_transactions_that_fill_the_buffer_do_not_wait_for_each_other(broker, make_proxy, clients):
+    """With spool.overflow = block. What waits goes first: there may be room then."""
+    proxy = make_proxy(broker.url, {"spool.overflow": "block", "pool.publish_buffer_size": 4},
+                       provokes=("client_refused",))
+    spool(broker, proxy, [b"before"])
+    open_ones = [RawClient(proxy.port) for _ in range(clients)]
+    for number, client in enumerate(open_ones):
+        client.open_channel()
+        client.call(1, "tx.select")
+    for number in range(3):
+        open_ones[number % clients].publish(b"%d" % number, "q")
+    wait_until(lambda: proxy.summary(), "the proxy answers")
+    for client in open_ones:
+        client.publish(b"more", "q")  # there is no room for these
+        client.publish(b"more", "q")
+        client.expect("connection.blocked", 0)
+    broker.acks = False
+    broker.up()
+    broker.wait_messages(1)
+    assert not proxy.events("client_refused")  # a place will be free
+    broker.acks = True
+    for connection in broker.open_connections():
+        for channel, tag in list(connection.last_tags.items()):
+            connection.send_method(channel, "basic.ack", delivery_tag=tag, multiple=True)
+    proxy.wait_event("client_refused")
+    closed = [found["code"] for found in proxy.events("client_refused")]
+    assert set(closed) == {"506"} and len(closed) == 1
+    for client in open_ones:
+        client.die()
+    proxy.wait_empty()
+    assert [message.body for message in broker.messages] == [b"before"]

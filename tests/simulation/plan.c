@@ -162,8 +162,6 @@ static void proxy_reloads(struct entry *e)
     const char *setting = settings[prng_below(&e->prng, sizeof settings / sizeof settings[0])];
     if (strcmp(setting, "pool.confirm_transient=no") == 0)
         ledger_forgives_transient();
-    if (strcmp(setting, "pool.publish_buffer_size=20") == 0)
-        life_set("spool.overflow=reject"); /* see configure in run.c */
     history_note("plan: %s", setting);
     life_set(setting);
     life_reload();
