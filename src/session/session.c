@@ -82,9 +82,10 @@ static bool connection_method(struct client *c, const struct frame *frame)
         update_secret(c, frame);
         return true;
     default:
-        client_refuse(c, method_known(method) ? 503 : 540,
-                      method_known(method) ? "COMMAND_INVALID - unexpected method on channel 0"
-                                           : "NOT_IMPLEMENTED - unknown method on channel 0",
+        client_refuse(c, method_known(method) ? 504 : 540,
+                      method_known(method)
+                          ? "CHANNEL_ERROR - unexpected method in connection state running"
+                          : "NOT_IMPLEMENTED - unknown method on channel 0",
                       method);
         return true;
     }

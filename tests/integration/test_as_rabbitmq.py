@@ -111,6 +111,9 @@ OUT_OF_PLACE = {
     "heartbeat in a message": (PUBLISH + amqp.frame(amqp.HEARTBEAT, 1, b""), 505),
     "heartbeat with a payload": (amqp.frame(amqp.HEARTBEAT, 0, b"x"), 501),
     "heartbeat with a payload on a channel": (amqp.frame(amqp.HEARTBEAT, 1, b"x"), 501),
+    "connection.start-ok again": (amqp.method_frame(0, "connection.start-ok"), 504),
+    "connection.open again": (amqp.method_frame(0, "connection.open", vhost="/"), 504),
+    "queue.declare on channel 0": (amqp.method_frame(0, "queue.declare", queue="as-rabbit"), 504),
 }
 
 
