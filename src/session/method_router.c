@@ -238,5 +238,6 @@ enum route method_router_take(struct channel *ch, struct slab *slab, const struc
             slab_unref(made);
     }
     method_arena_deinit(&arena);
-    return route;
+    bool closes_channel = route == ROUTE_REFUSED && why->whom == REFUSED_CHANNEL;
+    return closes_channel && channel_is_owed(ch) ? ROUTE_HELD : route; /* answers go before it */
 }

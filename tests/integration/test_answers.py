@@ -407,3 +407,32 @@ def test_a_broker_without_confirms_refuses_what_a_close_covers(make_proxy, endin
             connection.send_method(channel, "channel.close-ok")  # they cross
             assert client.expect("channel.close", 1).args["reply_code"] == 404
             client.expect(f"{ending}-ok", number)
+
+
+def test_an_error_of_the_proxys_own_comes_behind_the_answers_before_it(broker, make_proxy):
+    proxy = make_proxy(broker.url)
+    asked = []
+
+    def on_frame(connection, frame):
+        if frame.name != "basic.get":
+            return False
+        asked.append((connection, frame.channel))
+        return True
+    broker.on_frame = on_frame
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        client.send_method(1, "basic.get", queue="q")
+        client.send_method(1, "queue.purge", queue="")  # none was declared: 404
+        wait_until(lambda: asked, "basic.get")
+        with RawClient(proxy.port) as witness:
+            witness.open_channel(confirms=True)
+            witness.publish(b"w", "w")
+            witness.acked_up_to(1)
+            witness.close()
+        connection, channel = asked[0]
+        connection.send_method(channel, "basic.get-empty")
+        client.expect("basic.get-empty", 1)
+        close = client.expect("channel.close", 1)
+        assert close.args["reply_code"] == 404
+        client.send_method(1, "channel.close-ok")
+        client.close()

@@ -150,7 +150,7 @@ static void test_methods_in_the_wrong_place(void **state)
         bool opened;
     } all[] = {
         {AMQP_QUEUE_PURGE_METHOD, 1, 504, false},    {AMQP_CHANNEL_OPEN_METHOD, 1, 504, true},
-        {AMQP_CHANNEL_OPEN_METHOD, 0, 503, false},   {AMQP_CHANNEL_CLOSE_OK_METHOD, 1, 503, true},
+        {AMQP_CHANNEL_OPEN_METHOD, 0, 504, false},   {AMQP_CHANNEL_CLOSE_OK_METHOD, 1, 503, true},
         {AMQP_BASIC_CANCEL_OK_METHOD, 1, 503, true},
     };
     for (unsigned i = 0; i < sizeof all / sizeof *all; i++) {
