@@ -129,22 +129,20 @@ static void join(struct pool *pool, struct member *m)
 void admission_enter(struct pool *pool, struct member *m)
 {
     join(pool, m);
+    connections_want(pool);
     if (pool->storing)
         return;
-    if (connections_are_open(pool)) {
+    if (connections_are_open(pool))
         admission_admit(pool);
-    } else {
+    else
         admission_decide_unreachable(pool);
-        connections_want(pool);
-    }
 }
 
 void admission_enter_offline(struct pool *pool, struct member *m)
 {
     join(pool, m);
     pool->unreachable = true;
-    if (list_empty(&pool->upstreams))
-        connections_retry(pool);
+    connections_ensure(pool);
     /* A queue needs a login to go out with; one that is proven is not given up for it. */
     if (pool->login == LOGIN_UNKNOWN && !pool->queue->password)
         admission_store(pool);

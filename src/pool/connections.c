@@ -23,12 +23,9 @@ struct upstream *connections_usable(struct pool *pool)
     return NULL;
 }
 
-bool connections_are_open(struct pool *pool)
+bool connections_are_open(const struct pool *pool)
 {
-    for (struct list *n = pool->upstreams.next; n != &pool->upstreams; n = n->next)
-        if (LIST_ENTRY(n, struct upstream, owner_node)->state == UPSTREAM_OPEN)
-            return true;
-    return false;
+    return connections_open_count(pool) > 0;
 }
 
 bool connections_are_missing(const struct pool *pool)
@@ -42,8 +39,10 @@ bool connections_are_missing(const struct pool *pool)
 unsigned connections_open_count(const struct pool *pool)
 {
     unsigned open = 0;
-    for (struct list *n = pool->upstreams.next; n != &pool->upstreams; n = n->next)
-        open += LIST_ENTRY(n, struct upstream, owner_node)->state == UPSTREAM_OPEN;
+    for (struct list *n = pool->upstreams.next; n != &pool->upstreams; n = n->next) {
+        const struct upstream *u = LIST_ENTRY(n, struct upstream, owner_node);
+        open += u->state == UPSTREAM_OPEN && u->use == UPSTREAM_FOR_ALL;
+    }
     return open;
 }
 
@@ -51,6 +50,12 @@ bool connections_are_wanted(const struct pool *pool)
 {
     return runtime_serves(pool->rt) &&
            (pool->client_count > 0 || pool->pinned || queue_has_backlog(pool->queue));
+}
+
+bool connections_are_missed(const struct pool *pool)
+{
+    return connections_are_wanted(pool) && connections_are_missing(pool) &&
+           !uv_is_active((const uv_handle_t *)&pool->retry);
 }
 
 /* ---- dialling ---- */
@@ -93,7 +98,7 @@ bool connections_try_next_broker(struct pool *pool)
 {
     if (++pool->tried < pool->pools->upstreams->targets.count && connections_are_wanted(pool) &&
         connections_are_missing(pool)) {
-        dial(pool);
+        connections_dial(pool);
         return true;
     }
     pool->tried = 0;
@@ -122,6 +127,12 @@ void connections_retry(struct pool *pool)
     LOG(LOG_DEBUG, "retry_scheduled", LOG_T("user", pool->user), LOG_T("vhost", pool->vhost),
         LOG_N("ms", jittered));
     uv_timer_start(&pool->retry, on_retry, jittered, 0);
+}
+
+void connections_ensure(struct pool *pool)
+{
+    if (connections_are_missed(pool))
+        connections_retry(pool);
 }
 
 void connections_add(struct pool *pool, struct upstream *u)
@@ -175,11 +186,11 @@ void connections_close_idle(struct pool *pool, uint64_t now_ms)
 {
     uint64_t timeout = pool->rt->config->pool.idle_timeout_ms;
     struct list *next;
-    bool keep_one = pool->client_count > 0 || pool->pinned;
+    bool keep_one = connections_are_wanted(pool);
     for (struct list *n = pool->upstreams.next; n != &pool->upstreams; n = next) {
         struct upstream *u = LIST_ENTRY(n, struct upstream, owner_node);
         next = n->next;
-        bool last = pool->upstreams.next->next == &pool->upstreams;
+        bool last = u->use == UPSTREAM_FOR_ALL && connections_open_count(pool) == 1;
         if (u->state == UPSTREAM_OPEN && links_are_idle(&u->links) &&
             now_ms - u->idle_since_ms >= timeout && !(last && keep_one))
             upstream_close(u);

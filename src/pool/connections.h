@@ -10,14 +10,17 @@
 
 /* One that takes publishes, or NULL. */
 struct upstream *connections_usable(struct pool *);
-/* True if RabbitMQ is there, also if it blocks publishing. */
-bool connections_are_open(struct pool *);
-/* True if there is none, not even one that is being dialled. */
-bool connections_are_missing(const struct pool *);
-/* How many are open. */
+/* Those that all share are counted, also if RabbitMQ blocks publishing, and not that of a drain
+ * alone: it serves nobody else, and ends with the drain. */
+bool connections_are_open(const struct pool *);
 unsigned connections_open_count(const struct pool *);
+/* True if there is none that all share, not even one that is being dialled. */
+bool connections_are_missing(const struct pool *);
 /* True if somebody needs one. */
 bool connections_are_wanted(const struct pool *);
+/* True if somebody needs one, and there is none, none is being dialled, and no next try is timed.
+ * It is so for no longer than a function runs. */
+bool connections_are_missed(const struct pool *);
 
 /* Dials one, whatever is there, and no longer waits for the next try. */
 void connections_dial(struct pool *);
@@ -33,6 +36,8 @@ void connections_put_off_more(struct pool *);
 bool connections_try_next_broker(struct pool *);
 /* Tries again later, unless that is to happen already. */
 void connections_retry(struct pool *);
+/* Tries again later if one is missed. Whatever changes a pool ends here (pool_state_update). */
+void connections_ensure(struct pool *);
 /* An open one that was dialled by somebody else. */
 void connections_add(struct pool *, struct upstream *);
 /* For a drain: one with a free channel number, or NULL; then another one is asked for. One of its

@@ -201,8 +201,7 @@ static void on_failed(struct upstream *u, const struct upstream_end *end)
         held_wake(pool); /* who waited for this try alone */
         admission_decide_unreachable(pool);
     }
-    if (connections_are_wanted(pool) && connections_are_missing(pool))
-        connections_retry(pool);
+    pool_state_update(pool);
 }
 
 static void on_lost(struct upstream *u, const struct upstream_end *end)

@@ -66,6 +66,7 @@ void pool_state_buffers(struct pool *pool)
 void pool_state_update(struct pool *pool)
 {
     enum pool_state state = state_now(pool);
+    connections_ensure(pool);
     if (state == pool->state)
         return;
     LOG(LOG_DEBUG, "pool_state", LOG_T("user", pool->user), LOG_T("vhost", pool->vhost),

@@ -7,7 +7,8 @@
 
 #include "pool/pool.h"
 
-/* Works the state out again; tells held clients and the queue when it has changed. */
+/* Works the state out again; tells held clients and the queue when it has changed. A pool that
+ * needs a connection and has none tries again later. */
 void pool_state_update(struct pool *);
 /* What is published goes to the spool from now on, also of a pool that has never been connected
  * since the start. */

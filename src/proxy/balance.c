@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "pool/connections.h"
 #include "pool/pool.h"
 #include "pool/queue.h"
 #include "proxy/proxy.h"
@@ -113,6 +114,13 @@ static void look_at_dials(const struct pool *pool)
     compare("upstreams being dialled", pool->dialing, dialing);
 }
 
+/* Each pool of a queue hears of what waits there when it is stored. */
+static void look_at_connections(const struct pool *pool)
+{
+    if (pool->queue->appending == 0)
+        compare("pools without a connection or a next try", 0, connections_are_missed(pool));
+}
+
 static void look_at_pools(const struct proxy *proxy, const struct found *f)
 {
     uint64_t clients = 0, relays = 0;
@@ -120,6 +128,7 @@ static void look_at_pools(const struct proxy *proxy, const struct found *f)
         const struct pool *pool = LIST_ENTRY(n, struct pool, node);
         if (proxy->stage != PROXY_CLOSING) /* then they are all being closed */
             look_at_dials(pool);
+        look_at_connections(pool);
         clients += pool->client_count;
         relays += pool->relay_count;
     }

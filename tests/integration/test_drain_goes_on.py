@@ -119,3 +119,57 @@ def test_a_declaration_that_is_answered_late(broker, make_proxy):
         assert broker.wait_messages(1) == [b"behind"]
         client.close()
     assert len(proxy.events("declaration_stalled")) == 1
+
+
+def drained_alone(broker, client):
+    """RabbitMQ has ended the connection over what it got: what is stored has one of its own. That,
+    the message that is under way on it, and the one that is shared."""
+    held = []
+    broker.on_message = lambda connection, message: held.append((connection, message))
+    client.open_channel(confirms=True)
+    client.publish(b"one", "q")
+    wait_until(lambda: held, "the message at the broker")
+    first = held[0][0]
+    first.send_method(0, "connection.close", reply_code=541, reply_text="INTERNAL_ERROR",
+                      class_id=0, method_id=0)
+    client.acked_up_to(1)
+    wait_until(lambda: len(held) == 2, "a drain alone")
+    drain, message = held[1]
+
+    def shared():
+        return [c for c in broker.open_connections() if c.login and c not in (first, drain)]
+    return drain, message, wait_until(shared, "the shared connection")[0]
+
+
+def goes_on_shared(broker, proxy, client, drain, message):
+    broker.on_message = None
+    drain.ack(message)
+    proxy.wait_event("drain_finished")
+    client.publish(b"two", "q")
+    client.acked_up_to_tags({2})
+    wait_until(lambda: proxy.waiting() == 0, "an empty spool")
+    client.close()
+
+
+def test_shared_connection_that_is_idle_beside_the_drain(broker, make_proxy):
+    proxy = make_proxy(broker.url, {"pool.idle_timeout": "300ms", "pool.cleanup_interval": "50ms"},
+                       provokes=("upstream_lost",))
+    with RawClient(proxy.port) as client:
+        drain, message, shared = drained_alone(broker, client)
+        RawClient(proxy.port, "other").close()
+        wait_until(lambda: not [c for c in broker.open_connections()
+                                if c.login and c.login[1] == "other"], "an idle one closed")
+        assert shared in broker.open_connections(), "the last shared one was closed as idle"
+        goes_on_shared(broker, proxy, client, drain, message)
+
+
+def test_shared_connection_that_is_lost_beside_the_drain(broker, make_proxy):
+    proxy = make_proxy(broker.url, provokes=("upstream_lost", "upstream_failed"))
+    with RawClient(proxy.port) as client:
+        drain, message, shared = drained_alone(broker, client)
+        count = len(broker.connections)
+        broker.hangs_up = True
+        shared.die()
+        wait_until(lambda: len(broker.connections) > count, "a try to have it back")
+        broker.hangs_up = False
+        goes_on_shared(broker, proxy, client, drain, message)
