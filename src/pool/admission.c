@@ -102,7 +102,7 @@ void admission_store(struct pool *pool)
 {
     struct queue *queue = pool->queue;
     if (!runtime_buffers(pool->rt) || pool->storing ||
-        (queue->backlog.id && queue->password &&
+        (queue->backlog.id && !queue->dropping && queue->password &&
          strcmp(queue->password, pool->secrets.current) == 0))
         return;
     struct job *job = job_new(JOB_QUEUE_PUT, 0, on_login_stored, pool->handle);
@@ -130,6 +130,7 @@ void admission_enter(struct pool *pool, struct member *m)
 {
     join(pool, m);
     connections_want(pool);
+    admission_store(pool);
     if (pool->storing)
         return;
     if (connections_are_open(pool))
@@ -144,7 +145,7 @@ void admission_enter_offline(struct pool *pool, struct member *m)
     pool->unreachable = true;
     connections_ensure(pool);
     /* A queue needs a login to go out with; one that is proven is not given up for it. */
-    if (pool->login == LOGIN_UNKNOWN && !pool->queue->password)
+    if (pool->login == LOGIN_PROVEN || !pool->queue->password)
         admission_store(pool);
     admission_decide_unreachable(pool);
 }

@@ -428,6 +428,12 @@ void pools_close(struct pools *pools)
     index_deinit(&pools->queues.by_name);
 }
 
+void pool_reconfigured(struct pool *pool)
+{
+    if (pool->login == LOGIN_PROVEN)
+        admission_store(pool);
+}
+
 void pool_cleanup(struct pool *pool, uint64_t now_ms)
 {
     connections_close_idle(pool, now_ms);

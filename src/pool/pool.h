@@ -115,6 +115,8 @@ void pool_disprove(struct pools *, const struct identity *, const char *password
                    const struct upstream_end *);
 /* Takes over an upstream that has just opened, or closes it if the pool has one. */
 void pool_adopt(struct pool *, struct upstream *);
+/* After a reload: with buffering on, the spool knows the login of whoever may publish. */
+void pool_reconfigured(struct pool *);
 /* Once a cleanup interval: closes what was idle for pool.idle_timeout. */
 void pool_cleanup(struct pool *, uint64_t now_ms);
 /* For some minutes this method is sent on upstreams of a client's own alone. */

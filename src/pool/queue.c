@@ -251,6 +251,7 @@ static void on_dropped(struct job *job)
     }
     LOG(LOG_INFO, "login_forgotten", LOG_T("user", queue->user), LOG_T("vhost", queue->vhost));
     queue->backlog.id = 0;
+    secret_wipe(&queue->password);
     if (list_empty(&queue->users)) {
         queue_free(queue);
         return;

@@ -433,6 +433,8 @@ static void reload(struct proxy *proxy)
             LOG_T("reason", "the spool was not opened at the start: needs a restart"));
     for (struct list *n = proxy->pools.queues.all.next; n != &proxy->pools.queues.all; n = n->next)
         queue_reconfigured(LIST_ENTRY(n, struct queue, node));
+    for (struct list *n = proxy->pools.all.next; n != &proxy->pools.all; n = n->next)
+        pool_reconfigured(LIST_ENTRY(n, struct pool, node));
     if (certificates_load(proxy))
         LOG(LOG_INFO, "reloaded");
 }

@@ -147,6 +147,54 @@ def test_logins_that_nobody_uses_are_forgotten(broker, make_proxy):
     proxy.inspect("verify")
 
 
+def test_a_connected_login_that_was_forgotten(broker, make_proxy):
+    """RabbitMQ need not be asked about it, but the spool has to know it again."""
+    proxy = make_proxy(broker.url, {"spool.forget_after": "300ms", "pool.cleanup_interval": "50ms"})
+    RawClient(proxy.port).close()
+    proxy.wait_event("login_forgotten")
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        assert [q["user"] for q in proxy.summary()["queues"]] == ["guest"]
+        broker.down()
+        proxy.wait_event("buffering_started")
+        client.publish(b"x", "q")
+        client.acked_up_to(1)
+        client.close()
+    assert proxy.bodies() == ["x"]
+
+
+def test_a_login_that_was_forgotten_in_an_outage(broker, make_proxy):
+    proxy = make_proxy(broker.url, {"spool.forget_after": "300ms", "pool.cleanup_interval": "50ms"})
+    RawClient(proxy.port).close()
+    proxy.wait_event("login_forgotten")
+    broker.down()
+    proxy.wait_event("buffering_started")
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        client.publish(b"x", "q")
+        client.acked_up_to(1)
+        client.close()
+    assert proxy.bodies() == ["x"]
+
+
+def test_buffering_that_a_reload_turns_on(broker, make_proxy):
+    proxy = make_proxy(broker.url)
+    proxy.options["pool.publish_buffer_size"] = 0
+    proxy.reload()
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        proxy.options["pool.publish_buffer_size"] = 1000
+        proxy.reload()
+        wait_until(lambda: [q["user"] for q in proxy.summary()["queues"]] == ["guest"],
+                   "the login in the spool")
+        broker.down()
+        proxy.wait_event("buffering_started")
+        client.publish(b"x", "q")
+        client.acked_up_to(1)
+        client.close()
+    assert proxy.bodies() == ["x"]
+
+
 LIMITS = [
     "NOT_ALLOWED - access to vhost '/' refused for user 'shop': connection limit (2) is reached",
     "NOT_ALLOWED - connection refused for user 'shop': user connection limit (1) is reached",
