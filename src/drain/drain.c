@@ -323,9 +323,7 @@ void drain_tick(struct drain *d, uint64_t now_ms)
         apart_look_for_silence(d, now_ms);
     }
     uint32_t rate = d->backlog->rt->config->drain.rate;
-    d->tokens += (uint32_t)((uint64_t)rate * RUNTIME_TICK_MS / 1000) + 1;
-    if (d->tokens > rate)
-        d->tokens = rate;
+    allowance_refill(&d->allowance, rate, now_ms);
     if (rate > 0 || d->state == DRAIN_RESTING || d->backlog->asides.count > 0)
         advance(d); /* which may end the drain */
 }

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "drain/allowance.h"
 #include "drain/backlog.h"
 #include "drain/batch.h"
 #include "drain/in_flight.h"
@@ -47,8 +48,8 @@ struct drain {
     uint64_t last_tag;
     uint64_t epoch; /* which opening of the channel: what was read for an older one is stale */
     uint64_t drained, rejected, started_ms;
-    uint64_t told;   /* the declaration of which the log has said that it is not answered */
-    uint32_t tokens; /* of drain.rate */
+    uint64_t told; /* the declaration of which the log has said that it is not answered */
+    struct allowance allowance; /* of drain.rate */
 
     struct in_flight sent;
     struct batch batch;

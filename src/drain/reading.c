@@ -165,8 +165,8 @@ static bool read_once(struct drain *d)
     bool is_full = is_nearly_full(d, room);
     if (is_full && !d->at_end)
         places_note_full(d);
-    if (rate > 0 && room > d->tokens)
-        room = d->tokens;
+    if (rate > 0 && room > allowance_left(&d->allowance))
+        room = allowance_left(&d->allowance);
     if (room == 0 || d->backlog->paused || !runtime_serves(d->backlog->rt) ||
         stream_is_full(drain_stream(d)))
         return true;

@@ -125,5 +125,5 @@ void sending_go_on(struct drain *d)
             LOG_N("upstream", d->link.upstream->id), LOG_N("messages", sent),
             LOG_N("first", first));
     CRASH_POINT("after_replay");
-    d->tokens -= d->tokens < sent ? d->tokens : sent;
+    allowance_spend(&d->allowance, sent);
 }

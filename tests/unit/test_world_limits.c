@@ -325,6 +325,24 @@ static void test_a_rate_holds_the_drain_back(void **state)
     peer_close(p);
 }
 
+static void test_a_rate_is_kept_over_the_ticks(void **state)
+{
+    (void)state;
+    struct peer *p = begin("drain.rate=5", "pool.publish_buffer_size=100");
+    broker_down();
+    for (unsigned i = 0; i < 60; i++) {
+        peer_publish(p, 1, "q", "one");
+        peer_expect(p, 1, AMQP_BASIC_ACK_METHOD);
+    }
+    broker_up();
+    for (unsigned i = 0; i < 200 && broker.published == 0; i++)
+        world_pass(250);
+    unsigned before = broker.published;
+    world_pass(8000);
+    assert_int_equal(broker.published - before, 40);
+    peer_close(p);
+}
+
 /* ---- unroutable, nacked ---- */
 
 static void test_what_is_unroutable_after_the_wait_is_dropped_or_rejected(void **state)
@@ -486,6 +504,7 @@ int main(void)
         ALONE(test_a_drain_can_be_paused),
         ALONE(test_rejected_messages_are_tried_again_or_dropped),
         ALONE(test_a_rate_holds_the_drain_back),
+        ALONE(test_a_rate_is_kept_over_the_ticks),
         ALONE(test_what_is_unroutable_after_the_wait_is_dropped_or_rejected),
         ALONE(test_what_is_nacked_again_and_again_is_rejected),
         ALONE(test_a_client_that_is_silent_is_closed),
