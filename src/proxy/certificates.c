@@ -1,6 +1,7 @@
 #include "proxy/certificates.h"
 
-#include "base/log.h"
+#include <string.h>
+
 #include "config/config.h"
 #include "net/tls.h"
 #include "proxy/proxy.h"
@@ -25,62 +26,65 @@ static struct tls_settings of_upstreams(const struct config *config)
     };
 }
 
-static bool is_usable(const struct tls_settings *settings, const char *section, FILE *errors)
+static bool wants_upstream_tls(const struct config *config)
 {
-    char why[512];
-    struct tls_context *context = tls_context_new(settings, why, sizeof why);
-    if (!context)
-        fprintf(errors, "[%s] tls: %s\n", section, why);
-    tls_context_free(context);
-    return context != NULL;
-}
-
-bool certificates_check(const struct config *config, FILE *errors)
-{
-    struct tls_settings clients = of_clients(config), upstreams = of_upstreams(config);
     unsigned count;
     bool wanted = false;
     struct config_upstream *list = config_upstreams(config, &count);
     for (unsigned i = 0; i < count; i++)
         wanted = wanted || list[i].tls;
     config_upstreams_free(list, count);
-    bool listen = config->listen.tls_port == 0 || is_usable(&clients, "listen", errors);
-    return (!wanted || is_usable(&upstreams, "upstream", errors)) && listen;
+    return wanted;
 }
 
-static bool replace(struct tls_context **context, const struct tls_settings *settings)
+/* NULL, with one more sentence in `why`, if a file cannot be used. */
+static struct tls_context *read_files(struct tls_settings settings, char *why, size_t why_size)
 {
-    char why[512];
-    struct tls_context *next = tls_context_new(settings, why, sizeof why);
-    if (!next) {
-        LOG(LOG_ERROR, "tls_unusable", LOG_T("for", settings->is_server ? "listen" : "upstream"),
-            LOG_T("reason", why));
-        return false;
-    }
-    tls_context_free(*context);
-    *context = next;
-    return true;
+    char reason[512];
+    struct tls_context *context = tls_context_new(&settings, reason, sizeof reason);
+    size_t len = strlen(why);
+    if (!context)
+        snprintf(why + len, why_size - len, "%s[%s] tls: %s", len > 0 ? "; " : "",
+                 settings.is_server ? "listen" : "upstream", reason);
+    return context;
 }
 
-static bool wants_upstream_tls(const struct proxy *proxy)
+bool certificates_read(struct certificates *c, const struct config *config, char *why,
+                       size_t why_size)
 {
-    for (unsigned i = 0; i < proxy->upstreams.targets.count; i++)
-        if (proxy->upstreams.targets.list[i].url->tls)
-            return true;
-    return false;
+    *c = (struct certificates){0};
+    why[0] = '\0';
+    if (config->listen.tls_port != 0)
+        c->clients = read_files(of_clients(config), why, why_size);
+    if (wants_upstream_tls(config))
+        c->upstreams = read_files(of_upstreams(config), why, why_size);
+    if (why[0] != '\0')
+        certificates_free(c);
+    return why[0] == '\0';
 }
 
-bool certificates_load(struct proxy *proxy)
+bool certificates_check(const struct config *config, FILE *errors)
 {
-    const struct config *config = proxy->rt.config;
-    struct tls_settings server = of_clients(config), client = of_upstreams(config);
-    return (config->listen.tls_port == 0 || replace(&proxy->server_tls, &server)) &&
-           (!wants_upstream_tls(proxy) || replace(&proxy->upstreams.tls, &client));
+    struct certificates c;
+    char why[CERTIFICATES_WHY_MAX];
+    bool are_usable = certificates_read(&c, config, why, sizeof why);
+    if (!are_usable)
+        fprintf(errors, "%s\n", why);
+    certificates_free(&c);
+    return are_usable;
 }
 
-void certificates_free(struct proxy *proxy)
+void certificates_free(struct certificates *c)
 {
-    tls_context_free(proxy->server_tls);
-    tls_context_free(proxy->upstreams.tls);
-    proxy->server_tls = proxy->upstreams.tls = NULL;
+    tls_context_free(c->clients);
+    tls_context_free(c->upstreams);
+    *c = (struct certificates){0};
+}
+
+void certificates_adopt(struct proxy *proxy, struct certificates *c)
+{
+    certificates_free(&proxy->certificates);
+    proxy->certificates = *c;
+    proxy->upstreams.tls = c->upstreams;
+    *c = (struct certificates){0};
 }

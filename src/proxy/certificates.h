@@ -3,15 +3,25 @@
 /* TLS for clients and towards RabbitMQ, as the configuration says. */
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdio.h>
 
 struct config;
 struct proxy;
+struct tls_context;
+
+enum { CERTIFICATES_WHY_MAX = 1200 };
+
+struct certificates {
+    struct tls_context *clients, *upstreams; /* NULL: not used */
+};
 
 /* Are the files there, and do they belong together? If not, says so in `errors`. */
 bool certificates_check(const struct config *, FILE *errors);
 
-/* Reads the files that are needed: at the start and on SIGHUP. False, after a line in the log, if
- * one cannot be used; then what was read before stays in use. Open connections keep theirs. */
-bool certificates_load(struct proxy *);
-void certificates_free(struct proxy *);
+/* Reads all the files that the configuration needs. If one cannot be used it gives none, and false,
+ * with a sentence for each of these in `why`. */
+bool certificates_read(struct certificates *, const struct config *, char *why, size_t why_size);
+void certificates_free(struct certificates *);
+/* From now on new connections use these; they are the proxy's then. Open ones keep theirs. */
+void certificates_adopt(struct proxy *, struct certificates *);

@@ -50,7 +50,7 @@ static void on_connection(uv_stream_t *tcp, int status)
         LOG_OFTEN(LOG_WARN, "accept_failed", LOG_T("reason", uv_strerror(status)));
         return;
     }
-    session_accept(&l->proxy->clients, tcp, l->tls ? l->proxy->server_tls : NULL,
+    session_accept(&l->proxy->clients, tcp, l->tls ? l->proxy->certificates.clients : NULL,
                    obstacle(l->proxy));
 }
 

@@ -22,6 +22,7 @@
 #include "proxy/balance.h"
 #include "proxy/certificates.h"
 #include "proxy/memory_limit.h"
+#include "proxy/reload.h"
 #include "session/channel.h"
 #include "session/client.h"
 #include "session/session.h"
@@ -408,37 +409,6 @@ static void on_tick(uv_timer_t *timer)
     advance_end(proxy);
 }
 
-/* ---- reload ---- */
-
-static void not_reloadable(void *arg, const char *key)
-{
-    (void)arg;
-    LOG(LOG_WARN, "reload_ignored", LOG_T("key", key), LOG_T("reason", "needs a restart"));
-}
-
-static void reload(struct proxy *proxy)
-{
-    struct config next;
-    if (!config_load(&next, proxy->sources, stderr)) {
-        LOG(LOG_ERROR, "reload_failed", LOG_T("reason", "the configuration has errors"));
-        return;
-    }
-    config_adopt(proxy->rt.config, &next, not_reloadable, proxy);
-    config_free(&next);
-    log_init(proxy->rt.config->log.level, proxy->rt.config->log.format);
-    if (proxy->rt.spooler)
-        spooler_configure(proxy->rt.spooler, proxy->rt.config);
-    if (!proxy->rt.spooler && proxy->rt.config->pool.publish_buffer_size > 0)
-        LOG(LOG_WARN, "reload_ignored", LOG_T("key", "pool.publish_buffer_size"),
-            LOG_T("reason", "the spool was not opened at the start: needs a restart"));
-    for (struct list *n = proxy->pools.queues.all.next; n != &proxy->pools.queues.all; n = n->next)
-        queue_reconfigured(LIST_ENTRY(n, struct queue, node));
-    for (struct list *n = proxy->pools.all.next; n != &proxy->pools.all; n = n->next)
-        pool_reconfigured(LIST_ENTRY(n, struct pool, node));
-    if (certificates_load(proxy))
-        LOG(LOG_INFO, "reloaded");
-}
-
 static void on_sighup(uv_signal_t *handle, int signal)
 {
     (void)signal;
@@ -542,6 +512,18 @@ static void socket_unused(const char *name)
         LOG_T("reason", "listen.* and admin.* name no such address and port"));
 }
 
+static bool read_certificates(struct proxy *proxy)
+{
+    struct certificates certificates;
+    char why[CERTIFICATES_WHY_MAX];
+    if (!certificates_read(&certificates, proxy->rt.config, why, sizeof why)) {
+        LOG(LOG_ERROR, "tls_unusable", LOG_T("reason", why));
+        return false;
+    }
+    certificates_adopt(proxy, &certificates);
+    return true;
+}
+
 static bool start(struct proxy *proxy)
 {
     /* First: whoever reads "listening" in the log may send one. They are served in the loop. */
@@ -549,7 +531,7 @@ static bool start(struct proxy *proxy)
     uv_signal_start(&proxy->sigint, on_stop_signal, SIGINT);
     uv_signal_start(&proxy->sighup, on_sighup, SIGHUP);
     listener_raise_descriptors();
-    if (!certificates_load(proxy) || !open_spool(proxy) ||
+    if (!read_certificates(proxy) || !open_spool(proxy) ||
         !proxy->side->open(proxy, &proxy->side_self) || !listener_start(&proxy->tls) ||
         !listener_start(&proxy->plain))
         return false;
@@ -568,7 +550,7 @@ static void deinit(struct proxy *proxy)
     ENSURE(uv_loop_close(&proxy->rt.loop) == 0);
     net_close(&proxy->rt.net);
     upstreams_deinit(&proxy->upstreams);
-    certificates_free(proxy);
+    certificates_free(&proxy->certificates);
     handles_deinit();
     slab_trim();
 }

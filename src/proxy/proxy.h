@@ -11,12 +11,11 @@
 #include "peer/runtime.h"
 #include "pool/login.h"
 #include "pool/pool.h"
+#include "proxy/certificates.h"
 #include "proxy/listener.h"
 #include "session/client.h"
 #include "upstream/lookup.h"
 #include "upstream/upstream.h"
-
-struct tls_context;
 
 enum proxy_stage {
     PROXY_RUNNING,
@@ -53,7 +52,7 @@ struct proxy {
     void *side_self;
 
     struct listener plain, tls;
-    struct tls_context *server_tls; /* NULL: not used */
+    struct certificates certificates;
     uv_timer_t tick;
     uv_signal_t sigterm, sigint, sighup;
     uv_prepare_t before_poll;

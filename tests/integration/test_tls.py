@@ -219,7 +219,7 @@ def test_renegotiation_and_old_versions_are_refused(broker, make_tls_proxy, auth
     connect(port, context_of(authority)).close()
 
 
-@pytest.mark.provokes("tls_unusable")
+@pytest.mark.provokes("reload_failed")
 def test_certificates_are_read_again_on_sighup(broker, make_tls_proxy, authority, tmp_path):
     paths = [tmp_path / "own.pem", tmp_path / "own.key"]
 
@@ -244,9 +244,49 @@ def test_certificates_are_read_again_on_sighup(broker, make_tls_proxy, authority
         now = serial()
         paths[1].write_text("no key")
         os.kill(proxy.pid, signal.SIGHUP)
-        assert str(paths[1]) in proxy.wait_event("tls_unusable")["reason"]
+        assert str(paths[1]) in proxy.wait_event("reload_failed")["reason"]
         assert serial() == now
         connection.channel()  # and who is connected stays
+
+
+@pytest.mark.provokes("reload_failed")
+def test_a_reload_changes_all_or_nothing(broker, make_tls_proxy, authority, tmp_path):
+    """A fault of either side's files keeps the other side's, and the settings; one event names both."""
+    own = {side: [tmp_path / f"{side}.pem", tmp_path / f"{side}.key"] for side in ("listen", "upstream")}
+
+    def install(*sides):
+        for side in sides:
+            for source, target in zip(authority.sign("own"), own[side]):
+                shutil.copy(source, target)
+
+    def serial():
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as plain, \
+                context_of(authority).wrap_socket(plain, server_hostname="localhost") as secured:
+            return secured.getpeercert()["serialNumber"]
+
+    install("listen", "upstream")
+    options = {f"{side}.tls_{kind}": own[side][n] for side in own
+               for n, kind in enumerate(("certificate", "private_key"))}
+    proxy, port = make_tls_proxy(f"{broker.url},amqps://127.0.0.1:1",
+                                 {**options, "listen.max_connections": 100})
+    before = serial()
+    proxy.options["listen.max_connections"] = 1
+    for faulty in (["upstream"], ["listen"], ["listen", "upstream"]):
+        install("listen", "upstream")
+        for side in faulty:
+            own[side][0].write_text("half a file")
+        count = len(proxy.events("reload_failed"))
+        proxy._write_configuration()
+        os.kill(proxy.pid, signal.SIGHUP)
+        reason = proxy.wait_event("reload_failed", count + 1)["reason"]
+        assert [side for side in own if str(own[side][0]) in reason] == faulty
+        assert serial() == before
+    with RawClient(proxy.port), RawClient(proxy.port):  # more than one may connect
+        pass
+    assert not proxy.events("reloaded") and not proxy.events("tls_unusable")
+    install("listen", "upstream")
+    proxy.reload()
+    assert serial() != before
 
 
 @pytest.mark.parametrize("missing", ["tls_certificate", "tls_private_key"])
