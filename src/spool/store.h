@@ -100,6 +100,12 @@ enum status store_queue_drop(struct store *, uint32_t id, struct failure *);
 /* Appends at the tail; *seq is the number given (from 1, never used twice). */
 enum status store_append(struct store *, uint32_t queue, const struct store_message *,
                          uint64_t *seq, struct failure *);
+/* Bytes of the spool that appending such a message takes at most; of its body only lengths count.
+ */
+uint64_t store_append_cost(const struct store *, uint32_t queue, const struct store_message *);
+/* STATUS_FULL if appends that cost so much in all would not find room now. Inside a write
+ * transaction, which stays as it is. */
+enum status store_room_for(struct store *, uint64_t cost, struct failure *);
 /* STATUS_NOT_FOUND if there is no such message (the transaction stays usable). */
 enum status store_delete(struct store *, uint32_t queue, uint64_t seq, struct failure *);
 /* Moves a waiting message to the queue's rejected list under the same sequence number. */

@@ -54,10 +54,9 @@ static uint64_t record_cost(const struct store *s, uint32_t queue, const struct 
     return cost;
 }
 
-static enum status check_room(struct store *s, uint32_t queue, const struct record *r,
-                              struct failure *failure)
+enum status store_room_for(struct store *s, uint64_t cost, struct failure *failure)
 {
-    uint64_t cost = record_cost(s, queue, r);
+    ENSURE(s->txn);
     if (!space_fits(s, cost) && !s->is_recounted) { /* what was deleted since is not counted yet */
         enum status status = space_recount(s, failure);
         if (status != STATUS_OK)
@@ -68,9 +67,19 @@ static enum status check_room(struct store *s, uint32_t queue, const struct reco
         return failure_set(failure, STATUS_FULL, "the spool has reached spool.max_size");
     if (!room_has(&s->room, s->used_bytes + s->held_bytes + cost))
         return failure_set(failure, STATUS_FULL, "no space left on the spool's file system");
-    s->used_bytes += cost;
-    s->txn_bytes += cost;
     return STATUS_OK;
+}
+
+static enum status take_room(struct store *s, uint32_t queue, const struct record *r,
+                             struct failure *failure)
+{
+    uint64_t cost = record_cost(s, queue, r);
+    enum status status = store_room_for(s, cost, failure);
+    if (status == STATUS_OK) {
+        s->used_bytes += cost;
+        s->txn_bytes += cost;
+    }
+    return status;
 }
 
 /* Reads through a list of byte runs from wherever it stands. */
@@ -168,6 +177,13 @@ static struct record record_of(const struct store_message *m)
     return r;
 }
 
+uint64_t store_append_cost(const struct store *s, uint32_t queue,
+                           const struct store_message *message)
+{
+    struct record r = record_of(message);
+    return record_cost(s, queue, &r);
+}
+
 static uint64_t counted_bytes(const struct record *r)
 {
     return r->method.iov_len + r->header.iov_len + r->body_size;
@@ -184,7 +200,7 @@ enum status store_append(struct store *s, uint32_t queue, const struct store_mes
         return failure_set(failure, STATUS_INVALID,
                            "queue %u has damaged pages at its end: nothing can be appended", queue);
     struct record r = record_of(message);
-    enum status status = check_room(s, queue, &r, failure);
+    enum status status = take_room(s, queue, &r, failure);
     if (status != STATUS_OK)
         return status;
     store_touch(s, slot);
@@ -209,7 +225,7 @@ enum status store_append_rejected(struct store *s, uint32_t queue,
     struct record r = record_of(message);
     r.is_rejected = true;
     r.rejection = *rejection;
-    enum status status = check_room(s, queue, &r, failure);
+    enum status status = take_room(s, queue, &r, failure);
     if (status != STATUS_OK)
         return status;
     store_touch(s, slot);

@@ -1,5 +1,6 @@
 #include "spooler/work.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,8 +10,9 @@
 #include "base/log.h"
 #include "spool/credential.h"
 
-/* A write that fails poisons LMDB's transaction: the batch is aborted and every job tried again in
- * a transaction of its own, so that one that cannot succeed does not take the others with it. */
+/* A write that fails poisons LMDB's transaction, and what came before it is written again: that
+ * together, the job that failed in a transaction of its own, and what comes behind it together
+ * again. So one that cannot succeed costs the others no more than a commit. */
 
 static enum status run_put(struct work *w, struct job *job, struct failure *failure)
 {
@@ -78,11 +80,36 @@ static void note_failed(struct work *w, const struct job *job)
         w->failed[w->failed_next++ % WORK_CHANNELS_FAILED] = job->owner;
 }
 
+/* Whether a whole list finds room is asked before the first of it is put. */
+static enum status check_list(struct work *w, const struct job *job, struct failure *failure)
+{
+    uint64_t cost = 0;
+    for (const struct job_append *a = &job->append.first; a; a = a->next) {
+        const struct message *m = &a->message;
+        struct iovec body = {NULL, (size_t)m->body_size};
+        struct store_message record = {
+            .kind = a->kind,
+            .method = {m->method.at, m->method.len},
+            .header = {m->header.at, m->header.len},
+            .body = &body,
+            .body_count = 1,
+        };
+        cost += store_append_cost(w->store, job->queue, &record);
+    }
+    return store_room_for(w->store, cost, failure);
+}
+
 static enum status run_append(struct work *w, struct job *job, struct failure *failure)
 {
+    job->append.last_seq = 0;
     if (is_in_line(job) && has_failed(w, job->owner))
         return failure_set(failure, STATUS_FULL,
                            "an earlier message of its channel could not be stored");
+    if (job->append.count > 1) {
+        enum status status = check_list(w, job, failure);
+        if (status != STATUS_OK)
+            return status;
+    }
     for (struct job_append *a = &job->append.first; a; a = a->next) {
         enum status status = append_one(w, job, a, failure);
         if (status != STATUS_OK)
@@ -158,12 +185,12 @@ static enum status run_write(struct work *w, struct job *job, struct failure *fa
 }
 
 /* True if the transaction cannot go on after this result. A list of appends is all or nothing:
- * what it has put in already must come out again. */
+ * what it has put in before it failed must come out again. */
 static bool poisons(const struct job *job, enum status status)
 {
     if (status == STATUS_OK)
         return false;
-    if (job->type == JOB_APPEND && job->append.count > 1)
+    if (job->type == JOB_APPEND && job->append.last_seq > 0)
         return true;
     return status != STATUS_FULL && status != STATUS_NOT_FOUND && status != STATUS_INVALID;
 }
@@ -198,23 +225,22 @@ static enum status pass_damage(const struct job *job, enum status status)
     return STATUS_OK;
 }
 
-static void write_alone(struct work *w, struct job *job)
+/* False if it was the store that failed, so that the next job has no better chance. */
+static bool write_alone(struct work *w, struct job *job)
 {
     struct failure failure = {0};
-    enum status status = begin(w, &failure);
+    enum status status = begin(w, &failure), of_store = status;
     if (status == STATUS_OK) {
         status = run_write(w, job, &failure);
         bool moved = (job->type == JOB_RETRY || job->type == JOB_DISCARD) &&
                      job->rejected.count > 0 && !poisons(job, status);
-        if (moved) { /* what stopped it is told, what was moved before that stays */
+        if (moved || status == STATUS_OK) {
             struct failure of_commit = {0};
-            enum status committed = commit(w, &of_commit);
-            if (committed != STATUS_OK) {
-                status = committed;
+            of_store = commit(w, &of_commit);
+            if (of_store != STATUS_OK) { /* else what stopped a move is told, and the rest stays */
+                status = of_store;
                 failure = of_commit;
             }
-        } else if (status == STATUS_OK) {
-            status = commit(w, &failure);
         } else {
             store_abort(w->store);
         }
@@ -222,22 +248,53 @@ static void write_alone(struct work *w, struct job *job)
     work_result(job, pass_damage(job, status), &failure);
     note_failed(w, job);
     work_close_if_fatal(w, status);
+    return of_store == STATUS_OK || of_store == STATUS_NO_SPACE;
 }
 
-/* All writes of the batch in one transaction; false if it had to be given up. */
-static bool write_together(struct work *w, struct mail_chain *batch)
+static void refuse(struct work *w, struct job *job, const struct job *like)
+{
+    struct failure failure = {0};
+    snprintf(failure.text, sizeof failure.text, "%s", like->error);
+    work_result(job, like->status, &failure);
+    note_failed(w, job);
+}
+
+/* After a commit that failed: what is too large for a full disk does not take the others with it,
+ * and nobody waits for a broken one more often than once. */
+static void write_each(struct work *w, struct mail *first)
+{
+    const struct job *broken = NULL;
+    for (struct mail *mail = first; mail; mail = mail->next) {
+        struct job *job = (struct job *)mail;
+        if (!job_writes(job))
+            continue;
+        if (broken)
+            refuse(w, job, broken);
+        else if (!write_alone(w, job))
+            broken = job;
+    }
+}
+
+/* The jobs from `first` up to `end` (NULL: all that follow) in one transaction; false if it had to
+ * be given up, because of *culprit, or, where that is NULL, because of the store. */
+static bool write_together(struct work *w, struct mail *first, const struct mail *end,
+                           struct mail **culprit)
 {
     struct failure failure = {0};
     enum status status = begin(w, &failure);
+    *culprit = NULL;
     if (status != STATUS_OK) {
         work_close_if_fatal(w, status);
         return false;
     }
-    for (struct mail *mail = batch->first; mail; mail = mail->next) {
+    for (struct mail *mail = first; mail != end; mail = mail->next) {
         struct job *job = (struct job *)mail;
+        if (!job_writes(job))
+            continue;
         failure.text[0] = 0;
         status = run_write(w, job, &failure);
         if (poisons(job, status)) {
+            *culprit = mail;
             store_abort(w->store);
             work_close_if_fatal(w, status);
             return false;
@@ -250,15 +307,24 @@ static bool write_together(struct work *w, struct mail_chain *batch)
     return status == STATUS_OK;
 }
 
+static struct mail *next_write(struct mail *mail)
+{
+    while (mail && !job_writes((struct job *)mail))
+        mail = mail->next;
+    return mail;
+}
+
 void work_write(struct work *w, struct mail_chain *batch)
 {
-    bool any = false;
-    for (struct mail *mail = batch->first; mail; mail = mail->next)
-        any = any || job_writes((struct job *)mail);
-    if (!any)
-        return;
-    if (!write_together(w, batch))
-        for (struct mail *mail = batch->first; mail; mail = mail->next)
-            if (job_writes((struct job *)mail))
-                write_alone(w, (struct job *)mail);
+    struct mail *culprit, *other, *first = next_write(batch->first);
+    while (first) {
+        if (write_together(w, first, NULL, &culprit))
+            return;
+        if (!culprit || (culprit != first && !write_together(w, first, culprit, &other))) {
+            write_each(w, first);
+            return;
+        }
+        write_alone(w, (struct job *)culprit);
+        first = next_write(culprit->next);
+    }
 }

@@ -7,8 +7,23 @@
 
 #include <cmocka.h>
 
+#include <errno.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include "../support/spool_home.h"
 #include "spooler/work.h"
+
+static unsigned syncs;
+static bool is_broken; /* the disk, from now on */
+
+/* LMDB's, too. */
+int fdatasync(int fd)
+{
+    syncs++;
+    errno = EIO;
+    return is_broken ? -1 : (int)syscall(SYS_fdatasync, fd);
+}
 
 static void reject(struct home *home, uint32_t queue, uint64_t first, uint64_t last)
 {
@@ -90,6 +105,96 @@ static void test_all_ends(void **state)
     }
 }
 
+/* ---- one batch of many clients ---- */
+
+enum { CLIENTS = 50 };
+
+static void add_body(struct job *job, size_t len)
+{
+    struct message message;
+    struct slab *slab = slab_new_on_thread(len + 2);
+    assert_non_null(slab);
+    memset(slab->data, 'x', len + 2);
+    message_init(&message);
+    message.method = (struct span){slab, slab->data, 1};
+    message.header = (struct span){slab, slab->data + 1, 1};
+    message.body_one = (struct span){slab, slab->data + 2, (uint32_t)len};
+    message.body = &message.body_one;
+    message.body_count = 1;
+    message.body_size = len;
+    for (unsigned i = 0; i < 2; i++)
+        slab_ref(slab);
+    job_add_message(job, RECORD_PUBLISH, &message);
+}
+
+/* Posts a publish of channel `owner`, or, of more messages, a transaction. */
+static struct job *post(struct mail_chain *batch, uint32_t queue, uint64_t owner, unsigned count,
+                        size_t len)
+{
+    struct job *job = job_new(JOB_APPEND, queue, NULL, owner);
+    for (unsigned i = 0; i < count; i++)
+        add_body(job, len);
+    job->append.commit = count > 1;
+    mail_append(batch, &job->mail);
+    return job;
+}
+
+static void free_batch(struct mail_chain *batch)
+{
+    struct mail *mail;
+    while ((mail = mail_take_first(batch)) != NULL)
+        job_free((struct job *)mail);
+}
+
+/* A transaction that does not fit is refused as a whole, and costs nobody a commit of his own. */
+static void test_large_transaction_among_others(void **state)
+{
+    struct home *home = *state;
+    uint32_t queue = home_fill(home, 1, 100);
+    struct work work = {.store = home->store};
+    struct mail_chain batch = {0};
+    gauges_init(&work.gauges);
+    for (unsigned i = 0; i < CLIENTS; i++)
+        post(&batch, queue, i + 1, 1, 100);
+    struct job *large = post(&batch, queue, CLIENTS + 1, 2, HOME_MAX_SIZE * 3 / 4);
+    for (unsigned i = 0; i < CLIENTS; i++)
+        post(&batch, queue, i + 1, 2, 100);
+    syncs = 0;
+    work_write(&work, &batch);
+    assert_int_equal(syncs, 1);
+    for (struct mail *mail = batch.first; mail; mail = mail->next)
+        assert_int_equal(((struct job *)mail)->status,
+                         mail == &large->mail ? STATUS_FULL : STATUS_OK);
+    assert_int_equal(home_queue(home, queue).messages, 1 + 3 * CLIENTS);
+    free_batch(&batch);
+    gauges_deinit(&work.gauges);
+}
+
+/* On a disk whose syncs fail, and take their time for it, nobody waits for more than two. */
+static void test_failing_disk_is_tried_twice(void **state)
+{
+    struct home *home = *state;
+    uint32_t queue = home_fill(home, 1, 100);
+    struct work work = {.store = home->store};
+    struct mail_chain batch = {0};
+    gauges_init(&work.gauges);
+    for (unsigned i = 0; i < CLIENTS; i++)
+        post(&batch, queue, i + 1, 1, 100);
+    syncs = 0;
+    is_broken = true;
+    work_write(&work, &batch);
+    is_broken = false;
+    assert_int_equal(syncs, 2);
+    for (struct mail *mail = batch.first; mail; mail = mail->next) {
+        assert_int_equal(((struct job *)mail)->status, STATUS_IO);
+        assert_non_null(strstr(((struct job *)mail)->error, "committing"));
+    }
+    assert_int_equal(home_queue(home, queue).messages, 1);
+    free_batch(&batch);
+    gauges_deinit(&work.gauges);
+    home->store = work.store;
+}
+
 #define WITH_HOME(test) cmocka_unit_test_setup_teardown(test, home_setup, home_teardown)
 
 int main(void)
@@ -97,6 +202,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         WITH_HOME(test_all_ends),
         WITH_HOME(test_a_step_is_short),
+        WITH_HOME(test_large_transaction_among_others),
+        WITH_HOME(test_failing_disk_is_tried_twice),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

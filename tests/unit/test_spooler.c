@@ -436,19 +436,56 @@ static void test_a_transaction_is_all_or_nothing(void **state)
     assert_body(0, "another");
 }
 
-static void test_a_commit_that_fails_is_tried_one_by_one(void **state)
+static void test_what_does_not_fit_a_disk_is_tried_one_by_one(void **state)
 {
     (void)state;
     fake_store.fail_commits = 2;
-    fake_store.failure = STATUS_IO;
+    fake_store.failure = STATUS_NO_SPACE;
     post_append(1, "q", "one");
     post_append(2, "q", "two");
     run();
-    assert_int_equal(done[0].status, STATUS_IO);
+    assert_int_equal(done[0].status, STATUS_NO_SPACE);
     assert_int_equal(done[1].status, STATUS_OK);
     read_all();
     assert_int_equal(record_count, 1);
     assert_body(0, "two");
+}
+
+static void test_a_disk_that_fails_is_tried_twice(void **state)
+{
+    (void)state;
+    fake_store.fail_commits = 2;
+    fake_store.failure = STATUS_IO;
+    for (unsigned i = 1; i <= 3; i++)
+        post_append(i, "q", "one");
+    run();
+    assert_int_equal(fake_store.fail_commits, 0);
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(done[i].status, STATUS_IO);
+    post_append(4, "q", "two");
+    run();
+    assert_int_equal(done[3].status, STATUS_OK);
+    read_all();
+    assert_int_equal(record_count, 1);
+    assert_body(0, "two");
+}
+
+/* Those before it and those behind it have a commit each. */
+static void test_an_append_that_fails_is_written_alone(void **state)
+{
+    (void)state;
+    fake_store.skip = 10;
+    fake_store.fail_appends = 1;
+    fake_store.failure = STATUS_NO_MEMORY;
+    unsigned commits = fake_store.commits;
+    for (unsigned i = 1; i <= 20; i++)
+        post_append(i, "q", "one");
+    run();
+    for (unsigned i = 0; i < 20; i++)
+        assert_int_equal(done[i].status, STATUS_OK);
+    assert_int_equal(fake_store.commits - commits, 3);
+    read_all();
+    assert_int_equal(record_count, 20);
 }
 
 static void test_a_fatal_failure_opens_the_store_again(void **state)
@@ -569,7 +606,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_with_nacks_there_is_no_hole_to_fear, setup_reject,
                                         teardown),
         WITH_SPOOLER(test_a_transaction_is_all_or_nothing),
-        WITH_SPOOLER(test_a_commit_that_fails_is_tried_one_by_one),
+        WITH_SPOOLER(test_what_does_not_fit_a_disk_is_tried_one_by_one),
+        WITH_SPOOLER(test_a_disk_that_fails_is_tried_twice),
+        WITH_SPOOLER(test_an_append_that_fails_is_written_alone),
         WITH_SPOOLER(test_a_fatal_failure_opens_the_store_again),
         WITH_SPOOLER(test_damage_is_passed_over),
         WITH_SPOOLER(test_what_does_not_fit_a_frame_is_known),
