@@ -524,14 +524,31 @@ static bool read_certificates(struct proxy *proxy)
     return true;
 }
 
-static bool start(struct proxy *proxy)
+/* While the spool opens there is no loop yet, the disk may hang, and nobody has been promised
+ * anything: what is there then is what a kill leaves. A handler, since process 1 of a container is
+ * not ended by a signal that it has none for. */
+static void on_stop_at_start(int signal)
 {
-    /* First: whoever reads "listening" in the log may send one. They are served in the loop. */
+    (void)signal;
+    _exit(0);
+}
+
+static bool start_spool(struct proxy *proxy)
+{
+    signal(SIGTERM, on_stop_at_start);
+    signal(SIGINT, on_stop_at_start);
+    bool is_open = open_spool(proxy);
+    /* Before "listening": whoever reads that may send one. From here the loop serves them. */
     uv_signal_start(&proxy->sigterm, on_stop_signal, SIGTERM);
     uv_signal_start(&proxy->sigint, on_stop_signal, SIGINT);
+    return is_open;
+}
+
+static bool start(struct proxy *proxy)
+{
     uv_signal_start(&proxy->sighup, on_sighup, SIGHUP);
     listener_raise_descriptors();
-    if (!read_certificates(proxy) || !open_spool(proxy) ||
+    if (!read_certificates(proxy) || !start_spool(proxy) ||
         !proxy->side->open(proxy, &proxy->side_self) || !listener_start(&proxy->tls) ||
         !listener_start(&proxy->plain))
         return false;

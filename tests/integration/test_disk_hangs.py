@@ -97,6 +97,28 @@ def test_a_stop_waits_for_a_slow_disk(broker, hanging, disk):
     assert proxy.bodies() == ["before", "waits"]
 
 
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_a_start_that_hangs_can_be_stopped(broker, make_proxy, disk, stop):
+    """Nobody is served yet: there is nothing to wait for."""
+    proxy = make_proxy(broker.url, {"spool.sync": "interval"}, environment=disk.environment)
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        broker.down()
+        proxy.wait_event("buffering_started")
+        client.publish(b"kept", "q")
+        client.acked_up_to(1)
+    proxy.kill9()
+    disk.become("hang")
+    proxy.begin()
+    wait_until(disk.hangs, lambda: "the start waits for the disk")
+    proxy._process.send_signal(stop)
+    assert proxy._process.wait(60) == 0
+    proxy._process = None
+    disk.mend()
+    proxy.start()
+    assert proxy.bodies() == ["kept"]
+
+
 def test_small_messages_are_held_before_they_take_much(broker, hanging, disk):
     """A message of three bytes costs memory too while it waits for the disk."""
     proxy, _, client = hanging()

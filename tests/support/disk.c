@@ -2,7 +2,8 @@
  * the spool's `checkpoint` is in its journal too.
  *
  * DISK_FAULT names a file whose first word says what is wrong now: `full` (nothing beyond what was
- * claimed before can be written), `sync` (EIO on fdatasync), `hang` (fdatasync does not return),
+ * claimed before can be written), `sync` (EIO on fdatasync), `hang` (fdatasync does not return;
+ * that one does is told by a file DISK_FAULT.hung),
  * `readonly` (EROFS), or nothing.
  *
  * DISK_JOURNAL names a file to which each write and each sync is appended: a letter (W: a write, D:
@@ -45,6 +46,15 @@ static int is_data(int fd)
 static int is_checkpoint(int fd)
 {
     return is_named(fd, "/checkpoint");
+}
+
+static void tell_hung(void)
+{
+    char name[4096];
+    snprintf(name, sizeof name, "%s.hung", getenv("DISK_FAULT"));
+    int fd = open(name, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    if (fd >= 0)
+        close(fd);
 }
 
 static int is_wrong(const char *what)
@@ -168,6 +178,8 @@ int fdatasync(int fd)
     int of_checkpoint = is_checkpoint(fd);
     if (!of_checkpoint && !is_data(fd))
         return real(fd);
+    if (is_wrong("hang"))
+        tell_hung();
     while (is_wrong("hang"))
         usleep(1000);
     if (is_wrong("sync")) {

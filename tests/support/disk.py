@@ -14,6 +14,7 @@ BOOT, BOOT_BYTES, SLOT = 32, 36, 256 * 1024  # docs/spool-format.md
 class Disk:
     def __init__(self, folder, keeps_journal=False):
         self.fault, self.journal = folder / "fault", folder / "journal"
+        self._hung = folder / "fault.hung"
         self.mend()
         self.environment = {
             "LD_PRELOAD": LIBRARY, "DISK_FAULT": str(self.fault),
@@ -25,9 +26,14 @@ class Disk:
 
     def become(self, what):
         """`full`, `sync` (fails), `hang` (a sync does) or `readonly`."""
+        self._hung.unlink(missing_ok=True)
         temporary = self.fault.with_suffix(".new")
         temporary.write_text(what + "\n")
         temporary.replace(self.fault)
+
+    def hangs(self):
+        """True if a sync has hung since it became `hang`."""
+        return self._hung.exists()
 
     def mend(self):
         self.become("fine")

@@ -84,6 +84,12 @@ class Proxy:
 
     def start(self, manager=None):
         """`manager` holds listening sockets and passes them on (support/service.py)."""
+        self.begin(manager)
+        self.wait_event("listening")
+        return self
+
+    def begin(self, manager=None):
+        """Like start, but does not wait until it listens."""
         assert not self.is_running()
         self._write_configuration()
         self.log_path.touch()
@@ -94,8 +100,6 @@ class Proxy:
                                   pass_fds=manager.descriptors() if manager else (),
                                   cwd=self.folder, stdout=log, stderr=log,
                                   env=dict(os.environ, **{**_SANITIZERS, **_SWITCHES, **self.environment}))
-        self.wait_event("listening")
-        return self
 
     @property
     def pid(self):
