@@ -63,6 +63,8 @@ struct job {
     void (*done)(struct job *);
     uint64_t owner; /* handle of whom the result concerns, 0 for nobody */
     uint64_t context;
+    uint64_t batch; /* result: number of the one in which it was done */
+    uint64_t heard; /* the last batch whose results the loop thread knew when it posted this */
     union {
         struct {
             char *user, *vhost, *password; /* freed by job_free */

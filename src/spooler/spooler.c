@@ -36,6 +36,7 @@ struct spooler {
     struct outbox outbox;
     struct mail_chain outgoing;
     uint64_t pending, pending_bytes;
+    uint64_t heard; /* number of the last batch whose results are known */
 
     struct work work;          /* the thread's alone while it runs */
     uint64_t sync_interval_ms; /* 0: never by time */
@@ -209,14 +210,17 @@ static void on_mail(struct outbox *outbox, struct mail_chain *chain)
 {
     struct spooler *sp = outbox->owner;
     struct mail *mail;
+    uint64_t heard = sp->heard;
     while ((mail = mail_take_first(chain)) != NULL) {
         struct job *job = (struct job *)mail;
+        heard = job->batch;
         sp->pending--;
         sp->pending_bytes -= job_memory(job);
         note_failure(sp, job, uv_now(outbox->async.loop));
         job->done(job);
         job_free(job);
     }
+    sp->heard = heard; /* of all of it */
 }
 
 void spooler_hand_over(struct spooler *sp)
@@ -245,6 +249,7 @@ void spooler_post(struct spooler *sp, struct job *job)
 {
     sp->pending++;
     sp->pending_bytes += job_memory(job);
+    job->heard = sp->heard;
     mail_append(&sp->outgoing, &job->mail);
 }
 
@@ -357,6 +362,7 @@ static void free_spooler(struct spooler *sp)
     if (sp->work.store)
         store_close(sp->work.store);
     credential_wipe(&sp->work.key, sizeof sp->work.key);
+    work_clear(&sp->work);
     free(sp->work.path);
     free(sp);
 }

@@ -1,6 +1,14 @@
 #include "spooler/work.h"
 
 #include <stdio.h>
+#include <stdlib.h>
+
+void work_clear(struct work *w)
+{
+    free(w->failed);
+    w->failed = NULL;
+    w->failed_count = w->failed_capacity = 0;
+}
 
 #include <uv.h>
 

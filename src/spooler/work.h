@@ -14,23 +14,35 @@
 
 enum { WORK_CHANNELS_FAILED = 256 };
 
+/* A channel of which a message could not be stored. */
+struct work_failed {
+    uint64_t channel; /* handle */
+    uint64_t batch;   /* in which that was */
+};
+
 struct work {
     struct store *store; /* NULL: has to be opened again */
     struct store_options options;
     char *path; /* of the options */
     struct credential_key key;
     _Atomic bool shorten_expiration;
-    /* Handles of channels of which a message could not be stored, a ring. Later ones are not stored
-     * either, also if they are smaller and find room: their client is closed, and what it had sent
-     * must have no hole in it (P2). */
-    uint64_t failed[WORK_CHANNELS_FAILED];
-    unsigned failed_next;
+    uint64_t batch; /* number of the last one, from 1 */
+    /* Channels of which a message could not be stored, the earliest first. Later ones are not
+     * stored either, also if they are smaller and find room: their client is closed, and what it
+     * had sent must have no hole in it (P2). None is forgotten while something may come that was
+     * posted before its client could be told; the last WORK_CHANNELS_FAILED stay even then, for
+     * what is stored late of clients that are gone. */
+    struct work_failed *failed; /* freed by work_clear */
+    uint32_t failed_count, failed_capacity;
     _Atomic bool
         refuses_one_by_one; /* spool.overflow = reject: each that is confirmed has its own answer */
     bool failing;           /* the last commit or sync failed */
     uint64_t step_ns;       /* housekeeping is done in steps of about so long */
     struct gauges gauges;
 };
+
+/* Frees what it has gathered; not the store. */
+void work_clear(struct work *);
 
 bool job_writes(const struct job *);
 

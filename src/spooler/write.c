@@ -8,6 +8,7 @@
 
 #include "base/assert.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "spool/credential.h"
 
 /* A write that fails poisons LMDB's transaction, and what came before it is written again: that
@@ -60,10 +61,31 @@ static enum status append_one(struct work *w, struct job *job, struct job_append
 
 static bool has_failed(const struct work *w, uint64_t channel)
 {
-    for (unsigned i = 0; channel && i < WORK_CHANNELS_FAILED; i++)
-        if (w->failed[i] == channel)
+    for (uint32_t i = 0; channel && i < w->failed_count; i++)
+        if (w->failed[i].channel == channel)
             return true;
     return false;
+}
+
+static void add_failed(struct work *w, uint64_t channel)
+{
+    if (w->failed_count == w->failed_capacity) {
+        w->failed_capacity = 2 * w->failed_capacity + WORK_CHANNELS_FAILED;
+        w->failed = memory_grow(w->failed, w->failed_capacity, sizeof *w->failed);
+    }
+    w->failed[w->failed_count++] = (struct work_failed){channel, w->batch};
+}
+
+/* All that is posted from now on was posted by a loop that has heard of the batches up to `heard`.
+ */
+static void forget_failed(struct work *w, uint64_t heard)
+{
+    uint32_t gone = 0;
+    while (w->failed_count - gone > WORK_CHANNELS_FAILED && w->failed[gone].batch <= heard)
+        gone++;
+    w->failed_count -= gone;
+    if (gone > 0)
+        memmove(w->failed, w->failed + gone, w->failed_count * sizeof *w->failed);
 }
 
 /* One in the line of its channel: what RabbitMQ has refused stands beside it. */
@@ -77,7 +99,7 @@ static void note_failed(struct work *w, const struct job *job)
     bool hears_of_each = w->refuses_one_by_one && job->context && !job->append.commit;
     if (is_in_line(job) && job->status != STATUS_OK && job->owner && !hears_of_each &&
         !has_failed(w, job->owner))
-        w->failed[w->failed_next++ % WORK_CHANNELS_FAILED] = job->owner;
+        add_failed(w, job->owner);
 }
 
 /* Whether a whole list finds room is asked before the first of it is put. */
@@ -317,6 +339,11 @@ static struct mail *next_write(struct mail *mail)
 void work_write(struct work *w, struct mail_chain *batch)
 {
     struct mail *culprit, *other, *first = next_write(batch->first);
+    w->batch++;
+    if (batch->first)
+        forget_failed(w, ((struct job *)batch->first)->heard);
+    for (struct mail *mail = batch->first; mail; mail = mail->next)
+        ((struct job *)mail)->batch = w->batch;
     while (first) {
         if (write_together(w, first, NULL, &culprit))
             return;

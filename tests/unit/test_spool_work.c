@@ -167,6 +167,7 @@ static void test_large_transaction_among_others(void **state)
                          mail == &large->mail ? STATUS_FULL : STATUS_OK);
     assert_int_equal(home_queue(home, queue).messages, 1 + 3 * CLIENTS);
     free_batch(&batch);
+    work_clear(&work);
     gauges_deinit(&work.gauges);
 }
 
@@ -191,8 +192,51 @@ static void test_failing_disk_is_tried_twice(void **state)
     }
     assert_int_equal(home_queue(home, queue).messages, 1);
     free_batch(&batch);
+    work_clear(&work);
     gauges_deinit(&work.gauges);
     home->store = work.store;
+}
+
+static void assert_statuses(const struct mail_chain *batch, unsigned first, unsigned count,
+                            enum status status)
+{
+    unsigned i = 0;
+    for (const struct mail *mail = batch->first; mail; mail = mail->next, i++)
+        if (i >= first && i < first + count)
+            assert_int_equal(((const struct job *)mail)->status, status);
+    assert_true(i >= first + count);
+}
+
+/* However many channels fail at once: what follows of each is refused, until none of it can be
+ * under way any more. */
+static void test_no_failed_channel_is_forgotten_too_early(void **state)
+{
+    enum { CHANNELS = 3 * WORK_CHANNELS_FAILED };
+    struct home *home = *state;
+    uint32_t queue = home_fill(home, 1, 100);
+    struct work work = {.store = home->store};
+    gauges_init(&work.gauges);
+    uint64_t heard = 0;
+    for (unsigned round = 0; round < 4; round++) {
+        struct mail_chain batch = {0};
+        for (unsigned i = 0; i < CHANNELS; i++) {
+            struct job *job = post(&batch, round == 0 ? queue + 1 : queue, i + 1, 1, 10);
+            job->heard = heard;
+        }
+        work_write(&work, &batch);
+        const unsigned late = CHANNELS - WORK_CHANNELS_FAILED;
+        if (round == 0)
+            assert_statuses(&batch, 0, CHANNELS, STATUS_INVALID);
+        else
+            assert_statuses(&batch, 0, late, round == 3 ? STATUS_OK : STATUS_FULL);
+        if (round > 0)
+            assert_statuses(&batch, late, WORK_CHANNELS_FAILED, STATUS_FULL);
+        if (round == 2) /* the loop hears of all that */
+            heard = ((struct job *)batch.first)->batch;
+        free_batch(&batch);
+    }
+    work_clear(&work);
+    gauges_deinit(&work.gauges);
 }
 
 #define WITH_HOME(test) cmocka_unit_test_setup_teardown(test, home_setup, home_teardown)
@@ -204,6 +248,7 @@ int main(void)
         WITH_HOME(test_a_step_is_short),
         WITH_HOME(test_large_transaction_among_others),
         WITH_HOME(test_failing_disk_is_tried_twice),
+        WITH_HOME(test_no_failed_channel_is_forgotten_too_early),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

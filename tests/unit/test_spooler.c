@@ -21,7 +21,7 @@
 #include "base/log.h"
 #include "spooler/spooler.h"
 
-enum { MANY = 64 };
+enum { MANY = 1024 };
 
 static struct config config;
 static uv_loop_t loop;
@@ -393,6 +393,27 @@ static void test_one_that_fails_takes_only_its_channel_with_it(void **state)
     assert_null(spooler_failure(spooler, uv_now(&loop) + 10001));
 }
 
+/* More than the thread remembers for good: what was posted before their clients could hear of it is
+ * refused, too; who comes afterwards is another. */
+static void test_more_channels_fail_than_are_remembered(void **state)
+{
+    (void)state;
+    enum { CHANNELS = 300 };
+    fake_store.fail_appends = CHANNELS;
+    fake_store.failure = STATUS_FULL;
+    for (unsigned round = 0; round < 2; round++) {
+        for (unsigned i = 1; i <= CHANNELS; i++)
+            post_append(i, "q", "one");
+        spooler_hand_over(spooler);
+    }
+    run();
+    for (unsigned i = 0; i < 2 * CHANNELS; i++)
+        assert_int_equal(done[i].status, STATUS_FULL);
+    post_append(1, "q", "one");
+    run();
+    assert_int_equal(done[2 * CHANNELS].status, STATUS_OK);
+}
+
 static int setup_reject(void **state)
 {
     (void)state;
@@ -603,6 +624,7 @@ int main(void)
         WITH_SPOOLER(test_rejected_ones_are_moved),
         WITH_SPOOLER(test_deletes_of_what_is_gone_are_no_error),
         WITH_SPOOLER(test_one_that_fails_takes_only_its_channel_with_it),
+        WITH_SPOOLER(test_more_channels_fail_than_are_remembered),
         cmocka_unit_test_setup_teardown(test_with_nacks_there_is_no_hole_to_fear, setup_reject,
                                         teardown),
         WITH_SPOOLER(test_a_transaction_is_all_or_nothing),
