@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "amqpbuf/spool_format.h"
@@ -81,6 +82,31 @@ enum status env_open(MDB_env **env, const char *path, uint64_t map_size, unsigne
     mdb_env_close(*env);
     *env = NULL;
     return status;
+}
+
+static void check_readers(const char *path)
+{
+    MDB_env *env;
+    int dead;
+    if (mdb_env_create(&env) == 0 && mdb_env_open(env, path, MDB_RDONLY | MDB_NOTLS, 0600) == 0)
+        mdb_reader_check(env, &dead);
+}
+
+/* LMDB holds a reader with the number of who asks to be alive, so another process asks. Its locks
+ * and its environment end with it. */
+void env_evict_dead(const char *path)
+{
+    char name[4096];
+    snprintf(name, sizeof name, "%s/lock.mdb", path);
+    if (access(name, F_OK) != 0)
+        return;
+    pid_t child = fork();
+    if (child == 0) {
+        check_readers(path);
+        _exit(0);
+    }
+    while (child > 0 && waitpid(child, NULL, 0) < 0 && errno == EINTR)
+        ;
 }
 
 int env_begin(MDB_env *env, unsigned flags, MDB_txn **txn)

@@ -21,6 +21,11 @@ enum status env_error(struct failure *, int error, const char *doing);
 enum status env_open(MDB_env **env, const char *path, uint64_t map_size, unsigned flags,
                      struct failure *);
 
+/* Evicts the readers that died from the table of the environment in `path`, those with this
+ * process's own number as well: in a container each run may be process 1. For whoever knows that
+ * this process reads it not yet, and holds the spool's lock. */
+void env_evict_dead(const char *path);
+
 /* mdb_txn_begin, which evicts readers that died when the table of readers is full of them. EBUSY: a
  * process of another pid namespace with the number of this one reads the spool, too. */
 int env_begin(MDB_env *, unsigned flags, MDB_txn **);

@@ -125,6 +125,8 @@ static enum status open_env(struct store *s, const struct store_options *options
 {
     enum status status = checkpoint_restore(s->path, &s->was_restored, failure);
     if (status == STATUS_OK)
+        env_evict_dead(s->path);
+    if (status == STATUS_OK)
         status = env_open(&s->env, s->path, map_bytes(options->max_size_bytes),
                           options->sync == STORE_SYNC_COMMIT ? 0 : MDB_NOSYNC, failure);
     if (status == STATUS_OK)

@@ -115,6 +115,34 @@ static void test_deletes_beside_a_reader_that_stands_still(void **state)
     delete_all(home, queue);
 }
 
+static MDB_txn *left; /* of a run of this process that was killed */
+
+/* In a container the next run has the number of the one that was killed, and another process keeps
+ * the table of readers from being made anew. */
+static void test_dead_reader_with_the_own_number(void **state)
+{
+    struct home *home = *state;
+    MDB_env *env;
+    char name[128];
+    uint32_t queue = open_full(home);
+    pid_t other = start_reader(home);
+    home_close(home);
+    assert_int_equal(mdb_env_create(&env), 0);
+    assert_int_equal(mdb_env_open(env, home->spool, MDB_RDONLY | MDB_NOTLS, 0600), 0);
+    assert_int_equal(mdb_txn_begin(env, NULL, MDB_RDONLY, &left), 0);
+    /* The process's lock goes as with its end: with any descriptor of the file. */
+    snprintf(name, sizeof name, "%s/lock.mdb", home->spool);
+    int fd = open(name, O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    close(fd);
+
+    open_small(home);
+    kill_reader(other);
+    delete_all(home, queue);
+    assert_true(fill(home, queue) > 1000);
+    delete_all(home, queue);
+}
+
 static void test_table_full_of_dead_readers(void **state)
 {
     struct home *home = *state;
@@ -160,6 +188,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         WITH_HOME(test_deletes_beside_a_reader_that_stands_still),
+        WITH_HOME(test_dead_reader_with_the_own_number),
         WITH_HOME(test_table_full_of_dead_readers),
         WITH_HOME(test_opened_among_dead_readers),
     };
