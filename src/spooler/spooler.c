@@ -116,14 +116,23 @@ static void look_at_room(struct spooler *sp)
     sp->has_room = sp->work.store && !sp->work.failing && store_has_room(sp->work.store);
 }
 
-/* If it fails nothing more is taken until a probe has succeeded. */
+/* If it fails nothing more is taken until a probe has succeeded, whatever is committed meanwhile.
+ */
 static void sync_spool(struct spooler *sp)
 {
     struct failure failure = {0};
-    if (!sp->work.store || sp->work.failing || store_sync(sp->work.store, &failure) == STATUS_OK)
+    bool was_failing = sp->work.failing;
+    if (!sp->work.store)
         return;
-    LOG(LOG_ERROR, "sync_failed", LOG_T("reason", failure.text));
-    sp->work.failing = sp->worked = true;
+    enum status status =
+        was_failing ? store_probe(sp->work.store, &failure) : store_sync(sp->work.store, &failure);
+    sp->work.failing = status != STATUS_OK;
+    if (sp->work.failing && !was_failing)
+        LOG(LOG_ERROR, "sync_failed", LOG_T("reason", failure.text));
+    work_close_if_fatal(&sp->work, status);
+    if (sp->work.failing == was_failing)
+        return;
+    sp->worked = true;
     look_at_room(sp);
 }
 
@@ -140,14 +149,10 @@ static void rest(struct spooler *sp)
     struct failure failure = {0};
     if (!sp->worked)
         return;
-    enum status status = work_open(&sp->work, &failure) ? STATUS_OK : failure.status;
-    if (status == STATUS_OK && sp->work.failing)
-        status = store_probe(sp->work.store, &failure);
-    if (status == STATUS_OK) {
-        sp->work.failing = false;
-        status = store_rest(sp->work.store, &failure);
-    }
-    work_close_if_fatal(&sp->work, status);
+    if (work_open(&sp->work, &failure))
+        sync_spool(sp);
+    if (sp->work.store && !sp->work.failing)
+        work_close_if_fatal(&sp->work, store_rest(sp->work.store, &failure));
     look_at_room(sp);
     sp->worked = !sp->has_room || sp->holder.pid != 0;
     if (!sp->worked)
@@ -158,6 +163,15 @@ static void rest(struct spooler *sp)
 static void begin_work(struct spooler *sp)
 {
     sp->busy_since_ms = uv_hrtime() / 1000000;
+}
+
+/* After a failure sooner, so that it does not last for an interval. */
+static bool is_sync_due(const struct spooler *sp, uint64_t last_sync_ns)
+{
+    uint64_t every_ms = sp->sync_interval_ms;
+    if (sp->work.failing && every_ms > REST_MS)
+        every_ms = REST_MS;
+    return every_ms && uv_hrtime() - last_sync_ns >= every_ms * 1000000;
 }
 
 static void thread_main(void *arg)
@@ -184,7 +198,7 @@ static void thread_main(void *arg)
                 uv_sleep(BRAKE_MS);
         }
         begin_work(sp);
-        if (sp->sync_interval_ms && uv_hrtime() - last_sync_ns >= sp->sync_interval_ms * 1000000) {
+        if (is_sync_due(sp, last_sync_ns)) {
             sync_spool(sp);
             last_sync_ns = uv_hrtime();
         }

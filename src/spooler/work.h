@@ -36,8 +36,8 @@ struct work {
     uint32_t failed_count, failed_capacity;
     _Atomic bool
         refuses_one_by_one; /* spool.overflow = reject: each that is confirmed has its own answer */
-    bool failing;           /* the last commit or sync failed */
-    uint64_t step_ns;       /* housekeeping is done in steps of about so long */
+    bool failing;     /* a commit or sync failed, and none that was synced has succeeded since */
+    uint64_t step_ns; /* housekeeping is done in steps of about so long */
     struct gauges gauges;
 };
 

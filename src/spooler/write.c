@@ -230,7 +230,10 @@ static enum status commit(struct work *w, struct failure *failure)
     enum status status = store_commit(w->store, failure);
     if (status == STATUS_OK)
         gauges_add_commit(&w->gauges, uv_hrtime() - started_ns);
-    w->failing = status != STATUS_OK;
+    if (status != STATUS_OK)
+        w->failing = true;
+    else if (w->options.sync != STORE_SYNC_INTERVAL)
+        w->failing = false; /* else it proves nothing: it was not synced */
     return status;
 }
 

@@ -197,6 +197,30 @@ static void test_failing_disk_is_tried_twice(void **state)
     home->store = work.store;
 }
 
+/* A commit that is not synced says nothing of a disk whose sync has failed. */
+static void test_what_ends_a_failure(void **state)
+{
+    static const struct {
+        enum store_sync sync;
+        bool goes_on;
+    } cases[] = {
+        {STORE_SYNC_COMMIT, false}, {STORE_SYNC_INTERVAL, true}, {STORE_SYNC_NEVER, false}};
+    struct home *home = *state;
+    uint32_t queue = home_fill(home, 1, 100);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct work work = {.store = home->store, .options.sync = cases[i].sync, .failing = true};
+        struct mail_chain batch = {0};
+        gauges_init(&work.gauges);
+        struct job *job = post(&batch, queue, 1, 1, 100);
+        work_write(&work, &batch);
+        assert_int_equal(job->status, STATUS_OK);
+        assert_int_equal(work.failing, cases[i].goes_on);
+        free_batch(&batch);
+        work_clear(&work);
+        gauges_deinit(&work.gauges);
+    }
+}
+
 static void assert_statuses(const struct mail_chain *batch, unsigned first, unsigned count,
                             enum status status)
 {
@@ -248,6 +272,7 @@ int main(void)
         WITH_HOME(test_a_step_is_short),
         WITH_HOME(test_large_transaction_among_others),
         WITH_HOME(test_failing_disk_is_tried_twice),
+        WITH_HOME(test_what_ends_a_failure),
         WITH_HOME(test_no_failed_channel_is_forgotten_too_early),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -437,6 +437,66 @@ static void test_with_nacks_there_is_no_hole_to_fear(void **state)
     assert_int_equal(done[1].status, STATUS_OK);
 }
 
+static int setup_interval(void **state)
+{
+    (void)state;
+    return begin_with("spool.sync=interval", "spool.sync_interval=10ms");
+}
+
+static void delete_one(void)
+{
+    struct job *job = job_new(JOB_DELETE, 1, on_done, 0);
+    job->delete.seqs = calloc(1, sizeof *job->delete.seqs);
+    job->delete.seqs[0] = 1;
+    job->delete.count = 1;
+    done_count = 0;
+    spooler_post(spooler, job);
+    run();
+}
+
+/* Also while there is always work. */
+static void test_a_failed_sync_is_probed_beside_work(void **state)
+{
+    (void)state;
+    fake_store.fail_syncs = 1;
+    while (fake_store.fail_syncs > 0 || fake_store.probes == 0 || !spooler_has_room(spooler)) {
+        delete_one();
+        assert_int_equal(done[0].status, STATUS_OK);
+    }
+}
+
+static int setup_long_interval(void **state)
+{
+    (void)state;
+    return begin_with("spool.sync=interval", "spool.sync_interval=1h");
+}
+
+/* It does not wait for the next sync. */
+static void test_a_failed_commit_is_probed_beside_work(void **state)
+{
+    (void)state;
+    fake_store.fail_commits = 2;
+    fake_store.failure = STATUS_NO_SPACE;
+    delete_one();
+    assert_int_equal(done[0].status, STATUS_NO_SPACE);
+    while (fake_store.probes == 0 || !spooler_has_room(spooler)) {
+        delete_one();
+        assert_int_equal(done[0].status, STATUS_OK);
+    }
+}
+
+/* The spool is synced also when there is nothing to do. */
+static void test_a_sync_that_fails_at_rest_is_probed(void **state)
+{
+    (void)state;
+    fake_store.fail_syncs = 1;
+    post_append(1, "q", "one");
+    run();
+    while (fake_store.fail_syncs > 0 || fake_store.probes == 0 || !spooler_has_room(spooler))
+        uv_sleep(1);
+    assert_int_equal(done[0].status, STATUS_OK);
+}
+
 static void test_a_transaction_is_all_or_nothing(void **state)
 {
     (void)state;
@@ -627,6 +687,12 @@ int main(void)
         WITH_SPOOLER(test_more_channels_fail_than_are_remembered),
         cmocka_unit_test_setup_teardown(test_with_nacks_there_is_no_hole_to_fear, setup_reject,
                                         teardown),
+        cmocka_unit_test_setup_teardown(test_a_failed_sync_is_probed_beside_work, setup_interval,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_failed_commit_is_probed_beside_work,
+                                        setup_long_interval, teardown),
+        cmocka_unit_test_setup_teardown(test_a_sync_that_fails_at_rest_is_probed,
+                                        setup_long_interval, teardown),
         WITH_SPOOLER(test_a_transaction_is_all_or_nothing),
         WITH_SPOOLER(test_what_does_not_fit_a_disk_is_tried_one_by_one),
         WITH_SPOOLER(test_a_disk_that_fails_is_tried_twice),

@@ -100,7 +100,11 @@ void store_abort(struct store *s)
 
 enum status store_sync(struct store *s, struct failure *failure)
 {
-    (void)s, (void)failure;
+    (void)s;
+    if (fake_store.fail_syncs > 0) {
+        fake_store.fail_syncs--;
+        return fail(failure, STATUS_IO, "the sync failed");
+    }
     fake_store.syncs++;
     return STATUS_OK;
 }

@@ -8,9 +8,9 @@
 #include "amqpbuf/status.h"
 
 struct fake_store {
-    unsigned fail_appends, fail_commits; /* the next so many; 0: none */
-    enum status failure;                 /* what they report */
-    unsigned skip;                       /* so many appends go well before the first fails */
+    unsigned fail_appends, fail_commits, fail_syncs; /* the next so many; 0: none */
+    enum status failure;                             /* what they report */
+    unsigned skip; /* so many appends go well before the first fails */
     bool has_room;
     unsigned damaged; /* sequence number of a record that cannot be read; 0: none */
     unsigned opened, commits, aborts, syncs, probes;
