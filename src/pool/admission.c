@@ -63,9 +63,9 @@ void admission_decide_unreachable(struct pool *pool)
 {
     if (pool->storing)
         return;
-    bool accept =
-        pool->login == LOGIN_PROVEN || (pool->login == LOGIN_UNKNOWN &&
-                                        pool->rt->config->spool.unverified_logins == LOGINS_ACCEPT);
+    bool accept = pool_state_is_accepted(pool) ||
+                  (pool->login == LOGIN_UNKNOWN &&
+                   pool->rt->config->spool.unverified_logins == LOGINS_ACCEPT);
     if (!runtime_buffers(pool->rt))
         admission_refuse(pool, 320, LOST_RABBITMQ);
     else if (accept)

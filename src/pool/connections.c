@@ -119,9 +119,12 @@ void connections_retry(struct pool *pool)
     if (uv_is_active((uv_handle_t *)&pool->retry))
         return;
     const struct config *config = pool->rt->config;
-    bool refused = pool->login == LOGIN_REFUSED;
-    uint64_t least = refused ? REFUSED_RETRY_MIN_MS : config->upstream.reconnect_min_ms;
+    bool refused = pool->login == LOGIN_REFUSED, suspected = pool->login == LOGIN_SUSPECTED;
+    uint64_t least =
+        refused || suspected ? REFUSED_RETRY_MIN_MS : config->upstream.reconnect_min_ms;
     uint64_t most = refused ? REFUSED_RETRY_MAX_MS : config->upstream.reconnect_max_ms;
+    if (suspected)
+        most = REFUSED_RETRY_MIN_MS; /* whether RabbitMQ goes away again is known in time */
     uint64_t delay = backoff_failed(&pool->backoff, runtime_now(pool->rt), least, most);
     uint64_t jittered = backoff_jittered(delay, most, (uint64_t)random());
     LOG(LOG_DEBUG, "retry_scheduled", LOG_T("user", pool->user), LOG_T("vhost", pool->vhost),

@@ -13,6 +13,7 @@
 #include "pool/member.h"
 #include "pool/password.h"
 #include "pool/pool.h"
+#include "pool/pool_state.h"
 #include "pool/secrets.h"
 #include "upstream/upstream.h"
 
@@ -169,13 +170,13 @@ static struct pool *find_pool(struct member *m)
 
 static bool is_known(const struct pool *pool)
 {
-    return pool && pool->login == LOGIN_PROVEN;
+    return pool && pool_state_is_accepted(pool);
 }
 
 static bool may_be_unverified(const struct runtime *rt, const struct pool *pool)
 {
     return rt->config->spool.unverified_logins == LOGINS_ACCEPT &&
-           !(pool && pool->login == LOGIN_REFUSED);
+           !(pool && pool_state_is_refused(pool));
 }
 
 /* P6: RabbitMQ cannot be asked. */

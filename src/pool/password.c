@@ -6,6 +6,7 @@
 #include "peer/runtime.h"
 #include "pool/connections.h"
 #include "pool/member.h"
+#include "pool/pool_state.h"
 
 bool password_vouches(struct pool *pool, const struct identity *id, const char *password)
 {
@@ -95,7 +96,7 @@ void password_ask(struct pool *pool)
         enum secret_verdict verdict = judge_secret(pool, m->new_secret);
         if (verdict == SECRET_OPEN) {
             secret_set(&pool->secrets.candidate, m->new_secret);
-            bool away = list_empty(&pool->upstreams) && pool->login != LOGIN_REFUSED;
+            bool away = list_empty(&pool->upstreams) && !pool_state_is_refused(pool);
             if (!away && runtime_serves(pool->rt)) {
                 connections_dial(pool);
                 return;

@@ -24,8 +24,6 @@
  * (P6 decides about them; tried again with back-off), or is lost later (what it had not confirmed
  * goes to the spool, then the same back-off). */
 
-enum { REFUSED_GRACE_MS = 5000 }; /* then clients that are connected are told */
-
 static void note_trouble(struct pool *pool, const char *text)
 {
     snprintf(pool->trouble, sizeof pool->trouble, "%.*s", (int)sizeof pool->trouble - 1, text);
@@ -102,17 +100,12 @@ struct pool *pool_prove(struct pools *pools, const struct identity *id, const ch
     return pool;
 }
 
-/* Is tried again soon at first: RabbitMQ may just have started, and know its users a moment later.
- */
 static void refuse_login(struct pool *pool, const struct upstream_end *end)
 {
-    if (pool->login == LOGIN_REFUSED)
-        return;
-    LOG(LOG_WARN, "login_refused", LOG_T("user", pool->user), LOG_T("vhost", pool->vhost),
-        LOG_N("code", end->code), LOG_T("reason", end->text));
-    pool_state_login(pool, LOGIN_REFUSED);
-    pool->refused_ms = runtime_now(pool->rt);
-    backoff_reset(&pool->backoff);
+    if (!pool_state_is_refused(pool))
+        LOG(LOG_WARN, "login_refused", LOG_T("user", pool->user), LOG_T("vhost", pool->vhost),
+            LOG_N("code", end->code), LOG_T("reason", end->text));
+    pool_state_refuse(pool);
 }
 
 void pool_disprove(struct pools *pools, const struct identity *id, const char *password,
@@ -190,12 +183,14 @@ static void on_failed(struct upstream *u, const struct upstream_end *end)
     if (end->refusal == REFUSAL_LOGIN) {
         refuse_login(pool, end);
         admission_refuse(pool, end->code, end->text);
-        if (runtime_now(pool->rt) - pool->refused_ms >= REFUSED_GRACE_MS)
+        if (runtime_now(pool->rt) - pool->refused_ms >= LOGIN_GRACE_MS)
             admission_expel(pool, end);
     } else {
-        if (end->refusal == REFUSAL_NONE && connections_try_next_broker(pool) &&
-            !may_enter_offline(pool))
+        bool tries_next = end->refusal == REFUSAL_NONE && connections_try_next_broker(pool);
+        if (tries_next && !may_enter_offline(pool))
             return;
+        if (!tries_next)
+            pool_state_away(pool);
         pool->unreachable = true;
         pool->failures++;
         held_wake(pool); /* who waited for this try alone */
@@ -439,7 +434,7 @@ void pool_cleanup(struct pool *pool, uint64_t now_ms)
     connections_close_idle(pool, now_ms);
     pool_state_update(pool);
     /* What is not known to the spool is forgotten; what is known is needed in an outage. */
-    bool known = pool->login == LOGIN_PROVEN && pool->queue->backlog.id;
+    bool known = pool_state_is_accepted(pool) && pool->queue->backlog.id;
     if (pool->client_count == 0 && list_empty(&pool->upstreams) && !pool->pinned && !known &&
         !pool->storing && pool->relay_count == 0 &&
         now_ms - pool->idle_since_ms >= pool->rt->config->pool.idle_timeout_ms &&

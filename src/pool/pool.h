@@ -31,6 +31,7 @@ enum pool_state {
 enum pool_login {
     LOGIN_UNKNOWN, /* RabbitMQ has not been asked yet: of upstream.url, or unverified */
     LOGIN_PROVEN,
+    LOGIN_SUSPECTED, /* was proven, and has been refused a moment ago (refused_ms) */
     LOGIN_REFUSED,
 };
 

@@ -19,11 +19,15 @@ static const struct states states = {
 
 static const struct states login_states = {
     .object = "login",
-    .names = {[LOGIN_UNKNOWN] = "unknown", [LOGIN_PROVEN] = "proven", [LOGIN_REFUSED] = "refused"},
+    .names = {[LOGIN_UNKNOWN] = "unknown",
+              [LOGIN_PROVEN] = "proven",
+              [LOGIN_SUSPECTED] = "suspected",
+              [LOGIN_REFUSED] = "refused"},
     .next =
         {
             [LOGIN_UNKNOWN] = TO(LOGIN_PROVEN) | TO(LOGIN_REFUSED),
-            [LOGIN_PROVEN] = TO(LOGIN_UNKNOWN) | TO(LOGIN_REFUSED),
+            [LOGIN_PROVEN] = TO(LOGIN_UNKNOWN) | TO(LOGIN_SUSPECTED),
+            [LOGIN_SUSPECTED] = TO(LOGIN_UNKNOWN) | TO(LOGIN_PROVEN) | TO(LOGIN_REFUSED),
             [LOGIN_REFUSED] = TO(LOGIN_UNKNOWN) | TO(LOGIN_PROVEN),
         },
 };
@@ -32,6 +36,40 @@ void pool_state_login(struct pool *pool, enum pool_login to)
 {
     if (pool->login != to)
         STATE_MOVE(&login_states, pool->login, to);
+}
+
+static bool is_in_grace(const struct pool *pool)
+{
+    return pool->login == LOGIN_SUSPECTED &&
+           runtime_now(pool->rt) - pool->refused_ms < LOGIN_GRACE_MS;
+}
+
+void pool_state_refuse(struct pool *pool)
+{
+    if (!pool_state_is_refused(pool)) {
+        pool->refused_ms = runtime_now(pool->rt);
+        backoff_reset(&pool->backoff);
+    }
+    if (pool->login == LOGIN_PROVEN)
+        pool_state_login(pool, LOGIN_SUSPECTED);
+    else if (!is_in_grace(pool))
+        pool_state_login(pool, LOGIN_REFUSED);
+}
+
+void pool_state_away(struct pool *pool)
+{
+    if (is_in_grace(pool))
+        pool_state_login(pool, LOGIN_PROVEN);
+}
+
+bool pool_state_is_accepted(const struct pool *pool)
+{
+    return pool->login == LOGIN_PROVEN || is_in_grace(pool);
+}
+
+bool pool_state_is_refused(const struct pool *pool)
+{
+    return pool->login == LOGIN_SUSPECTED || pool->login == LOGIN_REFUSED;
 }
 
 bool pool_state_may_return(struct pool *pool)

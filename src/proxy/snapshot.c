@@ -5,6 +5,7 @@
 #include "base/assert.h"
 #include "pool/login.h"
 #include "pool/pool.h"
+#include "pool/pool_state.h"
 #include "pool/queue.h"
 #include "proxy/memory_limit.h"
 #include "proxy/proxy.h"
@@ -33,7 +34,7 @@ static enum snapshot_state state_of(const struct pool *pool)
     if (pool->state == POOL_DRAINING)
         return pool->queue->backlog.paused ? SNAPSHOT_PAUSED : SNAPSHOT_DRAINING;
     bool needed = pool->client_count > 0 || pool->pinned || queue_has_backlog(pool->queue);
-    if (pool->login == LOGIN_REFUSED)
+    if (pool_state_is_refused(pool))
         return needed ? SNAPSHOT_LOGIN_REFUSED : SNAPSHOT_IDLE;
     bool wanted = needed || pool->unreachable || !list_empty(&pool->upstreams);
     return wanted ? SNAPSHOT_OFFLINE : SNAPSHOT_IDLE;

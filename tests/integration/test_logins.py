@@ -177,6 +177,31 @@ def test_a_login_that_was_forgotten_in_an_outage(broker, make_proxy):
     assert proxy.bodies() == ["x"]
 
 
+@pytest.mark.parametrize("padding", [0, 4000])
+def test_a_login_that_was_refused_for_a_moment_before_an_outage(broker, make_proxy, padding):
+    """RabbitMQ starts without its users, or ends while it is told a long login, and is away."""
+    proxy = make_proxy(broker.url, provokes=("upstream_lost", "upstream_failed", "login_refused"))
+    login = "svc", token("A", padding=padding)
+    with RawClient(proxy.port, *login) as client:
+        client.open_channel(confirms=True)
+        if padding:
+            broker.login_max = 10
+        else:
+            broker.refused_passwords = {login[1]}
+        broker.connections[0].die()
+        proxy.wait_event("login_refused")
+        broker.down()
+        with RawClient(proxy.port, *login) as other:
+            other.open_channel(confirms=True)
+            other.publish(b"x", "q")
+            other.acked_up_to(1)
+            other.close()
+        client.publish(b"y", "q")
+        client.acked_up_to(1)
+        client.close()
+    assert proxy.bodies() == ["x", "y"]
+
+
 def test_buffering_that_a_reload_turns_on(broker, make_proxy):
     proxy = make_proxy(broker.url)
     proxy.options["pool.publish_buffer_size"] = 0

@@ -215,6 +215,28 @@ static void test_a_user_that_was_deleted(void **state)
     assert_int_equal(pool->login, LOGIN_REFUSED);
 }
 
+/* RabbitMQ starts, does not know its users yet, and goes away again. */
+static void test_a_refusal_before_an_outage(void **state)
+{
+    (void)state;
+    struct peer *p = begin(NULL, NULL);
+    const struct pool *pool = LIST_ENTRY(world.pools.all.next, struct pool, node);
+    broker.refuse_code = 403;
+    strcpy(broker.refuse_text, "ACCESS_REFUSED - Login was refused");
+    broker_cut();
+    world_pass(1000);
+    assert_int_equal(pool->login, LOGIN_SUSPECTED);
+    broker.refuse_code = 0;
+    broker_down();
+    world_pass(20000);
+    assert_int_equal(pool->login, LOGIN_PROVEN);
+    peer_expect_nothing(p);
+    peer_close(p);
+    p = peer_login();
+    peer_open_confirming(p, 1);
+    peer_close(p);
+}
+
 static void test_unverified_logins_may_be_let_in(void **state)
 {
     (void)state;
@@ -499,6 +521,7 @@ int main(void)
         ALONE(test_a_new_secret_is_rabbitmqs_to_judge),
         ALONE(test_a_limit_of_connections),
         ALONE(test_a_user_that_was_deleted),
+        ALONE(test_a_refusal_before_an_outage),
         ALONE(test_unverified_logins_may_be_let_in),
         ALONE(test_a_login_that_nobody_uses_is_forgotten),
         ALONE(test_a_drain_can_be_paused),
