@@ -126,6 +126,16 @@ static uint64_t rights_of(const json_t *claims)
     return rights ? rights : 1;
 }
 
+/* A NumericDate (RFC 7519), which may have a fraction. */
+static uint64_t expiry_of(const json_t *claims)
+{
+    const json_t *claim = json_object_get(claims, "exp");
+    double expires = json_number_value(claim);
+    if (!json_is_number(claim) || expires >= (double)INT64_MAX)
+        return UINT64_MAX;
+    return expires > 0 ? (uint64_t)expires : 0;
+}
+
 static char *join(const char *a, size_t a_len, const char *b)
 {
     size_t b_len = strlen(b);
@@ -138,7 +148,7 @@ static char *join(const char *a, size_t a_len, const char *b)
 
 void identity_init(struct identity *id, const char *user, const char *password)
 {
-    *id = (struct identity){0};
+    *id = (struct identity){.expires_s = UINT64_MAX};
     json_t *claims = read_claims(password);
     char *suffix = claims ? make_suffix(claims) : NULL;
     size_t user_len = strlen(user), suffix_len = suffix ? strlen(suffix) : 0;
@@ -147,8 +157,7 @@ void identity_init(struct identity *id, const char *user, const char *password)
     id->dial_user = join(user, user_len, "");
     id->name = join(user, user_len, suffix ? suffix : "");
     if (suffix) {
-        json_int_t expires = json_integer_value(json_object_get(claims, "exp"));
-        id->expires_s = expires > 0 ? (uint64_t)expires : 0;
+        id->expires_s = expiry_of(claims);
         id->rights = rights_of(claims);
         id->is_token = true;
     }
@@ -165,5 +174,5 @@ void identity_clear(struct identity *id)
 
 bool identity_has_expired(const struct identity *id)
 {
-    return id->expires_s != 0 && (uint64_t)time(NULL) >= id->expires_s;
+    return (uint64_t)time(NULL) >= id->expires_s;
 }

@@ -14,7 +14,7 @@ struct identity {
     char *name;         /* a queue's user: "NAME", for a token "NAME (SUBJECT, ISSUER)" */
     char *dial_user;    /* PLAIN's user name */
     uint64_t rights;    /* differs where a token's permissions differ; 0 for a password */
-    uint64_t expires_s; /* since 1970; 0: never, as far as can be seen */
+    uint64_t expires_s; /* since 1970; UINT64_MAX: never, as far as can be seen */
     bool is_token;
 };
 

@@ -68,7 +68,7 @@ struct pool {
     char *user, *vhost; /* `user` is the identity's name, and the queue's */
     char *dial_user;
     struct secrets secrets;
-    uint64_t rights, expires_s; /* of the token that the current secret is; 0: none */
+    uint64_t rights, expires_s; /* of the current secret (identity.h) */
     enum pool_state state;
     uint64_t buffering_since_ms; /* what is published goes to the spool; 0: it does not */
     enum pool_login login;

@@ -177,6 +177,21 @@ def test_a_login_that_was_forgotten_in_an_outage(broker, make_proxy):
     assert proxy.bodies() == ["x"]
 
 
+@pytest.mark.parametrize("first", ["ends", "never"])
+def test_a_token_without_an_end_is_the_better_one(broker, make_proxy, first):
+    proxy = make_proxy(broker.url, provokes=("upstream_lost",))
+    tokens = {"ends": token("A"), "never": token("A", exp=None)}
+    for name in (first, *(tokens.keys() - {first})):
+        RawClient(proxy.port, "svc", tokens[name]).close()
+    broker.refused_passwords = {tokens["ends"]}
+    broker.down()
+    proxy.wait_event("upstream_lost")
+    spool(proxy, broker, "svc", tokens["never"], b"x")
+    broker.up()
+    proxy.wait_event("drain_finished")
+    assert [message.body for message in broker.messages] == [b"x"]
+
+
 @pytest.mark.parametrize("padding", [0, 4000])
 def test_a_login_that_was_refused_for_a_moment_before_an_outage(broker, make_proxy, padding):
     """RabbitMQ starts without its users, or ends while it is told a long login, and is away."""

@@ -115,6 +115,14 @@ static void test_expiry(void **state)
     identity_clear(&id);
     identity_init(&id, "svc", make_token("{\"sub\":\"A\",\"exp\":99999999999}"));
     assert_false(identity_has_expired(&id));
+    uint64_t late = id.expires_s;
+    identity_clear(&id);
+    identity_init(&id, "svc", make_token("{\"sub\":\"A\",\"exp\":1000000000.5}"));
+    assert_true(identity_has_expired(&id));
+    identity_clear(&id);
+    identity_init(&id, "svc", make_token("{\"sub\":\"A\"}"));
+    assert_true(id.expires_s > late); /* never is later than any time */
+    assert_false(identity_has_expired(&id));
     identity_clear(&id);
 }
 
