@@ -16,7 +16,7 @@
 #include "base/log.h"
 #include "base/service.h"
 
-enum { BACKLOG = 64, REQUEST_MAX_MS = 10000 };
+enum { BACKLOG = 64 };
 
 struct admin {
     struct proxy *proxy;
@@ -112,7 +112,6 @@ static bool open_port(struct admin *admin)
     int fd = service_socket("admin", address, port);
     if (fd < 0)
         fd = listen_on_port(address, port);
-    admin->port.limit_ms = REQUEST_MAX_MS;
     admin->port.on_closed = on_port_closed;
     if (open_door(admin, &admin->port, fd)) {
         LOG(LOG_INFO, "admin_listening", LOG_T("address", address), LOG_N("port", port));

@@ -17,18 +17,19 @@
  * becomes readable when there is something to do. The loop polls that descriptor, and runs the
  * server when it is, or when the server asked for a time.
  *
- * Each connection is for one request, and has limit_ms for all of it: who sends or reads too slowly
- * is cut off by a shutdown of the socket, which the server sees as the peer's end. A command is
- * answered later: its connection is suspended until then. */
+ * Each connection is for one request, and has a time for it: who sends or reads too slowly is cut
+ * off by a shutdown of the socket, which the server sees as the peer's end. A command is answered
+ * later: its connection is suspended until then, and has as much time again for the answer. */
 
 enum {
     CONNECTIONS_MAX = 64,
+    REQUEST_MAX_MS = 10000, /* all of it; of a command until it is run, and from its answer on */
     CONNECTION_BYTES = 16 * 1024, /* for a request's line and header fields, and its reply's */
 };
 
 /* A connection. */
 struct guest {
-    struct list node; /* in door->guests */
+    struct list node; /* in door->guests, unless its command is under way or it was cut off */
     struct MHD_Connection *connection;
     uint64_t deadline_ms;
 };
@@ -44,6 +45,36 @@ struct request {
 };
 
 static void on_timer(uv_timer_t *timer);
+
+/* ---- deadlines ---- */
+
+static struct guest *guest_of(struct MHD_Connection *connection)
+{
+    return MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+}
+
+/* All have the same time: the last to get it is the last to be cut off. */
+static void set_deadline(struct door *door, struct guest *guest)
+{
+    guest->deadline_ms = runtime_now(&door->proxy->rt) + REQUEST_MAX_MS;
+    list_remove(&guest->node);
+    list_append(&door->guests, &guest->node);
+}
+
+static void cut_off_slow(struct door *door, uint64_t now)
+{
+    struct list *node;
+    while ((node = list_first(&door->guests)) != NULL) {
+        const struct guest *guest = LIST_ENTRY(node, struct guest, node);
+        if (guest->deadline_ms > now)
+            return;
+        const union MHD_ConnectionInfo *info =
+            MHD_get_connection_info(guest->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+        if (info)
+            shutdown(info->connect_fd, SHUT_RDWR);
+        list_remove(node); /* it goes with the server's next look at it */
+    }
+}
 
 /* ---- replies ---- */
 
@@ -85,6 +116,7 @@ static void on_command_done(uint64_t handle, struct reply *reply)
     request->reply = *reply;
     request->is_answered = true;
     list_remove(&request->node);
+    set_deadline(request->door, guest_of(request->connection));
     MHD_resume_connection(request->connection);
     request->door->has_answer = true;
     uv_timer_start(&request->door->timer, on_timer, 0, 0);
@@ -118,6 +150,7 @@ static enum MHD_Result on_post(struct door *door, struct MHD_Connection *connect
         const char *all = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "all");
         request->is_begun = true;
         list_append(&door->requests, &request->node);
+        list_remove(&guest_of(connection)->node);
         MHD_suspend_connection(connection);
         command_run(door->proxy, url, seq, all && strcmp(all, "1") == 0, on_command_done,
                     request->handle);
@@ -162,9 +195,8 @@ static void on_connection(void *arg, struct MHD_Connection *connection, void **c
         struct guest *guest = calloc(1, sizeof *guest);
         ENSURE(guest);
         guest->connection = connection;
-        guest->deadline_ms =
-            door->limit_ms ? runtime_now(&door->proxy->rt) + door->limit_ms : UINT64_MAX;
-        list_append(&door->guests, &guest->node);
+        list_init(&guest->node);
+        set_deadline(door, guest);
         door->guest_count++;
         *context = guest;
     } else {
@@ -172,20 +204,6 @@ static void on_connection(void *arg, struct MHD_Connection *connection, void **c
         list_remove(&guest->node);
         door->guest_count--;
         free(guest);
-    }
-}
-
-static void cut_off_slow(struct door *door, uint64_t now)
-{
-    for (struct list *n = door->guests.next; n != &door->guests; n = n->next) {
-        struct guest *guest = LIST_ENTRY(n, struct guest, node);
-        if (guest->deadline_ms > now)
-            return;
-        const union MHD_ConnectionInfo *info =
-            MHD_get_connection_info(guest->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-        if (info)
-            shutdown(info->connect_fd, SHUT_RDWR);
-        guest->deadline_ms = UINT64_MAX; /* it goes with the server's next look at it */
     }
 }
 
@@ -287,5 +305,5 @@ void door_close(struct door *door)
     uv_close((uv_handle_t *)&door->poll, on_poll_closed);
     uv_close((uv_handle_t *)&door->timer, on_timer_closed);
     MHD_stop_daemon(door->daemon);
-    ENSURE(list_empty(&door->guests));
+    ENSURE(door->guest_count == 0);
 }

@@ -15,12 +15,11 @@ struct proxy;
 struct door {
     struct proxy *proxy;
     const struct history *history;
-    bool commands;     /* POST is allowed: who may connect may change things */
-    uint64_t limit_ms; /* for one request, all of it; 0: none */
+    bool commands; /* POST is allowed: who may connect may change things */
     struct MHD_Daemon *daemon;
     uv_poll_t poll;
     uv_timer_t timer;
-    struct list guests; /* connections, the longest here first */
+    struct list guests; /* connections that have a deadline, the next one first */
     unsigned guest_count;
     struct list requests; /* commands that are under way */
     void (*on_closed)(struct door *);
@@ -28,8 +27,8 @@ struct door {
     unsigned open_handles;
 };
 
-/* Serves on `fd`, a listening socket, which it takes over. The first five fields are set by the
- * caller. False if the HTTP server does not start; fd is closed then. */
+/* Serves on `fd`, a listening socket, which it takes over. The first three fields and on_closed are
+ * set by the caller. False if the HTTP server does not start; fd is closed then. */
 bool door_open(struct door *, int fd);
 /* Ends every connection; on_closed follows once the loop has let go. */
 void door_close(struct door *);

@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 from support import amqp
+from support.disk import Disk
 from support.proxy import CTL
 from support.raw import RawClient
 from support.wait import wait_until
@@ -201,7 +202,8 @@ def test_what_is_not_there(rejecting, arguments, words):
 @pytest.mark.parametrize("arguments", [
     [], ["explode"], ["retry"], ["retry", "first"], ["retry", 0], ["retry", 1, "x"],
     ["retry", 1, 2, 3], ["discard", 1], ["discard", 1, 2, "--all"], ["pause", 1, 2],
-    ["pause", 1, "--json"], ["retry", 1, "--all"], ["--unknown"],
+    ["pause", 1, "--json"], ["retry", 1, "--all"], ["--unknown"], ["-t", 0, "pause", 1],
+    ["-t", "soon", "pause", 1], ["--timeout", 86401, "pause", 1],
 ])
 def test_wrong_usage(arguments):
     status, out, err = run(*arguments)
@@ -211,6 +213,47 @@ def test_wrong_usage(arguments):
 def test_no_proxy_there(tmp_path):
     status, out, err = run("-s", tmp_path, "retry", 1)
     assert (status, out) == (3, "") and str(tmp_path) in err
+
+
+def test_who_says_nothing_does_not_keep_the_socket(broker, make_proxy):
+    proxy = make_proxy(broker.url)
+    spool(broker, proxy, b"one")
+    idle = [socket.socket(socket.AF_UNIX) for _ in range(64)]
+    for one, connection in enumerate(idle):
+        connection.connect(str(proxy.spool / "control.sock"))
+        connection.sendall(b"POST /queues/1/pause HTTP/1.1\r\n"[:one % 20])  # or half a request
+    assert run("-s", proxy.spool, "pause", 1)[0] == 0
+    for connection in idle:
+        connection.close()
+
+
+@pytest.mark.provokes("spool_stalled")
+def test_a_command_that_is_under_way_has_its_time(broker, make_proxy, tmp_path):
+    """And who came behind it and says nothing is cut off all the same."""
+    disk = Disk(tmp_path)
+    proxy = make_proxy(broker.url, environment=disk.environment)
+    spool(broker, proxy, b"refused")
+    Refusing(broker, b"refused")
+    broker.up()
+    proxy.wait_event("drain_finished")
+    path = str(proxy.spool / "control.sock")
+    disk.become("hang")
+    with socket.socket(socket.AF_UNIX) as asking, socket.socket(socket.AF_UNIX) as idle:
+        for connection in (asking, idle):
+            connection.settimeout(60)
+            connection.connect(path)
+            connection.sendall(b"POST /queues/1/discard?all=1 HTTP/1.1\r\nHost: amqpbuf\r\n")
+        asking.sendall(b"\r\n")
+        assert idle.recv(1) == b""
+        disk.mend()
+        assert asking.recv(12) == b"HTTP/1.1 200"
+
+
+def test_no_answer_is_not_waited_for(broker, make_proxy):
+    proxy = make_proxy(broker.url)
+    with proxy.suspended():
+        status, out, err = run("-s", proxy.spool, "-t", 1, "pause", 1)
+    assert (status, out) == (3, "") and "no answer within 1 s" in err
 
 
 def test_socket_is_for_its_own_user_and_goes_with_the_proxy(broker, make_proxy):

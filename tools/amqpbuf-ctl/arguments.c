@@ -5,10 +5,12 @@
 
 #include "ctl.h"
 
+enum { PATIENCE_S = 60, PATIENCE_MAX_S = 86400 };
+
 static const char usage[] = "usage: amqpbuf-ctl [-s DIR] list [QUEUE] [--json]\n"
-                            "       amqpbuf-ctl [-s DIR] retry QUEUE [SEQ]\n"
-                            "       amqpbuf-ctl [-s DIR] discard QUEUE SEQ|--all\n"
-                            "       amqpbuf-ctl [-s DIR] pause|resume QUEUE\n"
+                            "       amqpbuf-ctl [-s DIR] [-t SECONDS] retry QUEUE [SEQ]\n"
+                            "       amqpbuf-ctl [-s DIR] [-t SECONDS] discard QUEUE SEQ|--all\n"
+                            "       amqpbuf-ctl [-s DIR] [-t SECONDS] pause|resume QUEUE\n"
                             "       amqpbuf-ctl --help | --version\n";
 
 static const char *const verb_names[] = {
@@ -38,6 +40,15 @@ static bool read_number(const char *text, uint64_t *number)
         return false;
     *number = strtoull(text, &end, 10);
     return *end == 0;
+}
+
+static bool read_patience(const char *text, long *seconds, enum ctl_exit *status)
+{
+    uint64_t number;
+    if (!read_number(text, &number) || number > PATIENCE_MAX_S)
+        return refuse("expected a time of 1 to 86400 seconds", text, status);
+    *seconds = (long)number;
+    return true;
 }
 
 static bool read_verb(const char *name, enum ctl_verb *verb)
@@ -75,17 +86,25 @@ bool ctl_parse(struct ctl *ctl, int argc, char *argv[], enum ctl_exit *status)
 {
     enum { ALL = 256, JSON, HELP, VERSION };
     static const struct option options[] = {
-        {"spool", required_argument, NULL, 's'}, {"all", no_argument, NULL, ALL},
-        {"json", no_argument, NULL, JSON},       {"help", no_argument, NULL, HELP},
-        {"version", no_argument, NULL, VERSION}, {0},
+        {"spool", required_argument, NULL, 's'},
+        {"timeout", required_argument, NULL, 't'},
+        {"all", no_argument, NULL, ALL},
+        {"json", no_argument, NULL, JSON},
+        {"help", no_argument, NULL, HELP},
+        {"version", no_argument, NULL, VERSION},
+        {0},
     };
     bool all = false;
-    *ctl = (struct ctl){0};
+    *ctl = (struct ctl){.patience_s = PATIENCE_S};
     *status = CTL_FINE;
-    for (int option; (option = getopt_long(argc, argv, "s:", options, NULL)) != -1;) {
+    for (int option; (option = getopt_long(argc, argv, "s:t:", options, NULL)) != -1;) {
         switch (option) {
         case 's':
             ctl->spool = optarg;
+            break;
+        case 't':
+            if (!read_patience(optarg, &ctl->patience_s, status))
+                return false;
             break;
         case ALL:
             all = true;

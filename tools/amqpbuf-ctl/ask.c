@@ -18,14 +18,21 @@ static size_t on_body(char *data, size_t size, size_t count, void *arg)
     return fwrite(data, size, count, code == 200 ? stdout : stderr);
 }
 
-static enum ctl_exit outcome(CURL *curl, CURLcode result, const char *spool)
+static enum ctl_exit outcome(CURL *curl, CURLcode result, const struct ctl *ctl)
 {
     long code = 0;
     if (result == CURLE_COULDNT_CONNECT) {
         fprintf(stderr,
                 "amqpbuf-ctl: no amqpbuf answers in %s; give the directory of its spool with -s, "
                 "and run as its user\n",
-                spool);
+                ctl->spool);
+        return CTL_NO_PROXY;
+    }
+    if (result == CURLE_OPERATION_TIMEDOUT) {
+        fprintf(stderr,
+                "amqpbuf-ctl: no answer within %ld s; amqpbuf may still do what was "
+                "asked\n",
+                ctl->patience_s);
         return CTL_NO_PROXY;
     }
     if (result != CURLE_OK) {
@@ -57,11 +64,12 @@ enum ctl_exit ctl_ask(const struct ctl *ctl)
     curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH, path);
     curl_easy_setopt(curl, CURLOPT_URL, url);
     curl_easy_setopt(curl, CURLOPT_PROXY, ""); /* whatever the environment says */
+    curl_easy_setopt(curl, CURLOPT_TIMEOUT, ctl->patience_s);
     curl_easy_setopt(curl, CURLOPT_POST, 1L);
     curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE, 0L);
     curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_body);
     curl_easy_setopt(curl, CURLOPT_WRITEDATA, curl);
-    enum ctl_exit status = outcome(curl, curl_easy_perform(curl), ctl->spool);
+    enum ctl_exit status = outcome(curl, curl_easy_perform(curl), ctl);
     curl_easy_cleanup(curl);
     return status;
 }
