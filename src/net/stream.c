@@ -172,7 +172,7 @@ static void mark_unflushed(struct stream *s);
 static void decrypt(struct stream *s, const uint8_t *bytes, size_t len)
 {
     size_t before = s->in ? (size_t)(s->in_end - s->in_begin) : 0;
-    int n = TLS_LATER;
+    int n = 1; /* positive: there was no room to read all of it */
     tls_feed(s->tls, bytes, len);
     while (make_room(s) && (n = tls_read(s->tls, s->in_end, room_after_input(s))) > 0)
         got_input(s, (size_t)n);

@@ -48,11 +48,11 @@ def make_tls_proxy(make_proxy, server):
     """make_tls_proxy(url, options): (proxy, its port for TLS)."""
     ports = []
 
-    def make(url, options=None):
+    def make(url, options=None, **settings):
         ports.append(free_port())
         certificate, key = server
         return make_proxy(url, {"listen.tls_port": ports[-1], "listen.tls_certificate": certificate,
-                                "listen.tls_private_key": key, **(options or {})}), ports[-1]
+                                "listen.tls_private_key": key, **(options or {})}, **settings), ports[-1]
 
     yield make
     for port in ports:
@@ -323,6 +323,18 @@ def test_check_names_files_that_cannot_be_used(server, authority):
             assert f"[{section}]" in refused.stderr and named in refused.stderr, refused.stderr
     assert check("upstream.url=amqps://rabbit", "upstream.tls_ca=/nowhere.pem").returncode == 2
     assert check("upstream.tls_ca=/nowhere.pem").returncode == 0  # used by nobody
+
+
+@pytest.mark.provokes("out_of_memory", "client_refused")
+def test_who_cannot_be_read_for_want_of_memory_is_let_go(broker, make_tls_proxy, authority):
+    """At once, as without TLS: what has come would lie there until more comes."""
+    broker.down()
+    proxy, port = make_tls_proxy(broker.url, {"listen.handshake_timeout": "1h"},
+                                 environment={"AMQPBUF_TEST_MEMORY_MAX": "1000"})
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as plain:
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            context_of(authority).wrap_socket(plain, server_hostname="localhost")
+    proxy.wait_event("out_of_memory")
 
 
 class Records:
