@@ -40,7 +40,8 @@ bool transaction_is_kept(const struct transaction *);
 void transaction_move(struct transaction *, enum transaction_state);
 /* Takes the message over; it takes a place. Of one that is not kept it is dropped. */
 void transaction_keep(struct transaction *, struct message *);
-/* It is kept: appends it to the spool, all or nothing, and frees it: tx.commit-ok follows the commit. */
+/* It is kept: appends it to the spool, all or nothing, and frees it: tx.commit-ok follows the
+ * commit. */
 void transaction_commit(struct transaction *, struct pool *);
 /* Places in the queue that it takes. */
 uint64_t transaction_places(const struct transaction *);

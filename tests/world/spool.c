@@ -196,8 +196,8 @@ static void frame_record(struct job *job, const struct stored *s, uint64_t desti
         memcpy(at + FRAME_HEAD_BYTES, s->method, s->method_len);
         out->frames_len = frame_wrap(at, FRAME_METHOD, job->read.framing.channel, out->method_len);
     } else {
-        out->frames_len =
-            message_write(at, job->read.framing.channel, job->read.framing.frame_max, &method, &header, &body, 1);
+        out->frames_len = message_write(at, job->read.framing.channel, job->read.framing.frame_max,
+                                        &method, &header, &body, 1);
         uint8_t *bits = at + FRAME_HEAD_BYTES + s->method_len - 1;
         out->mandatory = *bits & 1;
         if (job->read.framing.mandatory)

@@ -122,7 +122,7 @@ struct disk {
     bool is_full;  /* appends fail */
     bool has_room; /* as of the last look */
     bool is_nearly_full;
-    bool hangs;    /* no job comes back */
+    bool hangs; /* no job comes back */
     bool deletes_fail;
     unsigned appended, deleted, rejected;
 };
