@@ -115,6 +115,15 @@ bool password_is_candidate(const struct pool *pool, const struct upstream *u)
     return secrets_is_candidate(&pool->secrets, u->password);
 }
 
+bool password_is_elsewhere(struct pool *pool, const struct upstream *u)
+{
+    if (!password_is_candidate(pool, u) || judge_secret(pool, u->password) != SECRET_ELSEWHERE)
+        return false;
+    secret_wipe(&pool->secrets.candidate);
+    decide(pool, u->password, SECRET_ELSEWHERE);
+    return true;
+}
+
 void password_adopt(struct pool *pool, const char *secret)
 {
     struct identity id;

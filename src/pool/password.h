@@ -22,6 +22,10 @@ void password_tell(struct pool *);
 void password_ask(struct pool *);
 /* True if this upstream was dialled to ask. */
 bool password_is_candidate(const struct pool *, const struct upstream *);
+/* RabbitMQ has accepted the one that this upstream was dialled with. True if that gives other
+ * rights and somebody else has joined since: the pool keeps its own, and who brought it hears that.
+ */
+bool password_is_elsewhere(struct pool *, const struct upstream *);
 /* RabbitMQ has accepted it. */
 void password_adopt(struct pool *, const char *secret);
 /* RabbitMQ has refused the one that this upstream was dialled with. The pool keeps its old one;

@@ -155,7 +155,13 @@ static void on_open(struct upstream *u)
 {
     struct pool *pool = u->owner;
     pool->dialing--;
-    opened(pool, u);
+    if (!password_is_elsewhere(pool, u)) {
+        opened(pool, u);
+        return;
+    }
+    upstream_close(u);
+    pool_state_update(pool);
+    password_ask(pool);
 }
 
 static bool may_enter_offline(const struct pool *pool)

@@ -475,6 +475,61 @@ def test_tokens_that_may_do_different_things_share_no_connection(broker, make_pr
     assert carried == {wide.encode(): [wide.encode()], narrow.encode(): [narrow.encode()]}
 
 
+NARROW, WIDE = token("A", scope=["rabbitmq.write:*/a-*"]), token("A", scope=["rabbitmq.write:*/*"])
+
+
+def carried(broker):
+    return {connection.login[2]: [message.body for message in connection.messages]
+            for connection in broker.connections if connection.messages}
+
+
+def test_new_rights_of_one_are_not_another_ones(broker, make_proxy):
+    """RabbitMQ is away when they are brought, and somebody else logs in with the old ones meanwhile."""
+    proxy = make_proxy(broker.url)
+    with RawClient(proxy.port, "svc", NARROW) as changes:
+        broker.down()
+        proxy.wait_event("upstream_failed")
+        changes.call(0, "connection.update-secret", new_secret=WIDE.encode(), reason="r")
+        with RawClient(proxy.port, "svc", NARROW) as other:
+            other.open_channel(confirms=True)
+            broker.up()
+            other.publish(b"of narrow", "q")
+            other.acked_up_to(1)
+            proxy.wait_empty()
+            broker.wait_messages(1)
+            other.close()
+        changes.close()
+    assert carried(broker) == {NARROW: [b"of narrow"]}
+
+
+def test_new_rights_that_are_being_asked_about(broker, make_proxy):
+    """Somebody else logs in before RabbitMQ has answered."""
+    told = []
+
+    def on_frame(connection, frame):
+        if frame.name != "connection.update-secret":
+            return False
+        told.append(connection)
+        connection.send_method(0, "connection.update-secret-ok")
+        return True
+    broker.on_frame = on_frame
+    proxy = make_proxy(broker.url, provokes=("client_refused",))
+    with RawClient(proxy.port, "svc", NARROW) as changes:
+        broker.silent_logins = {WIDE}
+        changes.send_method(0, "connection.update-secret", new_secret=WIDE.encode(), reason="r")
+        wait_until(lambda: any(c.asked == ("svc", WIDE) for c in broker.connections), "it is asked about")
+        with RawClient(proxy.port, "svc", NARROW) as other:
+            other.open_channel(confirms=True)
+            broker.silent_logins = set()
+            answer = changes.read()
+            assert answer.name == "connection.close"  # it has to log in with it
+            other.publish(b"of narrow", "q")
+            other.acked_up_to(1)
+            other.close()
+        changes.die()
+    assert carried(broker) == {NARROW: [b"of narrow"]} and not told
+
+
 def test_token_that_has_run_out_is_asked_about(broker, make_proxy):
     """The pool is connected with it still; RabbitMQ would let nobody in with it."""
     proxy = make_proxy(broker.url)
