@@ -15,12 +15,25 @@ bool password_vouches(struct pool *pool, const struct identity *id, const char *
     return secrets_vouch(&pool->secrets, password, runtime_now(pool->rt));
 }
 
-void password_set(struct pool *pool, const struct identity *id, const char *password)
+static void replace(struct pool *pool, const struct identity *id, const char *password)
 {
     secrets_replace(&pool->secrets, password, pool->login == LOGIN_PROVEN, runtime_now(pool->rt));
     pool->expires_s = id->expires_s;
     pool->rights = id->rights;
     pool->queue->has_tokens = pool->queue->has_tokens || pool->rights;
+}
+
+bool password_take(struct pool *pool, const struct identity *id, const char *password)
+{
+    if (secret_is(pool->secrets.current, password))
+        return false;
+    bool is_shorter = pool->login == LOGIN_PROVEN && id->rights == pool->rights &&
+                      id->expires_s < pool->expires_s;
+    if (is_shorter)
+        secrets_remember(&pool->secrets, password, runtime_now(pool->rt));
+    else
+        replace(pool, id, password);
+    return !is_shorter;
 }
 
 void password_tell(struct pool *pool)
@@ -128,11 +141,11 @@ void password_adopt(struct pool *pool, const char *secret)
 {
     struct identity id;
     identity_init(&id, pool->dial_user, secret);
-    password_set(pool, &id, secret);
+    password_take(pool, &id, secret);
     identity_clear(&id);
     secret_wipe(&pool->secrets.candidate);
     password_tell(pool);
-    decide(pool, pool->secrets.current, SECRET_ACCEPTED);
+    decide(pool, secret, SECRET_ACCEPTED);
 }
 
 void password_refused(struct pool *pool, const struct upstream *u, const struct upstream_end *end)

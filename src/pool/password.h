@@ -10,9 +10,10 @@
 /* True if RabbitMQ need not be asked about this password: it has accepted it, and the pool is
  * connected. */
 bool password_vouches(struct pool *, const struct identity *, const char *password);
-/* From now on the pool dials with this one. The one before stays good for a while, if it was: other
- * tokens of this login are in use too. */
-void password_set(struct pool *, const struct identity *, const char *password);
+/* RabbitMQ has accepted it: the pool dials with it from now on, unless the token that it has gives
+ * the same rights for longer; then this one is good as well. The one before stays good for a while,
+ * if it was: other tokens of this login are in use too. True if the pool has another one now. */
+bool password_take(struct pool *, const struct identity *, const char *password);
 /* The pool's connections were opened with a secret that may run out (a token), and so were those
  * that clients have to themselves: they are told. */
 void password_tell(struct pool *);

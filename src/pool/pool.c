@@ -87,13 +87,7 @@ struct pool *pool_prove(struct pools *pools, const struct identity *id, const ch
         pool = next_of(pools, NULL, id, vhost);
     if (!pool)
         pool = pool_new(pools, id, password, vhost, LOGIN_PROVEN);
-    bool is_shorter = pool->login == LOGIN_PROVEN && id->expires_s < pool->expires_s;
-    bool is_new = !secret_is(pool->secrets.current, password);
-    if (is_new && is_shorter)
-        secrets_remember(&pool->secrets, password, runtime_now(pool->rt));
-    else if (is_new)
-        password_set(pool, id, password);
-    if (is_new && !is_shorter && id->is_token)
+    if (password_take(pool, id, password) && id->is_token)
         password_tell(pool);
     pool_state_login(pool, LOGIN_PROVEN);
     admission_store(pool);

@@ -530,6 +530,36 @@ def test_new_rights_that_are_being_asked_about(broker, make_proxy):
     assert carried(broker) == {NARROW: [b"of narrow"]} and not told
 
 
+def test_a_token_that_ends_sooner_is_not_everybodys(broker, make_proxy):
+    """One client brings it; the login's connections keep the one that holds longest."""
+    told = []
+
+    def on_frame(connection, frame):
+        if frame.name != "connection.update-secret":
+            return False
+        told.append(frame.args["new_secret"])
+        connection.send_method(0, "connection.update-secret-ok")
+        return True
+    broker.on_frame = on_frame
+    proxy = make_proxy(broker.url)
+    long, short = token("A", lifetime_s=7200), token("A", lifetime_s=60)
+    with RawClient(proxy.port, "svc", long) as other, RawClient(proxy.port, "svc", long) as changes:
+        changes.call(0, "connection.update-secret", new_secret=short.encode(), reason="r")
+        broker.refused_passwords = {short}  # as if it had run out
+        broker.down()
+        proxy.wait_event("upstream_lost")
+        broker.up()
+        other.open_channel(confirms=True)
+        other.publish(b"of the other", "q")
+        other.acked_up_to(1)
+        proxy.wait_empty()
+        broker.wait_messages(1)
+        other.close()
+        changes.close()
+    assert carried(broker) == {long: [b"of the other"]}
+    assert not [secret for secret in told if secret in (short, short.encode())]
+
+
 def test_token_that_has_run_out_is_asked_about(broker, make_proxy):
     """The pool is connected with it still; RabbitMQ would let nobody in with it."""
     proxy = make_proxy(broker.url)
