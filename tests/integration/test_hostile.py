@@ -189,7 +189,7 @@ WRONG_ORDERS = {
     "a channel that is not open": (504, amqp.method_frame(9, "basic.publish", routing_key="q")),
     "a channel twice": (504, amqp.method_frame(1, "channel.open")),
     "a server's method": (503, amqp.method_frame(1, "channel.open-ok")),
-    "tune-ok again": (503, amqp.method_frame(0, "connection.tune-ok", channel_max=1,
+    "tune-ok again": (504, amqp.method_frame(0, "connection.tune-ok", channel_max=1,
                                              frame_max=131072, heartbeat=0)),
 }
 

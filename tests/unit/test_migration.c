@@ -152,6 +152,7 @@ static void test_all_moves(void **state)
     assert_all_is_there(home, QUEUES);
     home_reopen(home);
     assert_all_is_there(home, QUEUES);
+    home_reopen(home); /* LMDB gives up its locks with the reader, which this process has closed */
     home_begin(home);
     assert_int_equal(home_append(home, 1, 10), REFUSED + 3 + WAITING + 1);
     assert_int_equal(store_delete(home->store, 7, REFUSED + 3 + 1, &home->failure), STATUS_OK);
