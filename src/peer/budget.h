@@ -7,12 +7,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct budget;
 struct runtime;
-
-struct budget {
-    uint64_t kept; /* bytes that clients keep beside messages */
-    bool is_short; /* the limit was reached, and an eighth of it is not free again */
-};
 
 /* Bytes that count against it. */
 uint64_t budget_used(const struct budget *);

@@ -10,10 +10,15 @@
 
 #include "config/config.h"
 #include "net/stream.h"
-#include "peer/budget.h"
 #include "peer/counters.h"
 
 struct spooler;
+
+/* listen.max_memory: budget.h. */
+struct budget {
+    uint64_t kept; /* bytes that clients keep beside messages */
+    bool is_short; /* the limit was reached, and an eighth of it is not free again */
+};
 
 enum { RUNTIME_TICK_MS = 250 };
 

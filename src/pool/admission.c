@@ -9,7 +9,7 @@
 #include "peer/runtime.h"
 #include "pool/connections.h"
 #include "pool/member.h"
-#include "pool/pool.h"
+#include "pool/pool_struct.h"
 #include "pool/pool_state.h"
 #include "spooler/job.h"
 #include "spooler/spooler.h"

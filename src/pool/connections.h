@@ -6,7 +6,7 @@
 
 #include <stdbool.h>
 
-#include "pool/pool.h"
+#include "pool/pool_struct.h"
 
 /* One that takes publishes, or NULL. */
 struct upstream *connections_usable(struct pool *);

@@ -1,7 +1,7 @@
 #include "pool/held.h"
 
 #include "pool/member.h"
-#include "pool/pool.h"
+#include "pool/pool_struct.h"
 
 void held_wait(struct member *m)
 {

@@ -5,7 +5,7 @@
 
 #include <stdbool.h>
 
-#include "pool/pool.h"
+#include "pool/pool_struct.h"
 
 /* True if RabbitMQ need not be asked about this password: it has accepted it, and the pool is
  * connected. */

@@ -5,7 +5,7 @@
 
 #include <stdbool.h>
 
-#include "pool/pool.h"
+#include "pool/pool_struct.h"
 
 enum { LOGIN_GRACE_MS = 5000 };
 

@@ -8,7 +8,6 @@
 #include "base/log.h"
 #include "drain/drain.h"
 #include "peer/runtime.h"
-#include "pool/rejected_bound.h"
 #include "pool/secrets.h"
 #include "spooler/spooler.h"
 
@@ -309,7 +308,6 @@ void queue_wants_connection(struct queue *queue)
 
 void queue_changed(struct queue *queue)
 {
-    rejected_bound_look(queue, false);
     look_whether_slow(queue);
     for (struct list *n = queue->users.next; n != &queue->users; n = n->next) {
         struct queue_user *user = LIST_ENTRY(n, struct queue_user, node);

@@ -5,6 +5,7 @@
 #include "base/assert.h"
 #include "base/log.h"
 #include "base/slab.h"
+#include "peer/budget.h"
 #include "pool/held.h"
 #include "pool/pool.h"
 #include "proxy/proxy.h"

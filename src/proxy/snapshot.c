@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "base/assert.h"
+#include "peer/budget.h"
 #include "pool/login.h"
 #include "pool/pool.h"
 #include "pool/pool_state.h"

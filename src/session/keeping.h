@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "session/relay.h"
+#include "session/relay_struct.h"
 
 /* Publishes to one destination. */
 struct lot {

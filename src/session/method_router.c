@@ -6,6 +6,7 @@
 #include "amqp/rules.h"
 #include "base/slab.h"
 #include "base/test_switch.h"
+#include "peer/budget.h"
 #include "peer/reply.h"
 #include "peer/runtime.h"
 #include "pool/connections.h"

@@ -5,7 +5,7 @@
 
 #include <stdbool.h>
 
-#include "session/relay.h"
+#include "session/relay_struct.h"
 
 enum outcome {
     OUTCOME_NONE, /* it cannot be read */

@@ -6,7 +6,7 @@
 #include "pool/queue.h"
 #include "session/channel.h"
 #include "session/client.h"
-#include "session/relay.h"
+#include "session/relay_struct.h"
 
 /* A frame goes on to the client; a body frame is cut where the client's frame_max is smaller. */
 static void pass_on(struct relay *r, struct slab *slab, const struct frame *frame)

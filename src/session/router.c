@@ -6,6 +6,7 @@
 #include "amqp/destination.h"
 #include "amqp/field.h"
 #include "base/assert.h"
+#include "peer/budget.h"
 #include "peer/reply.h"
 #include "peer/runtime.h"
 #include "pool/append.h"

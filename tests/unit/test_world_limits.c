@@ -6,6 +6,7 @@
 #include "../world/world.h"
 #include "base/log.h"
 #include "drain/drain.h"
+#include "peer/budget.h"
 #include "pool/held.h"
 #include "pool/rejected.h"
 
