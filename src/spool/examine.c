@@ -2,6 +2,7 @@
 #include "spool/env.h"
 #include "spool/guard.h"
 #include "spool/record.h"
+#include "spool/store.h"
 #include "spool/store_internal.h"
 
 /* What damaged pages leave of the queues, found by reading them before anything relies on them. */

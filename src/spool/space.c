@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "spool/env.h"
+#include "spool/store.h"
 #include "spool/store_internal.h"
 
 /* How much of the map is used, what may still be written, and what can be given back to the disk.

@@ -20,6 +20,7 @@
 #include "amqpbuf/spool_format.h"
 #include "amqpbuf/spool_reader.h"
 #include "amqpbuf/status.h"
+#include "spool/holder.h"
 
 struct store;
 
@@ -148,12 +149,7 @@ bool store_has_room(struct store *);
 /* True while a reader keeps all pages from being used again and deletions have begun to go beyond
  * max_size: the fewer transactions they come in, the longer that can go on. */
 bool store_is_beyond(const struct store *);
-/* Another process that reads an old state of the spool, as of the last count: what the spool has
- * freed since cannot be used again meanwhile. pid 0: there is none. */
-struct store_holder {
-    int pid;
-    uint64_t bytes;
-};
+/* Who holds most, as of the last count. */
 struct store_holder store_holder(const struct store *);
 /* Bytes of the map in use, and its limit; between two rests an estimate on the safe side. */
 void store_usage(struct store *, uint64_t *used_bytes, uint64_t *max_bytes);

@@ -12,9 +12,9 @@
 
 #include "spool/checkpoint.h"
 #include "spool/directory.h"
+#include "spool/holder.h"
 #include "spool/home.h"
 #include "spool/room.h"
-#include "spool/store.h"
 #include "spool/walk.h"
 
 struct queue_ends {

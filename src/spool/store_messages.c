@@ -6,6 +6,7 @@
 #include "spool/env.h"
 #include "spool/guard.h"
 #include "spool/record.h"
+#include "spool/store.h"
 #include "spool/store_internal.h"
 #include "spool/walk.h"
 

@@ -9,6 +9,7 @@
 #include "spool/directory.h"
 #include "spool/env.h"
 #include "spool/record.h"
+#include "spool/store.h"
 #include "spool/store_internal.h"
 
 /* The queues: their entries in memory, as committed or as the transaction at work leaves them.

@@ -5,6 +5,7 @@
 #include "base/crash_point.h"
 #include "spool/env.h"
 #include "spool/record.h"
+#include "spool/store.h"
 #include "spool/store_internal.h"
 #include "spool/walk.h"
 

@@ -12,7 +12,6 @@
 #include <unistd.h>
 
 #include "base/assert.h"
-#include "text.h"
 #include "json/escape.h"
 #include "json/moment.h"
 
