@@ -10,7 +10,7 @@
 #include "pool/connections.h"
 #include "pool/pool.h"
 #include "pool/queue.h"
-#include "proxy/proxy.h"
+#include "proxy/proxy_struct.h"
 #include "session/channel.h"
 #include "session/client.h"
 #include "session/relay.h"

@@ -4,7 +4,7 @@
 
 #include "config/config.h"
 #include "net/tls.h"
-#include "proxy/proxy.h"
+#include "upstream/upstream.h"
 
 static struct tls_settings of_clients(const struct config *config)
 {
@@ -81,10 +81,11 @@ void certificates_free(struct certificates *c)
     *c = (struct certificates){0};
 }
 
-void certificates_adopt(struct proxy *proxy, struct certificates *c)
+void certificates_adopt(struct certificates *used, struct certificates *read,
+                        struct upstreams *upstreams)
 {
-    certificates_free(&proxy->certificates);
-    proxy->certificates = *c;
-    proxy->upstreams.tls = c->upstreams;
-    *c = (struct certificates){0};
+    certificates_free(used);
+    *used = *read;
+    upstreams->tls = used->upstreams;
+    *read = (struct certificates){0};
 }

@@ -7,8 +7,8 @@
 #include <stdio.h>
 
 struct config;
-struct proxy;
 struct tls_context;
+struct upstreams;
 
 enum { CERTIFICATES_WHY_MAX = 1200 };
 
@@ -23,5 +23,6 @@ bool certificates_check(const struct config *, FILE *errors);
  * with a sentence for each of these in `why`. */
 bool certificates_read(struct certificates *, const struct config *, char *why, size_t why_size);
 void certificates_free(struct certificates *);
-/* From now on new connections use these; they are the proxy's then. Open ones keep theirs. */
-void certificates_adopt(struct proxy *, struct certificates *);
+/* From now on new connections of clients (`used`) and to RabbitMQ use what was read, which is taken
+ * over. Open ones keep theirs. */
+void certificates_adopt(struct certificates *used, struct certificates *read, struct upstreams *);

@@ -5,7 +5,8 @@
 #include "base/assert.h"
 #include "base/log.h"
 #include "base/service.h"
-#include "proxy/proxy.h"
+#include "peer/runtime.h"
+#include "proxy/certificates.h"
 #include "session/session.h"
 
 enum {
@@ -14,11 +15,13 @@ enum {
     DESCRIPTORS_KEPT = 64,
 };
 
-void listener_init(struct listener *l, struct proxy *proxy, bool tls)
+void listener_init(struct listener *l, struct runtime *rt, struct clients *clients,
+                   const struct certificates *certificates)
 {
-    l->proxy = proxy;
-    l->tls = tls;
-    ENSURE(uv_tcp_init(&proxy->rt.loop, &l->tcp) == 0);
+    l->rt = rt;
+    l->clients = clients;
+    l->certificates = certificates;
+    ENSURE(uv_tcp_init(&rt->loop, &l->tcp) == 0);
     l->tcp.data = l;
 }
 
@@ -32,12 +35,12 @@ void listener_raise_descriptors(void)
 }
 
 /* Why there is no room for one more client, or NULL. */
-static const char *obstacle(const struct proxy *proxy)
+static const char *obstacle(const struct runtime *rt)
 {
-    if (proxy->rt.counters.clients >= proxy->rt.config->listen.max_connections)
+    if (rt->counters.clients >= rt->config->listen.max_connections)
         return "listen.max_connections reached";
     struct rlimit limit;
-    uint64_t used = proxy->rt.counters.clients + proxy->rt.counters.upstreams;
+    uint64_t used = rt->counters.clients + rt->counters.upstreams;
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && used + DESCRIPTORS_KEPT >= limit.rlim_cur)
         return "limit of file descriptors reached";
     return NULL;
@@ -50,8 +53,8 @@ static void on_connection(uv_stream_t *tcp, int status)
         LOG_OFTEN(LOG_WARN, "accept_failed", LOG_T("reason", uv_strerror(status)));
         return;
     }
-    session_accept(&l->proxy->clients, tcp, l->tls ? l->proxy->certificates.clients : NULL,
-                   obstacle(l->proxy));
+    session_accept(l->clients, tcp, l->certificates ? l->certificates->clients : NULL,
+                   obstacle(l->rt));
 }
 
 static int bind_to(struct listener *l, const char *address, int port)
@@ -69,16 +72,16 @@ static int bind_to(struct listener *l, const char *address, int port)
  * one of its own. */
 static int listen_at(struct listener *l, const char *address, int port)
 {
-    int passed = service_socket(l->tls ? "amqps" : "amqp", address, port);
+    int passed = service_socket(l->certificates ? "amqps" : "amqp", address, port);
     int status = passed < 0 ? bind_to(l, address, port) : uv_tcp_open(&l->tcp, passed);
     return status < 0 ? status : uv_listen((uv_stream_t *)&l->tcp, BACKLOG, on_connection);
 }
 
 bool listener_start(struct listener *l)
 {
-    const struct config *config = l->proxy->rt.config;
+    const struct config *config = l->rt->config;
     const char *address = config->listen.address;
-    int port = l->tls ? config->listen.tls_port : config->listen.port;
+    int port = l->certificates ? config->listen.tls_port : config->listen.port;
     if (port == 0)
         return true;
     int status = listen_at(l, address, port);
@@ -88,6 +91,6 @@ bool listener_start(struct listener *l)
         return false;
     }
     LOG(LOG_INFO, "listening", LOG_T("address", address), LOG_N("port", port),
-        LOG_T("protocol", l->tls ? "amqps" : "amqp"), LOG_T("version", AMQPBUF_VERSION));
+        LOG_T("protocol", l->certificates ? "amqps" : "amqp"), LOG_T("version", AMQPBUF_VERSION));
     return true;
 }

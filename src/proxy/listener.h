@@ -6,18 +6,23 @@
 
 #include <uv.h>
 
-struct proxy;
+struct certificates;
+struct clients;
+struct runtime;
 
 struct listener {
     uv_tcp_t tcp;
-    struct proxy *proxy;
-    bool tls;
+    struct runtime *rt;
+    struct clients *clients;
+    const struct certificates *certificates; /* NULL: plain */
 };
 
 /* Takes as many file descriptors as the process may have. */
 void listener_raise_descriptors(void);
-/* Prepares the handle; from now on it must be closed with uv_close. */
-void listener_init(struct listener *, struct proxy *, bool tls);
+/* Prepares the handle; from now on it must be closed with uv_close. With certificates (as they are
+ * when a client comes) it is that of TLS. */
+void listener_init(struct listener *, struct runtime *, struct clients *,
+                   const struct certificates *);
 /* Listens on listen.address and its port (on the service manager's socket "amqp" or "amqps" if that
  * is the same); does nothing if the port is 0. False, after a line in the log, if it cannot. */
 bool listener_start(struct listener *);

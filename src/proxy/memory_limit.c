@@ -8,7 +8,7 @@
 #include "peer/budget.h"
 #include "pool/held.h"
 #include "pool/pool.h"
-#include "proxy/proxy.h"
+#include "proxy/proxy_struct.h"
 #include "session/channel.h"
 #include "session/client.h"
 #include "session/transaction.h"

@@ -489,8 +489,8 @@ static void init_handles(struct proxy *proxy)
 {
     ENSURE(uv_loop_init(&proxy->rt.loop) == 0);
     net_init(&proxy->rt.net, &proxy->rt.loop);
-    listener_init(&proxy->plain, proxy, false);
-    listener_init(&proxy->tls, proxy, true);
+    listener_init(&proxy->plain, &proxy->rt, &proxy->clients, NULL);
+    listener_init(&proxy->tls, &proxy->rt, &proxy->clients, &proxy->certificates);
     ENSURE(uv_timer_init(&proxy->rt.loop, &proxy->tick) == 0);
     ENSURE(uv_prepare_init(&proxy->rt.loop, &proxy->before_poll) == 0);
     ENSURE(uv_idle_init(&proxy->rt.loop, &proxy->not_done) == 0);
@@ -520,7 +520,7 @@ static bool read_certificates(struct proxy *proxy)
         LOG(LOG_ERROR, "tls_unusable", LOG_T("reason", why));
         return false;
     }
-    certificates_adopt(proxy, &certificates);
+    certificates_adopt(&proxy->certificates, &certificates, &proxy->upstreams);
     return true;
 }
 

@@ -4,7 +4,7 @@
 #include "pool/pool.h"
 #include "pool/queue.h"
 #include "proxy/certificates.h"
-#include "proxy/proxy.h"
+#include "proxy/proxy_struct.h"
 #include "spooler/spooler.h"
 
 static void not_reloadable(void *arg, const char *key)
@@ -16,7 +16,7 @@ static void not_reloadable(void *arg, const char *key)
 static void adopt(struct proxy *proxy, struct config *next, struct certificates *certificates)
 {
     config_adopt(proxy->rt.config, next, not_reloadable, proxy);
-    certificates_adopt(proxy, certificates);
+    certificates_adopt(&proxy->certificates, certificates, &proxy->upstreams);
     log_init(proxy->rt.config->log.level, proxy->rt.config->log.format);
     if (proxy->rt.spooler)
         spooler_configure(proxy->rt.spooler, proxy->rt.config);

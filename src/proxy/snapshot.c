@@ -9,7 +9,7 @@
 #include "pool/pool_state.h"
 #include "pool/queue.h"
 #include "proxy/memory_limit.h"
-#include "proxy/proxy.h"
+#include "proxy/proxy_struct.h"
 #include "spooler/spooler.h"
 
 const char *const snapshot_state_names[SNAPSHOT_STATES] = {
