@@ -1,9 +1,10 @@
-#include "amqp/content.h"
+#include "amqp/message.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
 
+#include "amqp/frame.h"
 #include "amqp/wire.h"
 #include "base/assert.h"
 

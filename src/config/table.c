@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "config/config.h"
+#include "config/config_struct.h"
 
 /* Field in struct config. */
 #define AT(field) offsetof(struct config, field), sizeof(((struct config *)0)->field)

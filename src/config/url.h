@@ -12,9 +12,16 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 
-#include "config/config.h"
+/* One broker of upstream.url. */
+struct config_upstream {
+    bool tls;
+    uint16_t port;
+    char *host;                    /* name or address, without the brackets of an IPv6 address */
+    char *user, *password, *vhost; /* NULL if the URL has none; percent-decoded */
+};
 
 /* Takes `urls` apart into an array that config_upstreams_free frees, or returns NULL with the
  * reason in `why`, which never has a part of the password in it. */
@@ -22,3 +29,4 @@ struct config_upstream *url_parse(const char *urls, unsigned *count, char *why, 
 
 /* Writes valid URLs with *** for each password. */
 void url_print(const char *urls, FILE *out);
+void config_upstreams_free(struct config_upstream *upstreams, unsigned count);

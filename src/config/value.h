@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdio.h>
 
-#include "config/config.h"
+#include "config/config_struct.h"
 #include "config/table.h"
 
 /* Sets the option's field, or says in `why` what was expected and what it found and leaves the

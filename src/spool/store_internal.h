@@ -1,8 +1,8 @@
 #pragma once
 
-/* What the files of the store share: store.c (environment, transactions), store_queues.c (queues),
- * store_messages.c and store_rejected.c (messages), examine.c (damage), space.c (room). Theirs
- * alone.
+/* What the files of the store share: store_transactions.c (environment, transactions),
+ * store_queues.c (queues), store_messages.c and store_rejected.c (messages), examine.c (damage),
+ * space.c (room). Theirs alone.
  */
 
 #include <stdbool.h>
