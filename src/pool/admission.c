@@ -9,8 +9,8 @@
 #include "peer/runtime.h"
 #include "pool/connections.h"
 #include "pool/member.h"
-#include "pool/pool_struct.h"
 #include "pool/pool_state.h"
+#include "pool/pool_struct.h"
 #include "spooler/job.h"
 #include "spooler/spooler.h"
 
