@@ -141,6 +141,11 @@ bool client_waits(struct client *c, uint64_t wait_ms)
     return now < c->patience_ms;
 }
 
+bool client_own_is_open(const struct client *c)
+{
+    return c->own && c->own->state >= UPSTREAM_OPEN;
+}
+
 /* ---- what it hears, what is known of it ---- */
 
 void client_tell_blocked(struct client *c, bool blocked, const char *reason)

@@ -91,8 +91,6 @@ struct client {
 
     enum client_place place;
     struct upstream *own; /* upstream of its own, NULL if it needs none */
-    bool own_is_open;
-    bool own_has_failed; /* the last try for it did; the next one decides */
     /* Publishes of it that neither RabbitMQ nor the disk has confirmed, also of channels that are
      * gone: sent upstream, and on their way to the spool. */
     uint64_t retained, appending;
@@ -117,6 +115,8 @@ void client_hold(struct client *);
 /* For what is waited for no longer than so long: true for wait_ms from the first time that it is
  * tried, hold the client; then false. A tick tries it again by then. */
 bool client_waits(struct client *, uint64_t wait_ms);
+/* It has an upstream of its own, and RabbitMQ has let it in there. */
+bool client_own_is_open(const struct client *);
 /* Sends connection.blocked or unblocked to a client that has the capability, once for each turn. */
 void client_tell_blocked(struct client *, bool blocked, const char *reason);
 

@@ -125,7 +125,7 @@ void ending_settled(struct client *c)
         (c->retained + c->appending > 0 && pool_state_close_waits(c->member.pool)))
         return;
     bool unread = c->own && upstream_is_unread(c->own);
-    if (!c->own || !c->own_is_open || c->own->links.count > 0 || unread) {
+    if (!client_own_is_open(c) || c->own->links.count > 0 || unread) {
         finish_close(c);
     } else if (c->own->state == UPSTREAM_OPEN) {
         upstream_leave(c->own);

@@ -164,6 +164,32 @@ static enum route needs_rabbitmq(struct channel *ch, amqp_method_number_t method
     return route_refuse(why, REFUSED_CLIENT, 320, LOST_RABBITMQ, method);
 }
 
+/* Answered in RabbitMQ's place: nothing else waits for RabbitMQ's answer on this channel. */
+static enum route route_offline(struct channel *ch, const struct frame *frame,
+                                amqp_method_number_t method, void *decoded, bool tx_here,
+                                struct refusal *why)
+{
+    struct pool *pool = ch->client->member.pool;
+    if (!route_spools(pool))
+        return route_refuse_offline(why);
+    if (!tx_here && (spooler_is_full(pool->rt->spooler) || budget_is_short(pool->rt)))
+        return ROUTE_HELD;
+    if (ch->committing > 0 || (ch->relay && ch->relay->calls.count > 0))
+        return ROUTE_HELD; /* replies keep their order */
+    if (!tx_here && !offline_can_answer(method, decoded)) {
+        enum route route = needs_rabbitmq(ch, method, why);
+        if (route != ROUTE_DONE)
+            return route;
+    }
+    char what[64];
+    const char *full = offline_takes_place(ch, method, decoded) ? route_why_full(pool, what) : NULL;
+    if (full)
+        return route_refuse_full(ch, full, method, why);
+    client_tell_blocked(ch->client, false, NULL);
+    return offline_method(ch, frame->payload, frame->payload_len, method, why) ? ROUTE_DONE
+                                                                               : ROUTE_REFUSED;
+}
+
 static enum route route_decoded(struct channel *ch, struct slab *slab, const struct frame *frame,
                                 amqp_method_number_t method, void *decoded, struct refusal *why)
 {
@@ -190,27 +216,8 @@ static enum route route_decoded(struct channel *ch, struct slab *slab, const str
         (pool->state != POOL_LIVE && offline_names_promised(pool->queue, method, decoded));
     if ((offline || is_answered_here(ch, method)) && channel_is_owed(ch))
         return ROUTE_HELD;
-    if (offline) {
-        if (!route_spools(pool))
-            return route_refuse_offline(why);
-        if (!tx_here && (spooler_is_full(pool->rt->spooler) || budget_is_short(pool->rt)))
-            return ROUTE_HELD;
-        if (ch->committing > 0 || (ch->relay && ch->relay->calls.count > 0))
-            return ROUTE_HELD; /* replies keep their order */
-        if (!tx_here && !offline_can_answer(method, decoded)) {
-            enum route route = needs_rabbitmq(ch, method, why);
-            if (route != ROUTE_DONE)
-                return route;
-        }
-        char what[64];
-        const char *full =
-            offline_takes_place(ch, method, decoded) ? route_why_full(pool, what) : NULL;
-        if (full)
-            return route_refuse_full(ch, full, method, why);
-        client_tell_blocked(ch->client, false, NULL);
-        return offline_method(ch, frame->payload, frame->payload_len, method, why) ? ROUTE_DONE
-                                                                                   : ROUTE_REFUSED;
-    }
+    if (offline)
+        return route_offline(ch, frame, method, decoded, tx_here, why);
     if (runtime_buffers(pool->rt))
         client_tell_blocked(ch->client, false, NULL);
     if (answer_qos(ch, method, decoded))

@@ -18,7 +18,6 @@ void own_upstream_release(struct client *c)
         return;
     struct upstream *own = c->own;
     c->own = NULL;
-    c->own_is_open = false;
     own->owner = NULL;
     if (own->state == UPSTREAM_OPEN)
         stream_resume(&own->stream); /* it may have waited for a client that did not read */
@@ -32,8 +31,6 @@ static void own_opened(struct upstream *u)
     struct client *c = u->owner;
     if (!c)
         return;
-    c->own_is_open = true;
-    c->own_has_failed = false;
     held_wake(c->member.pool);
 }
 
@@ -43,15 +40,11 @@ static void own_failed(struct upstream *u, const struct upstream_end *end)
     if (!c)
         return;
     c->own = NULL;
-    c->own_is_open = false;
     bool refused = end->refusal != REFUSAL_NONE;
     /* RabbitMQ may be going away, and the pool not know it yet: then what the client wants can wait
      * in the spool. If it still has to be asked a second later, it is asked once more. */
-    if (!refused && !c->own_has_failed && route_spools(c->member.pool)) {
-        c->own_has_failed = true;
-        client_waits(c, DIAL_AGAIN_MS);
+    if (!refused && route_spools(c->member.pool) && client_waits(c, DIAL_AGAIN_MS))
         return;
-    }
     client_refuse(c, refused ? end->code : 320, refused ? end->text : LOST_RABBITMQ, 0);
 }
 
@@ -84,7 +77,6 @@ static void own_lost(struct upstream *u, const struct upstream_end *end)
     bool is_error = end->code && end->code != 320;
     failover_own(pool, u, is_error || loses ? FAILOVER_DROP : FAILOVER_ANSWER);
     c->own = NULL;
-    c->own_is_open = false;
     if (is_error)
         client_refuse(c, end->code, end->text, end->cause);
     else if (loses)
@@ -118,7 +110,6 @@ static void own_left(struct upstream *u)
     if (!c)
         return;
     c->own = NULL;
-    c->own_is_open = false;
     client_settled(c);
 }
 
@@ -136,5 +127,4 @@ void own_upstream_dial(struct client *c)
     struct pool *pool = c->member.pool;
     c->own = upstream_dial(pool->pools->upstreams, pool->dial_user, pool->secrets.current,
                            pool->vhost, c->properties, c->properties_len, &own_events, c);
-    c->own_is_open = false;
 }

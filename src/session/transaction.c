@@ -26,22 +26,25 @@ static const struct states states = {
              [TRANSACTION_SENT] = TO(TRANSACTION_LOCAL) | TO(TRANSACTION_COMMITTING)},
 };
 
-struct transaction *transaction_new(struct pool *pool, struct publisher publisher)
+static struct transaction *make(struct pool *pool, enum transaction_state state)
 {
     struct transaction *tx = calloc(1, sizeof *tx);
     ENSURE(tx);
     tx->queue = pool->queue;
+    tx->state = state; /* a new one */
+    return tx;
+}
+
+struct transaction *transaction_new(struct pool *pool, struct publisher publisher)
+{
+    struct transaction *tx = make(pool, TRANSACTION_LOCAL);
     tx->copies = append_begin(pool, publisher);
     return tx;
 }
 
 struct transaction *transaction_new_there(struct pool *pool)
 {
-    struct transaction *tx = calloc(1, sizeof *tx);
-    ENSURE(tx);
-    tx->queue = pool->queue;
-    tx->state = TRANSACTION_THERE; /* a new one */
-    return tx;
+    return make(pool, TRANSACTION_THERE);
 }
 
 /* Where the queue counts its places. */
