@@ -49,6 +49,40 @@ void password_tell(struct pool *pool)
     }
 }
 
+static const char *next_best(const struct pool *pool, uint64_t *expires_s)
+{
+    const char *best = NULL;
+    *expires_s = 0;
+    for (unsigned i = 0; i < SECRETS_OTHERS; i++) {
+        const char *other = pool->secrets.others[i].password;
+        if (!other)
+            continue;
+        struct identity id;
+        identity_init(&id, pool->dial_user, other);
+        bool is_good = id.rights == pool->rights && !identity_has_expired(&id);
+        if (is_good && id.expires_s > *expires_s) {
+            best = other;
+            *expires_s = id.expires_s;
+        }
+        identity_clear(&id);
+    }
+    return best;
+}
+
+bool password_fall_back(struct pool *pool)
+{
+    uint64_t expires_s;
+    const char *best = pool->rights ? next_best(pool, &expires_s) : NULL;
+    if (!best)
+        return false;
+    char *password = NULL;
+    secret_set(&password, best); /* it is about to be taken from the others */
+    secrets_replace(&pool->secrets, password, false, runtime_now(pool->rt));
+    secret_wipe(&password);
+    pool->expires_s = expires_s;
+    return true;
+}
+
 /* ---- new ones ---- */
 
 /* The next one that has brought one, or NULL. */

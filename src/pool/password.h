@@ -18,6 +18,10 @@ bool password_take(struct pool *, const struct identity *, const char *password)
  * that clients have to themselves: they are told. */
 void password_tell(struct pool *);
 
+/* RabbitMQ has refused the pool's token. True if it has another one now: of those that RabbitMQ has
+ * accepted, with the same rights, the one that holds longest and has not run out. */
+bool password_fall_back(struct pool *);
+
 /* A member has a new_secret. Its on_secret is called, now or later. A secret that RabbitMQ accepts
  * becomes the pool's password; if it does not, the old one stays. */
 void password_ask(struct pool *);

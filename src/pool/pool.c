@@ -180,7 +180,9 @@ static void on_failed(struct upstream *u, const struct upstream_end *end)
         return;
     }
     note_trouble(pool, end->text);
-    if (end->refusal == REFUSAL_LOGIN) {
+    if (end->refusal == REFUSAL_LOGIN && password_fall_back(pool)) {
+        connections_dial(pool);
+    } else if (end->refusal == REFUSAL_LOGIN) {
         refuse_login(pool, end);
         admission_refuse(pool, end->code, end->text);
         if (runtime_now(pool->rt) - pool->refused_ms >= LOGIN_GRACE_MS)

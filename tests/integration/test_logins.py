@@ -560,6 +560,21 @@ def test_a_token_that_ends_sooner_is_not_everybodys(broker, make_proxy):
     assert not [secret for secret in told if secret in (short, short.encode())]
 
 
+def test_another_token_of_the_login_is_tried(broker, make_proxy):
+    """RabbitMQ no longer takes the one that holds longest: one that it has accepted as well is good."""
+    proxy = make_proxy(broker.url)
+    long, short = token("A", lifetime_s=7200), token("A", lifetime_s=600)
+    prove(proxy, ("svc", long), ("svc", short))
+    broker.down()
+    proxy.wait_event("upstream_lost")
+    spool(proxy, broker, "svc", short, b"stored")
+    broker.refused_passwords = {long}
+    broker.up()
+    proxy.wait_empty()
+    assert carried(broker) == {short: [b"stored"]}
+    assert not proxy.events("login_refused")
+
+
 def test_token_that_has_run_out_is_asked_about(broker, make_proxy):
     """The pool is connected with it still; RabbitMQ would let nobody in with it."""
     proxy = make_proxy(broker.url)

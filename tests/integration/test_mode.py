@@ -32,14 +32,6 @@ def numbers(count, of=b"%d"):
     return [of % n for n in range(count)]
 
 
-def ack_all(broker):
-    """What a broker that did not confirm owes."""
-    broker.acks = True
-    for connection in broker.open_connections():
-        for channel, tag in list(connection.last_tags.items()):
-            connection.send_method(channel, "basic.ack", delivery_tag=tag, multiple=True)
-
-
 def drain_channel(broker):
     """The connection and the frames of channel 1."""
     connection = next(c for c in broker.open_connections() if c.messages)
@@ -58,7 +50,7 @@ def test_answered_from_the_disk_and_sent_at_once(broker, make_proxy):
             broker.wait_messages(number + 1)
         assert bodies(broker) == numbers(20)
         assert proxy.waiting() == 20  # RabbitMQ has not confirmed any
-        ack_all(broker)
+        broker.ack_all()
         proxy.wait_empty()
         client.publish(b"20", "q")
         client.acked_up_to_tags({21})
@@ -89,7 +81,7 @@ def test_its_state(broker, make_watched):
             client.publish(b"%d" % number, "q")
         client.acked_up_to_tags(set(range(2, 10)))
         wait_until(lambda: state() == ["draining"], "more wait than may be under way")
-        ack_all(broker)
+        broker.ack_all()
         wait_until(lambda: state() == ["live"], "nothing waits")
         client.close()
 
@@ -187,7 +179,7 @@ def test_a_full_buffer_holds_publishers_until_rabbitmq_confirms(broker, make_pro
         client.expect("connection.blocked")
         broker.wait_messages(10)
         assert proxy.waiting() == 10
-        ack_all(broker)  # and nothing else wakes the publisher
+        broker.ack_all()  # and nothing else wakes the publisher
         client.expect("connection.unblocked")
         broker.wait_messages(25)
         client.die()
@@ -319,7 +311,7 @@ def test_a_reload_ends_it_when_nothing_waits(broker, make_proxy):
         client.publish(b"1", "q")
         broker.wait_messages(2)
         assert proxy.waiting() == 0
-        ack_all(broker)
+        broker.ack_all()
         client.acked_up_to_tags({2})
         client.close()
 
@@ -479,7 +471,7 @@ def test_who_was_told_to_wait_hears_that_it_may_go_on(broker, make_proxy):
         quick.acked_up_to(1)
         slow.send(begun[-20:])
         slow.expect("connection.blocked")
-        ack_all(broker)
+        broker.ack_all()
         slow.expect("connection.unblocked")
         broker.wait_messages(2)
         slow.die()
@@ -579,7 +571,7 @@ def test_a_transaction_of_a_consumer_does_not_overtake_what_it_has_stored(broker
         client.call(1, "tx.select")
         client.publish(b"2", "q")
         client.call(1, "tx.commit")
-        ack_all(broker)
+        broker.ack_all()
         proxy.wait_empty()
         client.close()
     assert bodies(broker) == numbers(3)
@@ -601,4 +593,4 @@ def test_messages_of_a_token_go_out_under_its_own_rights(broker, make_proxy):
                for connection in broker.connections if connection.messages}
     assert carried == {wide.encode(): [wide.encode()], narrow.encode(): [narrow.encode()]}
     assert not proxy.events("drain_started")
-    ack_all(broker)
+    broker.ack_all()

@@ -223,10 +223,7 @@ def test_acks_are_committed_with_what_is_stored(broker, make_proxy, order):
             worker.expect("tx.commit-ok")
         assert [name for name in own.sequence() if name in ("1:basic.ack", "1:tx.commit")] == \
             2 * ["1:basic.ack", "1:tx.commit"]
-        broker.acks = True
-        for connection in broker.open_connections():
-            for channel, tag in list(connection.last_tags.items()):
-                connection.send_method(channel, "basic.ack", delivery_tag=tag, multiple=True)
+        broker.ack_all()
         proxy.wait_empty()
         worker.die()
     assert [message.body for message in broker.messages] == [b"before", b"done 0", b"done 1"]
@@ -318,10 +315,7 @@ def test_transactions_that_fill_the_buffer_do_not_wait_for_each_other(broker, ma
     broker.up()
     broker.wait_messages(1)
     assert not proxy.events("client_refused")  # a place will be free
-    broker.acks = True
-    for connection in broker.open_connections():
-        for channel, tag in list(connection.last_tags.items()):
-            connection.send_method(channel, "basic.ack", delivery_tag=tag, multiple=True)
+    broker.ack_all()
     proxy.wait_event("client_refused")
     closed = [found["code"] for found in proxy.events("client_refused")]
     assert set(closed) == {"506"} and len(closed) == 1

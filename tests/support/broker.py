@@ -388,6 +388,13 @@ class FakeBroker:
             except Lost:
                 pass
 
+    def ack_all(self):
+        """Confirms what it owes, and from now on what it takes."""
+        self.acks = True
+        for connection in self.open_connections():
+            for channel, tag in list(connection.last_tags.items()):
+                connection.send_method(channel, "basic.ack", delivery_tag=tag, multiple=True)
+
     def blocked_for(self, seconds):
         """An alarm, and its end."""
         self.everywhere("connection.blocked", reason="scripted")
