@@ -180,10 +180,7 @@ def test_publishers_wait_for_a_slow_rabbitmq(broker, make_watched):
         for thread in threads:
             thread.start()
         proxy.wait_event("memory_short")
-        broker.acks = True
-        for connection in broker.connections:
-            for channel, tag in list(connection.last_tags.items()):
-                connection.send_method(channel, "basic.ack", delivery_tag=tag, multiple=True)
+        broker.ack_all()
         for thread in threads:
             thread.join(120)
             assert not thread.is_alive(), proxy.failure("a publisher hangs")
