@@ -26,7 +26,7 @@ static enum route own_relay_for(struct channel *ch, struct refusal *why)
 {
     struct client *client = ch->client;
     struct relay *r = ch->relay;
-    if (!client_own_is_open(client))
+    if (!client_open_own(client))
         return ROUTE_HELD;
     if (r && r->link.upstream != client->own) {
         /* What went out on the shared channel is answered before another one is used (P2). */
@@ -83,8 +83,7 @@ bool binding_stays(const struct channel *ch)
     const struct client *client = ch->client;
     const struct relay *r = ch->relay;
     if (client->own)
-        return client_own_is_open(client) && r->link.upstream == client->own &&
-               r->close == CLOSE_NONE;
+        return r->link.upstream == client_open_own(client) && r->close == CLOSE_NONE;
     return client->place == CLIENT_SHARES && is_well_bound(ch, false);
 }
 

@@ -141,9 +141,9 @@ bool client_waits(struct client *c, uint64_t wait_ms)
     return now < c->patience_ms;
 }
 
-bool client_own_is_open(const struct client *c)
+struct upstream *client_open_own(const struct client *c)
 {
-    return c->own && c->own->state >= UPSTREAM_OPEN;
+    return c->own && c->own->state >= UPSTREAM_OPEN ? c->own : NULL;
 }
 
 /* ---- what it hears, what is known of it ---- */

@@ -115,8 +115,8 @@ void client_hold(struct client *);
 /* For what is waited for no longer than so long: true for wait_ms from the first time that it is
  * tried, hold the client; then false. A tick tries it again by then. */
 bool client_waits(struct client *, uint64_t wait_ms);
-/* It has an upstream of its own, and RabbitMQ has let it in there. */
-bool client_own_is_open(const struct client *);
+/* The upstream that it has to itself, if RabbitMQ has let it in there, else NULL. */
+struct upstream *client_open_own(const struct client *);
 /* Sends connection.blocked or unblocked to a client that has the capability, once for each turn. */
 void client_tell_blocked(struct client *, bool blocked, const char *reason);
 

@@ -124,12 +124,11 @@ void ending_settled(struct client *c)
     if (c->state != CLIENT_SETTLING || c->channel_count > 0 ||
         (c->retained + c->appending > 0 && pool_state_close_waits(c->member.pool)))
         return;
-    bool unread = c->own && upstream_is_unread(c->own);
-    if (!client_own_is_open(c) || c->own->links.count > 0 || unread) {
+    struct upstream *own = client_open_own(c);
+    if (!own || own->links.count > 0 || upstream_is_unread(own))
         finish_close(c);
-    } else if (c->own->state == UPSTREAM_OPEN) {
-        upstream_leave(c->own);
-    }
+    else if (own->state == UPSTREAM_OPEN)
+        upstream_leave(own);
 }
 
 void ending_begin(struct client *c)

@@ -5,7 +5,7 @@
 
 struct client;
 
-/* Begins one; client_own_is_open tells when it is there. */
+/* Begins one; client_open_own tells when it is there. */
 void own_upstream_dial(struct client *);
 /* The client needs it no more. What was published there is confirmed first. */
 void own_upstream_release(struct client *);

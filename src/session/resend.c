@@ -17,7 +17,7 @@ static bool may_go(const struct channel *ch)
     if (client->place == CLIENT_APART && !client->own)
         own_upstream_dial(client);
     if (client->place == CLIENT_APART)
-        return client_own_is_open(client);
+        return client_open_own(client) != NULL;
     return connections_are_open(client->member.pool) ||
            client->member.pool->failures != redo_failures(ch->redo);
 }

@@ -300,8 +300,9 @@ static void on_data(struct stream *stream)
 static void on_writable(struct stream *stream)
 {
     struct client *c = LIST_ENTRY(stream, struct client, stream);
-    if (client_own_is_open(c))
-        stream_resume(&c->own->stream);
+    struct upstream *own = client_open_own(c);
+    if (own)
+        stream_resume(&own->stream);
     if (c->member.pool)
         held_wake(c->member.pool);
 }
@@ -429,7 +430,7 @@ static void on_refused(struct member *m, uint16_t code, const char *text)
         handshake_refuse(c, code, text);
     else if (c->state == CLIENT_LOGIN)
         client_refuse(c, code, text, AMQP_CONNECTION_OPEN_METHOD);
-    else if (c->state == CLIENT_OPEN && !client_own_is_open(c))
+    else if (c->state == CLIENT_OPEN && !client_open_own(c))
         client_refuse(c, code, text, 0);
 }
 
@@ -466,8 +467,9 @@ static void on_blocked(struct member *m, bool blocked)
 static void on_password(struct member *m)
 {
     struct client *c = client_of(m);
-    if (client_own_is_open(c))
-        upstream_update_secret(c->own, m->pool->secrets.current);
+    struct upstream *own = client_open_own(c);
+    if (own)
+        upstream_update_secret(own, m->pool->secrets.current);
 }
 
 static const struct member_events member_events = {
