@@ -14,8 +14,11 @@
 #include "spool/big_endian.h"
 #include "spool/env.h"
 #include "spool/home.h"
+#include "spool/unsynced.h"
 
-/* Two slots, written in turn; docs/spool-format.md has the bytes. */
+/* Two slots, written in turn, and a byte behind them that says that a sync has failed since the
+ * newer one was written; docs/spool-format.md has the bytes. That byte is for a process that comes
+ * after this one in the same boot: a power cut makes it meaningless, so it needs no sync. */
 
 enum {
     SLOT_BYTES = 256 * 1024,
@@ -29,6 +32,7 @@ enum {
     AT_BOOT = 32,
     BOOT_BYTES = 36,
     AT_PAGES = 4096,
+    AT_DOUBT = 2 * SLOT_BYTES,
 };
 
 static const char magic[8] = {'c', 'h', 'e', 'c', 'k', 'p', 't', '1'};
@@ -95,25 +99,21 @@ static bool read_slot(int fd, unsigned which, uint8_t slot[SLOT_BYTES])
            checksum(slot) == big_endian_get(slot + AT_CHECKSUM, 8);
 }
 
-/* The newer of the two slots, in memory of the caller's; NULL if there is none. */
-static uint8_t *read_newest(const char *path)
+/* The newer of the two slots, in memory of the caller's, and its place; NULL if there is none. */
+static uint8_t *read_newest(int fd, unsigned *which)
 {
-    char name[4096];
-    name_file(name, path, "checkpoint");
-    int fd = open(name, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return NULL;
     uint8_t *newest = calloc(1, SLOT_BYTES), *other = calloc(1, SLOT_BYTES);
     ENSURE(newest && other);
     bool any = read_slot(fd, 0, newest);
+    *which = 0;
     if (read_slot(fd, 1, other) &&
         (!any || big_endian_get(other + AT_TXNID, 8) > big_endian_get(newest + AT_TXNID, 8))) {
         uint8_t *swap = newest;
         newest = other;
         other = swap;
         any = true;
+        *which = 1;
     }
-    close(fd);
     free(other);
     if (any)
         return newest;
@@ -121,9 +121,22 @@ static uint8_t *read_newest(const char *path)
     return NULL;
 }
 
+static uint8_t *read_checkpoint(const char *path)
+{
+    char name[4096];
+    unsigned which;
+    name_file(name, path, "checkpoint");
+    int fd = open(name, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return NULL;
+    uint8_t *slot = read_newest(fd, &which);
+    close(fd);
+    return slot;
+}
+
 bool checkpoint_is_due(const char *path)
 {
-    uint8_t *slot = read_newest(path);
+    uint8_t *slot = read_checkpoint(path);
     bool due = slot && !is_this_boot(slot) && !home_is_locked(path);
     free(slot);
     return due;
@@ -148,7 +161,7 @@ enum status checkpoint_restore(const char *path, bool *restored, struct failure 
 {
     char name[4096];
     name_file(name, path, "data.mdb");
-    uint8_t *slot = access(name, F_OK) == 0 ? read_newest(path) : NULL;
+    uint8_t *slot = access(name, F_OK) == 0 ? read_checkpoint(path) : NULL;
     enum status status = STATUS_OK;
     char boot[BOOT_BYTES];
     *restored = slot && !is_this_boot(slot);
@@ -158,6 +171,39 @@ enum status checkpoint_restore(const char *path, bool *restored, struct failure 
         status = put_back(path, slot, failure);
     free(slot);
     return status;
+}
+
+/* ---- syncing ---- */
+
+static bool read_doubt(int fd)
+{
+    char doubt = 0;
+    return pread(fd, &doubt, 1, AT_DOUBT) == 1 && doubt != 0;
+}
+
+static void write_doubt(struct checkpoint *c, bool is_doubted)
+{
+    char doubt = is_doubted ? 1 : 0;
+    c->is_doubted = is_doubted;
+    (void)!pwrite(c->fd, &doubt, 1, AT_DOUBT);
+}
+
+/* What a sync that failed may have lost is written again: at once, while the kernel still has it,
+ * and before the next one, in case that the disk did not let it. */
+static int sync_data(struct checkpoint *c, MDB_env *env)
+{
+    int error = c->is_doubted ? unsynced_write_again(env, c->held, c->last_page) : 0;
+    if (error)
+        return error;
+    error = mdb_env_sync(env, 1);
+    if (error) {
+        write_doubt(c, true);
+        CRASH_POINT("after_failed_sync");
+        (void)unsynced_write_again(env, c->held, c->last_page);
+    } else if (c->is_doubted) {
+        write_doubt(c, false);
+    }
+    return error;
 }
 
 /* ---- writing ---- */
@@ -194,7 +240,7 @@ enum status checkpoint_take(struct checkpoint *c, MDB_env *env, struct failure *
     mdb_env_info(env, &info);
     if (c->held && info.me_last_txnid == c->txnid)
         return STATUS_OK;
-    int error = mdb_env_sync(env, 1);
+    int error = sync_data(c, env);
     CRASH_POINT("in_checkpoint");
     if (!error)
         error = env_begin(env, MDB_RDONLY, &txn);
@@ -209,8 +255,35 @@ enum status checkpoint_take(struct checkpoint *c, MDB_env *env, struct failure *
         mdb_txn_abort(c->held);
     c->held = txn;
     c->txnid = info.me_last_txnid;
+    c->last_page = info.me_last_pgno;
     c->slot ^= 1;
     return STATUS_OK;
+}
+
+/* Makes a slot that of no state. */
+static int clear_slot(int fd, unsigned which)
+{
+    static const char none[sizeof magic] = {0};
+    ssize_t len = pwrite(fd, none, sizeof none, (off_t)which * SLOT_BYTES + AT_MAGIC);
+    return len == sizeof none && fdatasync(fd) == 0 ? 0 : errno;
+}
+
+/* Both slots have their blocks then, whatever becomes of the disk. Where a file system cannot
+ * promise that, writing a slot tells. */
+static int claim(int fd)
+{
+    int error = fallocate(fd, 0, 0, AT_DOUBT + 1) == 0 ? 0 : errno;
+    return error == ENOSPC || error == EDQUOT ? error : 0;
+}
+
+/* Where the first one goes: not in the place of one that still counts. */
+static unsigned find_slot(int fd)
+{
+    unsigned newest;
+    uint8_t *slot = read_newest(fd, &newest);
+    unsigned first = slot ? newest ^ 1 : 0;
+    free(slot);
+    return first;
 }
 
 enum status checkpoint_begin(struct checkpoint *c, const char *path, MDB_env *env,
@@ -220,33 +293,53 @@ enum status checkpoint_begin(struct checkpoint *c, const char *path, MDB_env *en
     if (!read_boot_id(boot))
         return no_boot_id(failure, "spool.sync = interval needs that");
     name_file(name, path, "checkpoint");
-    int error = mdb_env_sync(env, 1); /* before the old one goes */
-    if (error)
-        return env_error(failure, error, "syncing the spool");
-    c->fd = open(name, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+    c->fd = open(name, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (c->fd < 0)
         return fail(failure, errno, name);
-    enum status status = checkpoint_take(c, env, failure);
-    return status == STATUS_OK ? home_sync(path, failure) : status;
+    int error = claim(c->fd);
+    c->is_doubted = read_doubt(c->fd);
+    c->slot = find_slot(c->fd);
+    enum status status = error ? fail(failure, error, name) : checkpoint_take(c, env, failure);
+    if (status != STATUS_OK)
+        return status;
+    /* An old one may have a higher number: of another boot, or of a spool that was replaced. */
+    error = clear_slot(c->fd, c->slot);
+    return error ? fail(failure, error, name) : home_sync(path, failure);
 }
 
-void checkpoint_end(struct checkpoint *c)
+/* The older one first: its pages may have been used again. */
+static int clear_slots(const struct checkpoint *c)
 {
+    int error = clear_slot(c->fd, c->slot);
+    return error ? error : clear_slot(c->fd, c->slot ^ 1);
+}
+
+enum status checkpoint_end(struct checkpoint *c, MDB_env *env, struct failure *failure)
+{
+    int error = sync_data(c, env);
+    if (!error)
+        error = clear_slots(c);
     if (c->held)
         mdb_txn_abort(c->held);
-    if (c->fd >= 0)
-        close(c->fd);
+    close(c->fd);
     *c = (struct checkpoint){.fd = -1};
+    return error ? env_error(failure, error, "letting go of the spool's checkpoint") : STATUS_OK;
 }
 
 enum status checkpoint_remove(const char *path, MDB_env *env, struct failure *failure)
 {
     char name[4096];
+    struct checkpoint c = {0};
     name_file(name, path, "checkpoint");
-    if (access(name, F_OK) != 0)
-        return STATUS_OK;
-    int error = mdb_env_sync(env, 1);
-    if (error)
+    c.fd = open(name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    if (c.fd < 0 && errno != ENOENT)
+        return fail(failure, errno, name);
+    bool is_there = c.fd >= 0;
+    c.is_doubted = is_there && read_doubt(c.fd);
+    int error = is_there ? sync_data(&c, env) : mdb_env_sync(env, 1);
+    if (is_there)
+        close(c.fd);
+    if (error || !is_there)
         return env_error(failure, error, "syncing the spool");
     return unlink(name) == 0 ? home_sync(path, failure) : fail(failure, errno, name);
 }

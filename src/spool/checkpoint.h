@@ -21,10 +21,12 @@
 #include "amqpbuf/status.h"
 
 struct checkpoint {
-    int fd;         /* of DIR/checkpoint; -1: none is kept */
-    MDB_txn *held;  /* sees the state that was saved last */
-    uint64_t txnid; /* its number */
-    unsigned slot;  /* where the next one goes; the other one stays valid meanwhile */
+    int fd;             /* of DIR/checkpoint; -1: none is kept */
+    MDB_txn *held;      /* sees the state that was saved last */
+    uint64_t txnid;     /* its number */
+    uint64_t last_page; /* that it has */
+    unsigned slot;      /* where the next one goes; the other one stays valid meanwhile */
+    bool is_doubted;    /* a sync has failed since: see spool/unsynced.h */
 };
 
 /* True if the machine went down since the checkpoint in `path` was taken and nobody has put it
@@ -34,12 +36,16 @@ bool checkpoint_is_due(const char *path);
  * holds the spool's lock, before LMDB opens it. */
 enum status checkpoint_restore(const char *path, bool *restored, struct failure *);
 
-/* Starts keeping checkpoints, and takes the first. */
+/* Starts keeping checkpoints, and takes the first. A file that is there already is used again: its
+ * blocks are there on a full disk, too. */
 enum status checkpoint_begin(struct checkpoint *, const char *path, MDB_env *, struct failure *);
 /* Syncs all that is committed, and makes it the state to go back to. Not inside a write
- * transaction. If it fails the last one stays. */
+ * transaction. If it fails the last one stays, and the next one writes again what the failed sync
+ * may have lost. */
 enum status checkpoint_take(struct checkpoint *, MDB_env *, struct failure *);
-/* Lets go of the state it keeps. */
-void checkpoint_end(struct checkpoint *);
-/* Syncs all that is committed, and removes the checkpoint, if there is one. */
+/* Syncs all that is committed, and lets go of the checkpoint; the file stays, and says that there
+ * is none. If the sync fails the checkpoint stays valid. */
+enum status checkpoint_end(struct checkpoint *, MDB_env *, struct failure *);
+/* For a spool that is to keep none: syncs all that is committed, and removes the file, if there is
+ * one. */
 enum status checkpoint_remove(const char *path, MDB_env *, struct failure *);

@@ -7,8 +7,8 @@
 #include <unistd.h>
 
 #include "amqpbuf/spool_format.h"
+#include "spool/free_list.h"
 #include "spool/guard.h"
-#include "spool/page.h"
 
 enum status env_error(struct failure *failure, int error, const char *doing)
 {
@@ -156,37 +156,18 @@ static struct oldest_reader find_oldest_reader(MDB_env *env, size_t last_txnid)
     return oldest;
 }
 
-/* Each record of the free database is a list of page numbers, its length in front, under the
- * transaction that freed them (lmdb.h does not promise this, mdb_stat(1) relies on it too). */
 struct free_count {
-    MDB_cursor *cursor;
-    size_t oldest, last;
-    struct page_map map;
+    size_t oldest;
     uint64_t pages, held;
 };
 
-static int count_free_pages(void *arg)
+static void count_free(void *arg, size_t freed_by, const size_t *pages, size_t count)
 {
+    (void)pages;
     struct free_count *f = arg;
-    MDB_val key, data;
-    int error;
-    while ((error = mdb_cursor_get(f->cursor, &key, &data, MDB_NEXT)) == 0) {
-        size_t freed_by, count;
-        if (key.mv_size != sizeof freed_by || data.mv_size < sizeof count ||
-            !page_is_sound(&f->map, &key) || !page_map_has(&f->map, &data))
-            return MDB_CORRUPTED;
-        memcpy(&freed_by, key.mv_data, sizeof freed_by);
-        memcpy(&count, data.mv_data, sizeof count);
-        if (count > data.mv_size / sizeof count)
-            return MDB_CORRUPTED;
-        if (f->last && freed_by <= f->last)
-            return MDB_CORRUPTED; /* a page in a wrong place may even lead back to itself */
-        f->last = freed_by;
-        f->pages += count;
-        if (freed_by >= f->oldest)
-            f->held += count;
-    }
-    return error == MDB_NOTFOUND ? 0 : error;
+    f->pages += count;
+    if (freed_by >= f->oldest)
+        f->held += count;
 }
 
 enum status env_count_pages(MDB_env *env, MDB_txn *txn, struct env_pages *pages,
@@ -194,7 +175,6 @@ enum status env_count_pages(MDB_env *env, MDB_txn *txn, struct env_pages *pages,
 {
     MDB_envinfo info;
     MDB_stat stat;
-    enum { FREE_DBI = 0 };
     mdb_env_info(env, &info);
     mdb_env_stat(env, &stat);
     struct oldest_reader oldest = find_oldest_reader(env, mdb_txn_id(txn));
@@ -204,20 +184,10 @@ enum status env_count_pages(MDB_env *env, MDB_txn *txn, struct env_pages *pages,
         .holder_pid = oldest.other_pid,
     };
     struct free_count f = {.oldest = oldest.txnid};
-    int error = mdb_cursor_open(txn, FREE_DBI, &f.cursor);
-    if (error)
-        return env_error(failure, error, "counting free pages");
-    /* An environment without databases has no free pages, either. */
-    error = info.me_last_pgno > 1 ? page_map_find(txn, &f.map) : MDB_NOTFOUND;
-    if (!error)
-        error = guard_run(count_free_pages, &f);
-    mdb_cursor_close(f.cursor);
-    if (error == MDB_NOTFOUND)
-        error = 0;
-    uint64_t free_pages = f.pages;
+    int error = free_list_walk(txn, count_free, &f);
     pages->held = f.held;
     uint64_t all = info.me_last_pgno + 1;
-    pages->used = all > free_pages ? all - free_pages : 0;
+    pages->used = all > f.pages ? all - f.pages : 0;
     return env_error(failure, error, "counting free pages");
 }
 

@@ -172,10 +172,8 @@ void store_close(struct store *s)
 {
     ENSURE(!s->txn);
     store_free_queues(s);
-    if (store_keeps_checkpoints(s)) {
-        checkpoint_end(&s->checkpoint);
-        checkpoint_remove(s->path, s->env, NULL); /* if it fails: it stays, and is still right */
-    }
+    if (store_keeps_checkpoints(s))
+        checkpoint_end(&s->checkpoint, s->env, NULL); /* if it fails: it stays, and is right */
     if (s->env)
         mdb_env_close(s->env);
     free(s->path);

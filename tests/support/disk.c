@@ -7,9 +7,10 @@
  * `readonly` (EROFS), or nothing.
  *
  * DISK_JOURNAL names a file to which each write and each sync is appended: a letter (W: a write, D:
- * a write that is durable when it returns, S: a sync; w and s: the same of `checkpoint`), offset
- * and length (8 bytes each, host order), and the bytes. What the kernel would still have in its
- * cache at a power cut are the writes behind the last sync. */
+ * a write that is durable when it returns, S: a sync, F: one that failed; w, s and f: the same of
+ * `checkpoint`), offset and length (8 bytes each, host order), and the bytes. What the kernel would
+ * still have in its cache at a power cut are the writes behind the last sync; what was there at one
+ * that failed it may have forgotten. */
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -183,6 +184,7 @@ int fdatasync(int fd)
     while (is_wrong("hang"))
         usleep(1000);
     if (is_wrong("sync")) {
+        note(of_checkpoint ? 'f' : 'F', 0, NULL, 0);
         errno = EIO;
         return -1;
     }

@@ -54,18 +54,32 @@ def read_journal(path):
     return entries
 
 
+def fates(entries, upto, sync):
+    """For each entry: what became of the kernel's cache after it, b"S" (synced), b"F" (a sync failed)
+    or nothing yet."""
+    fate, ahead = [b""] * upto, b""
+    for number in range(upto - 1, -1, -1):
+        kind = entries[number][1]
+        if kind in (sync, b"f" if sync == b"s" else b"F"):
+            ahead = kind.upper()
+        fate[number] = ahead
+    return fate
+
+
 def image(entries, upto, keep, write=b"W", sync=b"S"):
     """data.mdb (or, with w and s, `checkpoint`) as a power cut may leave it once `upto` entries were
-    written: what was synced, and of the rest those pages for which `keep` says so. A page is kept or
+    written: what was synced, and of the rest those pages for which `keep` says so. What was not
+    written when a sync failed is taken for written by the kernel from then on (Linux says so once),
+    and is lost unless `keep` says otherwise, whatever is synced later. A page is kept or
     lost as a whole: half a page is what LMDB's own checks are for, and its two meta pages are
     written durably."""
-    synced = max((n + 1 for n in range(upto) if entries[n][1] == sync), default=0)
+    fate = fates(entries, upto, sync)
     data = bytearray()
     for number, (_, kind, offset, content) in enumerate(entries[:upto]):
         if kind != write and not (kind == b"D" and write == b"W"):
             continue
         for start in range(0, len(content), PAGE):
-            if number < synced or kind == b"D" or keep():
+            if fate[number] == b"S" or kind == b"D" or keep():
                 end = offset + start + len(content[start:start + PAGE])
                 if len(data) < end:
                     data.extend(bytes(end - len(data)))

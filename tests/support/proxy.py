@@ -115,6 +115,13 @@ class Proxy:
         self._process = None
         self._end_torn_line()
 
+    def wait_killed(self, timeout=60):
+        """It kills itself (AMQPBUF_TEST_CRASH_AT)."""
+        status = self._process.wait(timeout)
+        assert status == -signal.SIGKILL, self.failure(f"it ended by itself, in status {status}")
+        self._process = None
+        self._end_torn_line()
+
     def _end_torn_line(self):
         """SIGKILL may come in the middle of a write that goes on into another page of the file."""
         text = self.log_path.read_bytes()

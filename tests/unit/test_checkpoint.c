@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "spool/big_endian.h"
@@ -106,11 +107,18 @@ static uint64_t number_of(int fd, unsigned slot)
     return big_endian_get(bytes, 8);
 }
 
+static void kill_process(struct fixture *f)
+{
+    mdb_txn_abort(f->checkpoint.held);
+    close(f->checkpoint.fd);
+    mdb_env_close(f->env);
+    f->checkpoint = (struct checkpoint){.fd = -1};
+}
+
 /* The power is cut and comes back: another boot. */
 static void cut(struct fixture *f)
 {
-    checkpoint_end(&f->checkpoint);
-    mdb_env_close(f->env);
+    kill_process(f);
     int fd = open_slots(f);
     for (unsigned slot = 0; slot < 2; slot++)
         assert_int_equal(pwrite(fd, "another", 7, (off_t)slot * SLOT_BYTES + AT_BOOT), 7);
@@ -151,11 +159,82 @@ static void test_nothing_is_put_back_in_the_same_boot(void **state)
 {
     struct fixture *f = *state;
     bool restored = true;
-    checkpoint_end(&f->checkpoint);
-    mdb_env_close(f->env);
+    kill_process(f);
     assert_false(checkpoint_is_due(f->folder));
     assert_int_equal(checkpoint_restore(f->folder, &restored, &f->failure), STATUS_OK);
     assert_false(restored);
+    open_env(f);
+    assert_true(has(f, 4));
+}
+
+static void assert_nothing_to_restore(struct fixture *f)
+{
+    bool restored = true;
+    assert_false(checkpoint_is_due(f->folder));
+    assert_int_equal(checkpoint_restore(f->folder, &restored, &f->failure), STATUS_OK);
+    assert_false(restored);
+    open_env(f);
+    for (uint32_t number = 1; number <= 4; number++)
+        assert_true(has(f, number));
+}
+
+static void test_a_clean_end_leaves_none(void **state)
+{
+    struct fixture *f = *state;
+    assert_int_equal(checkpoint_end(&f->checkpoint, f->env, &f->failure), STATUS_OK);
+    assert_int_equal(f->checkpoint.fd, -1);
+    f->checkpoint.fd = open_slots(f); /* the file stays, with its blocks */
+    struct stat st;
+    assert_int_equal(fstat(f->checkpoint.fd, &st), 0);
+    assert_true((uint64_t)st.st_blocks * 512 >= 2 * SLOT_BYTES);
+    cut(f);
+    assert_nothing_to_restore(f);
+}
+
+/* Whoever changes to spool.sync = commit. */
+static void test_removed_one_is_gone(void **state)
+{
+    struct fixture *f = *state;
+    kill_process(f);
+    open_env(f);
+    assert_int_equal(checkpoint_remove(f->folder, f->env, &f->failure), STATUS_OK);
+    char path[96];
+    snprintf(path, sizeof path, "%s/checkpoint", f->folder);
+    assert_int_equal(access(path, F_OK), -1);
+    assert_int_equal(checkpoint_remove(f->folder, f->env, &f->failure), STATUS_OK);
+    assert_true(has(f, 4));
+}
+
+/* The checkpoint of another boot has the number of a state that never was, or of another spool. */
+static void test_old_one_with_a_higher_number_does_not_come_back(void **state)
+{
+    struct fixture *f = *state;
+    cut(f);
+    assert_restores(f, true);
+    assert_int_equal(checkpoint_begin(&f->checkpoint, f->folder, f->env, &f->failure), STATUS_OK);
+    put(f, 4);
+    kill_process(f);
+    assert_nothing_to_restore(f);
+}
+
+/* Each power cut in the middle of a start leaves the state that it started from. */
+static void test_a_start_spares_the_one_that_counts(void **state)
+{
+    struct fixture *f = *state;
+    int before = open_slots(f);
+    unsigned newest = number_of(before, 1) > number_of(before, 0);
+    uint64_t number = number_of(before, newest);
+    close(before);
+    kill_process(f);
+    open_env(f);
+    assert_int_equal(checkpoint_begin(&f->checkpoint, f->folder, f->env, &f->failure), STATUS_OK);
+    int fd = open_slots(f);
+    assert_true(number_of(fd, newest ^ 1) > number);
+    close(fd);
+    cut(f);
+    bool restored = false;
+    assert_int_equal(checkpoint_restore(f->folder, &restored, &f->failure), STATUS_OK);
+    assert_true(restored);
     open_env(f);
     assert_true(has(f, 4));
 }
@@ -166,6 +245,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_newest_is_put_back, setup, teardown),
         cmocka_unit_test_setup_teardown(test_torn_one_leaves_the_one_before, setup, teardown),
         cmocka_unit_test_setup_teardown(test_nothing_is_put_back_in_the_same_boot, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_clean_end_leaves_none, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_removed_one_is_gone, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_old_one_with_a_higher_number_does_not_come_back, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_start_spares_the_one_that_counts, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,115 @@
+#include "spool/unsynced.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/assert.h"
+#include "spool/env.h"
+#include "spool/free_list.h"
+
+/* LMDB writes only to pages that are free in every state that is still read. So a page was written
+ * since a state that is held if it was free in that state, or behind its end, and is not free now.
+ */
+
+enum { RUN_BYTES = 256 * 1024, META_PAGES = 2 };
+
+struct page_set {
+    uint8_t *bits;
+    uint64_t count; /* pages of the file */
+};
+
+static bool has(const struct page_set *set, uint64_t page)
+{
+    return set->bits[page / 8] & 1U << page % 8;
+}
+
+static void add(struct page_set *set, uint64_t page)
+{
+    if (page < set->count)
+        set->bits[page / 8] = (uint8_t)(set->bits[page / 8] | 1U << page % 8);
+}
+
+static void take_out(struct page_set *set, uint64_t page)
+{
+    if (page < set->count)
+        set->bits[page / 8] = (uint8_t)(set->bits[page / 8] & ~(1U << page % 8));
+}
+
+static void add_free(void *arg, size_t freed_by, const size_t *pages, size_t count)
+{
+    (void)freed_by;
+    for (size_t i = 0; i < count; i++)
+        add(arg, pages[i]);
+}
+
+static void take_out_free(void *arg, size_t freed_by, const size_t *pages, size_t count)
+{
+    (void)freed_by;
+    for (size_t i = 0; i < count; i++)
+        take_out(arg, pages[i]);
+}
+
+static int find(struct page_set *set, MDB_txn *synced, uint64_t synced_last_page, MDB_txn *now)
+{
+    for (uint64_t page = synced ? synced_last_page + 1 : 0; page < set->count; page++)
+        add(set, page);
+    int error = synced ? free_list_walk(synced, add_free, set) : 0;
+    if (!error)
+        error = free_list_walk(now, take_out_free, set);
+    for (uint64_t page = 0; page < META_PAGES; page++)
+        add(set, page);
+    return error;
+}
+
+static int write_run(int fd, uint8_t *buffer, off_t at, size_t len)
+{
+    errno = EIO; /* of a file that is too short */
+    if (pread(fd, buffer, len, at) != (ssize_t)len || pwrite(fd, buffer, len, at) != (ssize_t)len)
+        return errno;
+    return 0;
+}
+
+static int write_all(MDB_env *env, const struct page_set *set)
+{
+    MDB_stat stat;
+    mdb_filehandle_t fd;
+    mdb_env_stat(env, &stat);
+    mdb_env_get_fd(env, &fd);
+    uint8_t *buffer = malloc(RUN_BYTES);
+    ENSURE(buffer);
+    int error = 0;
+    for (uint64_t page = 0, run; page < set->count && !error; page += run) {
+        run = 0;
+        while (page + run < set->count && has(set, page + run) &&
+               (run + 1) * stat.ms_psize <= RUN_BYTES)
+            run++;
+        if (run > 0)
+            error = write_run(fd, buffer, (off_t)(page * stat.ms_psize), run * stat.ms_psize);
+        else
+            run = 1;
+    }
+    free(buffer);
+    return error;
+}
+
+int unsynced_write_again(MDB_env *env, MDB_txn *synced, uint64_t synced_last_page)
+{
+    MDB_txn *now;
+    MDB_envinfo info;
+    mdb_env_info(env, &info);
+    struct page_set set = {.count = info.me_last_pgno + 1};
+    int error = env_begin(env, MDB_RDONLY, &now);
+    if (error)
+        return error;
+    set.bits = calloc(1, set.count / 8 + 1);
+    ENSURE(set.bits);
+    error = find(&set, synced, synced_last_page, now);
+    mdb_txn_abort(now);
+    if (!error)
+        error = write_all(env, &set);
+    free(set.bits);
+    return error;
+}
