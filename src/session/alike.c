@@ -24,12 +24,19 @@ struct kind {
     uint64_t body_max;
 };
 
+/* The bodies of most streams have one size: then one comparison tells. */
+static bool begins_alike(const struct kind *kind, const uint8_t *at)
+{
+    size_t behind = kind->size_at + BODY_SIZE_BYTES;
+    return memcmp(at, kind->start, kind->start_len) == 0 ||
+           (memcmp(at, kind->start, kind->size_at) == 0 &&
+            memcmp(at + behind, kind->start + behind, kind->start_len - behind) == 0);
+}
+
 /* Bytes of the publish that begins at `at`, or 0; *body_size is that of its body. */
 static size_t measure(const struct kind *kind, const uint8_t *at, size_t len, uint64_t *body_size)
 {
-    size_t behind = kind->size_at + BODY_SIZE_BYTES;
-    if (len < kind->start_len || memcmp(at, kind->start, kind->size_at) != 0 ||
-        memcmp(at + behind, kind->start + behind, kind->start_len - behind) != 0)
+    if (len < kind->start_len || !begins_alike(kind, at))
         return 0;
     uint64_t size = *body_size = wire_get64(at + kind->size_at);
     if (size == 0)
@@ -79,6 +86,15 @@ static bool find_kind(const struct client *c, const struct channel *ch, struct k
     return true;
 }
 
+/* Of a publish that was measured: its frames are those of that channel now. */
+static void set_channel(const struct kind *kind, uint8_t *at, uint64_t body_size, uint16_t channel)
+{
+    frame_set_channel(at + FRAME_HEAD_BYTES, channel);
+    frame_set_channel(at + kind->size_at - BODY_SIZE_AT, channel);
+    if (body_size > 0)
+        frame_set_channel(at + kind->start_len + FRAME_HEAD_BYTES, channel);
+}
+
 static size_t take_run(struct channel *ch, const struct kind *kind, struct slab *slab,
                        uint8_t *data, size_t len)
 {
@@ -89,6 +105,7 @@ static size_t take_run(struct channel *ch, const struct kind *kind, struct slab 
     size_t taken = 0, size;
     while (count < most && (size = measure(kind, data + taken, len - taken, &body_size)) > 0 &&
            bytes + head + body_size <= bytes_max) {
+        set_channel(kind, data + taken, body_size, r->link.channel);
         relay_follow(r, slab, data + taken, (uint32_t)(head + body_size));
         bytes += head + body_size;
         taken += size;

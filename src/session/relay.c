@@ -324,12 +324,6 @@ bool relay_publish(struct relay *r, struct message *message, uint64_t client_tag
     return true;
 }
 
-/* Of one that begins there. */
-static size_t frame_size(const uint8_t *at)
-{
-    return (size_t)wire_get32(at + 3) + FRAME_OVERHEAD_BYTES;
-}
-
 void relay_follow(struct relay *r, struct slab *slab, uint8_t *at, uint32_t bytes)
 {
     uint64_t destination = unconfirmed_last(&r->unconfirmed)->destination;
@@ -348,8 +342,6 @@ void relay_send_run(struct relay *r, struct slab *slab, uint8_t *at, size_t len,
         r->mandatory_tag = r->sent_tag;
     keeping_opened(r, &lot);
     r->pool->rt->counters.forwarded += count;
-    for (uint8_t *frame = at; frame < at + len; frame += frame_size(frame))
-        frame_set_channel(frame + FRAME_HEAD_BYTES, r->link.channel);
     stream_write_span(stream_of(r), slab, at, len);
 }
 

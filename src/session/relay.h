@@ -34,7 +34,8 @@ bool relay_leave(struct relay *);
 bool relay_publish(struct relay *, struct message *, uint64_t client_tag, uint64_t destination,
                    bool forgets);
 /* One more publish like the last one that it retains, in adjacent frames of the slab from `at` on;
- * of so many bytes without their heads. relay_send_run sends it with those before it. */
+ * of so many bytes without their heads, which are of the relay's channel. relay_send_run sends it
+ * with those before it. */
 void relay_follow(struct relay *, struct slab *, uint8_t *at, uint32_t bytes);
 /* Sends the last `count` that have followed, of so many bytes together, which lie in the slab's
  * [at, at + len). */

@@ -102,6 +102,26 @@ static void test_all_arrive_in_order(void **state)
     peer_close(p);
 }
 
+/* The upstream channel has another number: each frame of a run gets it, and nothing else changes.
+ */
+static void test_numbers_of_channels_are_rewritten(void **state)
+{
+    (void)state;
+    static const char *const bodies[] = {"a", "", "bb", "", "", "ccc", "ccc", "d"};
+    struct peer *p = peer_login();
+    peer_open_confirming(p, 0x305);
+    broker.confirms = BROKER_SILENT;
+    for (unsigned i = 0; i < 8; i++)
+        add(0x305, "q", bodies[i]);
+    send_all(p);
+    assert_int_equal(broker.published, 8);
+    for (unsigned i = 0; i < 8; i++)
+        assert_string_equal(broker.bodies[i], bodies[i]);
+    broker_confirm_all();
+    expect_acked_up_to(p, 0x305, 8);
+    peer_close(p);
+}
+
 static void test_what_differs_is_no_obstacle(void **state)
 {
     (void)state;
@@ -423,6 +443,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         IN_WORLD(test_all_arrive_in_order),
+        IN_WORLD(test_numbers_of_channels_are_rewritten),
         IN_WORLD(test_what_differs_is_no_obstacle),
         IN_WORLD(test_cut_at_every_byte),
         cmocka_unit_test_teardown(test_the_window_holds_them, world_teardown),
