@@ -161,13 +161,14 @@ struct free_count {
     uint64_t pages, held;
 };
 
-static void count_free(void *arg, size_t freed_by, const size_t *pages, size_t count)
+static bool count_free(void *arg, size_t freed_by, const size_t *pages, size_t count)
 {
     (void)pages;
     struct free_count *f = arg;
     f->pages += count;
     if (freed_by >= f->oldest)
         f->held += count;
+    return true;
 }
 
 enum status env_count_pages(MDB_env *env, MDB_txn *txn, struct env_pages *pages,
@@ -180,6 +181,7 @@ enum status env_count_pages(MDB_env *env, MDB_txn *txn, struct env_pages *pages,
     struct oldest_reader oldest = find_oldest_reader(env, mdb_txn_id(txn));
     *pages = (struct env_pages){
         .bytes = stat.ms_psize,
+        .oldest_txnid = oldest.txnid,
         .is_reader_behind = oldest.txnid < mdb_txn_id(txn),
         .holder_pid = oldest.other_pid,
     };

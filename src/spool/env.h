@@ -36,6 +36,8 @@ struct env_pages {
     uint64_t held; /* in it, but a write transaction begun now could not use them: freed by the
                       last one, or still seen by a reader */
     uint64_t bytes;
+    uint64_t oldest_txnid; /* of a reader, or the last commit's: what was freed before it is free in
+                              every state that anybody can come to see */
     bool is_reader_behind; /* a reader sees an older state than the last commit */
     int holder_pid;        /* the process of the oldest such reader, if it is another; else 0 */
 };

@@ -29,7 +29,8 @@ static int walk(void *arg)
         if (count > data.mv_size / sizeof count - 1 || (last && freed_by <= last))
             return MDB_CORRUPTED;
         last = freed_by;
-        list->visit(list->arg, freed_by, (const size_t *)data.mv_data + 1, count);
+        if (!list->visit(list->arg, freed_by, (const size_t *)data.mv_data + 1, count))
+            return 0;
     }
     return error;
 }

@@ -3,96 +3,94 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
-#include <string.h>
+#include <time.h>
+#include <unistd.h>
 
-#include "base/assert.h"
 #include "base/crash_point.h"
 #include "base/memory.h"
 #include "spool/env.h"
+#include "spool/free_list.h"
 
 enum {
     AHEAD_MIN_BYTES = 1024 * 1024,
     AHEAD_MAX_BYTES = 8 * 1024 * 1024,
     AHEAD_DIVISOR = 16,                 /* of max_size */
+    NEXT_DIVISOR = 8,                   /* of what is ahead */
     GIVE_BACK_BYTES = 64 * 1024 * 1024, /* less is not worth the work */
-    KEPT_PAGES = 2048,                  /* free pages that stay claimed: the next to be used */
+    GIVE_BUSY_FACTOR = 4,               /* so much less while there is other work */
+    STEP_PAGES = 4096,                  /* looked for in a step, at most */
 };
 
-void room_init(struct room *r, int fd, uint64_t max_bytes)
+static uint64_t now_ns(void)
 {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+static uint64_t file_bytes(const struct room *r)
+{
+    MDB_envinfo info;
+    mdb_env_info(r->env, &info);
+    return (info.me_last_pgno + 1) * r->page_bytes;
+}
+
+/* ---- which pages have none ---- */
+
+/* Blocks that were claimed and never written are told as holes, too: they are claimed again, which
+ * changes nothing. */
+static void find_holes(struct room *r)
+{
+    off_t end = (off_t)file_bytes(r), hole = lseek(r->fd, 0, SEEK_HOLE);
+    while (hole >= 0 && hole < end) {
+        off_t data = lseek(r->fd, hole, SEEK_DATA);
+        uint64_t behind = (uint64_t)(data < 0 || data > end ? end : data) / r->page_bytes;
+        for (uint64_t page = (uint64_t)hole / r->page_bytes; page < behind; page++)
+            page_set_add(&r->holes, page);
+        hole = data < 0 ? data : lseek(r->fd, data, SEEK_HOLE);
+    }
+}
+
+void room_init(struct room *r, MDB_env *env, uint64_t max_bytes, uint64_t map_bytes)
+{
+    MDB_stat stat;
     uint64_t ahead = max_bytes / AHEAD_DIVISOR;
-    *r = (struct room){.fd = fd, .max_bytes = max_bytes};
+    *r = (struct room){.env = env, .map_bytes = map_bytes};
+    mdb_env_get_fd(env, &r->fd);
+    mdb_env_stat(env, &stat);
+    r->page_bytes = stat.ms_psize;
     r->ahead_bytes = ahead < AHEAD_MIN_BYTES   ? AHEAD_MIN_BYTES
                      : ahead > AHEAD_MAX_BYTES ? AHEAD_MAX_BYTES
                                                : ahead;
+    r->claimed_bytes = file_bytes(r);
+    page_set_reach(&r->holes, r->claimed_bytes / r->page_bytes);
+    find_holes(r);
 }
 
-/* ---- claiming ---- */
-
-static bool claim(struct room *r, uint64_t end)
+void room_deinit(struct room *r)
 {
-    int error;
-    do
-        error = fallocate(r->fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)end) < 0 ? errno : 0;
-    while (error == EINTR);
-    if (error == 0)
-        r->claimed_bytes = end;
-    else if (error == EOPNOTSUPP || error == ENOSYS)
-        r->cannot_claim = true; /* then a full disk shows when a commit fails */
-    return error == 0 || r->cannot_claim;
+    page_set_free(&r->holes);
 }
 
-bool room_has(struct room *r, uint64_t used_bytes)
+void room_moved(struct room *r)
 {
-    uint64_t needed = used_bytes + r->ahead_bytes, more = needed + r->ahead_bytes;
-    if (needed > r->max_bytes)
-        needed = r->max_bytes;
-    if (more > r->max_bytes)
-        more = r->max_bytes;
-    if (r->cannot_claim || needed <= r->claimed_bytes)
-        return true;
-    return claim(r, more) ||
-           claim(r, needed); /* a step further, so that not every message claims */
+    r->front_bytes = 0;
 }
 
-/* ---- giving back ---- */
+/* ---- pages of the free list ---- */
 
 struct pages {
     size_t *numbers;
     size_t count, capacity;
 };
 
-static void add_pages(struct pages *pages, const size_t *numbers, size_t count)
+static void add_page(struct pages *pages, size_t number)
 {
-    if (!pages->numbers || pages->capacity - pages->count < count) {
-        pages->capacity = 2 * pages->capacity + count + 1;
+    if (pages->count == pages->capacity) {
+        pages->capacity = 2 * pages->capacity + 64;
         pages->numbers = memory_grow(pages->numbers, pages->capacity, sizeof *pages->numbers);
     }
-    memcpy(pages->numbers + pages->count, numbers, count * sizeof *numbers);
-    pages->count += count;
-}
-
-/* The free database: under each transaction's id a list of the pages that it freed, their number in
- * front (see env_count_pages). Those of the last one belong to the state before it, which a power
- * cut may bring back: LMDB does not use them yet, and so they are left alone. */
-static int collect(MDB_txn *txn, struct pages *pages)
-{
-    enum { FREE_DBI = 0 };
-    MDB_cursor *cursor;
-    MDB_val key, data;
-    size_t last = mdb_txn_id(txn);
-    int error = mdb_cursor_open(txn, FREE_DBI, &cursor);
-    if (error)
-        return error;
-    while ((error = mdb_cursor_get(cursor, &key, &data, MDB_NEXT)) == 0) {
-        size_t freed_by, count;
-        memcpy(&freed_by, key.mv_data, sizeof freed_by);
-        memcpy(&count, data.mv_data, sizeof count);
-        if (freed_by < last)
-            add_pages(pages, (const size_t *)data.mv_data + 1, count);
-    }
-    mdb_cursor_close(cursor);
-    return error == MDB_NOTFOUND ? 0 : error;
+    pages->numbers[pages->count++] = number;
 }
 
 static int by_number(const void *a, const void *b)
@@ -101,47 +99,244 @@ static int by_number(const void *a, const void *b)
     return (left > right) - (left < right);
 }
 
-static bool punch(struct room *r, uint64_t begin, uint64_t len)
+static size_t run_at(const struct pages *pages, size_t at)
 {
-    if (fallocate(r->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)begin, (off_t)len) == 0)
+    size_t run = 1;
+    while (at + run < pages->count && pages->numbers[at + run] == pages->numbers[at] + run)
+        run++;
+    return run;
+}
+
+/* ---- claiming ---- */
+
+static bool claim(struct room *r, uint64_t begin, uint64_t end)
+{
+    int error;
+    do
+        error = fallocate(r->fd, FALLOC_FL_KEEP_SIZE, (off_t)begin, (off_t)(end - begin)) < 0
+                    ? errno
+                    : 0;
+    while (error == EINTR);
+    r->cannot_claim = r->cannot_claim || error == EOPNOTSUPP || error == ENOSYS;
+    r->is_short = error != 0 && !r->cannot_claim;
+    return error == 0;
+}
+
+/* The end of the file: where LMDB goes when the free list has nothing for it. */
+static bool claim_end(struct room *r, uint64_t end)
+{
+    if (end > r->map_bytes)
+        end = r->map_bytes;
+    if (end <= r->claimed_bytes)
         return true;
-    r->cannot_give = true;
-    return false;
+    if (!claim(r, r->claimed_bytes, end))
+        return false;
+    r->claimed_bytes = end;
+    return true;
 }
 
-/* The lowest free pages stay: LMDB takes them first, and a deletion may need them on a full disk.
- */
-static void punch_runs(struct room *r, const struct pages *pages, uint64_t page_bytes)
+struct front {
+    const struct room *room;
+    uint64_t oldest, wanted_bytes, bytes;
+    struct pages holes; /* among them */
+};
+
+/* LMDB keeps the numbers of a list in descending order. */
+static bool look_at_front(void *arg, size_t freed_by, const size_t *pages, size_t count)
 {
-    for (size_t i = KEPT_PAGES; i < pages->count;) {
-        size_t run = 1;
-        while (i + run < pages->count && pages->numbers[i + run] == pages->numbers[i] + run)
-            run++;
-        CRASH_POINT("in_give_back");
-        if (!punch(r, pages->numbers[i] * page_bytes, run * page_bytes))
+    struct front *front = arg;
+    if (freed_by >= front->oldest)
+        return false;
+    for (size_t i = count; i > 0 && front->bytes < front->wanted_bytes; i--) {
+        front->bytes += front->room->page_bytes;
+        if (page_set_has(&front->room->holes, pages[i - 1]))
+            add_page(&front->holes, pages[i - 1]);
+    }
+    return front->bytes < front->wanted_bytes;
+}
+
+static bool fill_holes(struct room *r, struct pages *holes)
+{
+    if (holes->count > 0)
+        qsort(holes->numbers, holes->count, sizeof *holes->numbers, by_number);
+    for (size_t i = 0, run; i < holes->count; i += run) {
+        run = run_at(holes, i);
+        uint64_t begin = holes->numbers[i] * r->page_bytes;
+        if (!claim(r, begin, begin + run * r->page_bytes))
+            return false;
+        for (size_t page = i; page < i + run; page++)
+            page_set_remove(&r->holes, holes->numbers[page]);
+    }
+    return true;
+}
+
+static bool claim_front(struct room *r, uint64_t bytes, uint64_t oldest)
+{
+    MDB_txn *txn;
+    struct front front = {.room = r, .oldest = oldest, .wanted_bytes = bytes};
+    if (r->holes.count == 0 || bytes <= r->front_bytes)
+        return true;
+    if (env_begin(r->env, MDB_RDONLY, &txn) != 0)
+        return false;
+    bool has = free_list_walk(txn, look_at_front, &front) == 0 && fill_holes(r, &front.holes);
+    mdb_txn_abort(txn);
+    free(front.holes.numbers);
+    if (has)
+        r->front_bytes = bytes;
+    return has;
+}
+
+/* Of the front, for deletions on a disk that has no more. */
+static uint64_t next_bytes(const struct room *r)
+{
+    return r->ahead_bytes / NEXT_DIVISOR;
+}
+
+/* Those before it can be used only if they have blocks. */
+static bool has_with(struct room *r, const struct room_need *need, uint64_t ahead)
+{
+    if (!claim_front(r, need->written + need->more + ahead, need->oldest))
+        return false;
+    return claim_end(r, need->in_use + need->more + ahead + r->holes.count * r->page_bytes);
+}
+
+bool room_has(struct room *r, const struct room_need *need)
+{
+    uint64_t least = need->in_use + need->more + r->ahead_bytes + r->holes.count * r->page_bytes;
+    bool has_end = least <= r->claimed_bytes || r->claimed_bytes == r->map_bytes;
+    if (r->cannot_claim)
+        return true;
+    if (has_end &&
+        (r->holes.count == 0 || need->written + need->more + r->ahead_bytes <= r->front_bytes))
+        return true;
+    /* What comes next, before what comes later; and a step further, so that not every message
+     * claims. */
+    return (claim_front(r, next_bytes(r), need->oldest) &&
+            (has_with(r, need, r->ahead_bytes + r->ahead_bytes / 2) ||
+             has_with(r, need, r->ahead_bytes))) ||
+           r->cannot_claim;
+}
+
+/* ---- giving back ---- */
+
+/* More than what is claimed ahead, or it would be claimed again at once. */
+static uint64_t kept_bytes(const struct room *r)
+{
+    return r->is_short ? next_bytes(r) : 2 * r->ahead_bytes;
+}
+
+bool room_gives(const struct room *r, uint64_t free_bytes, bool is_busy)
+{
+    uint64_t without = r->holes.count * r->page_bytes;
+    uint64_t least = r->is_short ? kept_bytes(r)
+                     : is_busy   ? (uint64_t)GIVE_BACK_BYTES * GIVE_BUSY_FACTOR
+                                 : GIVE_BACK_BYTES;
+    if (r->cannot_give || r->cannot_claim)
+        return false;
+    return r->give_from > 0 || (free_bytes > without && free_bytes - without > least);
+}
+
+struct pass {
+    const struct room *room;
+    struct page_set holes; /* that are free still; the others were written, and have blocks */
+};
+
+static bool look_at_all(void *arg, size_t freed_by, const size_t *pages, size_t count)
+{
+    struct pass *pass = arg;
+    (void)freed_by;
+    for (size_t i = 0; i < count; i++)
+        if (page_set_has(&pass->room->holes, pages[i]))
+            page_set_add(&pass->holes, pages[i]);
+    return true;
+}
+
+static int begin_pass(struct room *r, MDB_txn *txn, uint64_t oldest)
+{
+    struct pass pass = {.room = r};
+    page_set_reach(&pass.holes, file_bytes(r) / r->page_bytes);
+    int error = free_list_walk(txn, look_at_all, &pass);
+    if (error) {
+        page_set_free(&pass.holes);
+        return error;
+    }
+    page_set_free(&r->holes);
+    r->holes = pass.holes;
+    r->give_from = 1;
+    r->give_until = oldest;
+    return 0;
+}
+
+struct step {
+    const struct room *room;
+    uint64_t front; /* pages of it that are to come */
+    size_t from;    /* the first list that has any; 0: none has */
+    struct pages pages;
+};
+
+/* The front is counted anew each time: LMDB puts lists together. */
+static bool look_for_blocks(void *arg, size_t freed_by, const size_t *pages, size_t count)
+{
+    struct step *step = arg;
+    const struct room *r = step->room;
+    uint64_t kept = count < step->front ? count : step->front;
+    step->front -= kept;
+    if (freed_by >= r->give_until)
+        return false;
+    for (size_t i = 0; freed_by >= r->give_from && i < count - kept; i++) {
+        if (page_set_has(&r->holes, pages[i]) || pages[i] >= r->holes.pages)
+            continue;
+        if (step->pages.count == 0)
+            step->from = freed_by;
+        add_page(&step->pages, pages[i]);
+        if (step->pages.count == STEP_PAGES)
+            return false;
+    }
+    return true;
+}
+
+static bool punch(struct room *r, const struct pages *pages, size_t at, size_t run)
+{
+    off_t begin = (off_t)(pages->numbers[at] * r->page_bytes), len = (off_t)(run * r->page_bytes);
+    CRASH_POINT("in_give_back");
+    if (fallocate(r->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, begin, len) != 0) {
+        r->cannot_give = true;
+        return false;
+    }
+    for (size_t page = at; page < at + run; page++)
+        page_set_add(&r->holes, pages->numbers[page]);
+    return true;
+}
+
+static void punch_some(struct room *r, const struct pages *pages, uint64_t budget_ns)
+{
+    uint64_t end_ns = now_ns() + budget_ns;
+    for (size_t i = 0, run; i < pages->count; i += run) {
+        run = run_at(pages, i);
+        if (!punch(r, pages, i, run) || now_ns() >= end_ns)
             return;
-        i += run;
     }
 }
 
-enum status room_give_back(struct room *r, MDB_txn *txn, uint64_t free_bytes,
-                           struct failure *failure)
+int room_give_back(struct room *r, uint64_t oldest, uint64_t budget_ns)
 {
-    MDB_stat stat;
-    struct pages pages = {0};
-    if (free_bytes < r->given_bytes)
-        r->given_bytes = free_bytes; /* they were used again since */
-    if (r->cannot_give || free_bytes - r->given_bytes < GIVE_BACK_BYTES)
-        return STATUS_OK;
-    int error = mdb_env_stat(mdb_txn_env(txn), &stat);
+    MDB_txn *txn;
+    int error = env_begin(r->env, MDB_RDONLY, &txn);
+    if (error)
+        return error;
+    if (r->give_from == 0)
+        error = begin_pass(r, txn, oldest);
+    struct step step = {.room = r, .front = kept_bytes(r) / r->page_bytes};
     if (!error)
-        error = collect(txn, &pages);
-    if (!error && pages.count > KEPT_PAGES) {
-        qsort(pages.numbers, pages.count, sizeof *pages.numbers, by_number);
-        punch_runs(r, &pages, stat.ms_psize);
-        r->claimed_bytes = 0; /* claimed again from the beginning when it is needed */
+        error = free_list_walk(txn, look_for_blocks, &step);
+    mdb_txn_abort(txn);
+    if (!error && step.pages.count > 0) {
+        qsort(step.pages.numbers, step.pages.count, sizeof *step.pages.numbers, by_number);
+        punch_some(r, &step.pages, budget_ns);
     }
-    r->given_bytes = free_bytes;
-    free(pages.numbers);
-    return env_error(failure, error, "giving disk space back");
+    r->give_from = error || r->cannot_give ? 0 : step.from;
+    free(step.pages.numbers);
+    if (!error && r->is_short) /* at once: others look for blocks, too */
+        (void)claim_front(r, r->ahead_bytes, oldest);
+    return error;
 }

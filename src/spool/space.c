@@ -1,6 +1,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "base/assert.h"
 #include "base/log.h"
 #include "spool/env.h"
 #include "spool/store.h"
@@ -53,6 +54,7 @@ enum status space_recount(struct store *s, struct failure *failure)
     s->used_bytes = pages.used * pages.bytes + (s->txn ? s->txn_bytes : 0);
     uint64_t held = pages.held * pages.bytes, bearable = s->reserve_bytes / 4;
     s->held_bytes = held > bearable ? held - bearable : 0;
+    s->oldest_txnid = pages.oldest_txnid;
     s->is_reader_behind = pages.is_reader_behind;
     s->holder = (struct store_holder){pages.holder_pid, pages.holder_pid ? held : 0};
     s->counted_ms = now_ms();
@@ -74,6 +76,7 @@ enum status space_pass(struct store *s, struct failure *failure)
         mdb_txn_abort(txn);
     else
         error = mdb_txn_commit(txn);
+    room_moved(&s->room);
     return error ? env_error(failure, error, "making room") : space_recount(s, failure);
 }
 
@@ -109,20 +112,27 @@ uint64_t space_reserve(uint64_t max_bytes)
     return reserve < most ? reserve : most;
 }
 
-enum status space_give_back(struct store *s, struct failure *failure)
+static uint64_t free_bytes(const struct store *s)
 {
-    MDB_txn *txn;
     MDB_envinfo info;
     mdb_env_info(s->env, &info);
     uint64_t end = (info.me_last_pgno + 1) * s->page_bytes;
-    if (s->is_reader_behind || s->is_free_list_damaged || end < s->used_bytes)
-        return STATUS_OK; /* somebody still reads what is free */
-    int error = env_begin(s->env, MDB_RDONLY, &txn);
-    if (error)
-        return env_error(failure, error, "looking for disk space to give back");
-    enum status status = room_give_back(&s->room, txn, end - s->used_bytes, failure);
-    mdb_txn_abort(txn);
-    return status;
+    return end > s->used_bytes ? end - s->used_bytes : 0;
+}
+
+bool store_gives_back(const struct store *s, bool is_busy)
+{
+    return !s->is_free_list_damaged && room_gives(&s->room, free_bytes(s), is_busy);
+}
+
+enum status store_give_back(struct store *s, uint64_t budget_ns, struct failure *failure)
+{
+    ENSURE(!s->txn);
+    enum status status = s->room.is_short ? space_recount(s, failure) : STATUS_OK;
+    if (status != STATUS_OK)
+        return status;
+    return env_error(failure, room_give_back(&s->room, s->oldest_txnid, budget_ns),
+                     "giving disk space back");
 }
 
 bool space_fits(const struct store *s, uint64_t cost)
@@ -130,13 +140,23 @@ bool space_fits(const struct store *s, uint64_t cost)
     return s->used_bytes + s->held_bytes + cost <= s->max_bytes - s->reserve_bytes;
 }
 
+bool space_has_blocks(struct store *s, uint64_t cost)
+{
+    struct room_need need = {
+        .in_use = s->used_bytes + s->held_bytes,
+        .written = s->txn ? s->txn_bytes : 0,
+        .more = cost,
+        .oldest = s->oldest_txnid,
+    };
+    return room_has(&s->room, &need);
+}
+
 bool store_has_room(struct store *s)
 {
     uint64_t message = s->max_bytes / RESERVE_DIVISOR;
     if (message > ORDINARY_BYTES)
         message = ORDINARY_BYTES;
-    return !s->is_free_list_damaged && space_fits(s, message) &&
-           room_has(&s->room, s->used_bytes + s->held_bytes + message);
+    return !s->is_free_list_damaged && space_fits(s, message) && space_has_blocks(s, message);
 }
 
 bool store_is_beyond(const struct store *s)

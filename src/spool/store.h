@@ -139,9 +139,14 @@ enum status store_read(struct store *, uint32_t queue, uint64_t after,
                        bool (*visit)(void *arg, const struct store_record *),
                        void (*damaged)(void *arg, uint64_t seq), void *arg, struct failure *);
 
-/* To be called when nothing has been asked for a while: counts what is in use, gives disk space
- * back after a large backlog. Not inside a write transaction. */
+/* To be called when nothing has been asked for a while: counts what is in use. Not inside a write
+ * transaction. */
 enum status store_rest(struct store *, struct failure *);
+/* True while there is disk space to be given back after a large backlog, by steps; while there is
+ * other work it has to be more. */
+bool store_gives_back(const struct store *, bool is_busy);
+/* One step, which takes about budget_ns. Not inside a write transaction. */
+enum status store_give_back(struct store *, uint64_t budget_ns, struct failure *);
 /* Commits a transaction that changes nothing: whether writing works. */
 enum status store_probe(struct store *, struct failure *);
 /* True if a message of ordinary size would find room, in the map and on the disk. */

@@ -70,6 +70,7 @@ struct store {
     uint64_t used_bytes;    /* as last counted, plus what was written since */
     uint64_t held_bytes;    /* free, but not for the next transaction, and more than a quarter of
                                the reserve can stand in for; as last counted */
+    uint64_t oldest_txnid;  /* as last counted: see struct env_pages */
     bool is_reader_behind;  /* as last counted */
     struct store_holder holder;
     bool is_free_list_damaged; /* then nothing can be written */
@@ -127,6 +128,6 @@ enum status space_count(struct store *, struct failure *);
 uint64_t space_reserve(uint64_t max_bytes);
 /* An empty transaction: what the one before freed can be used by the next. */
 enum status space_pass(struct store *, struct failure *);
-/* Returns what is free to the file system, if nobody reads it. */
-enum status space_give_back(struct store *, struct failure *);
+/* True if so many more bytes have blocks on the disk; claims some if need be. */
+bool space_has_blocks(struct store *, uint64_t cost);
 bool store_keeps_checkpoints(const struct store *);

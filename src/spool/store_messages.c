@@ -66,7 +66,7 @@ enum status store_room_for(struct store *s, uint64_t cost, struct failure *failu
     }
     if (!space_fits(s, cost))
         return failure_set(failure, STATUS_FULL, "the spool has reached spool.max_size");
-    if (!room_has(&s->room, s->used_bytes + s->held_bytes + cost))
+    if (!space_has_blocks(s, cost))
         return failure_set(failure, STATUS_FULL, "no space left on the spool's file system");
     return STATUS_OK;
 }

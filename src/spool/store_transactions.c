@@ -152,10 +152,8 @@ enum status store_open(struct store **store, const struct store_options *options
         status = home_lock(&s->lock, options->path, failure);
     if (status == STATUS_OK)
         status = open_env(s, options, failure);
-    mdb_filehandle_t fd = -1;
     if (status == STATUS_OK) {
-        mdb_env_get_fd(s->env, &fd);
-        room_init(&s->room, fd, s->max_bytes);
+        room_init(&s->room, s->env, s->max_bytes, map_bytes(s->max_bytes));
         status = load(s, failure);
     }
     if (status == STATUS_OK)
@@ -176,6 +174,7 @@ void store_close(struct store *s)
         checkpoint_end(&s->checkpoint, s->env, NULL); /* if it fails: it stays, and is right */
     if (s->env)
         mdb_env_close(s->env);
+    room_deinit(&s->room);
     free(s->path);
     home_unlock(&s->lock);
     free(s);
@@ -221,6 +220,7 @@ enum status store_commit(struct store *s, struct failure *failure)
     else
         error = commit(s->txn);
     s->txn = NULL;
+    room_moved(&s->room);
     if (error)
         store_restore_touched(s);
     else
@@ -248,9 +248,7 @@ enum status store_sync(struct store *s, struct failure *failure)
 enum status store_rest(struct store *s, struct failure *failure)
 {
     enum status status = store_sync(s, failure);
-    if (status == STATUS_OK)
-        status = space_recount(s, failure);
-    return status == STATUS_OK ? space_give_back(s, failure) : status;
+    return status == STATUS_OK ? space_recount(s, failure) : status;
 }
 
 enum status store_probe(struct store *s, struct failure *failure)

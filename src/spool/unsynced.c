@@ -3,12 +3,12 @@
 #include <errno.h>
 #include <stdbool.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "base/assert.h"
 #include "spool/env.h"
 #include "spool/free_list.h"
+#include "spool/page_set.h"
 
 /* LMDB writes only to pages that are free in every state that is still read. So a page was written
  * since a state that is held if it was free in that state, or behind its end, and is not free now.
@@ -16,51 +16,33 @@
 
 enum { RUN_BYTES = 256 * 1024, META_PAGES = 2 };
 
-struct page_set {
-    uint8_t *bits;
-    uint64_t count; /* pages of the file */
-};
-
-static bool has(const struct page_set *set, uint64_t page)
+static bool add_free(void *arg, size_t freed_by, const size_t *pages, size_t count)
 {
-    return set->bits[page / 8] & 1U << page % 8;
+    struct page_set *set = arg;
+    (void)freed_by;
+    for (size_t i = 0; i < count; i++)
+        if (pages[i] < set->pages)
+            page_set_add(set, pages[i]);
+    return true;
 }
 
-static void add(struct page_set *set, uint64_t page)
-{
-    if (page < set->count)
-        set->bits[page / 8] = (uint8_t)(set->bits[page / 8] | 1U << page % 8);
-}
-
-static void take_out(struct page_set *set, uint64_t page)
-{
-    if (page < set->count)
-        set->bits[page / 8] = (uint8_t)(set->bits[page / 8] & ~(1U << page % 8));
-}
-
-static void add_free(void *arg, size_t freed_by, const size_t *pages, size_t count)
+static bool remove_free(void *arg, size_t freed_by, const size_t *pages, size_t count)
 {
     (void)freed_by;
     for (size_t i = 0; i < count; i++)
-        add(arg, pages[i]);
-}
-
-static void take_out_free(void *arg, size_t freed_by, const size_t *pages, size_t count)
-{
-    (void)freed_by;
-    for (size_t i = 0; i < count; i++)
-        take_out(arg, pages[i]);
+        page_set_remove(arg, pages[i]);
+    return true;
 }
 
 static int find(struct page_set *set, MDB_txn *synced, uint64_t synced_last_page, MDB_txn *now)
 {
-    for (uint64_t page = synced ? synced_last_page + 1 : 0; page < set->count; page++)
-        add(set, page);
+    for (uint64_t page = synced ? synced_last_page + 1 : 0; page < set->pages; page++)
+        page_set_add(set, page);
     int error = synced ? free_list_walk(synced, add_free, set) : 0;
     if (!error)
-        error = free_list_walk(now, take_out_free, set);
+        error = free_list_walk(now, remove_free, set);
     for (uint64_t page = 0; page < META_PAGES; page++)
-        add(set, page);
+        page_set_add(set, page);
     return error;
 }
 
@@ -81,15 +63,11 @@ static int write_all(MDB_env *env, const struct page_set *set)
     uint8_t *buffer = malloc(RUN_BYTES);
     ENSURE(buffer);
     int error = 0;
-    for (uint64_t page = 0, run; page < set->count && !error; page += run) {
-        run = 0;
-        while (page + run < set->count && has(set, page + run) &&
-               (run + 1) * stat.ms_psize <= RUN_BYTES)
-            run++;
+    for (uint64_t page = 0; page < set->pages && !error;) {
+        uint64_t run = page_set_run(set, page, RUN_BYTES / stat.ms_psize);
         if (run > 0)
             error = write_run(fd, buffer, (off_t)(page * stat.ms_psize), run * stat.ms_psize);
-        else
-            run = 1;
+        page += run > 0 ? run : 1;
     }
     free(buffer);
     return error;
@@ -100,16 +78,15 @@ int unsynced_write_again(MDB_env *env, MDB_txn *synced, uint64_t synced_last_pag
     MDB_txn *now;
     MDB_envinfo info;
     mdb_env_info(env, &info);
-    struct page_set set = {.count = info.me_last_pgno + 1};
+    struct page_set set = {0};
     int error = env_begin(env, MDB_RDONLY, &now);
     if (error)
         return error;
-    set.bits = calloc(1, set.count / 8 + 1);
-    ENSURE(set.bits);
+    page_set_reach(&set, info.me_last_pgno + 1);
     error = find(&set, synced, synced_last_page, now);
     mdb_txn_abort(now);
     if (!error)
         error = write_all(env, &set);
-    free(set.bits);
+    page_set_free(&set);
     return error;
 }

@@ -21,10 +21,12 @@
 enum {
     PENDING_BYTES_MAX = 32 * 1024 * 1024,
     STEP_NS = 10 * 1000 * 1000,
-    REST_MS = 200,            /* without work, after work */
-    FAILURE_SHOWN_MS = 10000, /* who stays away from a full spool would never learn of its end */
-    BRAKE_MS = 100,           /* deletions gather for so long where each commit costs space */
-    HOLDER_MS = 2000,         /* a reader that moves on within this is no trouble */
+    REST_MS = 200,             /* without work, after work */
+    GIVE_NS = 2 * 1000 * 1000, /* of a step of giving disk space back: about what a commit takes */
+    GIVE_PAUSE_MS = 2,         /* between two, without work */
+    FAILURE_SHOWN_MS = 10000,  /* who stays away from a full spool would never learn of its end */
+    BRAKE_MS = 100,            /* deletions gather for so long where each commit costs space */
+    HOLDER_MS = 2000,          /* a reader that moves on within this is no trouble */
     HOLDER_AGAIN_MS = 60000,
     NEARLY_FULL_DIVISOR = 4, /* of spool.max_size is free */
 };
@@ -40,7 +42,7 @@ struct spooler {
 
     struct work work;          /* the thread's alone while it runs */
     uint64_t sync_interval_ms; /* 0: never by time */
-    bool worked;               /* since the last rest */
+    uint64_t rest_due_ms;      /* 0: nothing was done since the last rest */
     struct holder_watch {
         int pid;                    /* who reads an old state of the spool; 0: nobody */
         uint64_t since_ms, tell_ms; /* when it was seen first, when it is to be named */
@@ -116,6 +118,11 @@ static void look_at_room(struct spooler *sp)
     sp->has_room = sp->work.store && !sp->work.failing && store_has_room(sp->work.store);
 }
 
+static void rest_later(struct spooler *sp)
+{
+    sp->rest_due_ms = uv_hrtime() / 1000000 + REST_MS;
+}
+
 /* If it fails nothing more is taken until a probe has succeeded, whatever is committed meanwhile.
  */
 static void sync_spool(struct spooler *sp)
@@ -132,13 +139,22 @@ static void sync_spool(struct spooler *sp)
     work_close_if_fatal(&sp->work, status);
     if (sp->work.failing == was_failing)
         return;
-    sp->worked = true;
+    rest_later(sp);
     look_at_room(sp);
+}
+
+static bool gives_back(const struct spooler *sp)
+{
+    return sp->work.store && !sp->work.failing &&
+           store_gives_back(sp->work.store, sp->rest_due_ms > 0);
 }
 
 static uint64_t wait_ms(const struct spooler *sp)
 {
-    bool soon = sp->worked && (sp->sync_interval_ms == 0 || sp->sync_interval_ms > REST_MS);
+    bool soon =
+        sp->rest_due_ms > 0 && (sp->sync_interval_ms == 0 || sp->sync_interval_ms > REST_MS);
+    if (gives_back(sp))
+        return GIVE_PAUSE_MS;
     return soon ? REST_MS : sp->sync_interval_ms;
 }
 
@@ -147,16 +163,25 @@ static uint64_t wait_ms(const struct spooler *sp)
 static void rest(struct spooler *sp)
 {
     struct failure failure = {0};
-    if (!sp->worked)
+    if (sp->rest_due_ms == 0 || uv_hrtime() / 1000000 < sp->rest_due_ms)
         return;
+    sp->rest_due_ms = 0;
     if (work_open(&sp->work, &failure))
         sync_spool(sp);
     if (sp->work.store && !sp->work.failing)
         work_close_if_fatal(&sp->work, store_rest(sp->work.store, &failure));
     look_at_room(sp);
-    sp->worked = !sp->has_room || sp->holder.pid != 0;
-    if (!sp->worked)
+    if (!sp->has_room || sp->holder.pid != 0)
+        rest_later(sp);
+    if (sp->rest_due_ms == 0)
         malloc_trim(0); /* a burst's jobs were freed on this thread's and the loop's heaps */
+}
+
+static void give_back(struct spooler *sp)
+{
+    struct failure failure = {0};
+    if (gives_back(sp))
+        work_close_if_fatal(&sp->work, store_give_back(sp->work.store, GIVE_NS, &failure));
 }
 
 /* What it does from now on may hang with the disk. */
@@ -187,7 +212,7 @@ static void thread_main(void *arg)
         if (!batch.first)
             rest(sp);
         if (batch.first) {
-            sp->worked = true;
+            rest_later(sp);
             work_write(&sp->work, &batch);
             for (struct mail *mail = batch.first; mail; mail = mail->next)
                 if (!job_writes((struct job *)mail))
@@ -197,6 +222,7 @@ static void thread_main(void *arg)
             if (sp->work.store && store_is_beyond(sp->work.store))
                 uv_sleep(BRAKE_MS);
         }
+        give_back(sp);
         begin_work(sp);
         if (is_sync_due(sp, last_sync_ns)) {
             sync_spool(sp);
@@ -424,7 +450,7 @@ struct spooler *spooler_open(uv_loop_t *loop, const struct config *config,
     store_queues(sp->work.store, visit_queue, &state);
     gauges_init(&sp->work.gauges);
     look_at_room(sp);
-    sp->worked = true;
+    rest_later(sp);
     inbox_init(&sp->inbox);
     outbox_init(&sp->outbox, loop, on_mail, sp);
     ENSURE(uv_async_init(loop, &sp->ended, on_ended) == 0);

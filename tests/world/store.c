@@ -114,6 +114,18 @@ enum status store_rest(struct store *s, struct failure *failure)
     return store_sync(s, failure);
 }
 
+bool store_gives_back(const struct store *s, bool is_busy)
+{
+    (void)s, (void)is_busy;
+    return false;
+}
+
+enum status store_give_back(struct store *s, uint64_t budget_ns, struct failure *failure)
+{
+    (void)s, (void)budget_ns, (void)failure;
+    return STATUS_OK;
+}
+
 enum status store_probe(struct store *s, struct failure *failure)
 {
     (void)s, (void)failure;
