@@ -27,6 +27,7 @@
 #include "session/client.h"
 #include "session/session.h"
 #include "session/stalled.h"
+#include "spool/others.h"
 #include "spooler/spooler.h"
 #include "upstream/upstream.h"
 
@@ -350,9 +351,17 @@ static void say_stalled(struct proxy *proxy, uint64_t now, uint64_t busy_ms)
     if (busy_ms < SPOOLER_STALLED_MS ||
         (proxy->stall_told_ms && now - proxy->stall_told_ms < STALLED_AGAIN_MS))
         return;
+    char others[OTHERS_TEXT_MAX];
+    bool awaits_lock = others_are_awaited();
+    bool is_known = awaits_lock && others_name(proxy->rt.config->spool.path, 0, others);
     LOG(LOG_ERROR, "spool_stalled", LOG_N("seconds", busy_ms / 1000),
-        LOG_N("jobs", spooler_pending(proxy->rt.spooler)),
-        LOG_T("reason", "the disk does not answer: nothing is stored, and nobody gets an answer"));
+        LOG_N("jobs", spooler_pending(proxy->rt.spooler)), LOG_T("pids", is_known ? others : NULL),
+        LOG_T("reason",
+              awaits_lock
+                  ? "another process holds LMDB's lock on the spool: nothing is stored, and "
+                    "nobody gets an answer, until it goes on or ends"
+                  : "the disk does not answer: nothing is stored, and nobody gets an "
+                    "answer"));
     proxy->stall_told_ms = now;
 }
 
@@ -360,7 +369,8 @@ static void say_stalled(struct proxy *proxy, uint64_t now, uint64_t busy_ms)
 static void give_up(const struct proxy *proxy)
 {
     LOG(LOG_ERROR, "stop_unfinished", LOG_N("jobs", spooler_pending(proxy->rt.spooler)),
-        LOG_T("reason", "the spool's disk does not answer"));
+        LOG_T("reason", others_are_awaited() ? "another process holds LMDB's lock on the spool"
+                                             : "the spool's disk does not answer"));
     _exit(1);
 }
 

@@ -10,6 +10,7 @@
 #include "pool/queue.h"
 #include "proxy/memory_limit.h"
 #include "proxy/proxy_struct.h"
+#include "spool/others.h"
 #include "spooler/spooler.h"
 
 const char *const snapshot_state_names[SNAPSHOT_STATES] = {
@@ -83,7 +84,8 @@ static const char *why_not_ready(const struct snapshot *s, const struct proxy *p
     if (failure)
         return failure;
     if (s->spooler_busy_ms >= SPOOLER_STALLED_MS)
-        return "the spool's disk does not answer";
+        return others_are_awaited() ? "another process holds LMDB's lock on the spool"
+                                    : "the spool's disk does not answer";
     if (runtime_buffers(&proxy->rt) && !spooler_has_room(proxy->rt.spooler))
         return "the spool has no room";
     if (!login_is_possible(&proxy->logins))

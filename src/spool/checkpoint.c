@@ -15,6 +15,7 @@
 #include "spool/env.h"
 #include "spool/home.h"
 #include "spool/unsynced.h"
+#include "spool/view.h"
 
 /* Two slots, written in turn, and a byte behind them that says that a sync has failed since the
  * newer one was written; docs/spool-format.md has the bytes. That byte is for a process that comes
@@ -243,16 +244,16 @@ enum status checkpoint_take(struct checkpoint *c, MDB_env *env, struct failure *
     int error = sync_data(c, env);
     CRASH_POINT("in_checkpoint");
     if (!error)
-        error = env_begin(env, MDB_RDONLY, &txn);
+        error = view_begin(env, &txn);
     if (error)
         return env_error(failure, error, "syncing the spool");
     error = write_slot(c, env, info.me_last_txnid);
     if (error) {
-        mdb_txn_abort(txn);
+        view_end(txn);
         return fail(failure, error, "writing the spool's checkpoint");
     }
     if (c->held)
-        mdb_txn_abort(c->held);
+        view_end(c->held);
     c->held = txn;
     c->txnid = info.me_last_txnid;
     c->last_page = info.me_last_pgno;
@@ -320,7 +321,7 @@ enum status checkpoint_end(struct checkpoint *c, MDB_env *env, struct failure *f
     if (!error)
         error = clear_slots(c);
     if (c->held)
-        mdb_txn_abort(c->held);
+        view_end(c->held);
     close(c->fd);
     *c = (struct checkpoint){.fd = -1};
     return error ? env_error(failure, error, "letting go of the spool's checkpoint") : STATUS_OK;

@@ -3,12 +3,14 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "amqpbuf/spool_format.h"
 #include "spool/free_list.h"
 #include "spool/guard.h"
+#include "spool/lock.h"
+#include "spool/others.h"
+#include "spool/view.h"
 
 enum status env_error(struct failure *failure, int error, const char *doing)
 {
@@ -64,6 +66,16 @@ enum status env_error(struct failure *failure, int error, const char *doing)
     return failure_set(failure, status, "%s: %s", doing, mdb_strerror(error));
 }
 
+static enum status no_place(const char *path, struct failure *failure)
+{
+    char others[OTHERS_TEXT_MAX];
+    bool is_known = others_name(path, 0, others);
+    return failure_set(failure, STATUS_IN_USE,
+                       "%s: as many processes read the spool as LMDB has places for, and none of "
+                       "them is dead%s%s: end some of them",
+                       path, is_known ? ": pid " : "", is_known ? others : "");
+}
+
 enum status env_open(MDB_env **env, const char *path, uint64_t map_size, unsigned flags,
                      struct failure *failure)
 {
@@ -71,68 +83,47 @@ enum status env_open(MDB_env **env, const char *path, uint64_t map_size, unsigne
     if (error)
         return env_error(failure, error, "creating the environment");
     guard_init(*env);
+    view_init(*env, flags & MDB_RDONLY ? VIEWS_OF_READER : VIEWS_OF_STORE);
     error = mdb_env_set_maxdbs(*env, ENV_DATABASES_MAX);
+    if (!error)
+        error = mdb_env_set_maxreaders(*env, ENV_READERS_MAX);
     if (!error && map_size)
         error = mdb_env_set_mapsize(*env, map_size);
     if (!error)
         error = mdb_env_open(*env, path, flags | MDB_NOTLS, 0600);
+    if (!error && !(flags & MDB_RDONLY))
+        error = view_take_places(*env);
     if (!error)
         return STATUS_OK;
-    enum status status = env_error(failure, error, path);
-    mdb_env_close(*env);
+    enum status status =
+        error == MDB_READERS_FULL ? no_place(path, failure) : env_error(failure, error, path);
+    env_close(*env);
     *env = NULL;
     return status;
 }
 
-static void check_readers(const char *path)
+void env_close(MDB_env *env)
 {
-    MDB_env *env;
-    int dead;
-    if (mdb_env_create(&env) == 0 && mdb_env_open(env, path, MDB_RDONLY | MDB_NOTLS, 0600) == 0)
-        mdb_reader_check(env, &dead);
-}
-
-/* LMDB holds a reader with the number of who asks to be alive, so another process asks. Its locks
- * and its environment end with it. */
-void env_evict_dead(const char *path)
-{
-    char name[4096];
-    snprintf(name, sizeof name, "%s/lock.mdb", path);
-    if (access(name, F_OK) != 0)
-        return;
-    pid_t child = fork();
-    if (child == 0) {
-        check_readers(path);
-        _exit(0);
-    }
-    while (child > 0 && waitpid(child, NULL, 0) < 0 && errno == EINTR)
-        ;
-}
-
-int env_begin(MDB_env *env, unsigned flags, MDB_txn **txn)
-{
-    int dead, error = mdb_txn_begin(env, NULL, flags, txn);
-    if (error == MDB_READERS_FULL) {
-        mdb_reader_check(env, &dead);
-        error = mdb_txn_begin(env, NULL, flags, txn);
-    }
-    /* LMDB locks one byte of lock.mdb for each process that reads, at the place of its number. */
-    return error == EAGAIN || error == EACCES ? EBUSY : error;
+    view_free(env);
+    mdb_env_close(env);
 }
 
 struct oldest_reader {
     size_t txnid;       /* of any reader, or the last commit's */
     size_t other_txnid; /* the same of other processes alone */
     int other_pid;
+    bool is_alone; /* no other process has a place in the table */
 };
 
-/* One line of LMDB's table of readers: "pid thread txnid", with "-" where there is none. */
+/* One line of LMDB's table of readers: "pid thread txnid", with "-" where it reads nothing now. */
 static int on_reader(const char *line, void *arg)
 {
     struct oldest_reader *oldest = arg;
     size_t txnid;
-    int pid;
-    if (sscanf(line, "%d %*x %zu", &pid, &txnid) != 2)
+    int pid, fields = sscanf(line, "%d %*x %zu", &pid, &txnid);
+    if (fields >= 1 && pid != getpid())
+        oldest->is_alone = false;
+    if (fields != 2)
         return 0;
     if (txnid < oldest->txnid)
         oldest->txnid = txnid;
@@ -143,17 +134,20 @@ static int on_reader(const char *line, void *arg)
     return 0;
 }
 
+static struct oldest_reader look_at_table(MDB_env *env, size_t last_txnid)
+{
+    struct oldest_reader oldest = {
+        .txnid = last_txnid, .other_txnid = last_txnid, .is_alone = true};
+    mdb_reader_list(env, on_reader, &oldest);
+    return oldest;
+}
+
 /* A reader that died keeps its place in the table until somebody looks whether it is alive. */
 static struct oldest_reader find_oldest_reader(MDB_env *env, size_t last_txnid)
 {
-    struct oldest_reader oldest = {.txnid = last_txnid, .other_txnid = last_txnid};
-    int dead = 0;
-    mdb_reader_list(env, on_reader, &oldest);
-    if (oldest.other_pid == 0 || mdb_reader_check(env, &dead) != 0 || dead == 0)
-        return oldest;
-    oldest = (struct oldest_reader){.txnid = last_txnid, .other_txnid = last_txnid};
-    mdb_reader_list(env, on_reader, &oldest);
-    return oldest;
+    struct oldest_reader oldest = look_at_table(env, last_txnid);
+    bool has_changed = !oldest.is_alone && lock_evict_dead(env) > 0;
+    return has_changed ? look_at_table(env, last_txnid) : oldest;
 }
 
 struct free_count {

@@ -10,25 +10,22 @@
 
 #include "amqpbuf/status.h"
 
-enum { ENV_DATABASES_MAX = 64 }; /* a spool has five; a migration opens some of the old ones */
+enum {
+    ENV_DATABASES_MAX = 64, /* a spool has five; a migration opens some of the old ones */
+    ENV_READERS_MAX = 1022, /* places in the table of readers: lock.mdb has 64 KiB then */
+};
 
 #define ENV_MAX_SIZE "max_size" /* in `meta`: spool.max_size of the last start, 8 bytes */
 
 /* Translates an LMDB or system error into `failure`, with what was being done. */
 enum status env_error(struct failure *, int error, const char *doing);
 
-/* Opens the environment in directory `path` with LMDB's flags (MDB_RDONLY for a reader). */
+/* Opens the environment in directory `path` with LMDB's flags (MDB_RDONLY for a reader). One that
+ * writes has its views from then on: STATUS_IN_USE if other processes have left no place for them.
+ */
 enum status env_open(MDB_env **env, const char *path, uint64_t map_size, unsigned flags,
                      struct failure *);
-
-/* Evicts the readers that died from the table of the environment in `path`, those with this
- * process's own number as well: in a container each run may be process 1. For whoever knows that
- * this process reads it not yet, and holds the spool's lock. */
-void env_evict_dead(const char *path);
-
-/* mdb_txn_begin, which evicts readers that died when the table of readers is full of them. EBUSY: a
- * process of another pid namespace with the number of this one reads the spool, too. */
-int env_begin(MDB_env *, unsigned flags, MDB_txn **);
+void env_close(MDB_env *);
 
 /* Pages, and the size of one in bytes. */
 struct env_pages {

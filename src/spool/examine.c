@@ -4,6 +4,7 @@
 #include "spool/record.h"
 #include "spool/store.h"
 #include "spool/store_internal.h"
+#include "spool/view.h"
 
 /* What damaged pages leave of the queues, found by reading them before anything relies on them. */
 
@@ -38,11 +39,11 @@ void store_find_ends(const struct store *s, struct queue_slot *slot, MDB_txn *tx
 /* Runs `read` in a read transaction of its own, guarded. */
 static int in_view(MDB_env *env, int (*read)(void *arg), void *arg, MDB_txn **txn)
 {
-    int error = env_begin(env, MDB_RDONLY, txn);
+    int error = view_begin(env, txn);
     if (error)
         return error;
     error = guard_run(read, arg);
-    mdb_txn_abort(*txn);
+    view_end(*txn);
     return error;
 }
 
@@ -214,11 +215,11 @@ static struct recount count_list(struct store *s, MDB_dbi list, uint32_t queue,
     MDB_txn *txn;
     struct recount count = {.slot = slot};
     struct walk_list records = {.records = list, .queue = queue};
-    if (env_begin(s->env, MDB_RDONLY, &txn) != 0)
+    if (view_begin(s->env, &txn) != 0)
         return count;
     if (page_map_find(txn, &records.map) == 0)
         walk_list(txn, records, 0, add_message, add_damaged, &count);
-    mdb_txn_abort(txn);
+    view_end(txn);
     return count;
 }
 
@@ -248,11 +249,11 @@ static bool sums_agree(struct store *s, struct orphans sum)
 {
     MDB_txn *txn;
     MDB_stat waiting = {0}, rejected = {0};
-    if (env_begin(s->env, MDB_RDONLY, &txn) != 0)
+    if (view_begin(s->env, &txn) != 0)
         return true;
     bool is_known =
         mdb_stat(txn, s->messages, &waiting) == 0 && mdb_stat(txn, s->rejected, &rejected) == 0;
-    mdb_txn_abort(txn);
+    view_end(txn);
     for (uint32_t i = 0; i < s->slot_count; i++) {
         sum.messages += s->slots[i].entry.messages;
         sum.rejected += s->slots[i].entry.rejected;
@@ -283,9 +284,9 @@ void store_look_at_queues(struct store *s)
         store_look_at_pages(s, &s->slots[i]);
     check_counters(s);
     for (uint32_t i = 0; i < s->slot_count; i++) {
-        if (env_begin(s->env, MDB_RDONLY, &txn) != 0)
+        if (view_begin(s->env, &txn) != 0)
             return;
         store_find_ends(s, &s->slots[i], txn);
-        mdb_txn_abort(txn); /* after damage it would say nothing of the others */
+        view_end(txn); /* after damage it would say nothing of the others */
     }
 }

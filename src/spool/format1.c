@@ -11,6 +11,7 @@
 #include "spool/env.h"
 #include "spool/guard.h"
 #include "spool/page.h"
+#include "spool/view.h"
 #include "spool/walk.h"
 
 static const char letters[FORMAT1_KINDS] = {'b', 'r', 'q'};
@@ -182,21 +183,21 @@ static int look_ahead(void *arg)
 
 static int begin_reading(MDB_env *env, struct reading *r)
 {
-    int error = env_begin(env, MDB_RDONLY, &r->txn);
+    int error = view_begin(env, &r->txn);
     if (error)
         return error;
     error = page_map_find(r->txn, &r->map);
     if (!error)
         error = mdb_cursor_open(r->txn, r->list->dbi, &r->cursor);
     if (error)
-        mdb_txn_abort(r->txn);
+        view_end(r->txn);
     return error;
 }
 
 static void end_reading(struct reading *r)
 {
     mdb_cursor_close(r->cursor);
-    mdb_txn_abort(r->txn);
+    view_end(r->txn);
 }
 
 struct probing {

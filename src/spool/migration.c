@@ -13,7 +13,9 @@
 #include "spool/directory.h"
 #include "spool/env.h"
 #include "spool/format1.h"
+#include "spool/lock.h"
 #include "spool/record.h"
+#include "spool/view.h"
 
 /* Happy path: the lists of format 1 are gone through by queue, and of each queue the parts, the
  * rejected list, what waits. A step gathers records of one or more lists in read transactions, and
@@ -212,7 +214,7 @@ static int open_lists(struct migration *m)
     struct step *step = &m->step;
     uint32_t queue, kind = p->list;
     MDB_txn *txn;
-    int error = env_begin(m->env, MDB_RDONLY, &txn);
+    int error = view_begin(m->env, &txn);
     if (error)
         return error;
     error = find_queue(m, txn, p->queue, &queue);
@@ -232,8 +234,8 @@ static int open_lists(struct migration *m)
             error = find_queue(m, txn, queue + 1, &queue);
     }
     if (!error) /* the handles live on */
-        return mdb_txn_commit(txn);
-    mdb_txn_abort(txn);
+        return view_commit(txn);
+    view_end(txn);
     return error;
 }
 
@@ -391,7 +393,7 @@ static int make_step(struct migration *m, bool *more)
         error = gather(m);
     *more = step->count > 0;
     if (!error && *more)
-        error = env_begin(m->env, 0, &txn);
+        error = lock_begin(m->env, 0, &txn);
     if (error || !*more)
         return error;
     error = commit(txn, apply(m, txn, &p));
@@ -423,7 +425,7 @@ static int finish(struct migration *m)
 {
     MDB_txn *txn;
     MDB_val key = {sizeof PROGRESS - 1, PROGRESS};
-    int error = env_begin(m->env, 0, &txn);
+    int error = lock_begin(m->env, 0, &txn);
     return error ? error : commit(txn, mdb_del(txn, m->meta, &key, NULL));
 }
 
@@ -432,7 +434,7 @@ static enum status begin(struct migration *m, struct failure *failure)
 {
     MDB_txn *txn;
     uint32_t version;
-    int error = env_begin(m->env, 0, &txn);
+    int error = lock_begin(m->env, 0, &txn);
     if (error)
         return env_error(failure, error, "starting a transaction");
     enum status status = env_read_version(txn, &m->meta, &version, failure);

@@ -14,6 +14,7 @@
 #include "spool/env.h"
 #include "spool/guard.h"
 #include "spool/migration.h"
+#include "spool/view.h"
 #include "spool/walk.h"
 
 /* Each batch is copied out inside a short read transaction, which ends before the first visit: a
@@ -57,7 +58,7 @@ static int open_databases(void *arg)
 static enum status check_version(struct reader *reader, struct failure *failure)
 {
     struct opening o = {.reader = reader, .failure = failure};
-    int error = env_begin(reader->env, MDB_RDONLY, &o.txn);
+    int error = view_begin(reader->env, &o.txn);
     if (error)
         return env_error(failure, error, "starting to read");
     error = guard_run(open_databases, &o);
@@ -69,8 +70,8 @@ static enum status check_version(struct reader *reader, struct failure *failure)
     if (status == STATUS_NOT_FOUND)
         status = failure_set(failure, STATUS_NO_SPOOL, "this LMDB environment is not a spool");
     if (status == STATUS_OK)
-        return env_error(failure, mdb_txn_commit(txn), "opening the queues");
-    mdb_txn_abort(txn);
+        return env_error(failure, view_commit(txn), "opening the queues");
+    view_end(txn);
     return status;
 }
 
@@ -119,17 +120,17 @@ enum status reader_open(struct reader **out, const char *path, struct failure *f
 void reader_close(struct reader *reader)
 {
     if (reader->env)
-        mdb_env_close(reader->env);
+        env_close(reader->env);
     free(reader);
 }
 
 static int begin(struct reader *reader, MDB_txn **txn)
 {
-    int error = env_begin(reader->env, MDB_RDONLY, txn);
+    int error = view_begin(reader->env, txn);
     if (error != MDB_MAP_RESIZED)
         return error;
     error = mdb_env_set_mapsize(reader->env, 0); /* the proxy was started with a larger map */
-    return error ? error : env_begin(reader->env, MDB_RDONLY, txn);
+    return error ? error : view_begin(reader->env, txn);
 }
 
 /* ---- without a lock ---- */
@@ -191,7 +192,7 @@ static int look_at_next(struct queue_look *look, struct walk_edge edges[2], size
         error = guard_run(read_entry, look);
         mdb_cursor_close(look->cursor);
     }
-    mdb_txn_abort(look->txn);
+    view_end(look->txn);
     MDB_txn *txn;
     if (error || begin(reader, &txn) != 0)
         return error;
@@ -200,7 +201,7 @@ static int look_at_next(struct queue_look *look, struct walk_edge edges[2], size
         walk_edge(txn, &list, false, &edges[0]);
         walk_edge(txn, &list, true, &edges[1]);
     }
-    mdb_txn_abort(txn);
+    view_end(txn);
     return 0;
 }
 
@@ -364,7 +365,7 @@ static int try_batch(struct reader *reader, MDB_dbi records, uint64_t after, str
     CRASH_POINT("in_read");
     if (!error)
         error = walk_list(txn, list, after, on_record, on_damaged, batch);
-    mdb_txn_abort(txn);
+    view_end(txn);
     return error;
 }
 
@@ -433,5 +434,5 @@ void reader_usage(struct reader *reader, uint64_t *used_bytes, uint64_t *max_byt
         *max_bytes = big_endian_get(value.mv_data, 8);
     if (env_count_pages(reader->env, txn, &pages, NULL) == STATUS_OK)
         *used_bytes = pages.used * pages.bytes;
-    mdb_txn_abort(txn);
+    view_end(txn);
 }

@@ -8,8 +8,8 @@
 
 #include "base/crash_point.h"
 #include "base/memory.h"
-#include "spool/env.h"
 #include "spool/free_list.h"
+#include "spool/view.h"
 
 enum {
     AHEAD_MIN_BYTES = 1024 * 1024,
@@ -176,10 +176,10 @@ static bool claim_front(struct room *r, uint64_t bytes, uint64_t oldest)
     struct front front = {.room = r, .oldest = oldest, .wanted_bytes = bytes};
     if (r->holes.count == 0 || bytes <= r->front_bytes)
         return true;
-    if (env_begin(r->env, MDB_RDONLY, &txn) != 0)
+    if (view_begin(r->env, &txn) != 0)
         return false;
     bool has = free_list_walk(txn, look_at_front, &front) == 0 && fill_holes(r, &front.holes);
-    mdb_txn_abort(txn);
+    view_end(txn);
     free(front.holes.numbers);
     if (has)
         r->front_bytes = bytes;
@@ -321,7 +321,7 @@ static void punch_some(struct room *r, const struct pages *pages, uint64_t budge
 int room_give_back(struct room *r, uint64_t oldest, uint64_t budget_ns)
 {
     MDB_txn *txn;
-    int error = env_begin(r->env, MDB_RDONLY, &txn);
+    int error = view_begin(r->env, &txn);
     if (error)
         return error;
     if (r->give_from == 0)
@@ -329,7 +329,7 @@ int room_give_back(struct room *r, uint64_t oldest, uint64_t budget_ns)
     struct step step = {.room = r, .front = kept_bytes(r) / r->page_bytes};
     if (!error)
         error = free_list_walk(txn, look_for_blocks, &step);
-    mdb_txn_abort(txn);
+    view_end(txn);
     if (!error && step.pages.count > 0) {
         qsort(step.pages.numbers, step.pages.count, sizeof *step.pages.numbers, by_number);
         punch_some(r, &step.pages, budget_ns);

@@ -4,8 +4,10 @@
 #include "base/assert.h"
 #include "base/log.h"
 #include "spool/env.h"
+#include "spool/lock.h"
 #include "spool/store.h"
 #include "spool/store_internal.h"
+#include "spool/view.h"
 
 /* How much of the map is used, what may still be written, and what can be given back to the disk.
  */
@@ -41,11 +43,11 @@ enum status space_recount(struct store *s, struct failure *failure)
 {
     MDB_txn *txn;
     struct env_pages pages;
-    int error = env_begin(s->env, MDB_RDONLY, &txn);
+    int error = view_begin(s->env, &txn);
     if (error)
         return env_error(failure, error, "counting free pages");
     enum status status = env_count_pages(s->env, txn, &pages, failure);
-    mdb_txn_abort(txn);
+    view_end(txn);
     s->page_bytes = pages.bytes;
     if (status == STATUS_DAMAGED) {
         note_free_list(s, failure);
@@ -68,7 +70,7 @@ enum status space_pass(struct store *s, struct failure *failure)
     MDB_txn *txn;
     if (s->is_free_list_damaged)
         return STATUS_OK;
-    int error = mdb_txn_begin(s->env, NULL, 0, &txn);
+    int error = lock_begin(s->env, 0, &txn);
     if (error)
         return env_error(failure, error, "starting a transaction");
     error = env_write_version(txn, s->meta);

@@ -8,6 +8,7 @@
 #include "spool/record.h"
 #include "spool/store.h"
 #include "spool/store_internal.h"
+#include "spool/view.h"
 #include "spool/walk.h"
 
 enum {
@@ -417,7 +418,7 @@ enum status store_read(struct store *s, uint32_t queue, uint64_t after,
     if (!slot)
         return failure_set(failure, STATUS_INVALID, "there is no queue %u", queue);
     MDB_txn *txn;
-    int error = env_begin(s->env, MDB_RDONLY, &txn);
+    int error = view_begin(s->env, &txn);
     if (error)
         return env_error(failure, error, "starting to read");
     struct read_state state = {visit, damaged, arg, slot};
@@ -431,6 +432,6 @@ enum status store_read(struct store *s, uint32_t queue, uint64_t after,
     error = page_map_find(txn, &list.map);
     if (!error)
         error = walk_list(txn, list, after, on_record, on_damaged, &state);
-    mdb_txn_abort(txn);
+    view_end(txn);
     return env_error(failure, error, "reading the queue");
 }

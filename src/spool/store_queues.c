@@ -8,6 +8,7 @@
 #include "spool/big_endian.h"
 #include "spool/directory.h"
 #include "spool/env.h"
+#include "spool/lock.h"
 #include "spool/record.h"
 #include "spool/store.h"
 #include "spool/store_internal.h"
@@ -365,7 +366,7 @@ enum status store_queue_drop(struct store *s, uint32_t id, struct failure *failu
         return failure_set(failure, STATUS_NOT_FOUND, "there is no queue %u", id);
     if (s->is_free_list_damaged || slot->damage != QUEUE_SOUND)
         return failure_set(failure, STATUS_INVALID, "queue %u has damaged pages", id);
-    int error = mdb_txn_begin(s->env, NULL, 0, &txn);
+    int error = lock_begin(s->env, 0, &txn);
     if (error)
         return env_error(failure, error, "starting a transaction");
     if (!is_empty(s, txn, id)) {

@@ -10,8 +10,11 @@
 #include "spool/big_endian.h"
 #include "spool/directory.h"
 #include "spool/env.h"
+#include "spool/lock.h"
 #include "spool/migration.h"
 #include "spool/store_internal.h"
+#include "spool/trial.h"
+#include "spool/view.h"
 
 /* Happy path: begin, writes, commit. Counters of the queues are kept in memory and written to the
  * `queues` database with the commit that changes them.
@@ -91,7 +94,7 @@ static enum status load(struct store *s, struct failure *failure)
         status = migration_run(s->env, settle, s, failure);
     if (status != STATUS_OK)
         return status;
-    int error = mdb_txn_begin(s->env, NULL, s->is_free_list_damaged ? MDB_RDONLY : 0, &txn);
+    int error = s->is_free_list_damaged ? view_begin(s->env, &txn) : lock_begin(s->env, 0, &txn);
     if (error)
         return env_error(failure, error, "starting to read the spool");
     status = open_databases(s, txn, failure);
@@ -104,7 +107,7 @@ static enum status load(struct store *s, struct failure *failure)
         return status;
     }
     CRASH_POINT("before_first_commit");
-    error = mdb_txn_commit(txn);
+    error = s->is_free_list_damaged ? view_commit(txn) : mdb_txn_commit(txn);
     CRASH_POINT("after_first_commit");
     if (error)
         return env_error(failure, error, "committing the first transaction");
@@ -125,7 +128,7 @@ static enum status open_env(struct store *s, const struct store_options *options
 {
     enum status status = checkpoint_restore(s->path, &s->was_restored, failure);
     if (status == STATUS_OK)
-        env_evict_dead(s->path);
+        trial_run(s->path);
     if (status == STATUS_OK)
         status = env_open(&s->env, s->path, map_bytes(options->max_size_bytes),
                           options->sync == STORE_SYNC_COMMIT ? 0 : MDB_NOSYNC, failure);
@@ -173,7 +176,7 @@ void store_close(struct store *s)
     if (store_keeps_checkpoints(s))
         checkpoint_end(&s->checkpoint, s->env, NULL); /* if it fails: it stays, and is right */
     if (s->env)
-        mdb_env_close(s->env);
+        env_close(s->env);
     room_deinit(&s->room);
     free(s->path);
     home_unlock(&s->lock);
@@ -197,7 +200,7 @@ enum status store_begin(struct store *s, struct failure *failure)
         return status;
     s->txn_bytes = 0;
     s->is_recounted = false;
-    int error = mdb_txn_begin(s->env, NULL, 0, &s->txn);
+    int error = lock_begin(s->env, 0, &s->txn);
     if (error)
         s->txn = NULL;
     return env_error(failure, error, "starting a transaction");

@@ -6,9 +6,9 @@
 #include <unistd.h>
 
 #include "base/assert.h"
-#include "spool/env.h"
 #include "spool/free_list.h"
 #include "spool/page_set.h"
+#include "spool/view.h"
 
 /* LMDB writes only to pages that are free in every state that is still read. So a page was written
  * since a state that is held if it was free in that state, or behind its end, and is not free now.
@@ -79,12 +79,12 @@ int unsynced_write_again(MDB_env *env, MDB_txn *synced, uint64_t synced_last_pag
     MDB_envinfo info;
     mdb_env_info(env, &info);
     struct page_set set = {0};
-    int error = env_begin(env, MDB_RDONLY, &now);
+    int error = view_begin(env, &now);
     if (error)
         return error;
     page_set_reach(&set, info.me_last_pgno + 1);
     error = find(&set, synced, synced_last_page, now);
-    mdb_txn_abort(now);
+    view_end(now);
     if (!error)
         error = write_all(env, &set);
     page_set_free(&set);

@@ -27,7 +27,7 @@ def delivered(broker):
 def test_backup_beside_a_running_proxy_is_served_elsewhere(broker, proxy, make_proxy):
     elsewhere = make_proxy(broker.url, start=False)
     elsewhere.spool.mkdir(0o700)
-    subprocess.run(["mdb_copy", proxy.spool, elsewhere.spool], check=True)
+    subprocess.run(["mdb_copy", "-c", proxy.spool, elsewhere.spool], check=True)
     shutil.copy2(proxy.spool / "credential.key", elsewhere.spool)
     proxy.kill9()
     elsewhere.start()

@@ -1,5 +1,6 @@
 /* Other processes that read an old state of the spool: dead ones are evicted, those that stand
- * still are known by their pid, and what waits can be deleted whatever they hold. */
+ * still are known by their pid, and what waits can be deleted whatever they hold, also if they have
+ * all places in the table of readers, or its lock. */
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -8,18 +9,55 @@
 
 #include <cmocka.h>
 
+#include <pthread.h>
+#include <sys/mman.h>
+
 #include "../support/spool_home.h"
+#include "spool/others.h"
 
 enum {
     SMALL_MAX_SIZE = 8 * 1024 * 1024,
     BODY_BYTES = 1000,
-    TABLE_OF_READERS = 126,
     DELETED_AT_ONCE = 16,
+    READERS_MAX = 5000, /* more than the table has places */
+    AT_READER_LOCK = 8, /* of LMDB 0.9 in lock.mdb */
+    HANGS_S = 60,
 };
 
-/* A process in the middle of a read transaction, as a stopped amqpbuf-inspect or a backup into a
- * pipe that nobody reads. */
-static pid_t start_reader(const struct home *home)
+struct table_use {
+    unsigned readers;
+    bool rests; /* each has its place, and reads nothing now */
+    bool holds_lock;
+};
+
+static bool hold_reader_lock(const struct home *home)
+{
+    char name[128];
+    snprintf(name, sizeof name, "%s/lock.mdb", home->spool);
+    int fd = open(name, O_RDWR | O_CLOEXEC);
+    uint8_t *at = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    return at != MAP_FAILED && pthread_mutex_lock((pthread_mutex_t *)(at + AT_READER_LOCK)) == 0;
+}
+
+static bool use_table(const struct home *home, struct table_use use)
+{
+    MDB_env *env;
+    MDB_txn *txn;
+    int error = mdb_env_create(&env);
+    if (!error)
+        error = mdb_env_open(env, home->spool, MDB_RDONLY | MDB_NOTLS, 0600);
+    for (unsigned i = 0; i < use.readers && !error; i++) {
+        error = mdb_txn_begin(env, NULL, MDB_RDONLY, &txn);
+        if (!error && use.rests)
+            mdb_txn_reset(txn);
+    }
+    bool is_done = use.readers == READERS_MAX ? error == MDB_READERS_FULL : error == 0;
+    return is_done && (!use.holds_lock || hold_reader_lock(home));
+}
+
+/* A process in the middle of so many read transactions (READERS_MAX: of as many as there are places
+ * for), as stopped amqpbuf-inspects or backups into pipes that nobody reads. */
+static pid_t start_readers(const struct home *home, struct table_use use)
 {
     int told[2];
     char byte;
@@ -27,15 +65,10 @@ static pid_t start_reader(const struct home *home)
     pid_t child = fork();
     assert_true(child >= 0);
     if (child == 0) {
-        MDB_env *env;
-        MDB_txn *txn;
         for (int fd = 3; fd < 64; fd++) /* above all the store's lock */
             if (fd != told[1])
                 close(fd);
-        bool reads = mdb_env_create(&env) == 0 &&
-                     mdb_env_open(env, home->spool, MDB_RDONLY | MDB_NOTLS, 0600) == 0 &&
-                     mdb_txn_begin(env, NULL, MDB_RDONLY, &txn) == 0;
-        ENSURE(write(told[1], reads ? "y" : "n", 1) == 1);
+        ENSURE(write(told[1], use_table(home, use) ? "y" : "n", 1) == 1);
         for (;;)
             pause();
     }
@@ -44,6 +77,11 @@ static pid_t start_reader(const struct home *home)
     assert_int_equal(byte, 'y');
     close(told[0]);
     return child;
+}
+
+static pid_t start_reader(const struct home *home)
+{
+    return start_readers(home, (struct table_use){.readers = 1});
 }
 
 static void kill_reader(pid_t child)
@@ -75,11 +113,16 @@ static void delete_all(struct home *home, uint32_t queue)
     assert_int_equal(home_queue(home, queue).messages, 0);
 }
 
-static void open_small(struct home *home)
+static void open_with(struct home *home, enum store_sync sync)
 {
     struct store_options options = {
-        .path = home->spool, .max_size_bytes = SMALL_MAX_SIZE, .sync = STORE_SYNC_NEVER};
+        .path = home->spool, .max_size_bytes = SMALL_MAX_SIZE, .sync = sync};
     assert_int_equal(store_open(&home->store, &options, &home->failure), STATUS_OK);
+}
+
+static void open_small(struct home *home)
+{
+    open_with(home, STORE_SYNC_NEVER);
 }
 
 static uint32_t open_full(struct home *home)
@@ -147,39 +190,112 @@ static void test_table_full_of_dead_readers(void **state)
 {
     struct home *home = *state;
     uint32_t queue = open_full(home);
-    for (unsigned i = 0; i < TABLE_OF_READERS; i++) {
-        /* A place that the store has taken already is no more to be had. */
-        pid_t child = fork();
-        assert_true(child >= 0);
-        if (child == 0) {
-            MDB_env *env;
-            MDB_txn *txn;
-            if (mdb_env_create(&env) == 0 &&
-                mdb_env_open(env, home->spool, MDB_RDONLY | MDB_NOTLS, 0600) == 0)
-                mdb_txn_begin(env, NULL, MDB_RDONLY, &txn);
-            kill(getpid(), SIGKILL);
-        }
-        assert_int_equal(waitpid(child, NULL, 0), child);
-    }
+    kill_reader(start_readers(home, (struct table_use){.readers = READERS_MAX}));
     assert_int_equal(store_rest(home->store, &home->failure), STATUS_OK);
     assert_int_equal(store_holder(home->store).pid, 0);
     delete_all(home, queue);
     assert_true(fill(home, queue) > 1000);
 }
 
-/* The same once the store holds no place in the table: it is opened among them. */
+/* An amqpbuf-inspect that is killed while it prints keeps its place, and mdb_copy evicts nobody. */
+static void test_dead_readers_that_read_nothing(void **state)
+{
+    struct home *home = *state;
+    open_small(home);
+    kill_reader(start_readers(home, (struct table_use){.readers = READERS_MAX, .rests = true}));
+    assert_int_equal(store_rest(home->store, &home->failure), STATUS_OK);
+    kill_reader(start_reader(home));
+}
+
+/* The store is opened among them. */
 static void test_opened_among_dead_readers(void **state)
 {
     struct home *home = *state;
     uint32_t queue = open_full(home);
     pid_t alive = start_reader(home); /* keeps the table as it is */
-    kill_reader(start_reader(home));
+    kill_reader(start_readers(home, (struct table_use){.readers = READERS_MAX}));
     home_close(home);
     open_small(home);
     delete_all(home, queue);
     assert_int_equal(store_holder(home->store).pid, alive);
     kill_reader(alive);
     assert_true(fill(home, queue) > 1000);
+}
+
+/* Everything that the spooler does. */
+static void use_store(struct home *home, uint32_t queue)
+{
+    struct failure *failure = &home->failure;
+    home_begin(home);
+    uint64_t seq = home_append(home, queue, BODY_BYTES);
+    home_commit(home);
+    assert_int_equal(store_sync(home->store, failure), STATUS_OK);
+    assert_int_equal(home_read(home, queue, seq - 1).count, 1);
+    home_begin(home);
+    assert_int_equal(store_delete(home->store, queue, seq, failure), STATUS_OK);
+    home_commit(home);
+    assert_int_equal(store_probe(home->store, failure), STATUS_OK);
+    assert_int_equal(store_rest(home->store, failure), STATUS_OK);
+}
+
+static void test_table_full_of_live_readers(void **state)
+{
+    struct home *home = *state;
+    const enum store_sync syncs[] = {STORE_SYNC_COMMIT, STORE_SYNC_INTERVAL, STORE_SYNC_NEVER};
+    for (unsigned i = 0; i < sizeof syncs / sizeof *syncs; i++) {
+        open_with(home, syncs[i]);
+        home_begin(home);
+        uint32_t queue = home_put_queue(home, "shop", "/");
+        home_commit(home);
+        pid_t readers = start_readers(home, (struct table_use){.readers = READERS_MAX});
+        use_store(home, queue);
+        use_store(home, queue);
+        assert_int_equal(store_holder(home->store).pid, readers);
+        kill_reader(readers);
+        use_store(home, queue);
+        assert_int_equal(store_holder(home->store).pid, 0);
+        home_close(home);
+    }
+}
+
+static void test_opened_into_a_full_table(void **state)
+{
+    struct home *home = *state;
+    char pid[32];
+    open_small(home);
+    home_close(home);
+    pid_t readers = start_readers(home, (struct table_use){.readers = READERS_MAX});
+    assert_int_equal(home_try_open(home, SMALL_MAX_SIZE), STATUS_IN_USE);
+    snprintf(pid, sizeof pid, "pid %d", readers);
+    assert_non_null(strstr(home->failure.text, pid));
+    kill_reader(readers);
+    open_small(home);
+    home_begin(home);
+    uint32_t queue = home_put_queue(home, "shop", "/");
+    home_commit(home);
+    use_store(home, queue);
+}
+
+/* A process that was stopped in the very moment in which it took a place in the table. */
+static void test_lock_of_the_table_is_held(void **state)
+{
+    struct home *home = *state;
+    char others[OTHERS_TEXT_MAX], pid[32];
+    open_small(home);
+    home_begin(home);
+    uint32_t queue = home_put_queue(home, "shop", "/");
+    home_commit(home);
+    pid_t reader = start_readers(home, (struct table_use){.readers = 1, .holds_lock = true});
+    alarm(HANGS_S);
+    use_store(home, queue);
+    use_store(home, queue);
+    alarm(0);
+    assert_true(others_name(home->spool, 0, others));
+    snprintf(pid, sizeof pid, "%d", reader);
+    assert_string_equal(others, pid);
+    kill_reader(reader);
+    use_store(home, queue);
+    assert_false(others_name(home->spool, 0, others));
 }
 
 #define WITH_HOME(test) cmocka_unit_test_setup_teardown(test, home_setup, home_teardown)
@@ -190,7 +306,11 @@ int main(void)
         WITH_HOME(test_deletes_beside_a_reader_that_stands_still),
         WITH_HOME(test_dead_reader_with_the_own_number),
         WITH_HOME(test_table_full_of_dead_readers),
+        WITH_HOME(test_dead_readers_that_read_nothing),
         WITH_HOME(test_opened_among_dead_readers),
+        WITH_HOME(test_table_full_of_live_readers),
+        WITH_HOME(test_opened_into_a_full_table),
+        WITH_HOME(test_lock_of_the_table_is_held),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
