@@ -11,6 +11,7 @@
 
 #include <pthread.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 
 #include "../support/spool_home.h"
 #include "spool/others.h"
@@ -65,6 +66,7 @@ static pid_t start_readers(const struct home *home, struct table_use use)
     pid_t child = fork();
     assert_true(child >= 0);
     if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
         for (int fd = 3; fd < 64; fd++) /* above all the store's lock */
             if (fd != told[1])
                 close(fd);
