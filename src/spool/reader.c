@@ -1,5 +1,7 @@
 #include "amqpbuf/spool_reader.h"
 
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +20,8 @@
 #include "spool/walk.h"
 
 /* Each batch is copied out inside a short read transaction, which ends before the first visit: a
- * visitor that is slow (a terminal, a pipe) never keeps the proxy from using old pages again. */
+ * visitor that is slow (a terminal, a pipe) never keeps the proxy from using old pages again. Nor
+ * does Ctrl-Z: it takes effect when the transaction has ended. */
 
 enum { TRIES_WITHOUT_LOCK = 200 };
 
@@ -26,7 +29,50 @@ struct reader {
     MDB_env *env;
     MDB_dbi meta, queues, messages, rejected, parts;
     bool is_unlocked; /* a proxy that may be there does not know of it */
+    sigset_t signals; /* that were blocked before the transaction began */
 };
+
+/* ---- transactions ---- */
+
+static void block_stop(struct reader *reader)
+{
+    sigset_t stop;
+    sigemptyset(&stop);
+    sigaddset(&stop, SIGTSTP);
+    ENSURE(pthread_sigmask(SIG_BLOCK, &stop, &reader->signals) == 0);
+}
+
+static void allow_stop(const struct reader *reader)
+{
+    ENSURE(pthread_sigmask(SIG_SETMASK, &reader->signals, NULL) == 0);
+}
+
+static int begin(struct reader *reader, MDB_txn **txn)
+{
+    block_stop(reader);
+    int error = view_begin(reader->env, txn);
+    if (error == MDB_MAP_RESIZED) { /* the proxy was started with a larger map */
+        error = mdb_env_set_mapsize(reader->env, 0);
+        if (!error)
+            error = view_begin(reader->env, txn);
+    }
+    if (error)
+        allow_stop(reader);
+    return error;
+}
+
+static void end(struct reader *reader, MDB_txn *txn)
+{
+    view_end(txn);
+    allow_stop(reader);
+}
+
+static int commit(struct reader *reader, MDB_txn *txn)
+{
+    int error = view_commit(txn);
+    allow_stop(reader);
+    return error;
+}
 
 /* ---- opening ---- */
 
@@ -58,7 +104,7 @@ static int open_databases(void *arg)
 static enum status check_version(struct reader *reader, struct failure *failure)
 {
     struct opening o = {.reader = reader, .failure = failure};
-    int error = view_begin(reader->env, &o.txn);
+    int error = begin(reader, &o.txn);
     if (error)
         return env_error(failure, error, "starting to read");
     error = guard_run(open_databases, &o);
@@ -70,8 +116,8 @@ static enum status check_version(struct reader *reader, struct failure *failure)
     if (status == STATUS_NOT_FOUND)
         status = failure_set(failure, STATUS_NO_SPOOL, "this LMDB environment is not a spool");
     if (status == STATUS_OK)
-        return env_error(failure, view_commit(txn), "opening the queues");
-    view_end(txn);
+        return env_error(failure, commit(reader, txn), "opening the queues");
+    end(reader, txn);
     return status;
 }
 
@@ -122,15 +168,6 @@ void reader_close(struct reader *reader)
     if (reader->env)
         env_close(reader->env);
     free(reader);
-}
-
-static int begin(struct reader *reader, MDB_txn **txn)
-{
-    int error = view_begin(reader->env, txn);
-    if (error != MDB_MAP_RESIZED)
-        return error;
-    error = mdb_env_set_mapsize(reader->env, 0); /* the proxy was started with a larger map */
-    return error ? error : view_begin(reader->env, txn);
 }
 
 /* ---- without a lock ---- */
@@ -192,7 +229,7 @@ static int look_at_next(struct queue_look *look, struct walk_edge edges[2], size
         error = guard_run(read_entry, look);
         mdb_cursor_close(look->cursor);
     }
-    view_end(look->txn);
+    end(reader, look->txn);
     MDB_txn *txn;
     if (error || begin(reader, &txn) != 0)
         return error;
@@ -201,7 +238,7 @@ static int look_at_next(struct queue_look *look, struct walk_edge edges[2], size
         walk_edge(txn, &list, false, &edges[0]);
         walk_edge(txn, &list, true, &edges[1]);
     }
-    view_end(txn);
+    end(reader, txn);
     return 0;
 }
 
@@ -365,7 +402,7 @@ static int try_batch(struct reader *reader, MDB_dbi records, uint64_t after, str
     CRASH_POINT("in_read");
     if (!error)
         error = walk_list(txn, list, after, on_record, on_damaged, batch);
-    view_end(txn);
+    end(reader, txn);
     return error;
 }
 
@@ -434,5 +471,5 @@ void reader_usage(struct reader *reader, uint64_t *used_bytes, uint64_t *max_byt
         *max_bytes = big_endian_get(value.mv_data, 8);
     if (env_count_pages(reader->env, txn, &pages, NULL) == STATUS_OK)
         *used_bytes = pages.used * pages.bytes;
-    view_end(txn);
+    end(reader, txn);
 }

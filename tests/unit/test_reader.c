@@ -10,6 +10,8 @@
 
 #include <cmocka.h>
 
+#include <sys/prctl.h>
+
 #include "../support/spool_home.h"
 #include "amqpbuf/spool_reader.h"
 
@@ -696,11 +698,72 @@ static void test_read_only_copy_with_lock_file(void **state)
     read_a_copy(*state, true);
 }
 
+/* ---- Ctrl-Z ---- */
+
+static bool see_nothing(void *arg, const struct reader_record *r)
+{
+    (void)arg, (void)r;
+    return true;
+}
+
+static void read_for_ever(const struct home *home, int told)
+{
+    struct reader *reader;
+    struct failure failure;
+    ENSURE(reader_open(&reader, home->spool, &failure) == STATUS_OK);
+    ENSURE(write(told, "y", 1) == 1);
+    for (;;)
+        ENSURE(reader_records(reader, 1, 0, READER_BODIES, see_nothing, see_damage, NULL,
+                              &failure) == STATUS_OK);
+}
+
+static int count_reading(const char *line, void *arg)
+{
+    size_t txnid;
+    int pid;
+    *(unsigned *)arg += sscanf(line, "%d %*x %zu", &pid, &txnid) == 2;
+    return 0;
+}
+
+static void test_stopped_between_transactions(void **state)
+{
+    struct home *home = *state;
+    MDB_env *env;
+    int told[2], status;
+    char byte;
+    home_fill(home, 40, 100000);
+    home_close(home);
+    assert_int_equal(pipe(told), 0);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        setpgid(0, 0); /* else the kernel may take it for an orphan, which nothing stops */
+        read_for_ever(home, told[1]);
+    }
+    assert_int_equal(read(told[0], &byte, 1), 1);
+    assert_int_equal(mdb_env_create(&env), 0);
+    assert_int_equal(mdb_env_open(env, home->spool, MDB_RDONLY | MDB_NOTLS, 0600), 0);
+    for (unsigned i = 0; i < 50; i++) {
+        unsigned reading = 0;
+        assert_int_equal(kill(child, SIGTSTP), 0);
+        assert_int_equal(waitpid(child, &status, WUNTRACED), child);
+        assert_true(WIFSTOPPED(status));
+        mdb_reader_list(env, count_reading, &reading);
+        assert_int_equal(reading, 0);
+        assert_int_equal(kill(child, SIGCONT), 0);
+    }
+    assert_int_equal(kill(child, SIGKILL), 0);
+    assert_int_equal(waitpid(child, NULL, 0), child);
+    mdb_env_close(env);
+}
+
 #define WITH_HOME(test) cmocka_unit_test_setup_teardown(test, home_setup, home_teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        WITH_HOME(test_stopped_between_transactions),
         WITH_HOME(test_queues),
         WITH_HOME(test_counters),
         WITH_HOME(test_empty_queue),
