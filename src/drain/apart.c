@@ -80,6 +80,7 @@ void apart_wake(struct drain *d, uint64_t now_ms)
             if (entry->destination == a->destination && sent_is_open(entry))
                 aside_rewind(a, entry->seq);
         a->under_way = 0;
+        batch_drop_of(&d->batch, a->destination);
         places_freed(d, in_flight_forget_open(&d->sent, a->destination));
     }
 }

@@ -14,6 +14,7 @@ void batch_take(struct batch *b, struct job *read)
         .count = read->read.count,
         .reached = read->read.reached,
         .only = read->read.only,
+        .scanned = read->read.only && read->read.at_end ? read->read.until : 0,
     };
     read->read.records = NULL;
     read->read.slab = NULL;
@@ -25,4 +26,10 @@ void batch_drop(struct batch *b)
         slab_unref(b->slab);
     free(b->records);
     *b = (struct batch){0};
+}
+
+void batch_drop_of(struct batch *b, uint64_t destination)
+{
+    if (b->only == destination)
+        batch_drop(b);
 }

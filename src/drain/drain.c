@@ -99,6 +99,13 @@ static void close_channel(struct drain *d)
     expect_answer(d, DRAIN_CLOSING);
 }
 
+static void read_from(struct drain *d, const struct sent *entry)
+{
+    d->read_after = entry->seq - 1;
+    d->skipped = entry->passed_over;
+    reading_again(d);
+}
+
 /* What RabbitMQ has not answered for will be read, and sent, again. */
 static void rewind_open(struct drain *d)
 {
@@ -111,7 +118,7 @@ static void rewind_open(struct drain *d)
         if (a)
             aside_rewind(a, entry->seq);
         else if (entry->seq <= d->read_after)
-            d->read_after = entry->seq - 1;
+            read_from(d, entry);
     }
     for (uint32_t i = 0; i < asides->count; i++) {
         asides->all[i].under_way = asides->all[i].fine = 0;

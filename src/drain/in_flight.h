@@ -26,6 +26,7 @@ struct sent {
     uint32_t method;      /* class and method number */
     uint64_t destination; /* of a publish */
     size_t bytes;         /* of its frames */
+    uint64_t passed_over; /* records before it that were left where they are: drain.skipped */
     uint64_t promise;     /* of a declaration: queue_promise_of */
     enum sent_state state;
     uint64_t sent_ms;

@@ -31,10 +31,9 @@ static void take_batch(struct drain *d, struct job *job)
         return; /* RabbitMQ has failed at an older one of it meanwhile */
     batch_take(&d->batch, job);
     if (a)
-        a->scanned = job->read.at_end ? job->read.until : 0;
-    else
-        d->at_end = job->read.at_end && !d->more;
-    if (d->at_end && !a)
+        return;
+    d->at_end = job->read.at_end && !d->more;
+    if (d->at_end)
         newest_begin(&d->newest, job->read.reached);
 }
 

@@ -32,6 +32,7 @@ static void send_record(struct drain *d, const struct job_record *record)
     bool tame = !is_publish || !fits || is_tame(record), goes = fits && tame;
     struct sent *entry = in_flight_add(&d->sent, record, is_publish && goes ? ++d->last_tag : 0,
                                        runtime_now(d->backlog->rt));
+    entry->passed_over = d->skipped;
     if (goes) {
         if (!is_publish)
             note_declared(d, entry, record);
@@ -65,6 +66,14 @@ static void note_reached(struct drain *d, uint64_t seq)
         d->read_after = seq;
     else if (a && seq > a->cursor)
         a->cursor = seq;
+}
+
+/* Only now: what a batch leaves behind that is dropped before is still to be sent. */
+static void note_scanned(struct drain *d)
+{
+    struct aside *a = d->batch.only ? asides_find(&d->backlog->asides, d->batch.only) : NULL;
+    if (a)
+        a->scanned = d->batch.scanned;
 }
 
 static void note_under_way(struct drain *d)
@@ -107,6 +116,7 @@ static uint32_t send_batch(struct drain *d)
         sent++;
     }
     note_reached(d, d->batch.reached);
+    note_scanned(d);
     batch_drop(&d->batch);
     return sent;
 }

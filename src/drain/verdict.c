@@ -48,8 +48,7 @@ static enum remedy judge_one(struct drain *d, struct sent *entry, uint16_t code,
     }
     a = apart_set(d, entry->destination);
     uint32_t tries = aside_failed(a, entry->seq);
-    if (d->batch.only == entry->destination)
-        batch_drop(&d->batch); /* it was read from behind this one */
+    batch_drop_of(&d->batch, entry->destination);
     d->nacked = d->nacked || code == 0;
     if (tries == 0)
         return remedy; /* an older one has its turn first */

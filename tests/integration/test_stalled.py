@@ -189,6 +189,41 @@ def test_a_backlog_beside_it(broker, make_proxy, stuck):
         assert stuck.bodies() == names(*range(4))
 
 
+def test_refusals_in_a_backlog_beside_it(broker, make_proxy, stuck):
+    """A drain that goes back over a refusal passes over the same ones again, and still sees what is left."""
+    proxy = make_proxy(broker.url, SOON)
+    broker.on_frame = lambda connection, frame: frame.name == "basic.get" and (
+        connection.send_method(frame.channel, "basic.get-empty") or True)
+    refused = []
+
+    def on_message(connection, message):
+        if message.args["exchange"] == "missing":
+            refused.append(message.body)
+            connection.close_channel(message.channel, 404, "NOT_FOUND - no exchange 'missing' in vhost '/'")
+        else:
+            stuck.on_message(connection, message)
+    broker.on_message = on_message
+    with confirming(proxy) as own, confirming(proxy) as shared:
+        own.call(1, "basic.get", answer="basic.get-empty", queue="q")
+        publish(own, range(2), "stuck")
+        own.acked_up_to(2)
+        shared.publish(b"live", "fine")
+        shared.acked_up_to(1)
+        next(c for c in broker.open_connections()
+             if any(m.args["routing_key"] == "fine" for m in c.messages)).die()
+        proxy.wait_event("upstream_lost")
+        for number in range(3):
+            shared.publish(b"refused", "k", exchange="missing")
+        publish(shared, range(5), "fine")
+        publish(shared, range(2, 20), "stuck")
+        shared.acked_up_to_tags(set(range(2, 28)))
+        wait_until(lambda: proxy.waiting() == 20, lambda: proxy.failure("all others are drained"))
+        assert len(proxy.events("message_rejected")) == 3
+        stuck.let_go()
+        proxy.wait_empty()
+        assert stuck.bodies() == names(*range(20))
+
+
 def test_an_alarm_makes_no_copies(broker, make_proxy):
     proxy = make_proxy(broker.url)
     broker.acks = False
