@@ -296,6 +296,12 @@ void channel_refuse(struct channel *ch, uint16_t code, const char *text, amqp_me
     channel_refuse_bytes(ch, code, bytes_of(text), cause);
 }
 
+bool channel_awaits_content(const struct channel *ch)
+{
+    return ch->inside_content &&
+           (ch->client->state == CLIENT_OPEN || ch->state == CHANNEL_REFUSING);
+}
+
 void channel_content_done(struct channel *ch)
 {
     struct client *client = ch->client;
@@ -312,7 +318,8 @@ void channel_content_done(struct channel *ch)
 
 void channel_begin_close(struct channel *ch)
 {
-    if (ch->state == CHANNEL_SETTLING || ch->state == CHANNEL_CLOSING)
+    if (ch->state == CHANNEL_SETTLING || ch->state == CHANNEL_CLOSING ||
+        ch->state == CHANNEL_REFUSING) /* an error is told first */
         return;
     cancel_content(ch);
     channel_drop_transaction(ch); /* not committed: gone, as in RabbitMQ */

@@ -110,6 +110,8 @@ void channel_free(struct channel *);
 /* Begins a close as if the client had asked for it (its connection.close). */
 void channel_begin_close(struct channel *);
 void channel_send(struct channel *, amqp_method_number_t, const void *fields);
+/* Its client has to hear the end of a message that RabbitMQ is sending: there is more to say. */
+bool channel_awaits_content(const struct channel *);
 /* The content that RabbitMQ was sending to the client is complete. */
 void channel_content_done(struct channel *);
 /* An answer that the proxy gives by itself would overtake what RabbitMQ still owes the client: a

@@ -280,7 +280,7 @@ static void on_lost(struct link *link)
     relay_free(r);
     if (channel && transaction_is_sent(channel->tx))
         transaction_move(channel->tx, TRANSACTION_LOCAL); /* RabbitMQ has given it up */
-    if (channel && channel->inside_content && channel->client->state == CLIENT_OPEN)
+    if (channel && channel_awaits_content(channel))
         client_refuse(channel->client, 320, LOST_RABBITMQ, 0);
     else if (channel)
         channel_lost_upstream(channel);
@@ -445,7 +445,7 @@ static void refuse_channel(struct relay *r, const amqp_channel_close_t *m)
         return;
     }
     unbind(r);
-    if (saved)
+    if (saved && !channel_awaits_content(channel))
         channel_settled(channel);
     else if (channel->inside_content)
         client_refuse(channel->client, 501, "FRAME_ERROR - RabbitMQ has ended a message too early",

@@ -349,6 +349,49 @@ static void test_a_consumer_hears_of_an_outage(void **state)
     expect_refused(p, 320);
 }
 
+static struct peer *refused_inside_of_a_delivery(void)
+{
+    struct peer *p = peer_login();
+    peer_open_channel(p, 1);
+    amqp_basic_consume_t consume = {.queue = bytes_of("q"), .consumer_tag = bytes_of("tag")};
+    peer_send_method(p, 1, AMQP_BASIC_CONSUME_METHOD, &consume);
+    peer_expect(p, 1, AMQP_BASIC_CONSUME_OK_METHOD);
+    broker_deliver(1, "tag", 1, NULL);
+    peer_expect(p, 1, AMQP_BASIC_DELIVER_METHOD);
+    amqp_queue_purge_t purge = {.queue = amqp_empty_bytes};
+    peer_send_method(p, 1, AMQP_QUEUE_PURGE_METHOD, &purge);
+    amqp_connection_close_t close = {.reply_code = 200, .reply_text = bytes_of("bye")};
+    peer_send_method(p, 0, AMQP_CONNECTION_CLOSE_METHOD, &close);
+    peer_expect_nothing(p);
+    return p;
+}
+
+/* A close-ok in its place would say that all is well. */
+static void test_a_refusal_inside_of_a_delivery_is_told_before_the_close(void **state)
+{
+    (void)state;
+    struct peer *p = refused_inside_of_a_delivery();
+    broker_deliver_rest(1, "work");
+    struct frame frame;
+    assert_int_equal(peer_read(p, &frame), FRAME_HEADER);
+    assert_int_equal(peer_read(p, &frame), FRAME_BODY);
+    const amqp_channel_close_t *refused = peer_expect(p, 1, AMQP_CHANNEL_CLOSE_METHOD);
+    assert_int_equal(refused->reply_code, 404);
+    peer_expect(p, 0, AMQP_CONNECTION_CLOSE_OK_METHOD);
+    peer_die(p);
+}
+
+static void test_a_refusal_inside_of_a_delivery_that_never_ends(void **state)
+{
+    (void)state;
+    struct peer *p = refused_inside_of_a_delivery();
+    broker_cut();
+    const amqp_connection_close_t *refused = peer_expect(p, 0, AMQP_CONNECTION_CLOSE_METHOD);
+    assert_int_equal(refused->reply_code, 320);
+    peer_expect(p, 0, AMQP_CONNECTION_CLOSE_OK_METHOD);
+    peer_die(p);
+}
+
 /* ---- transactions ---- */
 
 static void select_tx(struct peer *p)
@@ -526,6 +569,8 @@ int main(void)
         IN_WORLD(test_an_empty_queue_name_is_the_last_declared),
         IN_WORLD(test_a_consumer_has_an_upstream_of_its_own),
         IN_WORLD(test_a_consumer_hears_of_an_outage),
+        IN_WORLD(test_a_refusal_inside_of_a_delivery_is_told_before_the_close),
+        IN_WORLD(test_a_refusal_inside_of_a_delivery_that_never_ends),
         IN_WORLD(test_a_transaction_is_rabbitmqs),
         IN_WORLD(test_a_transaction_in_an_outage_is_all_or_nothing),
         IN_WORLD(test_a_transaction_survives_the_loss_of_rabbitmq),

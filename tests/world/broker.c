@@ -340,15 +340,28 @@ void broker_say(uint16_t channel, amqp_method_number_t method, const void *field
     world_run();
 }
 
-void broker_deliver(uint16_t channel, const char *consumer, uint64_t tag, const char *body)
+static struct connection *last_connection(void)
 {
     struct connection *last = NULL;
     for (unsigned i = 0; i < 64; i++)
         if (connections[i] && world_is_open(connections[i]->stream))
             last = connections[i];
     assert_non_null(last);
+    return last;
+}
+
+void broker_deliver(uint16_t channel, const char *consumer, uint64_t tag, const char *body)
+{
     amqp_basic_deliver_t m = {.consumer_tag = bytes_of(consumer), .delivery_tag = tag};
-    say(last, channel, AMQP_BASIC_DELIVER_METHOD, &m);
+    say(last_connection(), channel, AMQP_BASIC_DELIVER_METHOD, &m);
+    if (body)
+        broker_deliver_rest(channel, body);
+    world_run();
+}
+
+void broker_deliver_rest(uint16_t channel, const char *body)
+{
+    struct connection *last = last_connection();
     uint8_t frame[1024] = {0};
     uint8_t *at = frame + FRAME_HEAD_BYTES;
     wire_put16(at, 60);

@@ -113,8 +113,11 @@ void broker_cut(void);
 void broker_confirm_all(void);
 /* Sends a method on every connection. */
 void broker_say(uint16_t channel, amqp_method_number_t, const void *fields);
-/* Sends a message to a consumer on the connection that was made last. */
+/* Sends a message to a consumer on the connection that was made last; without a body, its method
+ * alone. */
 void broker_deliver(uint16_t channel, const char *consumer, uint64_t tag, const char *body);
+/* What follows on that method. */
+void broker_deliver_rest(uint16_t channel, const char *body);
 
 /* ---- the spool ---- */
 
