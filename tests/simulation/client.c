@@ -7,6 +7,7 @@
 #include "amqp/wire.h"
 #include "base/assert.h"
 #include "client_script.h"
+#include "consumer.h"
 #include "history.h"
 #include "life.h"
 #include "sim_uv.h"
@@ -26,7 +27,7 @@ struct client_channel {
     uint64_t tag;
     struct open_publish open[SCRIPT_MAX]; /* in a transaction: not committed, or being committed */
     unsigned open_count;
-    unsigned awaited; /* replies to come */
+    struct consumer_channel reads;
 };
 
 struct simulated_client {
@@ -49,9 +50,9 @@ static unsigned next_id;
 
 const char *client_kind_name(enum client_kind kind)
 {
-    static const char *const names[] = {"job",         "stream",    "confirming",
-                                        "transaction", "declaring", "consuming",
-                                        "dying",       "deaf",      "stranger"};
+    static const char *const names[] = {"job",       "stream",    "confirming", "transaction",
+                                        "declaring", "consuming", "dying",      "deaf",
+                                        "stranger",  "worker"};
     return names[kind];
 }
 
@@ -82,7 +83,10 @@ const char *client_waits_for(void)
 
 static void free_client(void *arg)
 {
-    free(arg);
+    struct simulated_client *c = arg;
+    for (unsigned n = 0; n < CHANNELS; n++)
+        consumer_deinit(&c->channels[n].reads);
+    free(c);
 }
 
 static void leave(struct simulated_client *c, bool resets, const char *how)
@@ -181,6 +185,8 @@ static void take_channel_close(struct simulated_client *c, uint16_t number,
         all_refused(ch);
     ch->open_count = 0;
     ch->is_open = false;
+    taken_ask(&ch->reads.taken);
+    taken_is_void(&ch->reads.taken);
     talker_say_plain(&c->talker, number, AMQP_CHANNEL_CLOSE_OK_METHOD);
 }
 
@@ -189,15 +195,19 @@ static void take_reply(struct simulated_client *c, uint16_t number, amqp_method_
     struct client_channel *ch = &c->channels[number];
     switch (method) {
     case AMQP_CHANNEL_CLOSE_OK_METHOD:
-        if (!ch->is_transactional)
+        if (!ch->is_transactional) {
             all_safe(ch);
+            taken_arrived(&ch->reads.taken);
+        }
         ch->is_open = false;
         break;
     case AMQP_TX_COMMIT_OK_METHOD:
         all_safe(ch);
+        taken_arrived(&ch->reads.taken);
         break;
     case AMQP_TX_ROLLBACK_OK_METHOD:
         ch->open_count = 0;
+        taken_is_void(&ch->reads.taken);
         break;
     default:
         break;
@@ -266,8 +276,10 @@ static void take_connection_method(struct simulated_client *c, const struct fram
     case AMQP_CONNECTION_CLOSE_OK_METHOD:
         CHECK(c->is_closing, "client %u: a close-ok that it did not ask for", c->id);
         for (unsigned n = 1; n < CHANNELS; n++)
-            if (!c->channels[n].is_transactional)
+            if (!c->channels[n].is_transactional) {
                 all_safe(&c->channels[n]);
+                taken_arrived(&c->channels[n].reads.taken);
+            }
         leave(c, false, "closed");
         break;
     default:
@@ -284,9 +296,34 @@ static bool die_if_due(struct simulated_client *c)
     return true;
 }
 
+static bool is_awaited(const struct simulated_client *c, const struct frame *frame)
+{
+    amqp_method_number_t method =
+        frame->type == FRAME_METHOD ? method_number(frame->payload, frame->payload_len) : 0;
+    bool is_get = c->awaited_method == AMQP_BASIC_GET_OK_METHOD;
+    return c->awaits_one && c->awaited_channel == frame->channel &&
+           (method == c->awaited_method || method == AMQP_CHANNEL_CLOSE_METHOD ||
+            (is_get && method == AMQP_BASIC_GET_EMPTY_METHOD));
+}
+
+static void heard(struct simulated_client *c, const struct frame *frame)
+{
+    if (is_awaited(c, frame))
+        c->awaits_one = false;
+    go_on(c, 0);
+}
+
 static void on_frame(void *owner, struct frame *frame)
 {
     struct simulated_client *c = owner;
+    CHECK(c->frame_max == 0 || frame->payload_len + FRAME_OVERHEAD_BYTES <= c->frame_max,
+          "client %u gets a frame larger than it has agreed to", c->id);
+    CHECK(frame->channel < CHANNELS, "client %u hears of channel %u", c->id, frame->channel);
+    if (frame->channel > 0 &&
+        consumer_hear(&c->channels[frame->channel].reads, &c->talker, frame)) {
+        heard(c, frame);
+        return;
+    }
     if (frame->type == FRAME_BODY && c->is_given_back) {
         c->is_given_back = false;
         ledger_given_back(ledger_number(frame->payload));
@@ -301,7 +338,6 @@ static void on_frame(void *owner, struct frame *frame)
             die_if_due(c);
         return;
     }
-    CHECK(frame->channel < CHANNELS, "client %u hears of channel %u", c->id, frame->channel);
     if (method == AMQP_BASIC_ACK_METHOD || method == AMQP_BASIC_NACK_METHOD)
         take_confirm(c, frame->channel, frame, method == AMQP_BASIC_NACK_METHOD);
     else if (method == AMQP_CHANNEL_CLOSE_METHOD)
@@ -310,10 +346,7 @@ static void on_frame(void *owner, struct frame *frame)
         c->is_given_back = true; /* its body says which */
     else
         take_reply(c, frame->channel, method);
-    if (c->awaits_one && c->awaited_channel == frame->channel &&
-        (method == c->awaited_method || method == AMQP_CHANNEL_CLOSE_METHOD))
-        c->awaits_one = false;
-    go_on(c, 0);
+    heard(c, frame);
 }
 
 /* ---- what it does ---- */
@@ -351,12 +384,25 @@ static void say_publish(struct simulated_client *c, const struct act *a)
     free(body);
 }
 
+static void cancel_last(struct simulated_client *c, uint16_t number)
+{
+    struct consumer_channel *reads = &c->channels[number].reads;
+    char tag[24];
+    if (reads->consumers == 0)
+        return;
+    snprintf(tag, sizeof tag, "c%u.%u.%u", c->id, number, reads->tags);
+    amqp_basic_cancel_t cancel = {.consumer_tag = bytes_of(tag)};
+    call(c, number, AMQP_BASIC_CANCEL_METHOD, &cancel);
+}
+
 /* Returns whether it is done with; if not it is looked at again when something has come. */
 static bool perform(struct simulated_client *c, const struct act *a)
 {
     struct client_channel *ch = &c->channels[a->channel];
     amqp_queue_declare_t declare = {.queue = bytes_of(destination_key(a->destination))};
-    amqp_basic_consume_t consume = {.queue = bytes_of("q0")};
+    amqp_basic_consume_t consume = {.queue = bytes_of("q0"), .no_ack = a->no_ack};
+    amqp_basic_get_t get = {.queue = bytes_of("q0"), .no_ack = a->no_ack};
+    amqp_basic_qos_t qos = {.prefetch_count = (uint16_t)a->count};
     amqp_connection_close_t close = {.reply_code = 200, .reply_text = bytes_of("bye")};
     if (a->channel > 0 && a->kind != ACT_OPEN && (!ch->is_open || ch->is_closing))
         return true; /* it was closed meanwhile */
@@ -364,6 +410,8 @@ static bool perform(struct simulated_client *c, const struct act *a)
     case ACT_OPEN:
         ch->is_open = true;
         ch->lane = lane_new(c->script.login);
+        ch->reads = (struct consumer_channel){
+            .login = c->script.login, .number = a->channel, .settling = c->script.settling};
         call(c, a->channel, AMQP_CHANNEL_OPEN_METHOD, NULL);
         break;
     case ACT_CONFIRM:
@@ -378,6 +426,24 @@ static bool perform(struct simulated_client *c, const struct act *a)
     case ACT_DECLARE:
         call(c, a->channel, AMQP_QUEUE_DECLARE_METHOD, &declare);
         break;
+    case ACT_QOS:
+        call(c, a->channel, AMQP_BASIC_QOS_METHOD, &qos);
+        break;
+    case ACT_READ:
+        consume.consumer_tag = bytes_of(consumer_next_tag(&ch->reads, c->id));
+        call(c, a->channel, AMQP_BASIC_CONSUME_METHOD, &consume);
+        break;
+    case ACT_TAKE:
+        return ch->reads.taken_count >= a->count || ch->reads.consumers == 0;
+    case ACT_GET:
+        call(c, a->channel, AMQP_BASIC_GET_METHOD, &get);
+        break;
+    case ACT_SETTLE:
+        consumer_settle_all(&ch->reads, &c->talker);
+        break;
+    case ACT_CANCEL:
+        cancel_last(c, a->channel);
+        break;
     case ACT_CONSUME:
         call(c, a->channel, AMQP_BASIC_CONSUME_METHOD, &consume);
         break;
@@ -385,9 +451,11 @@ static bool perform(struct simulated_client *c, const struct act *a)
         say_publish(c, a);
         break;
     case ACT_COMMIT:
+        taken_ask(&ch->reads.taken);
         call(c, a->channel, AMQP_TX_COMMIT_METHOD, NULL);
         break;
     case ACT_ROLLBACK:
+        taken_ask(&ch->reads.taken);
         call(c, a->channel, AMQP_TX_ROLLBACK_METHOD, NULL);
         break;
     case ACT_AWAIT:
@@ -396,10 +464,13 @@ static bool perform(struct simulated_client *c, const struct act *a)
         break;
     case ACT_CLOSE_CHANNEL:
         ch->is_closing = true;
+        consumer_close(&ch->reads);
         call(c, a->channel, AMQP_CHANNEL_CLOSE_METHOD, &close);
         break;
     case ACT_CLOSE:
         c->is_closing = true;
+        for (unsigned n = 1; n < CHANNELS; n++)
+            consumer_close(&c->channels[n].reads);
         call(c, 0, AMQP_CONNECTION_CLOSE_METHOD, &close);
         break;
     case ACT_VANISH:

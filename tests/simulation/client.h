@@ -16,6 +16,7 @@ enum client_kind {
     CLIENT_DYING,       /* any of these, gone behind some byte */
     CLIENT_DEAF,        /* publishes and does not read for a while */
     CLIENT_STRANGER,    /* a wrong password */
+    CLIENT_WORKER,      /* consumes and publishes */
     CLIENT_KINDS,
 };
 const char *client_kind_name(enum client_kind);

@@ -63,6 +63,54 @@ static void write_stream(struct script *s, struct prng *p, enum act_kind mode)
     }
 }
 
+/* The least that RabbitMQ has for each consumer is one. */
+static void read_some(struct script *s, struct prng *p, uint16_t c, bool is_transactional)
+{
+    bool no_ack = prng_percent(p, 20);
+    if (prng_percent(p, 60))
+        add(s, ACT_QOS, c)->count = (unsigned)prng_between(p, 1, 12);
+    for (uint64_t readers = prng_between(p, 1, 2); readers > 0; readers--)
+        add(s, ACT_READ, c)->no_ack = no_ack;
+    for (uint64_t rounds = prng_between(p, 1, 4); rounds > 0; rounds--) {
+        if (prng_percent(p, 40))
+            publish(s, p, c, prng_between(p, 1, 5));
+        if (prng_percent(p, 60))
+            add(s, ACT_TAKE, c)->count = 1;
+        if (prng_percent(p, 40))
+            add(s, ACT_PAUSE, c)->pause_us = prng_below(p, 2000000);
+        if (prng_percent(p, 60))
+            add(s, ACT_SETTLE, c);
+        if (is_transactional)
+            add(s, prng_percent(p, 80) ? ACT_COMMIT : ACT_ROLLBACK, c);
+        if (prng_percent(p, 20))
+            add(s, ACT_CANCEL, c);
+    }
+}
+
+static void write_worker(struct script *s, struct prng *p)
+{
+    uint16_t channels = (uint16_t)prng_between(p, 1, 3);
+    s->settling = prng_below(p, SETTLINGS);
+    for (uint16_t c = 1; c <= channels; c++) {
+        uint64_t mode = prng_below(p, 100);
+        add(s, ACT_OPEN, c);
+        if (mode < 40)
+            add(s, ACT_CONFIRM, c);
+        else if (mode < 60)
+            add(s, ACT_TX, c);
+        if (prng_percent(p, 30))
+            publish(s, p, c, prng_between(p, 1, 3));
+        for (uint64_t gets = prng_percent(p, 40) ? prng_between(p, 1, 4) : 0; gets > 0; gets--)
+            add(s, ACT_GET, c)->no_ack = prng_percent(p, 20);
+        if (prng_percent(p, 80))
+            read_some(s, p, c, mode >= 40 && mode < 60);
+        if (mode < 40 && prng_percent(p, 70))
+            add(s, ACT_AWAIT, c);
+        if (prng_percent(p, 40))
+            add(s, ACT_CLOSE_CHANNEL, c);
+    }
+}
+
 static void write_one(struct script *s, enum client_kind kind, struct prng *p)
 {
     switch (kind) {
@@ -88,6 +136,9 @@ static void write_one(struct script *s, enum client_kind kind, struct prng *p)
         publish(s, p, 1, prng_between(p, 0, 4));
         add(s, ACT_PAUSE, 1)->pause_us = prng_below(p, 5000000);
         break;
+    case CLIENT_WORKER:
+        write_worker(s, p);
+        break;
     default:
         add(s, ACT_OPEN, 1);
         publish(s, p, 1, 1);
@@ -105,7 +156,9 @@ void script_write(struct script *s, enum client_kind kind, struct prng *p)
     write_one(s, is_one_of_these ? prng_below(p, CLIENT_DYING) : kind, p);
     if (kind == CLIENT_DYING)
         s->dies_at = prng_between(p, 8, prng_percent(p, 50) ? 600 : 6000);
-    if (kind == CLIENT_DEAF) {
+    if (kind == CLIENT_WORKER && prng_percent(p, 20))
+        s->dies_at = prng_between(p, 300, 6000);
+    if (kind == CLIENT_DEAF || (kind == CLIENT_WORKER && prng_percent(p, 15))) {
         s->pipelines = s->is_deaf_first = true;
         s->hears_after_us = prng_below(p, 8000000);
     }

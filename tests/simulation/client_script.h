@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "client.h"
+#include "consumer.h"
 #include "ledger.h"
 #include "prng.h"
 
@@ -14,6 +15,12 @@ enum act_kind {
     ACT_TX,      /* tx.select */
     ACT_DECLARE,
     ACT_CONSUME,
+    ACT_QOS,
+    ACT_READ, /* consume, with a tag of its own */
+    ACT_TAKE, /* wait for `count` deliveries, of all that its consumers have had */
+    ACT_GET,
+    ACT_SETTLE, /* all deliveries */
+    ACT_CANCEL, /* the newest consumer */
     ACT_PUBLISH,
     ACT_COMMIT,
     ACT_ROLLBACK,
@@ -28,7 +35,8 @@ struct act {
     enum act_kind kind;
     uint16_t channel;
     enum destination destination;
-    bool persistent, mandatory;
+    bool persistent, mandatory, no_ack;
+    unsigned count;
     uint32_t size;     /* of the body, bytes */
     uint64_t pause_us; /* before it */
 };
@@ -39,6 +47,7 @@ struct script {
     struct act acts[SCRIPT_MAX];
     unsigned count;
     unsigned login;
+    enum settling settling;
     bool is_stranger, pipelines, is_deaf_first;
     uint64_t dies_at, hears_after_us;
 };

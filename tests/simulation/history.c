@@ -46,7 +46,8 @@ void history_log(const char *line, int len)
     if (is_printed)
         printf("    | %.*s", len, line);
     if (memmem(line, (size_t)len, "event=unbalanced", 16))
-        history_fail("the counters do not agree with what they count: %.*s", len, line);
+        history_fail("the counters do not agree with what they count: %.*s",
+                     len - (line[len - 1] == '\n'), line);
 }
 
 uint64_t history_hash(void)

@@ -64,6 +64,8 @@ void ledger_holds(uint32_t message);
 void ledger_nacked(uint32_t message);
 /* It may come once more: the confirm has not reached the proxy, or it said no. */
 void ledger_excuses(uint32_t message);
+/* It may not, unless it is excused once more. */
+void ledger_accuses(uint32_t message);
 /* So may those that are not confirmed, or were within this time: the proxy was killed, and what it
  * had not written with it. */
 void ledger_excuses_since(uint64_t since_us);

@@ -13,6 +13,7 @@
 
 #include "history.h"
 #include "run.h"
+#include "tally.h"
 
 enum { EXIT_BROKEN = 1, EXIT_USAGE = 2, TEXT_BYTES = 1024, DEFAULT_RUNS = 100 };
 
@@ -21,6 +22,7 @@ struct report {
     uint64_t seed; /* the one it is at */
     uint64_t runs, ends, events, hash;
     struct ledger_counts messages;
+    uint64_t tallies[TALLIES];
     char text[TEXT_BYTES]; /* what was broken */
 };
 
@@ -64,9 +66,10 @@ static bool run_in_child(uint64_t first, uint64_t count, const bool left_out[PLA
 {
     fflush(stdout);
     report->text[0] = 0;
-    pid_t child = fork();
+    pid_t child = _Fork(); /* fork(2) is the proxy's, see machine.c */
     if (child == 0) {
         history_on_failure(tell);
+        tally_into(report->tallies);
         for (uint64_t i = 0; i < count; i++) {
             report->seed = first + i;
             struct run_result r = run_seed(first + i, spool, left_out, prints);
@@ -158,6 +161,14 @@ static void show_sums(double took)
            report->messages.rejected, took, (double)report->ends / took, report->hash);
 }
 
+static void show_tallies(void)
+{
+    printf("of these:");
+    for (unsigned i = 0; i < TALLIES; i++)
+        printf(" %" PRIu64 " %s%s", report->tallies[i], tally_name(i),
+               i + 1 < TALLIES ? "," : "\n");
+}
+
 /* "1,5,9": of the plan, these alone. */
 static void keep_only(const char *list, bool left_out[PLAN_MAX])
 {
@@ -233,8 +244,10 @@ int main(int argc, char *argv[])
         show_failure(report->seed, left_out);
     else if (!is_well)
         printf("seed %" PRIu64 ": %s\n", report->seed, report->text);
-    else
+    else {
+        show_tallies();
         show_sums(seconds() - begin);
+    }
     char command[128];
     snprintf(command, sizeof command, "rm -rf %s", spool);
     if (system(command) != 0)

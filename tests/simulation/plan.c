@@ -223,6 +223,24 @@ static const struct happening happenings[] = {
 };
 enum { HAPPENINGS = sizeof happenings / sizeof happenings[0] };
 
+/* What came later: drawn apart, so that a seed's first entries stay what they were. */
+static void worker_comes(struct entry *e)
+{
+    client_start(CLIENT_WORKER, e->seed);
+}
+
+static void consumers_are_cancelled(struct entry *e)
+{
+    (void)e;
+    rabbit_cancel_all();
+}
+
+static const struct happening later[] = {
+    {"a worker", 100, worker_comes, NULL, 0},
+    {"consumers are cancelled", 8, consumers_are_cancelled, NULL, 0},
+};
+enum { LATER = sizeof later / sizeof later[0], LATER_MAX = 16 };
+
 /* ---- the plan ---- */
 
 static struct {
@@ -231,31 +249,39 @@ static struct {
     uint64_t length_us;
 } plan;
 
-static const struct happening *choose(struct prng *p)
+static const struct happening *choose(struct prng *p, const struct happening *from, unsigned count)
 {
     unsigned all = 0, i = 0;
-    for (unsigned k = 0; k < HAPPENINGS; k++)
-        all += happenings[k].weight;
+    for (unsigned k = 0; k < count; k++)
+        all += from[k].weight;
     uint64_t at = prng_below(p, all);
-    while (at >= happenings[i].weight)
-        at -= happenings[i++].weight;
-    return &happenings[i];
+    while (at >= from[i].weight)
+        at -= from[i++].weight;
+    return &from[i];
+}
+
+static void enter(struct prng *p, const struct happening *what)
+{
+    ENSURE(plan.count < PLAN_MAX);
+    struct entry *e = &plan.entries[plan.count++];
+    e->what = what;
+    e->at_us = prng_below(p, plan.length_us);
+    e->lasts_us = e->what->most_us ? prng_below(p, e->what->most_us) : 0;
+    e->seed = prng_next(p);
+    e->prng = prng_of(e->seed, 8);
 }
 
 unsigned plan_make(uint64_t seed)
 {
     struct prng p = prng_of(seed, 7);
     memset(&plan, 0, sizeof plan);
-    plan.count = (unsigned)prng_between(&p, 4, prng_percent(&p, 50) ? 20 : 80);
+    uint64_t count = prng_between(&p, 4, prng_percent(&p, 50) ? 20 : 80);
     plan.length_us = prng_between(&p, 1000000, 30000000);
-    for (unsigned i = 0; i < plan.count; i++) {
-        struct entry *e = &plan.entries[i];
-        e->what = choose(&p);
-        e->at_us = prng_below(&p, plan.length_us);
-        e->lasts_us = e->what->most_us ? prng_below(&p, e->what->most_us) : 0;
-        e->seed = prng_next(&p);
-        e->prng = prng_of(e->seed, 8);
-    }
+    for (; count > 0; count--)
+        enter(&p, choose(&p, happenings, HAPPENINGS));
+    struct prng q = prng_of(seed, 10);
+    for (count = prng_below(&q, LATER_MAX); count > 0; count--)
+        enter(&q, choose(&q, later, LATER));
     return plan.count;
 }
 

@@ -19,7 +19,8 @@ static void choose_limits(void)
 
 void rabbit_begin(uint64_t seed)
 {
-    rabbit = (struct rabbit){.prng = prng_of(seed, 4), .is_up = true, .confirm_us = 5000};
+    rabbit =
+        (struct rabbit){.prng = prng_of(seed, 4), .is_up = true, .confirm_us = 5000, .seed = seed};
     choose_limits();
 }
 
@@ -113,8 +114,10 @@ void rabbit_freeze(bool is_frozen)
     history_note("rabbit: %s", is_frozen ? "frozen" : "goes on");
     rabbit.is_frozen = is_frozen;
     listen_all();
-    for (struct rabbit_connection *c = rabbit.connections; c; c = c->next)
+    for (struct rabbit_connection *c = rabbit.connections; c; c = c->next) {
         rabbit_plan_confirms(c);
+        rabbit_plan_deliveries(c);
+    }
 }
 
 void rabbit_alarm(bool is_on)

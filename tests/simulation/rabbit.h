@@ -34,6 +34,8 @@ void rabbit_queue(enum destination, enum queue_mode);
 void rabbit_cut(bool all);
 /* It closes one connection with an error of its own. */
 void rabbit_fault(uint16_t code);
+/* The queues of all consumers are deleted, or their leaders move: they are cancelled. */
+void rabbit_cancel_all(void);
 /* The most that a confirm takes from now on. */
 void rabbit_delay(uint64_t us);
 unsigned rabbit_connections(void);

@@ -18,6 +18,8 @@ static void end_channel(struct rabbit_connection *c, uint16_t number, bool is_le
     rabbit_channel_lose(c, number, is_left);
     free(ch->pending);
     free(ch->uncommitted);
+    free(ch->open);
+    free(ch->said);
     free(ch->header);
     free(ch->body);
     free(ch);
@@ -40,6 +42,7 @@ void rabbit_connection_lose(struct rabbit_connection *c, bool resets)
     else
         talker_close(&c->talker);
     agenda_cancel(&c->confirm);
+    agenda_cancel(&c->deliver);
     agenda_cancel(&c->beat);
     struct rabbit_connection **at = &rabbit.connections;
     while (*at != c)
@@ -63,6 +66,7 @@ void rabbit_connection_close(struct rabbit_connection *c, uint16_t code, const c
         end_channel(c, n, c->is_left);
     c->is_closing = true;
     agenda_cancel(&c->confirm);
+    agenda_cancel(&c->deliver);
     talker_say(&c->talker, 0, AMQP_CONNECTION_CLOSE_METHOD, &close);
 }
 
@@ -163,10 +167,42 @@ static void take_consume(struct rabbit_connection *c, uint16_t number,
     talker_say(&c->talker, number, AMQP_BASIC_CONSUME_OK_METHOD, &ok);
 }
 
+/* False: it is none of them. */
+static bool take_consumption(struct rabbit_connection *c, uint16_t number,
+                             amqp_method_number_t method, const void *fields)
+{
+    const amqp_basic_ack_t *ack = fields;
+    const amqp_basic_nack_t *nack = fields;
+    switch (method) {
+    case AMQP_BASIC_QOS_METHOD:
+        c->channels[number]->prefetch = ((const amqp_basic_qos_t *)fields)->prefetch_count;
+        return false; /* and is answered as any other */
+    case AMQP_BASIC_CANCEL_METHOD:
+        rabbit_cancel(c, number, ((const amqp_basic_cancel_t *)fields)->consumer_tag);
+        return true;
+    case AMQP_BASIC_GET_METHOD:
+        rabbit_get(c, number, fields);
+        return true;
+    case AMQP_BASIC_ACK_METHOD:
+        rabbit_settle(c, number, ack->delivery_tag, ack->multiple);
+        return true;
+    case AMQP_BASIC_NACK_METHOD:
+        rabbit_settle(c, number, nack->delivery_tag, nack->multiple);
+        return true;
+    case AMQP_BASIC_REJECT_METHOD:
+        rabbit_settle(c, number, ((const amqp_basic_reject_t *)fields)->delivery_tag, false);
+        return true;
+    default:
+        return false;
+    }
+}
+
 static void take_channel_method(struct rabbit_connection *c, uint16_t number,
                                 amqp_method_number_t method, const void *fields, bool nowait)
 {
     struct rabbit_channel *ch = c->channels[number];
+    if (take_consumption(c, number, method, fields))
+        return;
     switch (method) {
     case AMQP_CONFIRM_SELECT_METHOD:
         ch->confirms = true;
@@ -177,6 +213,7 @@ static void take_channel_method(struct rabbit_connection *c, uint16_t number,
     case AMQP_TX_COMMIT_METHOD:
     case AMQP_TX_ROLLBACK_METHOD:
         rabbit_commit(c, ch, method == AMQP_TX_COMMIT_METHOD);
+        rabbit_commit_settled(c, ch, method == AMQP_TX_COMMIT_METHOD);
         break;
     case AMQP_QUEUE_DECLARE_METHOD:
         if (!nowait)
@@ -185,6 +222,7 @@ static void take_channel_method(struct rabbit_connection *c, uint16_t number,
     case AMQP_BASIC_CONSUME_METHOD:
         if (!nowait)
             take_consume(c, number, fields);
+        rabbit_consume(c, number, fields);
         return;
     case AMQP_CHANNEL_CLOSE_METHOD:
         end_channel(c, number, true);
@@ -277,6 +315,7 @@ struct rabbit_connection *rabbit_connection_new(struct end *end)
     struct rabbit_connection *c = calloc(1, sizeof *c);
     ENSURE(c);
     c->login = LOGINS;
+    c->prng = prng_of(rabbit.seed + ++rabbit.next_connection, 11);
     c->next = rabbit.connections;
     rabbit.connections = c;
     rabbit.count++;

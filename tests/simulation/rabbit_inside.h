@@ -17,6 +17,7 @@ struct rabbit {
     uint64_t confirm_us; /* most that a confirm takes */
     enum queue_mode modes[DEST_QUEUES];
     uint64_t next_channel; /* numbers channels over all connections */
+    uint64_t seed, next_connection;
     struct rabbit_connection *connections;
     unsigned count, ends;
 };
@@ -35,6 +36,27 @@ struct pending {
     uint64_t said_us, said_bytes; /* the confirm ends behind so many bytes of the connection */
 };
 
+enum { RABBIT_CONSUMERS_MAX = 8, CONSUMER_TAG_BYTES = 24 };
+
+struct rabbit_consumer {
+    char tag[CONSUMER_TAG_BYTES]; /* "": it was cancelled */
+    bool acks;
+    unsigned left, unsettled; /* still to be sent to it; sent and not settled */
+};
+
+/* Sent, and not settled. */
+struct rabbit_delivery {
+    uint32_t number; /* deliveries.h */
+    uint64_t tag;
+    int consumer; /* -1: basic.get */
+};
+
+/* An ack, nack or reject in a transaction. */
+struct rabbit_settling {
+    uint64_t tag;
+    bool multiple;
+};
+
 struct rabbit_channel {
     uint64_t serial;
     bool confirms, is_transactional, is_closing;
@@ -43,6 +65,14 @@ struct rabbit_channel {
     unsigned count, capacity;
     uint32_t *uncommitted;
     unsigned uncommitted_count, uncommitted_capacity;
+    struct rabbit_consumer consumers[RABBIT_CONSUMERS_MAX];
+    unsigned consumer_count;
+    uint16_t prefetch; /* 0: no limit */
+    uint64_t delivery_tag;
+    struct rabbit_delivery *open;
+    unsigned open_count, open_capacity;
+    struct rabbit_settling *said;
+    unsigned said_count, said_capacity;
     /* the publish that is coming in */
     bool is_inside, is_mandatory;
     enum destination destination;
@@ -54,8 +84,9 @@ struct rabbit_channel {
 struct rabbit_connection {
     struct rabbit_connection *next;
     struct talker talker;
-    struct event confirm, beat, gone;
-    unsigned login; /* LOGINS: none yet */
+    struct event confirm, beat, deliver, gone;
+    struct prng prng; /* of what it sends to consumers */
+    unsigned login;   /* LOGINS: none yet */
     bool is_open, is_closing, publishes;
     bool is_left; /* the proxy has closed it */
     uint32_t frame_max;
@@ -78,3 +109,14 @@ void rabbit_content_comes(struct rabbit_connection *, uint16_t number, const str
 void rabbit_speak_again(struct rabbit_connection *, enum destination);
 void rabbit_plan_confirms(struct rabbit_connection *);
 void rabbit_commit(struct rabbit_connection *, struct rabbit_channel *, bool keeps);
+
+/* rabbit_consume.c */
+void rabbit_consume(struct rabbit_connection *, uint16_t number, const amqp_basic_consume_t *);
+void rabbit_cancel(struct rabbit_connection *, uint16_t number, amqp_bytes_t tag);
+void rabbit_get(struct rabbit_connection *, uint16_t number, const amqp_basic_get_t *);
+/* An ack, nack or reject. */
+void rabbit_settle(struct rabbit_connection *, uint16_t number, uint64_t tag, bool multiple);
+/* What of those a transaction has held. */
+void rabbit_commit_settled(struct rabbit_connection *, struct rabbit_channel *, bool keeps);
+void rabbit_plan_deliveries(struct rabbit_connection *);
+void rabbit_lose_deliveries(struct rabbit_channel *, bool is_left);

@@ -89,6 +89,7 @@ static void note_uncommitted(struct rabbit_channel *ch, uint32_t message)
         ENSURE(ch->uncommitted);
     }
     ch->uncommitted[ch->uncommitted_count++] = message;
+    ledger_excuses(message); /* until it is committed: the proxy may give that up */
 }
 
 static enum verdict verdict_of(enum destination d)
@@ -202,6 +203,7 @@ void rabbit_commit(struct rabbit_connection *c, struct rabbit_channel *ch, bool 
 {
     for (unsigned i = 0; i < ch->uncommitted_count && keeps; i++) {
         ledger_holds(ch->uncommitted[i]);
+        ledger_accuses(ch->uncommitted[i]);
         await_verdict(ch, ch->uncommitted[i], VERDICT_ACK);
         struct pending *p = &ch->pending[ch->count - 1];
         p->is_said = true;
@@ -217,6 +219,7 @@ void rabbit_channel_lose(struct rabbit_connection *c, uint16_t number, bool is_l
 {
     struct rabbit_channel *ch = c->channels[number];
     excuse_pending(c, ch, is_left);
+    rabbit_lose_deliveries(ch, is_left);
     ch->count = ch->uncommitted_count = 0;
 }
 

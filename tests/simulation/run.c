@@ -11,6 +11,7 @@
 #include "amqpbuf/spool_reader.h"
 #include "base/assert.h"
 #include "client.h"
+#include "deliveries.h"
 #include "history.h"
 #include "life.h"
 #include "link.h"
@@ -143,6 +144,7 @@ static void look(void *arg)
     } else if (!run.quiet_us) {
         run.quiet_us = now;
     } else if (now - run.quiet_us > REST_US) {
+        deliveries_settle();
         agenda_cancel(&run.look);
         life_finish();
     }
@@ -194,6 +196,7 @@ struct run_result run_seed(uint64_t seed, const char *spool, const bool left_out
     agenda_begin(BEGAN_US);
     history_begin(prints);
     ledger_begin();
+    deliveries_begin();
     client_begin_all();
     life_begin(spool, seed);
     configure(seed, prints);
@@ -216,6 +219,7 @@ struct run_result run_seed(uint64_t seed, const char *spool, const bool left_out
     ledger_end();
     while (agenda_run_next(UINT64_MAX)) /* what is freed by an event */
         ;
+    deliveries_end();
     CHECK(link_ends() == 0, "%u ends of connections are left", link_ends());
     agenda_end();
     result.hash = history_hash();

@@ -1,0 +1,26 @@
+#include "tally.h"
+
+#include <stddef.h>
+
+static uint64_t *counts;
+
+void tally_into(uint64_t *into)
+{
+    counts = into;
+}
+
+void tally_add(enum tally what)
+{
+    if (counts)
+        counts[what]++;
+}
+
+const char *tally_name(enum tally what)
+{
+    static const char *const names[TALLIES] = {
+        [TALLY_DELIVERED] = "delivered", [TALLY_TAKEN] = "taken",
+        [TALLY_SETTLED] = "settled",     [TALLY_GOT] = "got",
+        [TALLY_CANCELLED] = "cancelled",
+    };
+    return names[what];
+}

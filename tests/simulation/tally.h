@@ -1,0 +1,20 @@
+#pragma once
+
+/* How often what is rare has happened, over all runs: the summary tells, so that an event that
+ * has stopped to happen is seen. */
+
+#include <stdint.h>
+
+enum tally {
+    TALLY_DELIVERED, /* a consumer was sent a message */
+    TALLY_TAKEN,     /* it has read it */
+    TALLY_SETTLED,   /* RabbitMQ has its ack, nack or reject */
+    TALLY_GOT,       /* with basic.get */
+    TALLY_CANCELLED, /* a consumer, by either side */
+    TALLIES,
+};
+
+/* Counts into `counts` from now on: TALLIES numbers. */
+void tally_into(uint64_t *counts);
+void tally_add(enum tally);
+const char *tally_name(enum tally);
