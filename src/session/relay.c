@@ -375,14 +375,19 @@ void relay_await_commit(struct relay *r)
 
 bool relay_has_acks(const struct relay *r)
 {
-    return r->transactional && r->channel && r->channel->consumes && r->close == CLOSE_NONE &&
-           !upstream_is_unread(r->link.upstream);
+    return r->transactional && r->channel && r->channel->consumes && r->close == CLOSE_NONE;
 }
 
-void relay_commit_acks(struct relay *r)
+bool relay_commit_acks(struct relay *r)
 {
-    wire_send_plain(stream_of(r), r->link.channel, AMQP_TX_COMMIT_METHOD);
-    await(r, AMQP_TX_COMMIT_METHOD)->is_half = true;
+    if (!relay_has_acks(r))
+        return false;
+    bool is_read = !upstream_is_unread(r->link.upstream);
+    if (is_read || calls_have_room(&r->calls)) {
+        wire_send_plain(stream_of(r), r->link.channel, AMQP_TX_COMMIT_METHOD);
+        await(r, AMQP_TX_COMMIT_METHOD)->is_half = is_read;
+    }
+    return is_read;
 }
 
 /* ---- from RabbitMQ ---- */

@@ -219,7 +219,8 @@ static enum route publish_live(struct channel *ch, uint64_t destination, struct 
 static bool has_its_transactions_there(const struct channel *ch)
 {
     const struct queue *queue = ch->client->member.pool->queue;
-    return ch->relay && relay_has_acks(ch->relay) && queue_stores_first(queue) &&
+    return ch->relay && relay_has_acks(ch->relay) &&
+           !upstream_is_unread(ch->relay->link.upstream) && queue_stores_first(queue) &&
            !queue_has_backlog(queue);
 }
 

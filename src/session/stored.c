@@ -38,8 +38,9 @@ static void tell_channel(struct channel *channel, const struct job *job)
     } else if (job->status != STATUS_OK) {
         refuse_unstored(channel->client, job);
         return;
-    } else if (job->append.commit && channel->relay && relay_has_acks(channel->relay)) {
-        relay_commit_acks(channel->relay);
+    } else if (job->append.commit && channel->relay && relay_commit_acks(channel->relay)) {
+        channel_settled(channel); /* and is told when RabbitMQ has answered */
+        return;
     } else if (job->append.commit) {
         channel_send(channel, AMQP_TX_COMMIT_OK_METHOD, &(amqp_tx_commit_ok_t){0});
     } else if (job->context) {

@@ -457,6 +457,33 @@ static void test_a_transaction_survives_the_loss_of_rabbitmq(void **state)
     peer_close(p);
 }
 
+/* The spool takes what was published, and RabbitMQ is told to commit the acks all the same: it may
+ * read that when the alarm is over. */
+static void test_acks_are_committed_in_an_alarm(void **state)
+{
+    (void)state;
+    struct peer *p = peer_login();
+    select_tx(p);
+    amqp_basic_consume_t consume = {.queue = bytes_of("q"), .consumer_tag = bytes_of("tag")};
+    peer_send_method(p, 1, AMQP_BASIC_CONSUME_METHOD, &consume);
+    peer_expect(p, 1, AMQP_BASIC_CONSUME_OK_METHOD);
+    amqp_connection_blocked_t blocked = {.reason = bytes_of("scripted")};
+    broker_say(0, AMQP_CONNECTION_BLOCKED_METHOD, &blocked);
+    peer_publish(p, 1, "q", "one");
+    amqp_basic_ack_t ack = {.delivery_tag = 1};
+    peer_send_method(p, 1, AMQP_BASIC_ACK_METHOD, &ack);
+    world_run();
+    assert_string_equal(broker.last_call, "basic.ack");
+    peer_send_plain(p, 1, AMQP_TX_COMMIT_METHOD);
+    peer_expect(p, 1, AMQP_TX_COMMIT_OK_METHOD);
+    assert_int_equal(disk.appended, 1);
+    assert_string_equal(broker.last_call, "tx.commit");
+    peer_expect_nothing(p); /* RabbitMQ's own commit-ok is not passed on */
+    peer_close(p);
+    broker_say(0, AMQP_CONNECTION_UNBLOCKED_METHOD, &(amqp_connection_unblocked_t){0});
+    world_pass(1000);
+}
+
 static void test_a_commit_that_was_under_way_is_answered_by_the_spool(void **state)
 {
     (void)state;
@@ -574,6 +601,7 @@ int main(void)
         IN_WORLD(test_a_transaction_is_rabbitmqs),
         IN_WORLD(test_a_transaction_in_an_outage_is_all_or_nothing),
         IN_WORLD(test_a_transaction_survives_the_loss_of_rabbitmq),
+        IN_WORLD(test_acks_are_committed_in_an_alarm),
         IN_WORLD(test_a_commit_that_was_under_way_is_answered_by_the_spool),
         IN_WORLD(test_confirms_and_transactions_exclude_each_other),
         IN_WORLD(test_a_call_that_ends_the_shared_connection),
