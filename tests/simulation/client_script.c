@@ -90,6 +90,7 @@ static void read_some(struct script *s, struct prng *p, uint16_t c, bool is_tran
 static void write_worker(struct script *s, struct prng *p)
 {
     uint16_t channels = (uint16_t)prng_between(p, 1, 3);
+    s->reads = true;
     s->settling = prng_below(p, SETTLINGS);
     for (uint16_t c = 1; c <= channels; c++) {
         uint64_t mode = prng_below(p, 100);

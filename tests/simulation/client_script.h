@@ -48,7 +48,7 @@ struct script {
     unsigned count;
     unsigned login;
     enum settling settling;
-    bool is_stranger, pipelines, is_deaf_first;
+    bool is_stranger, pipelines, is_deaf_first, reads;
     uint64_t dies_at, hears_after_us;
 };
 

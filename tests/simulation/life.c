@@ -17,6 +17,8 @@
 enum {
     SETS_MAX = 32,
     RETRY_US = 1000000,
+    LEAVES_US =
+        1900000, /* from SIGTERM on: clients are told after a second, and have one to read */
     DELETES_US = 10000000, /* a confirmed message is off a disk that works within this time */
 };
 
@@ -27,7 +29,8 @@ static struct {
     bool rejects;
     uint64_t seed, pause_us;
     unsigned ends;
-    unsigned stops; /* how often this process was told to */
+    unsigned stops;      /* how often this process was told to */
+    uint64_t stopped_us; /* when it was last */
     bool should_run, is_up;
     uint64_t kill_at, step; /* 0: not */
     bool power_cut;
@@ -131,6 +134,11 @@ bool life_is_hasty(void)
     return life.stops > 1;
 }
 
+bool life_is_overdue(void)
+{
+    return life.stops > 0 && agenda_now_us() - life.stopped_us >= LEAVES_US;
+}
+
 bool life_is_up(void)
 {
     return life.is_up && !sim_uv_is_killed();
@@ -197,6 +205,7 @@ void life_stop(void)
         return;
     history_note("proxy: told to stop");
     life.stops++;
+    life.stopped_us = agenda_now_us();
     life.kill_at = 0;
     sim_uv_signal(SIGTERM);
 }

@@ -34,6 +34,8 @@ bool life_rejects(void);
 bool life_is_leaving(void);
 /* It was told to stop twice: it leaves at once, without a word to anybody. */
 bool life_is_hasty(void);
+/* It was told to stop so long ago that who reads slowly may miss its last word. */
+bool life_is_overdue(void);
 /* For how long it stays away after its end. */
 void life_set_pause_us(uint64_t us);
 unsigned life_ends(void);

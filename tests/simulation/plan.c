@@ -23,6 +23,7 @@ struct happening {
     void (*begins)(struct entry *);
     void (*passes)(struct entry *); /* NULL: it is over at once */
     uint64_t most_us;               /* how long it lasts */
+    bool is_first;                  /* before the proxy starts */
 };
 
 struct entry {
@@ -202,28 +203,29 @@ static void disk_is_well(struct entry *e)
 }
 
 static const struct happening happenings[] = {
-    {"a client", 140, client_comes, NULL, 0},
-    {"RabbitMQ is killed", 6, rabbit_dies, rabbit_comes, 8000000},
-    {"RabbitMQ stops", 3, rabbit_leaves, rabbit_comes, 8000000},
-    {"RabbitMQ hangs", 3, rabbit_hangs, rabbit_goes_on, 20000000},
-    {"alarm", 2, alarm_begins, alarm_ends, 8000000},
-    {"a queue is silent", 4, queue_is_silent, queue_is_well, 20000000},
-    {"a queue is full", 3, queue_is_full, queue_is_well, 8000000},
-    {"confirms are slow", 4, confirms_are_slow, confirms_are_fast, 10000000},
-    {"the network is cut", 6, network_is_cut, NULL, 0},
-    {"RabbitMQ closes a connection", 3, rabbit_errs, NULL, 0},
-    {"the proxy is killed", 6, proxy_is_killed, NULL, 0},
-    {"the power is cut", 3, power_is_cut, NULL, 0},
-    {"the proxy is stopped", 3, proxy_stops, NULL, 0},
-    {"the proxy is reloaded", 4, proxy_reloads, NULL, 0},
-    {"the disk is full", 2, disk_fills, disk_is_well, 5000000},
-    {"the disk fails", 2, disk_errs, disk_is_well, 5000000},
-    {"syncs fail", 2, syncs_fail, NULL, 0},
-    {"the disk is slow", 3, disk_is_slow, disk_is_well, 8000000},
+    {"a client", 140, client_comes, NULL, 0, false},
+    {"RabbitMQ is killed", 6, rabbit_dies, rabbit_comes, 8000000, false},
+    {"RabbitMQ stops", 3, rabbit_leaves, rabbit_comes, 8000000, false},
+    {"RabbitMQ hangs", 3, rabbit_hangs, rabbit_goes_on, 20000000, false},
+    {"alarm", 2, alarm_begins, alarm_ends, 8000000, false},
+    {"a queue is silent", 4, queue_is_silent, queue_is_well, 20000000, false},
+    {"a queue is full", 3, queue_is_full, queue_is_well, 8000000, false},
+    {"confirms are slow", 4, confirms_are_slow, confirms_are_fast, 10000000, false},
+    {"the network is cut", 6, network_is_cut, NULL, 0, false},
+    {"RabbitMQ closes a connection", 3, rabbit_errs, NULL, 0, false},
+    {"the proxy is killed", 6, proxy_is_killed, NULL, 0, false},
+    {"the power is cut", 3, power_is_cut, NULL, 0, false},
+    {"the proxy is stopped", 3, proxy_stops, NULL, 0, false},
+    {"the proxy is reloaded", 4, proxy_reloads, NULL, 0, false},
+    {"the disk is full", 2, disk_fills, disk_is_well, 5000000, false},
+    {"the disk fails", 2, disk_errs, disk_is_well, 5000000, false},
+    {"syncs fail", 2, syncs_fail, NULL, 0, false},
+    {"the disk is slow", 3, disk_is_slow, disk_is_well, 8000000, false},
 };
 enum { HAPPENINGS = sizeof happenings / sizeof happenings[0] };
 
-/* What came later: drawn apart, so that a seed's first entries stay what they were. */
+/* ---- consumers ---- */
+
 static void worker_comes(struct entry *e)
 {
     client_start(CLIENT_WORKER, e->seed);
@@ -235,11 +237,70 @@ static void consumers_are_cancelled(struct entry *e)
     rabbit_cancel_all();
 }
 
-static const struct happening later[] = {
-    {"a worker", 100, worker_comes, NULL, 0},
-    {"consumers are cancelled", 8, consumers_are_cancelled, NULL, 0},
+/* ---- nodes of a cluster ---- */
+
+static void are_two_nodes(struct entry *e)
+{
+    static const char *const urls[] = {"upstream.url=amqp://127.0.0.1:5672,amqp://127.0.0.1:5682",
+                                       "upstream.url=amqp://127.0.0.1:5682,amqp://127.0.0.1:5672"};
+    rabbit_use_nodes(RABBIT_NODES);
+    life_set(urls[prng_below(&e->prng, 2)]);
+}
+
+static void node_dies(struct entry *e)
+{
+    e->which = (unsigned)prng_below(&e->prng, RABBIT_NODES);
+    rabbit_node_kill(e->which);
+}
+
+static void node_leaves(struct entry *e)
+{
+    e->which = (unsigned)prng_below(&e->prng, RABBIT_NODES);
+    rabbit_node_stop(e->which);
+}
+
+static void node_hangs(struct entry *e)
+{
+    e->which = (unsigned)prng_below(&e->prng, RABBIT_NODES);
+    rabbit_node_freeze(e->which, prng_percent(&e->prng, 50));
+}
+
+static void node_comes(struct entry *e)
+{
+    rabbit_node_start(e->which);
+}
+
+static void node_is_lost(struct entry *e)
+{
+    e->which = (unsigned)prng_below(&e->prng, RABBIT_NODES);
+    rabbit_node_lose(e->which, prng_percent(&e->prng, 50));
+}
+
+static const struct happening reading[] = {
+    {"a worker", 100, worker_comes, NULL, 0, false},
+    {"consumers are cancelled", 8, consumers_are_cancelled, NULL, 0, false},
 };
-enum { LATER = sizeof later / sizeof later[0], LATER_MAX = 16 };
+
+static const struct happening nodes[] = {
+    {"there are two nodes", 40, are_two_nodes, NULL, 0, true},
+    {"a node is killed", 20, node_dies, node_comes, 10000000, false},
+    {"a node stops", 15, node_leaves, node_comes, 10000000, false},
+    {"a node hangs", 15, node_hangs, node_comes, 20000000, false},
+    {"a node is lost", 10, node_is_lost, NULL, 0, false},
+};
+
+/* Each is drawn apart, so that a new one leaves those before it as they are. */
+static const struct wave {
+    const struct happening *from;
+    unsigned count;
+    uint64_t stream;  /* of the seed's numbers */
+    unsigned most;    /* entries; one less is the most there are */
+    unsigned percent; /* of the runs that have any */
+} waves[] = {
+    {reading, sizeof reading / sizeof reading[0], 10, 16, 100},
+    {nodes, sizeof nodes / sizeof nodes[0], 12, 8, 30},
+};
+enum { WAVES = sizeof waves / sizeof waves[0] };
 
 /* ---- the plan ---- */
 
@@ -279,9 +340,13 @@ unsigned plan_make(uint64_t seed)
     plan.length_us = prng_between(&p, 1000000, 30000000);
     for (; count > 0; count--)
         enter(&p, choose(&p, happenings, HAPPENINGS));
-    struct prng q = prng_of(seed, 10);
-    for (count = prng_below(&q, LATER_MAX); count > 0; count--)
-        enter(&q, choose(&q, later, LATER));
+    for (unsigned i = 0; i < WAVES; i++) {
+        const struct wave *w = &waves[i];
+        struct prng q = prng_of(seed, w->stream);
+        bool has_any = w->percent == 100 || prng_percent(&q, w->percent);
+        for (count = has_any ? prng_below(&q, w->most) : 0; count > 0; count--)
+            enter(&q, choose(&q, w->from, w->count));
+    }
     return plan.count;
 }
 
@@ -302,8 +367,10 @@ static void begin(void *arg)
 void plan_begin(const bool left_out[PLAN_MAX])
 {
     for (unsigned i = 0; i < plan.count; i++)
-        if (!left_out[i])
+        if (!left_out[i] && !plan.entries[i].what->is_first)
             agenda_in(&plan.entries[i].begin, plan.entries[i].at_us, begin, &plan.entries[i]);
+        else if (!left_out[i])
+            begin(&plan.entries[i]);
 }
 
 void plan_end(void)

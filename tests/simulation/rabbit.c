@@ -6,6 +6,7 @@
 #include "history.h"
 #include "link.h"
 #include "rabbit_inside.h"
+#include "tally.h"
 
 struct rabbit rabbit;
 
@@ -21,6 +22,7 @@ void rabbit_begin(uint64_t seed)
 {
     rabbit =
         (struct rabbit){.prng = prng_of(seed, 4), .is_up = true, .confirm_us = 5000, .seed = seed};
+    rabbit.node_count = 1;
     choose_limits();
 }
 
@@ -52,21 +54,24 @@ unsigned rabbit_connections(void)
 
 struct end *rabbit_dial(int port, bool *silent)
 {
-    (void)port;
     struct end *proxy, *own;
-    if (!rabbit.is_up)
+    unsigned node = ((unsigned)port - RABBIT_PORT) / RABBIT_PORT_STEP;
+    ENSURE(node < rabbit.node_count);
+    *silent = rabbit.nodes[node].is_silent;
+    if (!rabbit.is_up || rabbit.nodes[node].is_down || *silent)
         return NULL;
     struct prng prng = prng_of(prng_next(&rabbit.prng), 5);
     struct link_shape shape = {
         .delay_us = (uint32_t)prng_between(&prng, 1, prng_percent(&prng, 20) ? 40000 : 1000),
         .buffer_bytes = (uint32_t)prng_between(&prng, 4096, 262144)};
-    *silent = false;
     link_new(&proxy, &own, shape, prng);
-    rabbit_connection_new(own);
+    rabbit_connection_new(own, node);
+    if (node > 0)
+        tally_add(TALLY_SECOND_NODE);
     return proxy;
 }
 
-/* ---- what befalls it ---- */
+/* ---- what befalls all of it ---- */
 
 void rabbit_kill(void)
 {
@@ -119,6 +124,98 @@ void rabbit_freeze(bool is_frozen)
         rabbit_plan_deliveries(c);
     }
 }
+
+/* ---- its nodes ---- */
+
+void rabbit_use_nodes(unsigned count)
+{
+    rabbit.node_count = count;
+}
+
+static void lose_node(unsigned node)
+{
+    struct rabbit_connection *next;
+    for (struct rabbit_connection *c = rabbit.connections; c; c = next) {
+        next = c->next;
+        if (c->node == node)
+            rabbit_connection_lose(c, true);
+    }
+}
+
+void rabbit_node_kill(unsigned node)
+{
+    rabbit.ends++;
+    history_note("rabbit: node %u is killed", node);
+    rabbit.nodes[node].is_down = true;
+    lose_node(node);
+}
+
+void rabbit_node_stop(unsigned node)
+{
+    rabbit.ends++;
+    history_note("rabbit: node %u stops", node);
+    rabbit.nodes[node].is_down = true;
+    for (struct rabbit_connection *c = rabbit.connections; c; c = c->next)
+        if (c->node == node && !c->is_closing)
+            rabbit_connection_close(c, 320, "CONNECTION_FORCED - node is shut down");
+}
+
+static void go_on(unsigned node)
+{
+    rabbit.nodes[node].is_frozen = rabbit.nodes[node].is_silent = false;
+    listen_all();
+    for (struct rabbit_connection *c = rabbit.connections; c; c = c->next) {
+        rabbit_plan_confirms(c);
+        rabbit_plan_deliveries(c);
+    }
+}
+
+void rabbit_node_start(unsigned node)
+{
+    if (rabbit.nodes[node].is_lost)
+        return;
+    history_note("rabbit: node %u is there", node);
+    if (rabbit.nodes[node].is_down)
+        lose_node(node); /* who has not answered its goodbye */
+    rabbit.nodes[node].is_down = false;
+    go_on(node);
+}
+
+void rabbit_node_freeze(unsigned node, bool silent)
+{
+    if (rabbit.nodes[node].is_down)
+        return;
+    history_note("rabbit: node %u is frozen%s", node, silent ? ", and nobody connects to it" : "");
+    rabbit.nodes[node].is_frozen = true;
+    rabbit.nodes[node].is_silent = silent;
+    listen_all();
+    for (struct rabbit_connection *c = rabbit.connections; c; c = c->next)
+        rabbit_plan_confirms(c);
+}
+
+static void forget_deliveries(unsigned node)
+{
+    for (struct rabbit_connection *c = rabbit.connections; c; c = c->next)
+        for (uint16_t n = 1; n <= c->highest && c->node == node; n++)
+            if (c->channels[n])
+                rabbit_lose_deliveries(c->channels[n], false);
+}
+
+void rabbit_node_lose(unsigned node, bool freezes)
+{
+    if (rabbit.node_count == 1 || rabbit.nodes[0].is_lost || rabbit.nodes[1].is_lost)
+        return;
+    if (freezes) {
+        rabbit_node_freeze(node, true);
+        forget_deliveries(node);
+    } else {
+        rabbit_node_kill(node);
+    }
+    rabbit.nodes[node].is_lost = true;
+    tally_add(TALLY_NODE_LOST);
+}
+
+/* ---- its queues, and single connections ---- */
 
 void rabbit_alarm(bool is_on)
 {

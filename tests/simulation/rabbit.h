@@ -15,7 +15,21 @@ void rabbit_end(void);
 /* A connection to it. NULL: refused. */
 struct end *rabbit_dial(int port, bool *silent);
 
-/* ---- what befalls it ---- */
+/* ---- several nodes of one cluster: what one has confirmed, all have ---- */
+
+enum { RABBIT_NODES = 2, RABBIT_PORT = 5672, RABBIT_PORT_STEP = 10 }; /* of the next node */
+/* How many the proxy knows of; 1 at first. */
+void rabbit_use_nodes(unsigned count);
+void rabbit_node_kill(unsigned node);
+void rabbit_node_stop(unsigned node);
+/* It is there again, and goes on if it was frozen. */
+void rabbit_node_start(unsigned node);
+/* `silent`: who connects to it hears nothing, not even that it is connected. */
+void rabbit_node_freeze(unsigned node, bool silent);
+/* It does not come back, if another one is left. */
+void rabbit_node_lose(unsigned node, bool freezes);
+
+/* ---- what befalls all of it ---- */
 
 /* Its process ends: connections are reset, what it had not confirmed is gone. It is away. */
 void rabbit_kill(void);

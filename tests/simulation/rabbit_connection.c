@@ -73,7 +73,7 @@ void rabbit_connection_close(struct rabbit_connection *c, uint16_t code, const c
 /* Frozen, it reads nothing; in an alarm, nothing from who publishes. */
 void rabbit_connection_listen(struct rabbit_connection *c)
 {
-    talker_set_deaf(&c->talker, rabbit.is_frozen || (rabbit.is_alarmed && c->publishes));
+    talker_set_deaf(&c->talker, rabbit_is_frozen(c) || (rabbit.is_alarmed && c->publishes));
 }
 
 /* ---- the handshake ---- */
@@ -118,6 +118,7 @@ static void take_start_ok(struct rabbit_connection *c, const amqp_connection_sta
     amqp_connection_tune_t tune = {
         .channel_max = rabbit.channel_max, .frame_max = rabbit.frame_max, .heartbeat = 0};
     c->login = find_login(ok->response);
+    c->channel_max = rabbit.channel_max;
     if (c->login == LOGINS)
         rabbit_connection_close(c, 403,
                                 "ACCESS_REFUSED - Login was refused using authentication "
@@ -141,8 +142,7 @@ static void take_open(struct rabbit_connection *c, amqp_bytes_t vhost)
 
 static void open_channel(struct rabbit_connection *c, uint16_t number)
 {
-    CHECK(number <= rabbit.channel_max || !rabbit.is_up, "P7: channel %u of at most %u", number,
-          rabbit.channel_max);
+    CHECK(number <= c->channel_max, "P7: channel %u of at most %u", number, c->channel_max);
     CHECK(!c->channels[number], "P7: channel %u is opened twice", number);
     c->channels[number] = calloc(1, sizeof *c->channels[number]);
     ENSURE(c->channels[number]);
@@ -304,17 +304,18 @@ static void beat(void *arg)
 {
     static const uint8_t frame[] = {FRAME_HEARTBEAT, 0, 0, 0, 0, 0, 0, FRAME_END};
     struct rabbit_connection *c = arg;
-    if (c->is_open && !rabbit.is_frozen)
+    if (c->is_open && !rabbit_is_frozen(c))
         talker_say_bytes(&c->talker, frame, sizeof frame);
     agenda_in(&c->beat, BEAT_US, beat, c);
 }
 
-struct rabbit_connection *rabbit_connection_new(struct end *end)
+struct rabbit_connection *rabbit_connection_new(struct end *end, unsigned node)
 {
     static const struct talker_events events = {on_frame, on_end};
     struct rabbit_connection *c = calloc(1, sizeof *c);
     ENSURE(c);
     c->login = LOGINS;
+    c->node = node;
     c->prng = prng_of(rabbit.seed + ++rabbit.next_connection, 11);
     c->next = rabbit.connections;
     rabbit.connections = c;

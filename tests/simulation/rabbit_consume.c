@@ -84,7 +84,7 @@ void rabbit_plan_deliveries(struct rabbit_connection *c)
     for (uint16_t n = 1; n <= c->highest; n++)
         for (unsigned i = 0; c->channels[n] && i < c->channels[n]->consumer_count; i++)
             any = any || is_able(c->channels[n], &c->channels[n]->consumers[i]);
-    if (!any || !c->talker.end || rabbit.is_frozen || c->is_closing)
+    if (!any || !c->talker.end || rabbit_is_frozen(c) || c->is_closing)
         agenda_cancel(&c->deliver);
     else if (!agenda_has(&c->deliver))
         agenda_in(&c->deliver, prng_percent(&c->prng, 70) ? 10 : prng_below(&c->prng, PAUSE_US),
@@ -170,6 +170,8 @@ void rabbit_get(struct rabbit_connection *c, uint16_t number, const amqp_basic_g
 static void settle(struct rabbit_connection *c, struct rabbit_channel *ch, uint64_t tag,
                    bool multiple)
 {
+    history_note("rabbit: %llu%s is settled", (unsigned long long)tag,
+                 multiple ? " and before" : "");
     unsigned kept = 0;
     for (unsigned i = 0; i < ch->open_count; i++) {
         const struct rabbit_delivery *d = &ch->open[i];

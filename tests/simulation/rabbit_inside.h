@@ -9,7 +9,13 @@
 
 enum { RABBIT_CHANNELS_MAX = 2047 };
 
+struct rabbit_node {
+    bool is_down, is_frozen, is_silent, is_lost;
+};
+
 struct rabbit {
+    struct rabbit_node nodes[RABBIT_NODES];
+    unsigned node_count;
     struct prng prng;
     bool is_up, is_frozen, is_alarmed;
     uint16_t channel_max;
@@ -87,6 +93,8 @@ struct rabbit_connection {
     struct event confirm, beat, deliver, gone;
     struct prng prng; /* of what it sends to consumers */
     unsigned login;   /* LOGINS: none yet */
+    unsigned node;
+    uint16_t channel_max;
     bool is_open, is_closing, publishes;
     bool is_left; /* the proxy has closed it */
     uint32_t frame_max;
@@ -94,7 +102,11 @@ struct rabbit_connection {
     struct rabbit_channel *channels[RABBIT_CHANNELS_MAX + 1];
 };
 
-struct rabbit_connection *rabbit_connection_new(struct end *);
+struct rabbit_connection *rabbit_connection_new(struct end *, unsigned node);
+static inline bool rabbit_is_frozen(const struct rabbit_connection *c)
+{
+    return rabbit.is_frozen || rabbit.nodes[c->node].is_frozen;
+}
 /* The connection is lost, or was left: nothing more comes of it. Frees it, some time later. */
 void rabbit_connection_lose(struct rabbit_connection *, bool resets);
 void rabbit_connection_close(struct rabbit_connection *, uint16_t code, const char *text);

@@ -305,7 +305,7 @@ static void confirm(void *arg)
 {
     struct rabbit_connection *c = arg;
     for (uint16_t n = 1; n <= c->highest && c->talker.end; n++)
-        if (c->channels[n] && !c->channels[n]->is_closing && !rabbit.is_frozen)
+        if (c->channels[n] && !c->channels[n]->is_closing && !rabbit_is_frozen(c))
             confirm_some(c, n);
     rabbit_plan_confirms(c);
 }
@@ -313,7 +313,7 @@ static void confirm(void *arg)
 void rabbit_plan_confirms(struct rabbit_connection *c)
 {
     uint64_t next = UINT64_MAX, now = agenda_now_us();
-    if (!c->talker.end || rabbit.is_frozen || c->is_closing)
+    if (!c->talker.end || rabbit_is_frozen(c) || c->is_closing)
         return;
     for (uint16_t n = 1; n <= c->highest; n++)
         for (unsigned i = 0; c->channels[n] && i < c->channels[n]->count; i++) {

@@ -18,9 +18,13 @@ void tally_add(enum tally what)
 const char *tally_name(enum tally what)
 {
     static const char *const names[TALLIES] = {
-        [TALLY_DELIVERED] = "delivered", [TALLY_TAKEN] = "taken",
-        [TALLY_SETTLED] = "settled",     [TALLY_GOT] = "got",
+        [TALLY_DELIVERED] = "delivered",
+        [TALLY_TAKEN] = "taken",
+        [TALLY_SETTLED] = "settled",
+        [TALLY_GOT] = "got",
         [TALLY_CANCELLED] = "cancelled",
+        [TALLY_SECOND_NODE] = "connections to the second node",
+        [TALLY_NODE_LOST] = "nodes lost for good",
     };
     return names[what];
 }

@@ -355,7 +355,7 @@ void sim_tcp_kill_all(void)
         close_listener();
     for (unsigned i = 0; i < SOCKETS_MAX; i++) {
         struct sock *s = sockets[i];
-        if (!s || (!s->end && !s->connect))
+        if (!s || (!s->end && !s->connect) || uv_is_closing((uv_handle_t *)s->tcp))
             continue;
         if (s->end)
             end_close(s->end);
