@@ -179,6 +179,8 @@ static void move_call(struct relay *r, struct awaited *call, bool spools, bool s
         call->tx = NULL;
         return;
     }
+    if (call->is_half && channel && channel->state <= CHANNEL_SETTLING)
+        channel_send(channel, AMQP_TX_COMMIT_OK_METHOD, &(amqp_tx_commit_ok_t){0});
     if (!payload->slab)
         return; /* the proxy's own */
     method_set_nowait(payload->at, payload->len, call->nowait);

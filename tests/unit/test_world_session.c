@@ -500,6 +500,36 @@ static void test_a_commit_that_was_under_way_is_answered_by_the_spool(void **sta
     peer_close(p);
 }
 
+/* What was published is stored; RabbitMQ is lost before it has committed acks, of which there were
+ * none. */
+static void test_half_a_commit_is_lost(void **state)
+{
+    (void)state;
+    world_begin((const char *[]){"pool.publish_buffer_size=1000", "spool.mode=always", NULL});
+    struct peer *p = peer_login();
+    select_tx(p);
+    amqp_basic_consume_t consume = {.queue = bytes_of("q"), .consumer_tag = bytes_of("tag")};
+    peer_send_method(p, 1, AMQP_BASIC_CONSUME_METHOD, &consume);
+    peer_expect(p, 1, AMQP_BASIC_CONSUME_OK_METHOD);
+    amqp_basic_cancel_t cancel = {.consumer_tag = bytes_of("tag")};
+    broker_say(1, AMQP_BASIC_CANCEL_METHOD, &cancel);
+    peer_expect(p, 1, AMQP_BASIC_CANCEL_METHOD);
+    broker.confirms = BROKER_SILENT;
+    struct peer *other = peer_login();
+    peer_open_channel(other, 1);
+    peer_publish(other, 1, "q", "waits");
+    world_run();
+    peer_publish(p, 1, "q", "behind it");
+    broker.silent_calls = true;
+    peer_send_plain(p, 1, AMQP_TX_COMMIT_METHOD);
+    peer_expect_nothing(p);
+    assert_int_equal(disk.appended, 2);
+    broker_down();
+    peer_expect(p, 1, AMQP_TX_COMMIT_OK_METHOD);
+    peer_close(p);
+    peer_close(other);
+}
+
 static void test_confirms_and_transactions_exclude_each_other(void **state)
 {
     (void)state;
@@ -603,6 +633,7 @@ int main(void)
         IN_WORLD(test_a_transaction_survives_the_loss_of_rabbitmq),
         IN_WORLD(test_acks_are_committed_in_an_alarm),
         IN_WORLD(test_a_commit_that_was_under_way_is_answered_by_the_spool),
+        cmocka_unit_test_teardown(test_half_a_commit_is_lost, world_teardown),
         IN_WORLD(test_confirms_and_transactions_exclude_each_other),
         IN_WORLD(test_a_call_that_ends_the_shared_connection),
         IN_WORLD(test_an_unanswered_call_is_answered_from_the_spool),
