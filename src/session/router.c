@@ -47,7 +47,8 @@ __attribute__((always_inline)) static inline struct facts facts_of(const struct 
         .pool = pool->state,
         .memory_is_short = !destination && budget_is_short(pool->rt),
         .spools = spools,
-        .has_place = destination ? queue_has_room_for(queue, destination) : queue_has_room(queue),
+        .has_place = !runtime_buffers(pool->rt) ||
+                     (destination ? queue_has_room_for(queue, destination) : queue_has_room(queue)),
         .disk_has_room = needs_disk && spooler_has_room(pool->rt->spooler),
         .holds = pool->state == POOL_DRAINING && queue_holds(queue),
         .queue_retains = queue->retained > 0,
@@ -309,7 +310,7 @@ uint32_t router_room_alike(const struct channel *ch, uint64_t *bytes)
     if (way_of_begin(&begin) != WAY_ON || way_of_publish(&whole) != WAY_LIVE)
         return 0;
     uint32_t room = under_way_room(&r->link.upstream->under_way, config, bytes);
-    uint64_t places = whole.spools ? queue_room(pool->queue) : UINT32_MAX;
+    uint64_t places = runtime_buffers(pool->rt) ? queue_room(pool->queue) : UINT32_MAX;
     return places < room ? (uint32_t)places : room;
 }
 

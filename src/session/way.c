@@ -7,7 +7,8 @@ static enum way without_place(const struct facts *f)
     return frees_itself || f->holds ? WAY_HELD : WAY_BUFFER_FULL;
 }
 
-/* Nothing is buffered: it can be sent, or waits until it can. */
+/* Nothing is buffered: it can be sent, or waits until it can. If that is because the disk takes no
+ * login now, what is sent goes to the spool when it does: each has a place. */
 static enum way without_spool(const struct facts *f, enum way sent)
 {
     switch (f->pool) {
@@ -18,7 +19,7 @@ static enum way without_spool(const struct facts *f, enum way sent)
     case POOL_LIVE:
         break;
     }
-    return sent;
+    return !f->has_place && f->queue_retains ? WAY_HELD : sent;
 }
 
 enum way way_of_begin(const struct facts *f)
@@ -55,7 +56,7 @@ enum way way_of_publish(const struct facts *f)
     if (f->spools && f->is_doubted)
         return WAY_SPOOL; /* behind its older ones, which are there too */
     if (f->pool == POOL_LIVE && !f->is_blocked)
-        return WAY_LIVE;
+        return f->spools ? WAY_LIVE : without_spool(f, WAY_LIVE);
     if (!f->spools)
         return without_spool(f, WAY_HELD);
     if (f->pool == POOL_DRAINING && f->holds)

@@ -11,7 +11,8 @@ struct facts {
     enum pool_state pool;
     bool memory_is_short; /* listen.max_memory is reached */
     bool spools;          /* buffering is on, and the login has a queue */
-    bool has_place;       /* in the queue, for this destination once that is known */
+    bool has_place;       /* in the queue, for this destination once that is known; or buffering
+                             is off */
     bool disk_has_room;
     bool holds;         /* the queue is about to be empty: publishers wait for that */
     bool queue_retains; /* publishes of the login are at RabbitMQ, unconfirmed: each has a place */

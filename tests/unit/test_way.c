@@ -42,6 +42,9 @@ static void test_a_publish_that_begins(void **state)
         {{.pool = POOL_LIVE}, WAY_ON},
         {{.pool = POOL_DRAINING}, WAY_HELD},
         {{.pool = POOL_OFFLINE}, WAY_LOST},
+        /* The login has no queue yet: it may have one when what is sent now has to go there. */
+        {{.pool = POOL_LIVE, .has_place = true, .queue_retains = true}, WAY_ON},
+        {{.pool = POOL_LIVE, .queue_retains = true}, WAY_HELD},
         /* The client was told to leave. */
         {{WELL, .is_leaving = true}, WAY_ON},
         {{AWAY, .is_leaving = true}, WAY_ON},
@@ -85,6 +88,9 @@ static void test_a_complete_publish(void **state)
         {{.pool = POOL_LIVE, .is_blocked = true}, WAY_HELD},
         {{.pool = POOL_DRAINING}, WAY_HELD},
         {{.pool = POOL_OFFLINE}, WAY_LOST},
+        /* The login has no queue yet. */
+        {{.pool = POOL_LIVE, .has_place = true, .queue_retains = true}, WAY_LIVE},
+        {{.pool = POOL_LIVE, .queue_retains = true}, WAY_HELD},
         /* The client was told to leave. */
         {{WELL, .is_leaving = true}, WAY_SPOOL},
         {{WELL, .is_leaving = true, .retains = true}, WAY_HELD},
