@@ -10,6 +10,7 @@
 #include "consumer.h"
 #include "history.h"
 #include "life.h"
+#include "rabbit.h"
 #include "sim_uv.h"
 #include "talker.h"
 
@@ -224,7 +225,7 @@ static void say_start_ok(struct simulated_client *c)
     char response[64];
     const struct login *l = &logins[c->script.login];
     int len = snprintf(response, sizeof response, "%c%s%c%s", 0, l->user, 0,
-                       c->script.is_stranger ? "wrong" : l->password);
+                       c->script.is_stranger ? "wrong" : rabbit_password(c->script.login));
     amqp_table_entry_t capabilities[] = {
         {bytes_of("authentication_failure_close"), {AMQP_FIELD_KIND_BOOLEAN, {.boolean = true}}},
         {bytes_of("connection.blocked"), {AMQP_FIELD_KIND_BOOLEAN, {.boolean = true}}}};
@@ -506,6 +507,11 @@ static void hear(void *arg)
 
 void client_start(enum client_kind kind, uint64_t seed)
 {
+    client_start_as(kind, seed, LOGINS);
+}
+
+void client_start_as(enum client_kind kind, uint64_t seed, unsigned login)
+{
     static const struct talker_events events = {on_frame, on_end};
     struct prng prng = prng_of(seed, 6);
     unsigned id = ++next_id;
@@ -517,6 +523,8 @@ void client_start(enum client_kind kind, uint64_t seed)
     struct simulated_client *c = calloc(1, sizeof *c);
     ENSURE(c);
     script_write(&c->script, kind, &prng);
+    if (login < LOGINS)
+        c->script.login = login;
     c->id = id;
     c->ends_before = life_ends();
     c->next = clients;

@@ -25,6 +25,8 @@ void client_begin_all(void);
 void client_end_all(void);
 /* Connects, and does what it does. */
 void client_start(enum client_kind, uint64_t seed);
+/* The same, with this login. */
+void client_start_as(enum client_kind, uint64_t seed, unsigned login);
 /* Those that have not come to their end. */
 unsigned client_count(void);
 /* What the first of those waits for. */

@@ -47,6 +47,7 @@ struct lane {
         uint32_t first;   /* the last that came for the first time */
         uint32_t last;    /* the last that came */
         uint64_t channel; /* on which it came */
+        bool nacked;      /* one was: it came again behind those that were under way */
     } seen[DEST_COUNT];
 };
 
@@ -68,6 +69,7 @@ static struct {
     uint32_t count, capacity;
     struct lane *lanes;
     bool forgives_transient;
+    bool may_refuse[DEST_COUNT]; /* at some time */
     struct ledger_counts counts;
 } ledger;
 
@@ -75,6 +77,7 @@ void ledger_begin(void)
 {
     ENSURE(ledger.count == 0);
     ledger.forgives_transient = false;
+    memset(ledger.may_refuse, 0, sizeof ledger.may_refuse);
     ledger.counts = (struct ledger_counts){0};
 }
 
@@ -203,7 +206,7 @@ void ledger_arrives(uint32_t number, unsigned login, uint64_t channel, bool is_l
               "P3: message %u comes again, and nothing was the matter", number);
     }
     if (lane->seen[d].channel == channel)
-        CHECK(m->order > lane->seen[d].last || m->is_excused || m->was_nacked,
+        CHECK(m->order > lane->seen[d].last || m->is_excused || lane->seen[d].nacked,
               "P2: message %u is number %u of its channel and comes behind number %u", number,
               m->order, lane->seen[d].last);
     m->is_excused = false;
@@ -220,7 +223,8 @@ void ledger_holds(uint32_t number)
 
 void ledger_nacked(uint32_t number)
 {
-    at(number)->is_excused = at(number)->was_nacked = true;
+    struct message *m = at(number);
+    m->is_excused = m->was_nacked = m->lane->seen[m->destination].nacked = true;
 }
 
 void ledger_excuses(uint32_t number)
@@ -240,6 +244,11 @@ void ledger_excuses_since(uint64_t since_us)
             ledger.messages[i].is_excused = true;
 }
 
+void ledger_may_refuse(enum destination d)
+{
+    ledger.may_refuse[d] = true;
+}
+
 void ledger_forgives_transient(void)
 {
     ledger.forgives_transient = true;
@@ -249,6 +258,8 @@ void ledger_forgives_transient(void)
 
 static bool may_be_rejected(const struct message *m, unsigned code)
 {
+    if (code == 403 && ledger.may_refuse[m->destination])
+        return true;
     switch (m->destination) {
     case DEST_NOWHERE:
         return code == 312 && m->mandatory;

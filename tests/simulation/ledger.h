@@ -69,6 +69,8 @@ void ledger_accuses(uint32_t message);
 /* So may those that are not confirmed, or were within this time: the proxy was killed, and what it
  * had not written with it. */
 void ledger_excuses_since(uint64_t since_us);
+/* From now on messages to it may be rejected with 403. */
+void ledger_may_refuse(enum destination);
 /* pool.confirm_transient = no: what is transient, and of a client without confirms, may be lost. */
 void ledger_forgives_transient(void);
 /* The spool has it on the rejected list, or it waits there still. */

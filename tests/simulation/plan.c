@@ -276,6 +276,47 @@ static void node_is_lost(struct entry *e)
     rabbit_node_lose(e->which, prng_percent(&e->prng, 50));
 }
 
+/* ---- rights and limits ---- */
+
+static void password_changes(struct entry *e)
+{
+    rabbit_change_password((unsigned)prng_below(&e->prng, LOGINS));
+}
+
+static void vhost_goes(struct entry *e)
+{
+    e->which = (unsigned)prng_below(&e->prng, LOGINS);
+    rabbit_delete_vhost(e->which);
+}
+
+static void connections_are_limited(struct entry *e)
+{
+    e->which = (unsigned)prng_below(&e->prng, LOGINS);
+    rabbit_limit(e->which, (unsigned)prng_between(&e->prng, 1, 3), 0);
+}
+
+static void channels_are_limited(struct entry *e)
+{
+    e->which = (unsigned)prng_below(&e->prng, LOGINS);
+    rabbit_limit(e->which, 0, (unsigned)prng_between(&e->prng, 1, 5));
+}
+
+static void rights_are_back(struct entry *e)
+{
+    rabbit_restore_rights(e->which);
+}
+
+static void queue_is_forbidden(struct entry *e)
+{
+    e->which = (unsigned)prng_below(&e->prng, DEST_QUEUES);
+    rabbit_forbid(e->which, true);
+}
+
+static void queue_is_allowed(struct entry *e)
+{
+    rabbit_forbid(e->which, false);
+}
+
 static const struct happening reading[] = {
     {"a worker", 100, worker_comes, NULL, 0, false},
     {"consumers are cancelled", 8, consumers_are_cancelled, NULL, 0, false},
@@ -289,6 +330,14 @@ static const struct happening nodes[] = {
     {"a node is lost", 10, node_is_lost, NULL, 0, false},
 };
 
+static const struct happening rights[] = {
+    {"a password changes", 20, password_changes, NULL, 0, false},
+    {"a vhost is deleted", 20, vhost_goes, rights_are_back, 8000000, false},
+    {"connections are limited", 20, connections_are_limited, rights_are_back, 10000000, false},
+    {"channels are limited", 20, channels_are_limited, rights_are_back, 10000000, false},
+    {"a queue is forbidden", 20, queue_is_forbidden, queue_is_allowed, 8000000, false},
+};
+
 /* Each is drawn apart, so that a new one leaves those before it as they are. */
 static const struct wave {
     const struct happening *from;
@@ -299,6 +348,7 @@ static const struct wave {
 } waves[] = {
     {reading, sizeof reading / sizeof reading[0], 10, 16, 100},
     {nodes, sizeof nodes / sizeof nodes[0], 12, 8, 30},
+    {rights, sizeof rights / sizeof rights[0], 13, 8, 30},
 };
 enum { WAVES = sizeof waves / sizeof waves[0] };
 
@@ -384,6 +434,13 @@ void plan_end(void)
         e->what->passes(e);
     }
     disk_faults.syncs_to_fail = 0;
+}
+
+void plan_log_in(void)
+{
+    for (unsigned i = 0; i < LOGINS; i++)
+        if (rabbit_has_new_password(i))
+            client_start_as(CLIENT_JOB, i, i);
 }
 
 uint64_t plan_length_us(void)

@@ -15,6 +15,8 @@ unsigned plan_make(uint64_t seed);
 void plan_begin(const bool left_out[PLAN_MAX]);
 /* Nothing more happens, and all that was broken is whole again. */
 void plan_end(void);
+/* Somebody comes who knows a password that was changed: what is stored may wait for it. */
+void plan_log_in(void);
 /* When that is to be. */
 uint64_t plan_length_us(void);
 /* An entry in words, valid until the next call. */

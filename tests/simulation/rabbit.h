@@ -29,6 +29,21 @@ void rabbit_node_freeze(unsigned node, bool silent);
 /* It does not come back, if another one is left. */
 void rabbit_node_lose(unsigned node, bool freezes);
 
+/* ---- rights and limits, of a login or all ---- */
+
+/* The one that RabbitMQ takes now; valid until the next call. */
+const char *rabbit_password(unsigned login);
+void rabbit_change_password(unsigned login);
+bool rabbit_has_new_password(unsigned login);
+/* Its connections are closed, and no other is opened. */
+void rabbit_delete_vhost(unsigned login);
+/* 0: any number. */
+void rabbit_limit(unsigned login, unsigned connections, unsigned channels);
+/* The vhost is there, nothing is limited. */
+void rabbit_restore_rights(unsigned login);
+/* Nobody may publish there. */
+void rabbit_forbid(enum destination, bool is_forbidden);
+
 /* ---- what befalls all of it ---- */
 
 /* Its process ends: connections are reset, what it had not confirmed is gone. It is away. */

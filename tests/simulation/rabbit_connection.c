@@ -60,7 +60,16 @@ static void on_end(void *owner, const char *why)
 
 void rabbit_connection_close(struct rabbit_connection *c, uint16_t code, const char *text)
 {
-    amqp_connection_close_t close = {.reply_code = code, .reply_text = bytes_of(text)};
+    rabbit_connection_close_over(c, code, text, 0);
+}
+
+void rabbit_connection_close_over(struct rabbit_connection *c, uint16_t code, const char *text,
+                                  amqp_method_number_t cause)
+{
+    amqp_connection_close_t close = {.reply_code = code,
+                                     .reply_text = bytes_of(text),
+                                     .class_id = (uint16_t)(cause >> 16),
+                                     .method_id = (uint16_t)cause};
     history_note("rabbit: closes a connection with %u", code);
     for (uint16_t n = 1; n <= c->highest; n++)
         end_channel(c, n, c->is_left);
@@ -99,25 +108,11 @@ static void say_start(struct rabbit_connection *c)
     talker_say(&c->talker, 0, AMQP_CONNECTION_START_METHOD, &start);
 }
 
-/* The response of PLAIN is NUL user NUL password. */
-static unsigned find_login(amqp_bytes_t response)
-{
-    unsigned i = 0;
-    for (; i < LOGINS; i++) {
-        size_t user = strlen(logins[i].user), password = strlen(logins[i].password);
-        const char *at = response.bytes;
-        if (response.len == 2 + user + password && memcmp(at + 1, logins[i].user, user) == 0 &&
-            memcmp(at + 2 + user, logins[i].password, password) == 0)
-            break;
-    }
-    return i;
-}
-
 static void take_start_ok(struct rabbit_connection *c, const amqp_connection_start_ok_t *ok)
 {
     amqp_connection_tune_t tune = {
         .channel_max = rabbit.channel_max, .frame_max = rabbit.frame_max, .heartbeat = 0};
-    c->login = find_login(ok->response);
+    c->login = rabbit_find_login(ok->response);
     c->channel_max = rabbit.channel_max;
     if (c->login == LOGINS)
         rabbit_connection_close(c, 403,
@@ -134,6 +129,11 @@ static void take_open(struct rabbit_connection *c, amqp_bytes_t vhost)
         rabbit_connection_close(c, 530, "NOT_ALLOWED - access to vhost refused");
         return;
     }
+    const char *refused = rabbit_refuses_open(c);
+    if (refused) {
+        rabbit_connection_close_over(c, 530, refused, AMQP_CONNECTION_OPEN_METHOD);
+        return;
+    }
     c->is_open = true;
     talker_say_plain(&c->talker, 0, AMQP_CONNECTION_OPEN_OK_METHOD);
 }
@@ -144,6 +144,11 @@ static void open_channel(struct rabbit_connection *c, uint16_t number)
 {
     CHECK(number <= c->channel_max, "P7: channel %u of at most %u", number, c->channel_max);
     CHECK(!c->channels[number], "P7: channel %u is opened twice", number);
+    const char *refused = rabbit_refuses_channel(c);
+    if (refused) {
+        rabbit_connection_close_over(c, 530, refused, AMQP_CHANNEL_OPEN_METHOD);
+        return;
+    }
     c->channels[number] = calloc(1, sizeof *c->channels[number]);
     ENSURE(c->channels[number]);
     if (number > c->highest)

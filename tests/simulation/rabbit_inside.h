@@ -13,7 +13,15 @@ struct rabbit_node {
     bool is_down, is_frozen, is_silent, is_lost;
 };
 
+struct rabbit_rights {
+    unsigned password; /* how often it was changed */
+    bool is_without_vhost;
+    unsigned connections_max, channels_max; /* 0: any number */
+};
+
 struct rabbit {
+    struct rabbit_rights rights[LOGINS];
+    bool is_forbidden[DEST_COUNT];
     struct rabbit_node nodes[RABBIT_NODES];
     unsigned node_count;
     struct prng prng;
@@ -110,6 +118,9 @@ static inline bool rabbit_is_frozen(const struct rabbit_connection *c)
 /* The connection is lost, or was left: nothing more comes of it. Frees it, some time later. */
 void rabbit_connection_lose(struct rabbit_connection *, bool resets);
 void rabbit_connection_close(struct rabbit_connection *, uint16_t code, const char *text);
+/* The same over a method. */
+void rabbit_connection_close_over(struct rabbit_connection *, uint16_t code, const char *text,
+                                  amqp_method_number_t cause);
 void rabbit_connection_listen(struct rabbit_connection *);
 /* Nothing that is pending on it comes any more. `is_left`: because the proxy has closed it. */
 void rabbit_channel_lose(struct rabbit_connection *, uint16_t number, bool is_left);
@@ -132,3 +143,9 @@ void rabbit_settle(struct rabbit_connection *, uint16_t number, uint64_t tag, bo
 void rabbit_commit_settled(struct rabbit_connection *, struct rabbit_channel *, bool keeps);
 void rabbit_plan_deliveries(struct rabbit_connection *);
 void rabbit_lose_deliveries(struct rabbit_channel *, bool is_left);
+
+/* rabbit_rights.c. LOGINS: nobody's. */
+unsigned rabbit_find_login(amqp_bytes_t response);
+/* In RabbitMQ's words, NULL: it does not. */
+const char *rabbit_refuses_open(const struct rabbit_connection *);
+const char *rabbit_refuses_channel(const struct rabbit_connection *);

@@ -120,7 +120,8 @@ static void forget_heard(struct rabbit_connection *c, struct rabbit_channel *ch)
 static void excuse_pending(struct rabbit_connection *c, struct rabbit_channel *ch, bool is_left)
 {
     for (unsigned i = 0; i < ch->count; i++)
-        if (is_left || ch->pending[i].is_missed || !is_heard(c, &ch->pending[i]))
+        if (is_left || life_is_leaving() || ch->pending[i].is_missed ||
+            !is_heard(c, &ch->pending[i]))
             ledger_excuses(ch->pending[i].message);
     for (unsigned i = 0; i < ch->uncommitted_count; i++)
         ledger_excuses(ch->uncommitted[i]);
@@ -146,6 +147,11 @@ static void check_window(struct rabbit_connection *c, const struct rabbit_channe
           "P3: %u to one destination are under way on a channel, of %u", count, window);
 }
 
+static bool is_denied(enum destination d)
+{
+    return d == DEST_DENIED || rabbit.is_forbidden[d];
+}
+
 static void take_message(struct rabbit_connection *c, uint16_t number)
 {
     struct rabbit_channel *ch = c->channels[number];
@@ -155,7 +161,7 @@ static void take_message(struct rabbit_connection *c, uint16_t number)
     excuse_left();
     ledger_compare(message, ch->header, ch->header_len);
     ledger_arrives(message, c->login, ch->serial, end_is_left(c->talker.end));
-    if (ch->destination == DEST_MISSING || ch->destination == DEST_DENIED) {
+    if (ch->destination == DEST_MISSING || is_denied(ch->destination)) {
         ledger_excuses(message);
         raise_exception(c, number, ch->destination == DEST_MISSING ? 404 : 403);
         return;

@@ -26,12 +26,14 @@ enum {
     LOOK_US = 250000,
     PATIENCE_US = 240000000, /* until all is done, once nothing is broken any more */
     REST_US = 1000000,
+    LOG_IN_US = 10000000,
 };
 
 static struct {
     struct event look;
-    uint64_t healed_us; /* 0: things still happen */
-    uint64_t quiet_us;  /* since when nobody waits; 0: somebody does */
+    uint64_t healed_us;    /* 0: things still happen */
+    uint64_t quiet_us;     /* since when nobody waits; 0: somebody does */
+    uint64_t logged_in_us; /* when plan_log_in was called last */
 } run;
 
 /* ---- how it is set up ---- */
@@ -134,12 +136,16 @@ static void look(void *arg)
         plan_end();
         life_kill_never();
         history_note("all is well again");
-        run.healed_us = now;
+        run.healed_us = run.logged_in_us = now;
     }
     const char *waits = who_waits();
     CHECK(!waits || now - run.healed_us < PATIENCE_US, "P5: %s, %u s after all was well again",
           waits, PATIENCE_US / 1000000);
     if (waits) {
+        if (now - run.logged_in_us > LOG_IN_US) {
+            run.logged_in_us = now;
+            plan_log_in();
+        }
         run.quiet_us = 0;
     } else if (!run.quiet_us) {
         run.quiet_us = now;

@@ -25,6 +25,8 @@ const char *tally_name(enum tally what)
         [TALLY_CANCELLED] = "cancelled",
         [TALLY_SECOND_NODE] = "connections to the second node",
         [TALLY_NODE_LOST] = "nodes lost for good",
+        [TALLY_LOGIN_REFUSED] = "logins over a limit",
+        [TALLY_CHANNEL_REFUSED] = "channels over a limit",
     };
     return names[what];
 }
