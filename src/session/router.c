@@ -234,6 +234,15 @@ static enum route publish_there(struct channel *ch, uint64_t destination, struct
     return route;
 }
 
+/* Beside what is in doubt all of it goes to the spool: of each destination older ones may wait
+ * there, and once RabbitMQ has begun to get it, it cannot change. */
+static bool may_be_sent(const struct channel *ch)
+{
+    const struct pool *pool = ch->client->member.pool;
+    bool is_live = pool->state == POOL_LIVE && !doubts_any(&pool->queue->backlog.doubts);
+    return is_live || has_its_transactions_there(ch);
+}
+
 /* A transaction that is in the proxy alone ends in the spool, whatever happens meanwhile. */
 static enum route publish_transactional(struct channel *ch, uint64_t destination,
                                         struct refusal *why)
@@ -241,8 +250,7 @@ static enum route publish_transactional(struct channel *ch, uint64_t destination
     struct pool *pool = ch->client->member.pool;
     if (!binding_take_over(ch))
         return ROUTE_HELD;
-    bool live = transaction_is_sent(ch->tx) ||
-                (!ch->tx && (pool->state == POOL_LIVE || has_its_transactions_there(ch)));
+    bool live = transaction_is_sent(ch->tx) || (!ch->tx && may_be_sent(ch));
     if (!route_spools(pool))
         return live                          ? publish_there(ch, destination, why)
                : pool->state == POOL_OFFLINE ? route_refuse_offline(why)

@@ -500,6 +500,35 @@ static void test_a_commit_that_was_under_way_is_answered_by_the_spool(void **sta
     peer_close(p);
 }
 
+/* Its own of before may wait there, behind those that RabbitMQ does not confirm. */
+static void test_a_transaction_beside_what_is_in_doubt_is_stored(void **state)
+{
+    (void)state;
+    struct peer *p = peer_login(), *other = peer_login();
+    broker.confirms = BROKER_SILENT;
+    peer_open_channel(other, 1);
+    peer_publish(other, 1, "q", "in doubt");
+    world_run();
+    world_pass(world.config.pool.confirm_timeout_ms + 1000);
+    assert_int_equal(disk.appended, 1);
+    unsigned published = broker.published;
+    broker.confirms = BROKER_ACKS;
+    select_tx(p);
+    peer_publish(p, 1, "another", "one");
+    peer_publish(p, 1, "q", "two");
+    peer_send_plain(p, 1, AMQP_TX_COMMIT_METHOD);
+    peer_expect(p, 1, AMQP_TX_COMMIT_OK_METHOD);
+    assert_int_equal(disk.appended, 3);
+    world_pass(1000);
+    assert_int_equal(broker.published, published + 1);
+    assert_string_equal(broker.bodies[published], "one");
+    broker_confirm_all();
+    world_pass(1000);
+    assert_int_equal(broker.published, published + 2);
+    peer_close(p);
+    peer_close(other);
+}
+
 /* What was published is stored; RabbitMQ is lost before it has committed acks, of which there were
  * none. */
 static void test_half_a_commit_is_lost(void **state)
@@ -634,6 +663,7 @@ int main(void)
         IN_WORLD(test_acks_are_committed_in_an_alarm),
         IN_WORLD(test_a_commit_that_was_under_way_is_answered_by_the_spool),
         cmocka_unit_test_teardown(test_half_a_commit_is_lost, world_teardown),
+        IN_WORLD(test_a_transaction_beside_what_is_in_doubt_is_stored),
         IN_WORLD(test_confirms_and_transactions_exclude_each_other),
         IN_WORLD(test_a_call_that_ends_the_shared_connection),
         IN_WORLD(test_an_unanswered_call_is_answered_from_the_spool),
