@@ -13,6 +13,8 @@
 #include "rabbit.h"
 #include "sim_uv.h"
 #include "talker.h"
+#include "tally.h"
+#include "unruly.h"
 
 enum { CHANNELS = 4 };
 
@@ -42,6 +44,8 @@ struct simulated_client {
     bool is_open, is_closing, awaits_one; /* awaits_one: a reply, before the next act */
     uint16_t awaited_channel;
     amqp_method_number_t awaited_method;
+    bool offends; /* it has; nothing that it hears means anything */
+    struct prng prng;
     uint32_t frame_max;
     struct client_channel channels[CHANNELS];
 };
@@ -53,7 +57,7 @@ const char *client_kind_name(enum client_kind kind)
 {
     static const char *const names[] = {"job",       "stream",    "confirming", "transaction",
                                         "declaring", "consuming", "dying",      "deaf",
-                                        "stranger",  "worker"};
+                                        "stranger",  "worker",    "unruly"};
     return names[kind];
 }
 
@@ -124,7 +128,8 @@ static void on_end(void *owner, const char *why)
     /* Who does not read, or has much to read, may miss the word: a reset overtakes it. */
     bool missed_some =
         c->script.reads && end_bytes_read(c->talker.end) < end_written(end_other(c->talker.end));
-    CHECK(!c->is_open || c->is_closing || proxy_ended || c->script.is_deaf_first || missed_some,
+    CHECK(!c->is_open || c->is_closing || c->offends || proxy_ended || c->script.is_deaf_first ||
+              missed_some,
           "P5: client %u is left without a word", c->id);
     leave(c, false, why);
 }
@@ -300,6 +305,16 @@ static bool die_if_due(struct simulated_client *c)
     return true;
 }
 
+/* That it is to go; or nothing, and it goes by itself. */
+static void hear_verdict(struct simulated_client *c, const struct frame *frame)
+{
+    if (frame->type == FRAME_METHOD && frame->channel == 0 &&
+        method_number(frame->payload, frame->payload_len) == AMQP_CONNECTION_CLOSE_METHOD) {
+        tally_add(TALLY_OFFENDER_REFUSED);
+        take_connection_close(c, frame);
+    }
+}
+
 static bool is_awaited(const struct simulated_client *c, const struct frame *frame)
 {
     amqp_method_number_t method =
@@ -320,6 +335,10 @@ static void heard(struct simulated_client *c, const struct frame *frame)
 static void on_frame(void *owner, struct frame *frame)
 {
     struct simulated_client *c = owner;
+    if (c->offends) {
+        hear_verdict(c, frame);
+        return;
+    }
     CHECK(c->frame_max == 0 || frame->payload_len + FRAME_OVERHEAD_BYTES <= c->frame_max,
           "client %u gets a frame larger than it has agreed to", c->id);
     CHECK(frame->channel < CHANNELS, "client %u hears of channel %u", c->id, frame->channel);
@@ -448,6 +467,12 @@ static bool perform(struct simulated_client *c, const struct act *a)
     case ACT_CANCEL:
         cancel_last(c, a->channel);
         break;
+    case ACT_OFFEND:
+        c->offends = true;
+        tally_add(TALLY_OFFENCE);
+        history_note("client %u: says %s", c->id,
+                     unruly_say(&c->talker, &c->prng, a->channel, c->frame_max));
+        break;
     case ACT_CONSUME:
         call(c, a->channel, AMQP_BASIC_CONSUME_METHOD, &consume);
         break;
@@ -487,7 +512,7 @@ static bool perform(struct simulated_client *c, const struct act *a)
 static void act(void *arg)
 {
     struct simulated_client *c = arg;
-    if (die_if_due(c) || c->awaits_one || c->at == c->script.count)
+    if (die_if_due(c) || (c->awaits_one && !c->offends) || c->at == c->script.count)
         return;
     const struct act *a = &c->script.acts[c->at];
     if (!perform(c, a))
@@ -526,6 +551,7 @@ void client_start_as(enum client_kind kind, uint64_t seed, unsigned login)
     if (login < LOGINS)
         c->script.login = login;
     c->id = id;
+    c->prng = prng_of(seed, 15);
     c->ends_before = life_ends();
     c->next = clients;
     clients = c;

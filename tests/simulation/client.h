@@ -17,6 +17,7 @@ enum client_kind {
     CLIENT_DEAF,        /* publishes and does not read for a while */
     CLIENT_STRANGER,    /* a wrong password */
     CLIENT_WORKER,      /* consumes and publishes */
+    CLIENT_UNRULY,      /* publishes, and then says what is no AMQP */
     CLIENT_KINDS,
 };
 const char *client_kind_name(enum client_kind);

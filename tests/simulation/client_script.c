@@ -112,6 +112,21 @@ static void write_worker(struct script *s, struct prng *p)
     }
 }
 
+static void write_unruly(struct script *s, struct prng *p)
+{
+    s->pipelines = true;
+    add(s, ACT_OPEN, 1);
+    if (prng_percent(p, 40))
+        add(s, ACT_CONFIRM, 1);
+    publish(s, p, 1, prng_between(p, 0, 4));
+    for (uint64_t offences = prng_between(p, 1, 3); offences > 0; offences--) {
+        add(s, ACT_OFFEND, 1)->pause_us = prng_below(p, 200000);
+        publish(s, p, 1, prng_between(p, 0, 2));
+    }
+    add(s, ACT_PAUSE, 0)->pause_us = prng_below(p, 4000000);
+    add(s, ACT_VANISH, 0);
+}
+
 static void write_one(struct script *s, enum client_kind kind, struct prng *p)
 {
     switch (kind) {
@@ -136,6 +151,9 @@ static void write_one(struct script *s, enum client_kind kind, struct prng *p)
         add(s, ACT_CONSUME, 1);
         publish(s, p, 1, prng_between(p, 0, 4));
         add(s, ACT_PAUSE, 1)->pause_us = prng_below(p, 5000000);
+        break;
+    case CLIENT_UNRULY:
+        write_unruly(s, p);
         break;
     case CLIENT_WORKER:
         write_worker(s, p);

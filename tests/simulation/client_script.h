@@ -21,6 +21,7 @@ enum act_kind {
     ACT_GET,
     ACT_SETTLE, /* all deliveries */
     ACT_CANCEL, /* the newest consumer */
+    ACT_OFFEND, /* see unruly.h */
     ACT_PUBLISH,
     ACT_COMMIT,
     ACT_ROLLBACK,

@@ -237,6 +237,11 @@ static void consumers_are_cancelled(struct entry *e)
     rabbit_cancel_all();
 }
 
+static void unruly_one_comes(struct entry *e)
+{
+    client_start(CLIENT_UNRULY, e->seed);
+}
+
 /* ---- nodes of a cluster ---- */
 
 static void are_two_nodes(struct entry *e)
@@ -338,6 +343,9 @@ static const struct happening rights[] = {
     {"a queue is forbidden", 20, queue_is_forbidden, queue_is_allowed, 8000000, false},
 };
 
+static const struct happening offences[] = {
+    {"an unruly client", 1, unruly_one_comes, NULL, 0, false}};
+
 /* Each is drawn apart, so that a new one leaves those before it as they are. */
 static const struct wave {
     const struct happening *from;
@@ -349,6 +357,7 @@ static const struct wave {
     {reading, sizeof reading / sizeof reading[0], 10, 16, 100},
     {nodes, sizeof nodes / sizeof nodes[0], 12, 8, 30},
     {rights, sizeof rights / sizeof rights[0], 13, 8, 30},
+    {offences, 1, 14, 8, 40},
 };
 enum { WAVES = sizeof waves / sizeof waves[0] };
 

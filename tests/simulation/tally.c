@@ -27,6 +27,8 @@ const char *tally_name(enum tally what)
         [TALLY_NODE_LOST] = "nodes lost for good",
         [TALLY_LOGIN_REFUSED] = "logins over a limit",
         [TALLY_CHANNEL_REFUSED] = "channels over a limit",
+        [TALLY_OFFENCE] = "offences",
+        [TALLY_OFFENDER_REFUSED] = "offenders told to go",
     };
     return names[what];
 }

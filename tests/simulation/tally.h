@@ -6,15 +6,17 @@
 #include <stdint.h>
 
 enum tally {
-    TALLY_DELIVERED,       /* a consumer was sent a message */
-    TALLY_TAKEN,           /* it has read it */
-    TALLY_SETTLED,         /* RabbitMQ has its ack, nack or reject */
-    TALLY_GOT,             /* with basic.get */
-    TALLY_CANCELLED,       /* a consumer, by either side */
-    TALLY_SECOND_NODE,     /* a connection to another node than the first */
-    TALLY_NODE_LOST,       /* for good */
-    TALLY_LOGIN_REFUSED,   /* over a vhost that is gone, or a limit */
-    TALLY_CHANNEL_REFUSED, /* over a limit: with its connection */
+    TALLY_DELIVERED,        /* a consumer was sent a message */
+    TALLY_TAKEN,            /* it has read it */
+    TALLY_SETTLED,          /* RabbitMQ has its ack, nack or reject */
+    TALLY_GOT,              /* with basic.get */
+    TALLY_CANCELLED,        /* a consumer, by either side */
+    TALLY_SECOND_NODE,      /* a connection to another node than the first */
+    TALLY_NODE_LOST,        /* for good */
+    TALLY_LOGIN_REFUSED,    /* over a vhost that is gone, or a limit */
+    TALLY_CHANNEL_REFUSED,  /* over a limit: with its connection */
+    TALLY_OFFENCE,          /* a client did not keep to the protocol */
+    TALLY_OFFENDER_REFUSED, /* and was told so */
     TALLIES,
 };
 
