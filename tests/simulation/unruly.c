@@ -105,6 +105,8 @@ static const char *say_method(struct talker *t, struct prng *p, uint16_t channel
         return "a channel opened twice";
     case 2:
         say_publish(t, channel, true);
+        say_header(t, channel, sizeof unknown, 0);
+        say_frame(t, FRAME_BODY, channel, unknown, sizeof unknown, FRAME_END);
         return "an immediate publish";
     case 3:
         wire_put16(unknown, UNKNOWN_CLASS);
