@@ -189,8 +189,10 @@ void rabbit_node_freeze(unsigned node, bool silent)
     rabbit.nodes[node].is_frozen = true;
     rabbit.nodes[node].is_silent = silent;
     listen_all();
-    for (struct rabbit_connection *c = rabbit.connections; c; c = c->next)
+    for (struct rabbit_connection *c = rabbit.connections; c; c = c->next) {
         rabbit_plan_confirms(c);
+        rabbit_plan_deliveries(c);
+    }
 }
 
 static void forget_deliveries(unsigned node)

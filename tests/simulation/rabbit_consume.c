@@ -142,7 +142,7 @@ static void cancel_all_of(struct rabbit_connection *c, uint16_t number)
 void rabbit_cancel_all(void)
 {
     for (struct rabbit_connection *c = rabbit.connections; c; c = c->next)
-        for (uint16_t n = 1; n <= c->highest && !c->is_closing; n++)
+        for (uint16_t n = 1; n <= c->highest && !c->is_closing && !rabbit_is_frozen(c); n++)
             if (c->channels[n] && !c->channels[n]->is_closing)
                 cancel_all_of(c, n);
 }
