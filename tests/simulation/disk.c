@@ -16,7 +16,7 @@
 #include "prng.h"
 #include "sim_uv.h"
 
-enum { PAGE_BYTES = 4096, SYNC_US = 2000, LOG_LINE_BYTES = 8192 };
+enum { PAGE_BYTES = 4096, SYNC_US = 2000, LOG_LINE_BYTES = 8192, KNOWN_MAX = 64 };
 
 struct contents {
     uint8_t *bytes;
@@ -32,8 +32,12 @@ struct disk_faults disk_faults;
 
 static struct {
     char data[256];
-    int descriptor; /* of the last file that was found to be data.mdb */
     ino_t inode;
+    /* Descriptors that were found to be data.mdb, until they are closed: of each write two system
+     * calls less. */
+    struct {
+        bool is_data, is_synced; /* O_DSYNC */
+    } known[KNOWN_MAX];
     struct contents written, durable;
     struct unsynced *unsynced;
     size_t unsynced_count, unsynced_capacity;
@@ -76,9 +80,24 @@ void disk_on_step(void (*step)(void))
 static bool is_data(int fd)
 {
     struct stat st;
+    if (fd <= 2 || fd >= KNOWN_MAX)
+        return false;
+    if (disk.known[fd].is_data)
+        return true;
     if (disk.inode == 0 && stat(disk.data, &st) == 0)
         disk.inode = st.st_ino;
-    return fd > 2 && disk.inode != 0 && fstat(fd, &st) == 0 && st.st_ino == disk.inode;
+    if (disk.inode == 0 || fstat(fd, &st) != 0 || st.st_ino != disk.inode)
+        return false;
+    disk.known[fd].is_data = true;
+    disk.known[fd].is_synced = fcntl(fd, F_GETFL) & O_DSYNC;
+    return true;
+}
+
+int close(int fd)
+{
+    if (fd >= 0 && fd < KNOWN_MAX)
+        disk.known[fd].is_data = false;
+    return (int)syscall(SYS_close, fd);
 }
 
 /* ---- what is there, and what would be ---- */
@@ -109,7 +128,7 @@ static void note_write(int fd, size_t offset, const void *bytes, size_t len)
     if (disk.is_frozen)
         return;
     put(&disk.written, offset, bytes, len);
-    if (fcntl(fd, F_GETFL) & O_DSYNC) {
+    if (disk.known[fd].is_synced) {
         put(&disk.durable, offset, bytes, len);
         return;
     }
