@@ -214,11 +214,13 @@ def test_refusals_in_a_backlog_beside_it(broker, make_proxy, stuck):
         proxy.wait_event("upstream_lost")
         for number in range(3):
             shared.publish(b"refused", "k", exchange="missing")
-        publish(shared, range(5), "fine")
+        publish(shared, range(200), "fine")  # behind which more than one goes at a time again
         publish(shared, range(2, 20), "stuck")
-        shared.acked_up_to_tags(set(range(2, 28)))
+        shared.publish(b"refused", "k", exchange="missing")
+        publish(shared, range(200, 205), "fine")
+        shared.acked_up_to_tags(set(range(2, 229)))
         wait_until(lambda: proxy.waiting() == 20, lambda: proxy.failure("all others are drained"))
-        assert len(proxy.events("message_rejected")) == 3
+        assert len(proxy.events("message_rejected")) == 4
         stuck.let_go()
         proxy.wait_empty()
         assert stuck.bodies() == names(*range(20))
