@@ -700,6 +700,8 @@ static void test_read_only_copy_with_lock_file(void **state)
 
 /* ---- Ctrl-Z ---- */
 
+enum { STOPS = 300 };
+
 static bool see_nothing(void *arg, const struct reader_record *r)
 {
     (void)arg, (void)r;
@@ -744,7 +746,7 @@ static void test_stopped_between_transactions(void **state)
     assert_int_equal(read(told[0], &byte, 1), 1);
     assert_int_equal(mdb_env_create(&env), 0);
     assert_int_equal(mdb_env_open(env, home->spool, MDB_RDONLY | MDB_NOTLS, 0600), 0);
-    for (unsigned i = 0; i < 50; i++) {
+    for (unsigned i = 0; i < STOPS; i++) {
         unsigned reading = 0;
         assert_int_equal(kill(child, SIGTSTP), 0);
         assert_int_equal(waitpid(child, &status, WUNTRACED), child);
@@ -752,6 +754,7 @@ static void test_stopped_between_transactions(void **state)
         mdb_reader_list(env, count_reading, &reading);
         assert_int_equal(reading, 0);
         assert_int_equal(kill(child, SIGCONT), 0);
+        usleep(i * 31 % 1000); /* it is stopped at another place each time */
     }
     assert_int_equal(kill(child, SIGKILL), 0);
     assert_int_equal(waitpid(child, NULL, 0), child);
