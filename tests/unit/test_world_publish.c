@@ -112,6 +112,47 @@ static void test_what_rabbitmq_had_not_confirmed_is_spooled_in_order(void **stat
     peer_close(p);
 }
 
+/* RabbitMQ's channels are gone through one by one; the order is that of all publishes. */
+static void test_channels_are_spooled_in_one_order(void **state)
+{
+    (void)state;
+    static const char *const bodies[] = {"1", "2", "3", "4", "5", "6"};
+    struct peer *p = peer_login();
+    for (uint16_t channel = 1; channel <= 3; channel++)
+        peer_open_confirming(p, channel);
+    broker.confirms = BROKER_SILENT;
+    for (unsigned i = 0; i < 6; i++)
+        peer_publish(p, (uint16_t)(1 + i % 3), "q", bodies[i]);
+    world_run();
+    assert_int_equal(broker.published, 6);
+    broker_down();
+    assert_int_equal(disk_count(false), 6);
+    for (unsigned i = 0; i < 6; i++)
+        assert_string_equal(disk_body(i), bodies[i]);
+    peer_die(p);
+}
+
+static void test_what_is_confirmed_out_of_turn_is_not_spooled(void **state)
+{
+    (void)state;
+    struct peer *p = peer_login();
+    peer_open_confirming(p, 1);
+    broker.confirms = BROKER_SILENT;
+    peer_publish(p, 1, "q", "1");
+    peer_publish(p, 1, "q", "2");
+    peer_publish(p, 1, "q", "3");
+    world_run();
+    broker_say(1, AMQP_BASIC_ACK_METHOD, &(amqp_basic_ack_t){.delivery_tag = 2});
+    world_run();
+    broker_down();
+    expect_acked_up_to(p, 1, 3);
+    assert_int_equal(disk_count(false), 2);
+    assert_string_equal(disk_body(0), "1");
+    assert_string_equal(disk_body(1), "3");
+    assert_int_equal(world_queue()->retained, 0);
+    peer_close(p);
+}
+
 static void test_a_close_waits_for_the_confirms(void **state)
 {
     (void)state;
@@ -307,6 +348,8 @@ int main(void)
         IN_WORLD(test_a_nack_without_confirms_goes_to_the_spool),
         IN_WORLD(test_an_outage_is_not_noticed),
         IN_WORLD(test_what_rabbitmq_had_not_confirmed_is_spooled_in_order),
+        IN_WORLD(test_channels_are_spooled_in_one_order),
+        IN_WORLD(test_what_is_confirmed_out_of_turn_is_not_spooled),
         IN_WORLD(test_a_close_waits_for_the_confirms),
         IN_WORLD(test_what_is_returned_comes_before_its_confirm),
         IN_WORLD(test_an_exception_closes_the_channel_alone),
