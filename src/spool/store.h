@@ -132,12 +132,23 @@ enum status store_discard(struct store *, uint32_t queue, uint64_t after, uint64
 enum status store_retry(struct store *, uint32_t queue, uint64_t after, uint64_t last,
                         uint64_t *seq, struct failure *);
 
-/* Visits waiting messages with seq > after in order, until `visit` returns false or the queue
- * ends. Not inside a write transaction. A damaged record is reported through `damaged` (not NULL)
- * and passed over; it stays where it is. */
-enum status store_read(struct store *, uint32_t queue, uint64_t after,
-                       bool (*visit)(void *arg, const struct store_record *),
-                       void (*damaged)(void *arg, uint64_t seq), void *arg, struct failure *);
+enum store_choice { STORE_TAKE, STORE_PASS, STORE_STOP };
+
+/* Who reads waiting messages. */
+struct store_visitor {
+    /* Whether a message is to be visited; its body is not there yet (body_count is 0), but
+     * body_size is. Of others no long body is read from the disk. NULL: all are. */
+    enum store_choice (*choose)(void *arg, const struct store_record *);
+    bool (*visit)(void *arg, const struct store_record *); /* false: to stop */
+    void (*damaged)(void *arg, uint64_t seq);
+    void *arg;
+};
+
+/* Visits waiting messages with seq > after in order, until it is stopped or the queue ends. Not
+ * inside a write transaction. A damaged record is reported and passed over; it stays where it is.
+ * Parts of a body that are damaged are found when they are read. */
+enum status store_read(struct store *, uint32_t queue, uint64_t after, const struct store_visitor *,
+                       struct failure *failure);
 
 /* To be called when nothing has been asked for a while: counts what is in use. Not inside a write
  * transaction. */

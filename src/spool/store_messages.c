@@ -376,17 +376,14 @@ enum status store_reject(struct store *s, uint32_t queue, uint64_t seq,
 /* ---- reading ---- */
 
 struct read_state {
-    bool (*visit)(void *arg, const struct store_record *);
-    void (*damaged)(void *arg, uint64_t seq);
-    void *arg;
+    const struct store_visitor *visitor;
     struct queue_slot *slot;
 };
 
-static bool on_record(void *arg, uint64_t seq, const struct record *r, const struct iovec *body,
-                      size_t body_count)
+static struct store_record shown(uint64_t seq, const struct record *r, const struct iovec *body,
+                                 size_t body_count)
 {
-    struct read_state *state = arg;
-    struct store_record record = {
+    return (struct store_record){
         .seq = seq,
         .kind = r->kind,
         .received_at_us = r->received_at_us,
@@ -396,7 +393,29 @@ static bool on_record(void *arg, uint64_t seq, const struct record *r, const str
         .body_count = body_count,
         .body_size = r->body_size,
     };
-    return state->visit(state->arg, &record);
+}
+
+static bool on_record(void *arg, uint64_t seq, const struct record *r, const struct iovec *body,
+                      size_t body_count)
+{
+    const struct store_visitor *visitor = ((struct read_state *)arg)->visitor;
+    struct store_record record = shown(seq, r, body, body_count);
+    return visitor->visit(visitor->arg, &record);
+}
+
+static enum walk_choice on_choose(void *arg, uint64_t seq, const struct record *r)
+{
+    const struct store_visitor *visitor = ((struct read_state *)arg)->visitor;
+    struct store_record record = shown(seq, r, NULL, 0);
+    switch (visitor->choose ? visitor->choose(visitor->arg, &record) : STORE_TAKE) {
+    case STORE_PASS:
+        return WALK_PASS;
+    case STORE_STOP:
+        return WALK_STOP;
+    case STORE_TAKE:
+        break;
+    }
+    return WALK_TAKE;
 }
 
 static bool on_damaged(void *arg, uint64_t seq, const char *what)
@@ -405,13 +424,12 @@ static bool on_damaged(void *arg, uint64_t seq, const char *what)
     if (what == walk_pages_damaged || what == walk_pages_unsound)
         store_note_damage(state->slot, QUEUE_HOLED);
     if (what != walk_pages_unsound)
-        state->damaged(state->arg, seq);
+        state->visitor->damaged(state->visitor->arg, seq);
     return true;
 }
 
 enum status store_read(struct store *s, uint32_t queue, uint64_t after,
-                       bool (*visit)(void *arg, const struct store_record *),
-                       void (*damaged)(void *arg, uint64_t seq), void *arg, struct failure *failure)
+                       const struct store_visitor *visitor, struct failure *failure)
 {
     ENSURE(!s->txn);
     struct queue_slot *slot = store_slot(s, queue);
@@ -421,12 +439,13 @@ enum status store_read(struct store *s, uint32_t queue, uint64_t after,
     int error = view_begin(s->env, &txn);
     if (error)
         return env_error(failure, error, "starting to read");
-    struct read_state state = {visit, damaged, arg, slot};
+    struct read_state state = {visitor, slot};
     struct walk_list list = {
         .records = s->messages,
         .parts = s->parts,
         .queue = queue,
         .bodies = true,
+        .choose = on_choose,
         .looks_around = true,
     };
     error = page_map_find(txn, &list.map);

@@ -66,30 +66,6 @@ static const char *collect_parts(MDB_txn *txn, const struct walk_list *list, uin
     return what;
 }
 
-/* Takes a record apart. Returns what is wrong, or NULL. */
-static const char *read_record(MDB_txn *txn, const struct walk_list *list, uint64_t seq,
-                               const MDB_val *value, struct record *r, struct body_parts *body,
-                               struct iovec **iov, size_t *count, MDB_cursor **parts_cursor)
-{
-    const char *what;
-    *iov = NULL;
-    *count = 0;
-    if (record_read(value->mv_data, value->mv_size, list->queue, seq, r, &what) != STATUS_OK)
-        return what;
-    if (!list->bodies)
-        return NULL;
-    if (r->parted) {
-        what = collect_parts(txn, list, seq, r->body_size, body, parts_cursor);
-        *iov = body->many;
-        *count = record_part_count(r->body_size);
-        return what;
-    }
-    body->one = (struct iovec){(void *)r->body, (size_t)r->body_size};
-    *iov = &body->one;
-    *count = r->body_size > 0;
-    return NULL;
-}
-
 /* ---- walking ---- */
 
 struct walk {
@@ -168,8 +144,26 @@ static int fetch(void *arg)
     if (error)
         return error;
     w->is_page_unsound = !is_page_sound(w, &key);
-    w->what = read_record(w->txn, w->list, w->seq, &value, &w->record, &w->body, &w->iov, &w->count,
-                          &w->parts);
+    if (record_read(value.mv_data, value.mv_size, w->list->queue, w->seq, &w->record, &w->what) ==
+        STATUS_OK)
+        w->what = NULL;
+    return 0;
+}
+
+/* The body of that record. Guarded. */
+static int fetch_body(void *arg)
+{
+    struct walk *w = arg;
+    const struct record *r = &w->record;
+    if (r->parted) {
+        w->what = collect_parts(w->txn, w->list, w->seq, r->body_size, &w->body, &w->parts);
+        w->iov = w->body.many;
+        w->count = record_part_count(r->body_size);
+    } else {
+        w->body.one = (struct iovec){(void *)r->body, (size_t)r->body_size};
+        w->iov = &w->body.one;
+        w->count = r->body_size > 0;
+    }
     return 0;
 }
 
@@ -283,11 +277,42 @@ static int look_behind(void *arg)
     return error == MDB_NOTFOUND ? 0 : error;
 }
 
+/* Returns an LMDB error or 0; a body that cannot be read is none, unless it writes. */
+static int read_body(struct walk *w)
+{
+    int error = guard_run(fetch_body, w);
+    close_parts(w);
+    if (!error || !guard_is_damage(error))
+        return error;
+    w->what = walk_pages_damaged;
+    int begun = begin_anew(w);
+    return begun == EINVAL ? error : begun;
+}
+
+/* Hands the record that was fetched over, with its body if it is wanted. */
+static int hand_over(struct walk *w, walk_visit visit, walk_damaged damaged, void *arg,
+                     bool *goes_on)
+{
+    enum walk_choice choice = WALK_TAKE;
+    w->iov = NULL;
+    w->count = 0;
+    if (!w->what && w->list->choose)
+        choice = w->list->choose(arg, w->seq, &w->record);
+    int error = !w->what && w->list->bodies && choice == WALK_TAKE ? read_body(w) : 0;
+    if (error)
+        return error;
+    if (choice == WALK_TAKE)
+        *goes_on = w->what ? damaged(arg, w->seq, w->what)
+                           : visit(arg, w->seq, &w->record, w->iov, w->count);
+    else
+        *goes_on = choice == WALK_PASS;
+    return 0;
+}
+
 static int walk(struct walk *w, walk_visit visit, walk_damaged damaged, void *arg)
 {
     for (;;) {
         int error = guard_run(fetch, w);
-        close_parts(w);
         if (error == MDB_NOTFOUND)
             return 0;
         if (error && !guard_is_damage(error))
@@ -312,9 +337,12 @@ static int walk(struct walk *w, walk_visit visit, walk_damaged damaged, void *ar
         if (w->is_page_unsound)
             damaged(arg, w->seq, walk_pages_unsound);
         w->is_page_unsound = false;
-        if (w->what ? !damaged(arg, w->seq, w->what)
-                    : !visit(arg, w->seq, &w->record, w->iov, w->count)) {
-            if (w->list->looks_around && guard_run(look_ahead, w) != 0)
+        bool goes_on = false;
+        error = hand_over(w, visit, damaged, arg, &goes_on);
+        if (error)
+            return error;
+        if (!goes_on) {
+            if (w->list->looks_around && w->is_positioned && guard_run(look_ahead, w) != 0)
                 damaged(arg, w->seq + 1, walk_pages_damaged);
             return 0;
         }

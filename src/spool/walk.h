@@ -16,11 +16,16 @@ typedef bool (*walk_visit)(void *arg, uint64_t seq, const struct record *, const
                            size_t body_count);
 typedef bool (*walk_damaged)(void *arg, uint64_t seq, const char *what);
 
+/* Of a record whose parts were not looked at. */
+enum walk_choice { WALK_TAKE, WALK_PASS, WALK_STOP };
+typedef enum walk_choice (*walk_choose)(void *arg, uint64_t seq, const struct record *);
+
 struct walk_list {
     MDB_dbi records; /* messages or rejected: of all queues */
     MDB_dbi parts;   /* used only with `bodies` */
     uint32_t queue;
-    bool bodies; /* false: parts are not read, and body_count is 0 */
+    bool bodies;        /* false: parts are not read, and body_count is 0 */
+    walk_choose choose; /* which are visited; NULL: all */
     /* The pages before the first record and behind the last one are looked at, too: a deletion may
      * touch them. */
     bool looks_around;

@@ -18,6 +18,9 @@ enum {
 struct read_state {
     const struct work *work;
     struct job *job;
+    uint8_t shortened[SHORTENED_MAX];
+    struct iovec header;   /* of the record that was chosen, as it is sent */
+    size_t size;           /* of its frames */
     size_t used, capacity; /* of the slab under construction, which starts on the heap */
     uint32_t passed_over;
     bool stopped;
@@ -49,32 +52,36 @@ static bool is_wanted(const struct job *job, const struct store_record *record,
     return true;
 }
 
-static bool visit_record(void *arg, const struct store_record *record)
+/* Looks at all of a record but its body, which may be long. */
+static enum store_choice choose_record(void *arg, const struct store_record *record)
 {
     struct read_state *state = arg;
     struct job *job = state->job;
     if (record->seq > job->read.until)
-        return false;
+        return STORE_STOP;
     uint64_t destination = record->kind == RECORD_PUBLISH
                                ? destination_of(record->method.iov_base, record->method.iov_len)
                                : 0;
     if (!is_wanted(job, record, destination)) {
         job->read.reached = record->seq;
         state->stopped = ++state->passed_over == PASSED_OVER_MAX;
-        return !state->stopped;
+        return state->stopped ? STORE_STOP : STORE_PASS;
     }
-    uint8_t shortened[SHORTENED_MAX];
-    struct iovec header = shorten_expiration(state->work, record, shortened);
-    size_t size = framing_size(&job->read.framing, record, &header);
-    if (job->read.count == job->read.records_max ||
-        (job->read.count > 0 && state->used + size > job->read.bytes_max)) {
-        state->stopped = true;
-        return false;
-    }
-    if (size > state->capacity - state->used) {
+    state->header = shorten_expiration(state->work, record, state->shortened);
+    state->size = framing_size(&job->read.framing, record, &state->header);
+    state->stopped = job->read.count == job->read.records_max ||
+                     (job->read.count > 0 && state->used + state->size > job->read.bytes_max);
+    return state->stopped ? STORE_STOP : STORE_TAKE;
+}
+
+static bool visit_record(void *arg, const struct store_record *record)
+{
+    struct read_state *state = arg;
+    struct job *job = state->job;
+    if (state->size > state->capacity - state->used) {
         /* A slab cannot grow: only the first record may ask for more than was planned. */
         ENSURE(job->read.count == 0);
-        state->capacity = size;
+        state->capacity = state->size;
     }
     if (!job->read.slab) {
         job->read.slab = slab_new_on_thread(state->capacity);
@@ -85,7 +92,7 @@ static bool visit_record(void *arg, const struct store_record *record)
     }
     uint8_t *at = job->read.slab->data + state->used;
     struct job_record *out = &job->read.records[job->read.count++];
-    *out = framing_write(&job->read.framing, record, &header, at);
+    *out = framing_write(&job->read.framing, record, &state->header, at);
     job->read.reached = record->seq;
     state->used += out->frames_len;
     job->read.slab->used = state->used;
@@ -102,6 +109,7 @@ void work_read(struct work *w, struct job *job)
 {
     struct failure failure = {0};
     struct read_state state = {.work = w, .job = job, .capacity = job->read.bytes_max};
+    struct store_visitor visitor = {choose_record, visit_record, on_damaged, &state};
     if (!work_open(w, &failure)) {
         work_result(job, failure.status, &failure);
         return;
@@ -109,8 +117,7 @@ void work_read(struct work *w, struct job *job)
     job->read.reached = job->read.after;
     job->read.records = calloc(job->read.records_max, sizeof *job->read.records);
     ENSURE(job->read.records);
-    enum status status = store_read(w->store, job->queue, job->read.after, visit_record, on_damaged,
-                                    &state, &failure);
+    enum status status = store_read(w->store, job->queue, job->read.after, &visitor, &failure);
     job->read.at_end = !state.stopped;
     work_result(job, status, &failure);
     work_close_if_fatal(w, status);

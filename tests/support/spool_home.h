@@ -247,9 +247,8 @@ static inline void see_damaged(void *arg, uint64_t seq)
 static inline struct seen home_read(struct home *home, uint32_t queue, uint64_t after)
 {
     struct seen seen = {0};
-    assert_int_equal(
-        store_read(home->store, queue, after, see_record, see_damaged, &seen, &home->failure),
-        STATUS_OK);
+    struct store_visitor visitor = {.visit = see_record, .damaged = see_damaged, .arg = &seen};
+    assert_int_equal(store_read(home->store, queue, after, &visitor, &home->failure), STATUS_OK);
     assert_int_equal(seen.wrong, 0);
     return seen;
 }

@@ -406,9 +406,9 @@ static void test_killed_in_long_lists(void **state)
             assert_int_equal(home_queue(home, 1).messages, LONG);
             assert_int_equal(home_queue(home, 1).bytes,
                              LONG * (METHOD_BYTES + HEADER_BYTES + LARGE));
-            assert_int_equal(
-                store_read(home->store, 1, 0, count_sound, count_damaged, &counted, &home->failure),
-                STATUS_OK);
+            struct store_visitor visitor = {
+                .visit = count_sound, .damaged = count_damaged, .arg = &counted};
+            assert_int_equal(store_read(home->store, 1, 0, &visitor, &home->failure), STATUS_OK);
             assert_int_equal(counted.count, LONG - damaged);
             assert_int_equal(counted.damaged, damaged);
             assert_int_equal(counted.wrong, 0);

@@ -299,6 +299,7 @@ static void test_reads_choose_what_they_bring(void **state)
     run();
     assert_int_equal(record_count, 1);
     assert_int_equal(records[0].seq, 2);
+    assert_int_equal(fake_store.bodies, 3 + 2 + 1); /* others are large, and cost the disk time */
 }
 
 static void test_publishes_become_mandatory_where_that_is_asked_for(void **state)

@@ -342,9 +342,8 @@ static void test_declare(void **state)
     home_begin(home);
     assert_int_equal(store_append(home->store, queue, &message, &seq, &home->failure), STATUS_OK);
     home_commit(home);
-    assert_int_equal(
-        store_read(home->store, queue, 0, see_declare, see_damaged, &count, &home->failure),
-        STATUS_OK);
+    struct store_visitor visitor = {.visit = see_declare, .damaged = see_damaged, .arg = &count};
+    assert_int_equal(store_read(home->store, queue, 0, &visitor, &home->failure), STATUS_OK);
     assert_int_equal(count, 1);
     assert_int_equal(home_queue(home, queue).bytes, 7);
 }
@@ -365,9 +364,8 @@ static void test_read_from_and_to(void **state)
     assert_int_equal(seen.seq[0], 4);
     assert_int_equal(home_read(home, queue, 5).count, 0);
     uint64_t last = 0;
-    assert_int_equal(
-        store_read(home->store, queue, 0, stop_at_two, see_damaged, &last, &home->failure),
-        STATUS_OK);
+    struct store_visitor visitor = {.visit = stop_at_two, .damaged = see_damaged, .arg = &last};
+    assert_int_equal(store_read(home->store, queue, 0, &visitor, &home->failure), STATUS_OK);
     assert_int_equal(last, 2);
 }
 
@@ -387,9 +385,9 @@ static void test_what_is_not_there(void **state)
     home_commit(home);
     assert_int_equal(home_read(home, queue, 0).count, 2);
     struct seen seen = {0};
-    assert_int_equal(
-        store_read(home->store, queue + 1, 0, see_record, see_damaged, &seen, &home->failure),
-        STATUS_INVALID);
+    struct store_visitor visitor = {.visit = see_record, .damaged = see_damaged, .arg = &seen};
+    assert_int_equal(store_read(home->store, queue + 1, 0, &visitor, &home->failure),
+                     STATUS_INVALID);
 }
 
 /* ---- queues ---- */

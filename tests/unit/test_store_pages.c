@@ -130,7 +130,8 @@ static unsigned use(struct home *home, uint32_t queue)
 {
     struct whole seen = {0};
     uint64_t seq;
-    if (store_read(home->store, queue, 0, see, see_damage, &seen, &home->failure) != STATUS_OK)
+    struct store_visitor visitor = {.visit = see, .damaged = see_damage, .arg = &seen};
+    if (store_read(home->store, queue, 0, &visitor, &home->failure) != STATUS_OK)
         return 0;
     for (unsigned i = 0; i < seen.count; i++) {
         if (store_begin(home->store, &home->failure) != STATUS_OK)

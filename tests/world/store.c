@@ -349,8 +349,7 @@ enum status store_retry(struct store *s, uint32_t queue, uint64_t after, uint64_
 }
 
 enum status store_read(struct store *s, uint32_t queue, uint64_t after,
-                       bool (*visit)(void *arg, const struct store_record *),
-                       void (*damaged)(void *arg, uint64_t seq), void *arg, struct failure *failure)
+                       const struct store_visitor *visitor, struct failure *failure)
 {
     (void)s, (void)failure;
     for (uint64_t seq = after + 1; seq <= now.last_seq; seq++) {
@@ -358,7 +357,7 @@ enum status store_read(struct store *s, uint32_t queue, uint64_t after,
         if (!r || r->is_rejected)
             continue;
         if (seq == fake_store.damaged) {
-            damaged(arg, seq);
+            visitor->damaged(visitor->arg, seq);
             continue;
         }
         struct iovec body = {r->bytes[2], r->len[2]};
@@ -367,10 +366,13 @@ enum status store_read(struct store *s, uint32_t queue, uint64_t after,
                                    .received_at_us = r->received_at_us,
                                    .method = {r->bytes[0], r->len[0]},
                                    .header = {r->bytes[1], r->len[1]},
-                                   .body = &body,
-                                   .body_count = 1,
                                    .body_size = r->len[2]};
-        if (!visit(arg, &out))
+        enum store_choice choice =
+            visitor->choose ? visitor->choose(visitor->arg, &out) : STORE_TAKE;
+        out.body = &body;
+        out.body_count = 1;
+        fake_store.bodies += choice == STORE_TAKE;
+        if (choice == STORE_STOP || (choice == STORE_TAKE && !visitor->visit(visitor->arg, &out)))
             break;
     }
     return STATUS_OK;

@@ -14,6 +14,7 @@ struct fake_store {
     bool has_room;
     unsigned damaged; /* sequence number of a record that cannot be read; 0: none */
     unsigned opened, commits, aborts, syncs, probes;
+    unsigned bodies; /* that were handed to who reads */
 };
 extern struct fake_store fake_store;
 

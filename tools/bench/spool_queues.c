@@ -117,10 +117,11 @@ static void on_damaged(void *arg, uint64_t seq)
 static void drain_all(struct store *store, uint32_t queues, uint32_t batch)
 {
     struct taken taken = {.seqs = calloc(batch, sizeof *taken.seqs), .max = batch};
+    struct store_visitor visitor = {.visit = take, .damaged = on_damaged, .arg = &taken};
     for (uint32_t queue = 1; queue <= queues; queue++)
         for (;;) {
             taken.count = 0;
-            must(store_read(store, queue, 0, take, on_damaged, &taken, &failure), "reading");
+            must(store_read(store, queue, 0, &visitor, &failure), "reading");
             if (taken.count == 0)
                 break;
             must(store_begin(store, &failure), "beginning");
