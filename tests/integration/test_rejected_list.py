@@ -124,6 +124,44 @@ def test_they_give_way_to_those_that_wait(broker, make_proxy):
     proxy.wait_empty()
 
 
+def fill(proxy):
+    """Publishes until the spool is full, one in twenty to an exchange that is there: their bodies,
+    and how many were stored."""
+    sent = []
+    for size, most in ((100, 100), (3_072, 100), (9_000, 40), (300_000, 4), (1_790, 10_000)):
+        until = len(sent) + most
+        with RawClient(proxy.port) as client:
+            client.open_channel(confirms=True)
+            while len(sent) < until:
+                body, known = b"%d " % len(sent) + b"x" * size, len(sent) % 20 == 19
+                client.publish(body, "q", exchange="" if known else "missing")
+                if client.read().name != "basic.ack":
+                    break
+                sent.append(body)
+    return sent[19::20], len(sent)
+
+
+@pytest.mark.provokes("spool_failed")
+@pytest.mark.parametrize("overflow", ["file", "drop"])
+def test_a_full_spool_that_is_refused(broker, make_proxy, overflow):
+    """Moving a message takes room as well, and there is none: the drain goes on to its end."""
+    proxy = make_proxy(broker.url, {"spool.max_size": "4MiB", "pool.rejected_overflow": overflow})
+    RawClient(proxy.port).close()
+    broker.down()
+    proxy.wait_event("buffering_started")
+    known, stored = fill(proxy)
+    assert proxy.waiting() == stored > 300 and len(known) == stored // 20
+    broker.up()
+    proxy.wait_empty()
+    arrived = [message.body for message in broker.messages if message.args["exchange"] == ""]
+    assert list(dict.fromkeys(arrived)) == known
+    if overflow == "file":
+        wait_until(lambda: len(numbers(proxy)) == stored - len(known),
+                   lambda: proxy.failure("all others are kept"))
+    assert not proxy.events("reject_failed") + proxy.events("rejected_not_bounded")
+    proxy.inspect("verify")
+
+
 @pytest.mark.provokes("rejected_not_bounded")
 def test_a_file_that_cannot_be_written(broker, make_proxy):
     """They stay in the list until it can."""
