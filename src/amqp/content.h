@@ -1,6 +1,6 @@
 #pragma once
 
-/* Collects a publish (message.h) from the frames of one channel. */
+/* Collects a method with its content (message.h) from the frames of one channel. */
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -21,7 +21,7 @@ enum content_result {
     CONTENT_MORE,     /* taken; the message is not complete yet */
     CONTENT_COMPLETE, /* content->message is whole; move it out, then the state is idle again */
     CONTENT_UNEXPECTED_FRAME, /* 505: no content frame belongs here, or another was expected */
-    CONTENT_BODY_TOO_LONG,    /* 501: more body than the header said */
+    CONTENT_BODY_TOO_LONG,    /* 505: more body than the header said */
     CONTENT_WRONG_CLASS,      /* 505: header of another class than basic, or weight not 0 */
     CONTENT_MALFORMED,        /* 502: property list or table malformed */
     CONTENT_TOO_LARGE,        /* body over max_body_size: the caller's 311 or 406 */

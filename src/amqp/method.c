@@ -123,6 +123,12 @@ bool method_known(amqp_method_number_t number)
     return shape && (shape->flags & FROM_CLIENT);
 }
 
+bool method_carries_content(amqp_method_number_t number)
+{
+    const struct method_shape *shape = shape_find(number);
+    return shape && (shape->flags & CARRIES_CONTENT);
+}
+
 bool method_is_answered(amqp_method_number_t number)
 {
     const struct method_shape *shape = shape_find(number);
@@ -208,6 +214,31 @@ static bool check(const uint8_t *payload, size_t len, bool strict)
 bool method_check(const uint8_t *payload, size_t len)
 {
     return check(payload, len, true);
+}
+
+/* A table is as long as it says, whatever is in it. */
+static bool fills(const struct method_shape *shape, const uint8_t *payload, size_t len)
+{
+    struct cursor c = {.at = payload + NUMBER_BYTES, .end = payload + len};
+    for (const char *field = shape->fields; *field; field++)
+        skip_field(&c, *field == 'F' ? 'S' : *field, false);
+    return !c.failed && c.at == c.end;
+}
+
+enum method_fault method_find_fault(const uint8_t *payload, size_t len)
+{
+    const struct method_shape *shape = shape_find(method_number(payload, len));
+    if (!shape)
+        return METHOD_FINE;
+    if (!fills(shape, payload, len))
+        return METHOD_CUT;
+    struct cursor c = {.at = payload + NUMBER_BYTES, .end = payload + len};
+    for (const char *field = shape->fields; *field; field++) {
+        skip_field(&c, *field, !(shape->flags & CARRIES_CONTENT));
+        if (c.failed)
+            return *field == 'F' ? METHOD_BAD_TABLE : METHOD_BAD_TEXT;
+    }
+    return METHOD_FINE;
 }
 
 bool method_set_nowait(uint8_t *payload, size_t len, bool nowait)

@@ -44,8 +44,18 @@ typedef struct amqp_connection_update_secret_ok_t_ {
  * that are passed on as they came. */
 bool method_check(const uint8_t *payload, size_t len);
 
+/* Why method_check refuses a method that RabbitMQ knows, as RabbitMQ reads it: first whether the
+ * fields fill the payload, then what is in them, in their order. */
+enum method_fault {
+    METHOD_FINE,      /* or unknown */
+    METHOD_CUT,       /* the fields end before the payload or behind it: 501 */
+    METHOD_BAD_TEXT,  /* a short string is no UTF-8: 501, and no method is named */
+    METHOD_BAD_TABLE, /* table_check refuses it; it ends a process of RabbitMQ: 502 here */
+};
+enum method_fault method_find_fault(const uint8_t *payload, size_t len);
+
 /* Decodes a client's method payload. *decoded points into the arena and into `payload`, until the
- * next decode with this arena. False if method_check refuses it (502), or memory is short. */
+ * next decode with this arena. False if method_check refuses it, or memory is short. */
 bool method_decode(struct method_arena *, const uint8_t *payload, size_t len,
                    amqp_method_number_t *number, void **decoded);
 
@@ -61,6 +71,8 @@ size_t method_encode(uint8_t *out, size_t capacity, uint16_t channel, amqp_metho
 /* True if RabbitMQ knows the method and a client may send it. What RabbitMQ answers with 503
  * although it can read it (channel.flow-ok, basic.cancel-ok: it never asks for them) is not. */
 bool method_known(amqp_method_number_t);
+/* True if a header and a body follow it, whoever may send it; false if it is unknown. */
+bool method_carries_content(amqp_method_number_t);
 /* True if RabbitMQ answers the method, once its no-wait bit is clear. */
 bool method_is_answered(amqp_method_number_t);
 /* Sets or clears the no-wait bit of a payload that method_check accepts, if its method has one.

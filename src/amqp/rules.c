@@ -45,7 +45,6 @@ static const struct row rows[] = {
     {AMQP_QUEUE_DECLARE_METHOD,
      DECLARES,
      {{QUEUE, AT(queue_declare, queue)}},
-     .default_queue = AT(queue_declare, queue),
      .passive = AT(queue_declare, passive),
      .nowait = AT(queue_declare, nowait)},
     {.method = AMQP_QUEUE_DECLARE_OK_METHOD, .rules = RULE_DONE},
@@ -132,13 +131,10 @@ unsigned rule_names(amqp_method_number_t method, const void *decoded,
     return count;
 }
 
-/* A queue that is declared without a name gets one from RabbitMQ. */
 amqp_bytes_t *rule_default_queue(amqp_method_number_t method, void *decoded)
 {
     const struct row *row = find(method);
-    if (!row || (row->passive && !rule_is_passive(method, decoded)))
-        return NULL;
-    return field(decoded, row->default_queue);
+    return row ? field(decoded, row->default_queue) : NULL;
 }
 
 amqp_bytes_t *rule_default_key(amqp_method_number_t method, void *decoded)

@@ -52,7 +52,7 @@ static bool begin_publish(struct channel *ch, struct slab *slab, const struct fr
 {
     struct publish publish;
     if (!publish_parse(frame->payload, frame->payload_len, &publish)) {
-        client_refuse(ch->client, 502, "SYNTAX_ERROR - malformed basic.publish",
+        client_refuse(ch->client, 501, "FRAME_ERROR - cannot decode basic.publish",
                       AMQP_BASIC_PUBLISH_METHOD);
         return true;
     }
@@ -72,16 +72,24 @@ static bool begin_publish(struct channel *ch, struct slab *slab, const struct fr
     return true;
 }
 
-static void unexpected_frame(struct channel *ch, const struct frame *frame)
+/* Another frame stands where the content of this method goes on; 0: where no content belongs. */
+static void unexpected_frame(struct channel *ch, enum content_state expected,
+                             amqp_method_number_t method)
 {
-    static const char *const names[] = {"", "method", "content header", "content body"};
-    char text[128];
-    snprintf(text, sizeof text, "UNEXPECTED_FRAME - expected %s, got %s frame instead",
-             ch->content.state == CONTENT_HEADER ? "content header"
-             : ch->content.state == CONTENT_BODY ? "content body"
-                                                 : "method",
-             frame->type <= FRAME_BODY ? names[frame->type] : "another");
-    client_refuse(ch->client, 505, text, AMQP_BASIC_PUBLISH_METHOD);
+    static const char *const texts[] = {
+        [CONTENT_IDLE] = "UNEXPECTED_FRAME - expected method frame, got non method frame instead",
+        [CONTENT_HEADER] = "UNEXPECTED_FRAME - expected content header for class 60, "
+                           "got non content header frame instead",
+        [CONTENT_BODY] =
+            "UNEXPECTED_FRAME - expected content body, got non content body frame instead",
+    };
+    client_refuse(ch->client, 505, texts[expected], method);
+}
+
+static amqp_method_number_t content_method(const struct content *content)
+{
+    const struct span *method = &content->message.method;
+    return content->state == CONTENT_IDLE ? 0 : method_number(method->at, method->len);
 }
 
 static void second_open(struct channel *ch)
@@ -90,11 +98,23 @@ static void second_open(struct channel *ch)
                   AMQP_CHANNEL_OPEN_METHOD);
 }
 
+static void refuse_unknown(struct channel *ch, amqp_method_number_t method)
+{
+    if (strcmp(method_name(method), "?") != 0) {
+        client_refuse(ch->client, 503, "COMMAND_INVALID - unimplemented method", method);
+        return;
+    }
+    char text[128];
+    snprintf(text, sizeof text, "NOT_IMPLEMENTED - unknown method %u.%u", method >> 16,
+             method & 0xFFFF);
+    client_refuse(ch->client, 540, text, method);
+}
+
 static bool take_method(struct channel *ch, struct slab *slab, const struct frame *frame)
 {
     amqp_method_number_t method = method_number(frame->payload, frame->payload_len);
     if (ch->content.state != CONTENT_IDLE) {
-        unexpected_frame(ch, frame);
+        unexpected_frame(ch, ch->content.state, content_method(&ch->content));
         return true;
     }
     switch (method) {
@@ -105,7 +125,7 @@ static bool take_method(struct channel *ch, struct slab *slab, const struct fram
         channel_begin_close(ch);
         return true;
     case AMQP_CHANNEL_CLOSE_OK_METHOD:
-        client_refuse(ch->client, 503, "COMMAND_INVALID - unimplemented method", method);
+        refuse_unknown(ch, method);
         return true;
     case AMQP_CHANNEL_OPEN_METHOD:
         second_open(ch);
@@ -115,13 +135,12 @@ static bool take_method(struct channel *ch, struct slab *slab, const struct fram
     default:
         break;
     }
+    if (method_carries_content(method)) { /* RabbitMQ's own, and it looks at the content first */
+        content_begin(&ch->content, slab, frame);
+        return true;
+    }
     if (!method_known(method)) {
-        bool unknown = strcmp(method_name(method), "?") == 0;
-        char text[128];
-        snprintf(text, sizeof text, "%s method %u.%u",
-                 unknown ? "NOT_IMPLEMENTED - unknown" : "COMMAND_INVALID - unexpected",
-                 method >> 16, method & 0xFFFF);
-        client_refuse(ch->client, unknown ? 540 : 503, text, method);
+        refuse_unknown(ch, method);
         return true;
     }
     struct refusal why;
@@ -159,46 +178,45 @@ bool input_retry(struct channel *ch)
 }
 
 static void refuse_content(struct channel *ch, enum content_result result,
-                           const struct frame *frame)
+                           enum content_state expected, amqp_method_number_t method)
 {
     struct client *client = ch->client;
     switch (result) {
     case CONTENT_UNEXPECTED_FRAME:
-        unexpected_frame(ch, frame);
-        break;
     case CONTENT_BODY_TOO_LONG:
-        client_refuse(client, 501, "FRAME_ERROR - more body than the content header announced",
-                      AMQP_BASIC_PUBLISH_METHOD);
+        unexpected_frame(ch, expected, method);
         break;
     case CONTENT_WRONG_CLASS:
         client_refuse(client, 505, "UNEXPECTED_FRAME - expected content header for class 60",
-                      AMQP_BASIC_PUBLISH_METHOD);
+                      method);
         break;
     case CONTENT_MALFORMED:
-        client_refuse(client, 502, "SYNTAX_ERROR - malformed message properties",
-                      AMQP_BASIC_PUBLISH_METHOD);
+        client_refuse(client, 502, "SYNTAX_ERROR - malformed message properties", method);
         break;
     case CONTENT_TOO_LARGE:
         channel_refuse(ch, 406, "PRECONDITION_FAILED - message larger than spool.max_message_size",
-                       AMQP_BASIC_PUBLISH_METHOD);
+                       method);
         break;
     default:
-        client_refuse(client, 506, "RESOURCE_ERROR - out of memory for this message",
-                      AMQP_BASIC_PUBLISH_METHOD);
+        client_refuse(client, 506, "RESOURCE_ERROR - out of memory for this message", method);
     }
 }
 
 static bool take_content(struct channel *ch, struct slab *slab, const struct frame *frame)
 {
     uint64_t max = ch->client->rt->config->spool.max_message_size_bytes;
+    enum content_state expected = ch->content.state;
+    amqp_method_number_t method = content_method(&ch->content);
     enum content_result result = content_feed(&ch->content, slab, frame, max);
-    if (result == CONTENT_COMPLETE) {
+    if (result == CONTENT_COMPLETE && method != AMQP_BASIC_PUBLISH_METHOD) {
+        message_clear(&ch->content.message);
+        refuse_unknown(ch, method);
+    } else if (result == CONTENT_COMPLETE) {
         /* Held or not, the frame is taken: a publish that has to wait is kept whole. */
         input_retry(ch);
-        return true;
+    } else if (result != CONTENT_MORE) {
+        refuse_content(ch, result, expected, method);
     }
-    if (result != CONTENT_MORE)
-        refuse_content(ch, result, frame);
     return true;
 }
 

@@ -47,10 +47,9 @@ static bool is_answered_here(const struct channel *ch, amqp_method_number_t meth
 
 /* RabbitMQ ends the connection for it, and would do so when the channel is bound there, too late.
  */
-static bool asks_for_bytes(amqp_method_number_t method, const void *decoded)
+static uint32_t asks_for_bytes(amqp_method_number_t method, const void *decoded)
 {
-    return method == AMQP_BASIC_QOS_METHOD &&
-           ((const amqp_basic_qos_t *)decoded)->prefetch_size != 0;
+    return method == AMQP_BASIC_QOS_METHOD ? ((const amqp_basic_qos_t *)decoded)->prefetch_size : 0;
 }
 
 static bool answer_qos(struct channel *ch, amqp_method_number_t method, const void *decoded)
@@ -209,7 +208,10 @@ static enum route route_decoded(struct channel *ch, struct slab *slab, const str
                             "PRECONDITION_FAILED - cannot switch from confirm to tx mode", method);
     }
     if (asks_for_bytes(method, decoded)) {
-        return route_refuse(why, REFUSED_CLIENT, 540, "NOT_IMPLEMENTED - prefetch_size!=0", method);
+        char text[64];
+        snprintf(text, sizeof text, "NOT_IMPLEMENTED - prefetch_size!=0 (%u)",
+                 asks_for_bytes(method, decoded));
+        return route_refuse(why, REFUSED_CLIENT, 540, text, method);
     }
     bool offline =
         tx_here || (pool->state == POOL_OFFLINE && !has_own_way(ch->client, method, decoded)) ||

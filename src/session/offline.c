@@ -202,7 +202,8 @@ bool offline_names_promised(const struct queue *queue, amqp_method_number_t meth
 bool offline_can_answer(amqp_method_number_t method, const void *decoded)
 {
     const amqp_queue_declare_t *m = method == AMQP_QUEUE_DECLARE_METHOD ? decoded : NULL;
-    return rule_has(method, RULE_HERE) && !(m && (m->queue.len == 0 || m->exclusive));
+    bool is_rabbitmqs = m && !m->passive && (m->queue.len == 0 || m->exclusive);
+    return rule_has(method, RULE_HERE) && !is_rabbitmqs;
 }
 
 /* False: it is refused. */

@@ -20,6 +20,7 @@
 #include "session/failover.h"
 #include "session/handshake.h"
 #include "session/input.h"
+#include "session/malformed.h"
 #include "session/resend.h"
 #include "session/router.h"
 #include "session/stored.h"
@@ -60,10 +61,19 @@ static void update_secret(struct client *c, const struct frame *frame)
         ENSURE(c->member.new_secret);
         password_ask(c->member.pool);
     } else {
-        client_refuse(c, 502, "SYNTAX_ERROR - malformed connection.update-secret",
+        client_refuse(c, 506, "RESOURCE_ERROR - out of memory for this method",
                       AMQP_CONNECTION_UPDATE_SECRET_METHOD);
     }
     method_arena_deinit(&arena);
+}
+
+static void refuse_on_zero(struct client *c, amqp_method_number_t method)
+{
+    bool unknown = strcmp(method_name(method), "?") == 0;
+    client_refuse(c, unknown ? 540 : 504,
+                  unknown ? "NOT_IMPLEMENTED - unknown method on channel 0"
+                          : "CHANNEL_ERROR - unexpected method in connection state running",
+                  method);
 }
 
 /* False: the frame has to wait. */
@@ -82,19 +92,19 @@ static bool connection_method(struct client *c, const struct frame *frame)
         update_secret(c, frame);
         return true;
     default:
-        client_refuse(c, method_known(method) ? 504 : 540,
-                      method_known(method)
-                          ? "CHANNEL_ERROR - unexpected method in connection state running"
-                          : "NOT_IMPLEMENTED - unknown method on channel 0",
-                      method);
+        refuse_on_zero(c, method);
         return true;
     }
 }
 
 static bool open_channel(struct client *c, const struct frame *frame)
 {
-    amqp_method_number_t method =
-        frame->type == FRAME_METHOD ? method_number(frame->payload, frame->payload_len) : 0;
+    amqp_method_number_t method = method_number(frame->payload, frame->payload_len);
+    if (frame->type != FRAME_METHOD) {
+        client_refuse(c, 505,
+                      "UNEXPECTED_FRAME - expected method frame, got non method frame instead", 0);
+        return true;
+    }
     if (method != AMQP_CHANNEL_OPEN_METHOD) {
         client_refuse(c, 504, "CHANNEL_ERROR - expected 'channel.open'", method);
         return true;
@@ -157,6 +167,8 @@ static bool take_frame(struct client *c, const struct frame *frame)
         handshake_method(c, frame);
         return true;
     }
+    if (malformed_refuse(c, frame))
+        return true;
     if (frame->channel == 0) {
         if (frame->type == FRAME_METHOD)
             return connection_method(c, frame);

@@ -40,8 +40,7 @@ def test_a_prefetch_of_bytes_is_not_implemented(client, queue, when):
     if when == "while consuming":
         client.call(1, "basic.consume", queue=queue)
     client.send_method(1, "basic.qos", prefetch_size=1, prefetch_count=10)
-    text = client.expect_close(540)
-    assert text.startswith("NOT_IMPLEMENTED - prefetch_size!=0")
+    assert client.expect_close(540) == "NOT_IMPLEMENTED - prefetch_size!=0 (1)"
 
 
 def test_a_prefetch_of_bytes_is_not_implemented_in_an_outage(broker, make_proxy):
@@ -123,7 +122,72 @@ def test_frames_out_of_place(client, frames, code):
     assert client.expect("connection.close", 0).args["reply_code"] == code
 
 
+def deliver(**args):
+    return amqp.method_frame(1, "basic.deliver", consumer_tag="c", delivery_tag=1, **args)
+
+
+KNOWN = amqp.method("queue.declare", queue="as-rabbit", passive=True)
+FLOW = amqp.method_frame(1, "channel.flow", active=True)
+UNREADABLE = {  # code, class, method
+    "a method without its last octet": (amqp.frame(amqp.METHOD, 1, KNOWN[:-1]), (501, 50, 10)),
+    "a method without half of it": (amqp.frame(amqp.METHOD, 1, KNOWN[:8]), (501, 50, 10)),
+    "an octet behind a method": (amqp.frame(amqp.METHOD, 1, KNOWN + b"\0"), (501, 50, 10)),
+    "the same on a channel that is not open": (
+        amqp.frame(amqp.METHOD, 9, KNOWN + b"\0"), (501, 50, 10)),
+    "a publish without its last octet": (
+        amqp.frame(amqp.METHOD, 1, amqp.method("basic.publish")[:-1]), (501, 60, 40)),
+    "a close without its last octet": (
+        amqp.frame(amqp.METHOD, 1, amqp.method("channel.close")[:-1]), (501, 20, 40)),
+    "a deliver without its last octet": (
+        amqp.frame(amqp.METHOD, 1, amqp.method("basic.deliver")[:-1]), (501, 60, 60)),
+    "a name that is no UTF-8": (
+        amqp.method_frame(1, "queue.declare", queue=b"\xff", passive=True), (501, 0, 0)),
+    "a method without a number": (amqp.frame(amqp.METHOD, 1, b""), (501, 0, 0)),
+    "half a number": (amqp.frame(amqp.METHOD, 1, b"\0\x3c"), (501, 0, 0)),
+    "the same elsewhere": (amqp.frame(amqp.METHOD, 9, b"\0\x3c"), (501, 0, 0)),
+    "the same on 0": (amqp.frame(amqp.METHOD, 0, b"\0\x3c"), (501, 0, 0)),
+    "half a header": (PUBLISH + amqp.frame(amqp.HEADER, 1, b"\0\x3c"), (501, 0, 0)),
+    "half a header alone": (amqp.frame(amqp.HEADER, 1, b"\0\x3c"), (501, 0, 0)),
+    "a body alone": (amqp.frame(amqp.BODY, 1, b"x"), (505, 0, 0)),
+    "a header alone": (amqp.frame(amqp.HEADER, 1, amqp.header(1)), (505, 0, 0)),
+    "a header on a channel that is not open": (
+        amqp.frame(amqp.HEADER, 9, amqp.header(1)), (505, 0, 0)),
+    "a body for a header": (PUBLISH + amqp.frame(amqp.BODY, 1, b"x"), (505, 60, 40)),
+    "a header for a body": (
+        PUBLISH + 2 * amqp.frame(amqp.HEADER, 1, amqp.header(1)), (505, 60, 40)),
+    "a method for a body": (
+        PUBLISH + amqp.frame(amqp.HEADER, 1, amqp.header(1)) + FLOW, (505, 60, 40)),
+    "more body than announced": (
+        PUBLISH + amqp.frame(amqp.HEADER, 1, amqp.header(1)) + amqp.frame(amqp.BODY, 1, b"xy")
+        + FLOW, (505, 60, 40)),
+    "a deliver without content": (deliver() + FLOW, (505, 60, 60)),
+    "a deliver with a body alone": (deliver() + amqp.frame(amqp.BODY, 1, b"x"), (505, 60, 60)),
+    "a deliver with content": (
+        deliver() + amqp.frame(amqp.HEADER, 1, amqp.header(1)) + amqp.frame(amqp.BODY, 1, b"x"),
+        (503, 60, 60)),
+    "a return without content": (
+        amqp.method_frame(1, "basic.return", reply_code=312) + FLOW, (505, 60, 50)),
+    "channel.open-ok": (amqp.method_frame(1, "channel.open-ok"), (503, 20, 11)),
+    "connection.start": (amqp.method_frame(0, "connection.start"), (504, 10, 10)),
+}
+
+
+@pytest.mark.parametrize("frames,close", UNREADABLE.values(), ids=UNREADABLE)
+def test_frames_that_cannot_be_read(client, frames, close):
+    client.send(frames)
+    args = client.expect("connection.close", 0).args
+    assert (args["reply_code"], args["class_id"], args["method_id"]) == close
+
+
 # ---- names that are left empty ----
+
+
+def test_a_passive_declaration_without_a_name_asks_for_no_queue(client):
+    name = client.call(1, "queue.declare", exclusive=True).args["queue"]
+    client.send_method(1, "queue.declare", passive=True)
+    refused = client.expect("channel.close", 1).args
+    assert refused["reply_code"] == 404 and name not in refused["reply_text"]
+    assert refused["reply_text"].startswith("NOT_FOUND - no queue ''")
 
 
 def test_a_publish_without_a_key_is_for_no_queue(client):

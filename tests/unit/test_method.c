@@ -112,6 +112,39 @@ static void number_of_short_payloads(void **state)
     assert_int_equal(method_number(payload, 4), AMQP_BASIC_PUBLISH_METHOD);
 }
 
+static void what_is_wrong_with_it(void **state)
+{
+    (void)state;
+    /* queue.declare: ticket, "q", bits, a table of one true boolean "k" */
+    uint8_t payload[] = {0, 50, 0, 10, 0, 0, 1, 'q', 0, 0, 0, 0, 4, 1, 'k', 't', 1, 0};
+    enum { LEN = sizeof payload - 1, NAME = 7, TABLE_LEN = 12, KIND = 15 };
+    assert_int_equal(method_find_fault(payload, LEN), METHOD_FINE);
+    for (size_t len = 4; len < LEN; len++)
+        assert_int_equal(method_find_fault(payload, len), METHOD_CUT);
+    assert_int_equal(method_find_fault(payload, LEN + 1), METHOD_CUT);
+    payload[KIND] = 'Z';
+    assert_int_equal(method_find_fault(payload, LEN), METHOD_BAD_TABLE);
+    payload[NAME] = 0xFF;
+    assert_int_equal(method_find_fault(payload, LEN), METHOD_BAD_TEXT);
+    payload[TABLE_LEN]++;
+    assert_int_equal(method_find_fault(payload, LEN), METHOD_CUT);
+    payload[3] = 99;
+    assert_int_equal(method_find_fault(payload, LEN), METHOD_FINE);
+    assert_int_equal(method_find_fault(payload, 0), METHOD_FINE);
+}
+
+static void content_belongs_to_some(void **state)
+{
+    (void)state;
+    unsigned count = 0;
+    for (size_t i = 0; i < METHODS; i++)
+        count += method_carries_content(all_methods[i].number);
+    assert_int_equal(count, 4);
+    assert_true(method_carries_content(AMQP_BASIC_PUBLISH_METHOD));
+    assert_true(method_carries_content(AMQP_BASIC_DELIVER_METHOD));
+    assert_false(method_carries_content(0));
+}
+
 /* Encodes, decodes, encodes again; checks each truncation and one byte too many. */
 static void round_trip(amqp_method_number_t number, const void *fields)
 {
@@ -484,6 +517,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(names_and_directions),
         cmocka_unit_test(number_of_short_payloads),
+        cmocka_unit_test(what_is_wrong_with_it),
+        cmocka_unit_test(content_belongs_to_some),
         cmocka_unit_test(every_method_round_trips),
         cmocka_unit_test(filled_methods_round_trip),
         cmocka_unit_test(update_secret_fields),

@@ -90,7 +90,7 @@ static void test_a_declaration_needs_nothing_unless_it_is_passive(void **state)
     assert_int_equal(rule_names(QUEUE, &queue, names), 1);
     assert_name(&names[0], QUEUE, "q");
     assert_true(rule_is_passive(QUEUE, &queue));
-    assert_ptr_equal(rule_default_queue(QUEUE, &queue), &queue.queue);
+    assert_null(rule_default_queue(QUEUE, &queue));
     amqp_exchange_declare_t exchange = {.exchange = bytes_of("x"), .passive = 1};
     assert_int_equal(rule_names(EXCHANGE, &exchange, names), 1);
     assert_name(&names[0], EXCHANGE, "x");
