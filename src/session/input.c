@@ -78,8 +78,8 @@ static void unexpected_frame(struct channel *ch, enum content_state expected,
 {
     static const char *const texts[] = {
         [CONTENT_IDLE] = "UNEXPECTED_FRAME - expected method frame, got non method frame instead",
-        [CONTENT_HEADER] = "UNEXPECTED_FRAME - expected content header for class 60, "
-                           "got non content header frame instead",
+        [CONTENT_HEADER] = ("UNEXPECTED_FRAME - expected content header for class 60, "
+                            "got non content header frame instead"),
         [CONTENT_BODY] =
             "UNEXPECTED_FRAME - expected content body, got non content body frame instead",
     };
