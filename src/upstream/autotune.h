@@ -27,7 +27,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { AUTOTUNE_MIN = 256, AUTOTUNE_MAX = 65535 };
+enum {
+    AUTOTUNE_MIN = 256,
+    AUTOTUNE_MAX = 1 << 20, /* of the smallest messages, 64 MiB: pool.window_bytes bounds the rest */
+};
 
 enum autotune_state {
     AUTOTUNE_SMALLER, /* of a pair is tried */

@@ -34,7 +34,7 @@ struct run {
     uint32_t smallest, largest; /* sizes that it has settled for, since run_forget */
 };
 
-enum { RING = 1 << 17 };
+enum { RING = 1 << 21 };
 
 static void run_begin(struct run *r)
 {
@@ -157,6 +157,20 @@ static void test_far(void **state)
         }
 }
 
+/* Small messages over a network that holds many of them. */
+static void test_far_and_fast(void **state)
+{
+    (void)state;
+    struct run r = {.broker = {.distance_ns = 50 * MS, .each_ns = 300}};
+    run_begin(&r);
+    run_for(&r, 5 * SECOND);
+    run_forget(&r);
+    run_for(&r, SECOND);
+    assert_in_range(share(&r, SECOND), 90, 100);
+    assert_in_range(r.largest, 50 * MS / 300, 2 * 50 * MS / 300);
+    run_end(&r);
+}
+
 /* A slow one is not given more: it would only wait there. */
 static void test_slow(void **state)
 {
@@ -242,6 +256,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_near_it_stays_as_it_begins),
         cmocka_unit_test(test_far),
+        cmocka_unit_test(test_far_and_fast),
         cmocka_unit_test(test_slow),
         cmocka_unit_test(test_lumps),
         cmocka_unit_test(test_bursts_are_learned_from),
