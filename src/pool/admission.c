@@ -83,8 +83,8 @@ static void on_login_stored(struct job *job)
         queue->backlog.id = job->queue;
         queue_set_password(queue, job->put.password);
     } else if (queue) {
-        LOG(LOG_ERROR, "login_not_stored", LOG_T("user", queue->user), LOG_T("vhost", queue->vhost),
-            LOG_T("reason", job->error));
+        LOG_OFTEN(LOG_ERROR, "login_not_stored", LOG_T("user", queue->user),
+                  LOG_T("vhost", queue->vhost), LOG_T("reason", job->error));
     }
     if (!pool)
         return;

@@ -1,6 +1,7 @@
 #include "spool/env.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -76,9 +77,26 @@ static enum status no_place(const char *path, struct failure *failure)
                        path, is_known ? ": pid " : "", is_known ? others : "");
 }
 
+/* LMDB divides by the size of a page as it stands in the first of its two heads, and looks for the
+ * second one behind so many bytes. */
+static bool page_size_is_sound(const char *path)
+{
+    enum { AT_PAGE_BYTES = 40, LEAST = 512, MOST = 64 * 1024 };
+    char name[4096];
+    uint32_t bytes = 0;
+    snprintf(name, sizeof name, "%s/data.mdb", path);
+    int fd = open(name, O_RDONLY | O_CLOEXEC);
+    bool is_there = fd >= 0 && pread(fd, &bytes, sizeof bytes, AT_PAGE_BYTES) == sizeof bytes;
+    if (fd >= 0)
+        close(fd);
+    return !is_there || (bytes >= LEAST && bytes <= MOST && (bytes & (bytes - 1)) == 0);
+}
+
 enum status env_open(MDB_env **env, const char *path, uint64_t map_size, unsigned flags,
                      struct failure *failure)
 {
+    if (!page_size_is_sound(path))
+        return failure_set(failure, STATUS_DAMAGED, "%s/data.mdb: its head is damaged", path);
     int error = mdb_env_create(env);
     if (error)
         return env_error(failure, error, "creating the environment");
@@ -194,6 +212,14 @@ int env_write_version(MDB_txn *txn, MDB_dbi meta)
     return mdb_put(txn, meta, &key, &data, 0);
 }
 
+/* A database whose name is damaged is not found, and must not be made anew. */
+static bool has_databases(MDB_txn *txn)
+{
+    enum { MAIN_DBI = 1 };
+    MDB_stat stat;
+    return mdb_stat(txn, MAIN_DBI, &stat) == 0 && stat.ms_entries > 0;
+}
+
 enum status env_read_version(MDB_txn *txn, MDB_dbi *meta, uint32_t *version,
                              struct failure *failure)
 {
@@ -201,6 +227,10 @@ enum status env_read_version(MDB_txn *txn, MDB_dbi *meta, uint32_t *version,
     int error = mdb_dbi_open(txn, "meta", 0, meta);
     if (!error)
         error = mdb_get(txn, *meta, &key, &data);
+    if (error == MDB_NOTFOUND && has_databases(txn))
+        return failure_set(failure, STATUS_DAMAGED,
+                           "there is no format version: what tells LMDB where it is is damaged, or "
+                           "this is the environment of another program");
     if (error)
         return env_error(failure, error, "reading the format version");
     if (data.mv_size != 4)

@@ -45,5 +45,5 @@ enum status env_count_pages(MDB_env *, MDB_txn *, struct env_pages *, struct fai
 
 /* Returns an LMDB error. */
 int env_write_version(MDB_txn *, MDB_dbi meta);
-/* The format version in `meta`; STATUS_NOT_FOUND in a new environment. */
+/* The format version in `meta`; STATUS_NOT_FOUND in a new environment, which has no databases. */
 enum status env_read_version(MDB_txn *, MDB_dbi *meta, uint32_t *version, struct failure *);

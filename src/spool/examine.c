@@ -1,4 +1,5 @@
 #include "base/log.h"
+#include "spool/branches.h"
 #include "spool/env.h"
 #include "spool/guard.h"
 #include "spool/record.h"
@@ -97,7 +98,10 @@ static int read_named(void *arg)
     int error = mdb_dbi_open(tree->view.txn, tree->name, 0, &tree->view.dbi);
     if (error)
         return error == MDB_NOTFOUND ? 0 : error;
-    return read_tree(&tree->view);
+    error = read_tree(&tree->view);
+    bool is_sound =
+        error || !tree->name || branches_are_sound(tree->view.txn, &tree->view.map, tree->name);
+    return is_sound ? error : MDB_CORRUPTED;
 }
 
 /* What all queues hang on is read before anything is written. */
@@ -181,6 +185,35 @@ void store_look_at_pages(struct store *s, struct queue_slot *slot)
     }
 }
 
+static uint32_t queue_of(MDB_val key, uint32_t otherwise)
+{
+    return key.mv_size < RECORD_KEY_BYTES ? otherwise : record_key_queue(key.mv_data);
+}
+
+static void note_range(void *arg, MDB_val from, MDB_val to)
+{
+    struct store *s = arg;
+    uint32_t first = queue_of(from, 0), last = queue_of(to, UINT32_MAX);
+    for (uint32_t i = 0; i < s->slot_count; i++)
+        if (s->slots[i].entry.id >= first && s->slots[i].entry.id <= last)
+            store_note_damage(&s->slots[i], QUEUE_TAILLESS);
+}
+
+static void look_at_branches(struct store *s)
+{
+    static const char *const names[] = {"messages", "rejected", "parts"};
+    MDB_txn *txn;
+    struct page_map map;
+    if (view_begin(s->env, &txn) != 0)
+        return;
+    int error = page_map_find(txn, &map);
+    for (unsigned i = 0; i < sizeof names / sizeof *names && !error; i++)
+        error = branches_check(txn, &map, names[i], note_range, s);
+    if (error)
+        note_range(s, (MDB_val){0}, (MDB_val){0});
+    view_end(txn);
+}
+
 /* ---- counters ---- */
 
 struct recount {
@@ -214,7 +247,7 @@ static struct recount count_list(struct store *s, MDB_dbi list, uint32_t queue,
 {
     MDB_txn *txn;
     struct recount count = {.slot = slot};
-    struct walk_list records = {.records = list, .queue = queue};
+    struct walk_list records = {.records = list, .queue = queue, .rejected = list == s->rejected};
     if (view_begin(s->env, &txn) != 0)
         return count;
     if (page_map_find(txn, &records.map) == 0)
@@ -280,6 +313,7 @@ static void check_counters(struct store *s)
 void store_look_at_queues(struct store *s)
 {
     MDB_txn *txn;
+    look_at_branches(s);
     for (uint32_t i = 0; i < s->slot_count; i++)
         store_look_at_pages(s, &s->slots[i]);
     check_counters(s);

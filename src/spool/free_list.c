@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "spool/branches.h"
 #include "spool/guard.h"
 #include "spool/page.h"
 
@@ -46,6 +47,8 @@ int free_list_walk(MDB_txn *txn, free_list_visit visit, void *arg)
         return error;
     /* An environment without databases has no free pages, either. */
     error = info.me_last_pgno > 1 ? page_map_find(txn, &list.map) : MDB_NOTFOUND;
+    if (!error && !branches_of_free_are_sound(txn, &list.map))
+        error = MDB_CORRUPTED;
     if (!error)
         error = guard_run(walk, &list);
     mdb_cursor_close(list.cursor);

@@ -98,7 +98,7 @@ static int open_databases(void *arg)
         error = mdb_dbi_open(o->txn, "rejected", 0, &r->rejected);
     if (!error)
         error = mdb_dbi_open(o->txn, "parts", 0, &r->parts);
-    return error;
+    return error == MDB_NOTFOUND ? MDB_CORRUPTED : error; /* its name is damaged */
 }
 
 static enum status check_version(struct reader *reader, struct failure *failure)
@@ -397,7 +397,12 @@ static int try_batch(struct reader *reader, MDB_dbi records, uint64_t after, str
         return error;
     *txnid = mdb_txn_id(txn);
     struct walk_list list = {
-        .records = records, .parts = reader->parts, .queue = batch->queue, .bodies = batch->bodies};
+        .records = records,
+        .rejected = records == reader->rejected,
+        .parts = reader->parts,
+        .queue = batch->queue,
+        .bodies = batch->bodies,
+    };
     error = page_map_find(txn, &list.map);
     CRASH_POINT("in_read");
     if (!error)

@@ -50,6 +50,11 @@ uint64_t record_key_seq(const uint8_t *key)
     return big_endian_get(key + 4, 8);
 }
 
+uint32_t record_key_part(const uint8_t *key)
+{
+    return (uint32_t)big_endian_get(key + RECORD_KEY_BYTES, 4);
+}
+
 uint32_t record_part_count(uint64_t body_size)
 {
     return (uint32_t)((body_size + RECORD_PART_BYTES - 1) / RECORD_PART_BYTES);
@@ -142,8 +147,7 @@ static enum status damaged(const char **what, const char *why)
     return STATUS_DAMAGED;
 }
 
-enum status record_read(const uint8_t *value, size_t len, uint32_t queue, uint64_t seq,
-                        struct record *r, const char **what)
+static enum status check_lengths(const uint8_t *value, size_t len, const char **what)
 {
     if (len < RECORD_HEAD_BYTES)
         return damaged(what, "shorter than a record's head");
@@ -153,10 +157,11 @@ enum status record_read(const uint8_t *value, size_t len, uint32_t queue, uint64
         *what = "written by a newer version";
         return STATUS_VERSION;
     }
-    if (!lengths_fit(value, len))
-        return damaged(what, "lengths do not add up");
-    if (big_endian_get(value + AT_CHECKSUM, 8) != checksum(value, len, queue, seq))
-        return damaged(what, "wrong checksum");
+    return lengths_fit(value, len) ? STATUS_OK : damaged(what, "lengths do not add up");
+}
+
+static enum status take_apart(const uint8_t *value, struct record *r, const char **what)
+{
     *r = (struct record){
         .kind = (enum record_kind)value[AT_KIND],
         .parted = value[AT_FLAGS] & FLAG_PARTED,
@@ -186,6 +191,23 @@ enum status record_read(const uint8_t *value, size_t len, uint32_t queue, uint64
         .at_us = big_endian_get(value + AT_REJECTED, 8),
     };
     return STATUS_OK;
+}
+
+enum status record_read(const uint8_t *value, size_t len, uint32_t queue, uint64_t seq,
+                        struct record *r, const char **what)
+{
+    enum status status = check_lengths(value, len, what);
+    if (status != STATUS_OK)
+        return status;
+    if (big_endian_get(value + AT_CHECKSUM, 8) != checksum(value, len, queue, seq))
+        return damaged(what, "wrong checksum");
+    return take_apart(value, r, what);
+}
+
+enum status record_guess(const uint8_t *value, size_t len, struct record *r, const char **what)
+{
+    enum status status = check_lengths(value, len, what);
+    return status == STATUS_OK ? take_apart(value, r, what) : status;
 }
 
 static uint64_t part_checksum(const uint8_t *value, size_t len, uint32_t queue, uint64_t seq,

@@ -29,6 +29,8 @@ void record_part_key(uint8_t key[RECORD_PART_KEY_BYTES], uint32_t queue, uint64_
 /* Of a key of either kind. */
 uint32_t record_key_queue(const uint8_t *key);
 uint64_t record_key_seq(const uint8_t *key);
+/* Of a part's key. */
+uint32_t record_key_part(const uint8_t *key);
 
 /* What a record says; pointers into its bytes. */
 struct record {
@@ -58,6 +60,10 @@ void record_write(uint8_t *out, uint32_t queue, uint64_t seq, const struct recor
 /* Takes a value apart. On STATUS_DAMAGED or STATUS_VERSION *what says why. */
 enum status record_read(const uint8_t *value, size_t len, uint32_t queue, uint64_t seq,
                         struct record *record, const char **what);
+/* The same of one whose checksum is wrong: pointers stay inside the value, and that is all that is
+ * promised. */
+enum status record_guess(const uint8_t *value, size_t len, struct record *record,
+                         const char **what);
 
 /* Seals and checks a part: `value` is the checksum's place and then `len` bytes of body. */
 void record_part_seal(uint8_t *value, size_t len, uint32_t queue, uint64_t seq, uint32_t part);

@@ -91,6 +91,7 @@ static enum status find(struct store *s, const struct queue_slot *slot, uint64_t
     struct walk_list list = {
         .queue = slot->entry.id,
         .records = s->rejected,
+        .rejected = true,
         .parts = s->parts,
         .bodies = f->with_body,
         .map = {.end = UINTPTR_MAX, .page_bytes = (size_t)s->page_bytes},

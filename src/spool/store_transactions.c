@@ -44,6 +44,7 @@ static enum status open_databases(struct store *s, MDB_txn *txn, struct failure 
 {
     uint32_t version;
     enum status status = env_read_version(txn, &s->meta, &version, failure);
+    unsigned flags = status == STATUS_NOT_FOUND ? MDB_CREATE : 0;
     if (status == STATUS_NOT_FOUND) {
         int error = mdb_dbi_open(txn, "meta", MDB_CREATE, &s->meta);
         if (!error)
@@ -63,8 +64,10 @@ static enum status open_databases(struct store *s, MDB_txn *txn, struct failure 
                      {"parts", &s->parts}};
     int error = 0;
     for (unsigned i = 0; i < sizeof databases / sizeof *databases && !error; i++)
-        error = mdb_dbi_open(txn, databases[i].name, s->is_free_list_damaged ? 0 : MDB_CREATE,
-                             databases[i].dbi);
+        error = mdb_dbi_open(txn, databases[i].name, flags, databases[i].dbi);
+    /* None of them is made anew: it may be there, with all its messages, under a damaged name. */
+    if (error == MDB_NOTFOUND)
+        return failure_set(failure, STATUS_DAMAGED, "one of the spool's databases is not there");
     return env_error(failure, error, "opening the databases");
 }
 

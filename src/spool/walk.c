@@ -75,7 +75,8 @@ struct walk {
     uint64_t after;       /* visited, or passed over */
     bool is_positioned;   /* the cursor stands at `after` */
     uintptr_t page;       /* of the last key */
-    bool is_page_unsound; /* it can be read, but not written to */
+    bool is_page_unsound; /* it can be read, but not written to; told once */
+    bool has_peeked;      /* the cursor stands somewhere behind `after` */
     /* the record that was fetched */
     uint64_t seq;
     struct record record;
@@ -85,16 +86,6 @@ struct walk {
     const char *what; /* is wrong with it; NULL: nothing */
     MDB_cursor *parts;
 };
-
-/* Records may be read from a page that LMDB could not write to without harm. */
-static bool is_page_sound(struct walk *w, const MDB_val *key)
-{
-    uintptr_t page = page_of(&w->list->map, key);
-    if (!w->list->looks_around || page == w->page)
-        return true;
-    w->page = page;
-    return page_is_sound(&w->list->map, key);
-}
 
 /* Keys rise; a page in a wrong place may even lead back to itself. */
 static int check_key(const struct walk *w, const MDB_val *key)
@@ -107,9 +98,42 @@ static int check_key(const struct walk *w, const MDB_val *key)
                : MDB_CORRUPTED;
 }
 
+/* The page that the cursor stands on says that it is another, and may be one that was written to a
+ * wrong place: then what is behind it does not follow its keys. Moves the cursor. */
+static bool is_out_of_place(struct walk *w)
+{
+    const uint8_t *page = (const uint8_t *)w->page;
+    struct page_node last;
+    MDB_val key;
+    int error;
+    w->has_peeked = true;
+    if (!page_is_leaf(page, w->list->map.page_bytes) ||
+        !page_node(page, w->list->map.page_bytes, page_node_count(page) - 1, &last))
+        return true;
+    do
+        error = mdb_cursor_get(w->cursor, &key, NULL, MDB_NEXT);
+    while (!error && page_map_has(&w->list->map, &key) && page_of(&w->list->map, &key) == w->page);
+    return !error && (!page_map_has(&w->list->map, &key) || key.mv_size != last.key.mv_size ||
+                      memcmp(key.mv_data, last.key.mv_data, key.mv_size) <= 0);
+}
+
+/* Records may be read from a page that LMDB could not write to without harm. */
+static int check_page(struct walk *w, const MDB_val *key)
+{
+    uintptr_t page = page_of(&w->list->map, key);
+    if (page == w->page || w->list->map.begin == 0)
+        return 0;
+    w->page = page;
+    w->is_page_unsound = !page_is_sound(&w->list->map, key);
+    if (!w->is_page_unsound || !is_out_of_place(w))
+        return 0;
+    w->page = 0;
+    return MDB_CORRUPTED;
+}
+
 static int check_item(struct walk *w, const MDB_val *key, const MDB_val *value)
 {
-    if (check_key(w, key) != 0)
+    if (check_key(w, key) != 0 || check_page(w, key) != 0)
         return MDB_CORRUPTED;
     if (record_key_queue(key->mv_data) != w->list->queue)
         return MDB_NOTFOUND; /* behind the last one of this queue */
@@ -143,10 +167,9 @@ static int fetch(void *arg)
     }
     if (error)
         return error;
-    w->is_page_unsound = !is_page_sound(w, &key);
     if (record_read(value.mv_data, value.mv_size, w->list->queue, w->seq, &w->record, &w->what) ==
         STATUS_OK)
-        w->what = NULL;
+        w->what = w->record.is_rejected == w->list->rejected ? NULL : "it is in a wrong list";
     return 0;
 }
 
@@ -186,7 +209,8 @@ static int begin_anew(struct walk *w)
     if (w->cursor)
         mdb_cursor_close(w->cursor);
     w->cursor = NULL;
-    w->is_positioned = false;
+    w->is_positioned = w->has_peeked = false;
+    w->page = 0;
     mdb_txn_reset(w->txn);
     int error = mdb_txn_renew(w->txn);
     return error ? error : mdb_cursor_open(w->txn, w->list->records, &w->cursor);
@@ -244,13 +268,23 @@ static int look_ahead(void *arg)
 {
     struct walk *w = arg;
     MDB_val key;
-    int error = 0;
-    for (uintptr_t page = w->page; !error && page == w->page;) {
+    int error;
+    do {
         error = mdb_cursor_get(w->cursor, &key, NULL, MDB_NEXT);
-        if (!error && (check_key(w, &key) != 0 || !is_page_sound(w, &key)))
+        if (!error && (check_key(w, &key) != 0 || !page_is_sound(&w->list->map, &key)))
             error = MDB_CORRUPTED;
-    }
+    } while (!error && page_of(&w->list->map, &key) == w->page);
     return error == MDB_NOTFOUND ? 0 : error;
+}
+
+/* The cursor stands on the last record that was visited, or on the one behind it, of another queue.
+ */
+static void look_around_the_end(struct walk *w, walk_damaged damaged, void *arg)
+{
+    if (!w->list->looks_around || !w->cursor)
+        return;
+    if (w->is_page_unsound || w->has_peeked || guard_run(look_ahead, w) != 0)
+        damaged(arg, w->after + 1, walk_pages_unsound);
 }
 
 /* From the first record that would be visited to the page before the one that it is on. */
@@ -313,8 +347,10 @@ static int walk(struct walk *w, walk_visit visit, walk_damaged damaged, void *ar
 {
     for (;;) {
         int error = guard_run(fetch, w);
-        if (error == MDB_NOTFOUND)
+        if (error == MDB_NOTFOUND) {
+            look_around_the_end(w, damaged, arg);
             return 0;
+        }
         if (error && !guard_is_damage(error))
             return error;
         if (error == MDB_BAD_TXN && w->is_positioned) { /* a damaged part was read before */
@@ -333,8 +369,9 @@ static int walk(struct walk *w, walk_visit visit, walk_damaged damaged, void *ar
             continue;
         }
         w->after = w->seq;
-        w->is_positioned = true;
-        if (w->is_page_unsound)
+        w->is_positioned = !w->has_peeked;
+        w->has_peeked = false;
+        if (w->is_page_unsound && w->list->looks_around)
             damaged(arg, w->seq, walk_pages_unsound);
         w->is_page_unsound = false;
         bool goes_on = false;
@@ -342,8 +379,7 @@ static int walk(struct walk *w, walk_visit visit, walk_damaged damaged, void *ar
         if (error)
             return error;
         if (!goes_on) {
-            if (w->list->looks_around && w->is_positioned && guard_run(look_ahead, w) != 0)
-                damaged(arg, w->seq + 1, walk_pages_damaged);
+            look_around_the_end(w, damaged, arg);
             return 0;
         }
     }

@@ -24,6 +24,7 @@ struct walk_list {
     MDB_dbi records; /* messages or rejected: of all queues */
     MDB_dbi parts;   /* used only with `bodies` */
     uint32_t queue;
+    bool rejected;      /* it is the list of those */
     bool bodies;        /* false: parts are not read, and body_count is 0 */
     walk_choose choose; /* which are visited; NULL: all */
     /* The pages before the first record and behind the last one are looked at, too: a deletion may

@@ -122,6 +122,12 @@ class Proxy:
         self._process = None
         self._end_torn_line()
 
+    def wait_status(self, timeout=60):
+        """It ends by itself; in which status."""
+        status = self._process.wait(timeout)
+        self._process = None
+        return status
+
     def _end_torn_line(self):
         """SIGKILL may come in the middle of a write that goes on into another page of the file."""
         text = self.log_path.read_bytes()

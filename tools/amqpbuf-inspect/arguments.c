@@ -13,6 +13,9 @@ static const char help[] =
     "  amqpbuf-inspect [-s DIR] list [-f] [FILTER...] [--json]\n"
     "                                                       one line a message\n"
     "  amqpbuf-inspect [-s DIR] dump [-f] [FILTER...]       all of each, one JSON object a line\n"
+    "  amqpbuf-inspect [-s DIR] dump --recover [FILTER...]  the same, page by page, of a spool "
+    "that is\n"
+    "                                                       damaged; amqpbuf must not run\n"
     "  amqpbuf-inspect [-s DIR] show QUEUE SEQ [--body]     one message, or its raw body alone\n"
     "  amqpbuf-inspect [-s DIR] verify                      check every record\n"
     "\n"
@@ -36,7 +39,7 @@ static const char help[] =
     "\n"
     "Exit status: 0 fine; 1 damage found, or no such message; 2 wrong usage; 3 no spool there.\n";
 
-enum { OPTION_JSON = FILTER_END, OPTION_BODY };
+enum { OPTION_JSON = FILTER_END, OPTION_BODY, OPTION_RECOVER };
 
 static const struct option long_options[] = {
     {"spool", required_argument, NULL, 's'},
@@ -45,6 +48,7 @@ static const struct option long_options[] = {
     {"follow", no_argument, NULL, 'f'},
     {"json", no_argument, NULL, OPTION_JSON},
     {"body", no_argument, NULL, OPTION_BODY},
+    {"recover", no_argument, NULL, OPTION_RECOVER},
     {"queue", required_argument, NULL, FILTER_QUEUE},
     {"user", required_argument, NULL, FILTER_USER},
     {"vhost", required_argument, NULL, FILTER_VHOST},
@@ -61,14 +65,14 @@ static const struct option long_options[] = {
 static const struct command {
     const char *name;
     command_run run;
-    bool takes_filter, takes_json, takes_body, takes_follow;
+    bool takes_filter, takes_json, takes_body, takes_follow, takes_recover;
     int operands;
 } commands[] = {
-    {"summary", summary_run, false, true, false, true, 0},
-    {"list", list_run, true, true, false, true, 0},
-    {"dump", dump_run, true, true, false, true, 0},
-    {"show", show_run, false, true, true, false, 2},
-    {"verify", verify_run, false, false, false, false, 0},
+    {"summary", summary_run, false, true, false, true, false, 0},
+    {"list", list_run, true, true, false, true, false, 0},
+    {"dump", dump_run, true, true, false, true, true, 0},
+    {"show", show_run, false, true, true, false, false, 2},
+    {"verify", verify_run, false, false, false, false, false, 0},
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof commands[0], WORDS_MAX = 3 };
 
@@ -170,6 +174,9 @@ static bool take_option(struct inspect *inspect, struct words *words, int option
     case OPTION_BODY:
         inspect->body_only = true;
         return true;
+    case OPTION_RECOVER:
+        inspect->recover = true;
+        return true;
     case 'h':
         output_text(help);
         *status = INSPECT_FINE;
@@ -200,6 +207,10 @@ static bool fits(const struct command *command, const struct inspect *inspect,
         complain("%s takes no --follow", command->name);
     else if (inspect->follow && inspect->filter.rejected)
         complain("--follow shows what comes to wait; what is refused has no end to wait at");
+    else if (inspect->recover && !command->takes_recover)
+        complain("%s takes no --recover", command->name);
+    else if (inspect->recover && inspect->follow)
+        complain("--recover is for a spool that no amqpbuf has: nothing comes to follow");
     else if (inspect->body_only && !command->takes_body)
         complain("%s takes no --body", command->name);
     else if (inspect->body_only && inspect->json)
@@ -222,7 +233,7 @@ static bool take_command(struct inspect *inspect, const struct words *words, com
     if (words->count == 0 &&
         !fits(command, inspect, &(struct words){.count = 1, .filter_option = words->filter_option}))
         return false;
-    *run = command->run;
+    *run = inspect->recover ? recover_run : command->run;
     if (command->operands == 0)
         return true;
     uint64_t queue;

@@ -20,7 +20,8 @@ struct inspect {
     struct filter filter;
     bool json;
     bool body_only;
-    bool follow; /* go on with what changes, until a signal or the reader's end */
+    bool recover; /* without LMDB, page by page: there is no reader */
+    bool follow;  /* go on with what changes, until a signal or the reader's end */
     uint32_t show_queue;
     uint64_t show_seq;
     uint64_t now_us; /* microseconds since 1970 UTC */
@@ -38,6 +39,7 @@ typedef enum inspect_exit (*command_run)(struct inspect *);
 enum inspect_exit summary_run(struct inspect *);
 enum inspect_exit list_run(struct inspect *);
 enum inspect_exit dump_run(struct inspect *);
+enum inspect_exit recover_run(struct inspect *);
 enum inspect_exit show_run(struct inspect *);
 enum inspect_exit verify_run(struct inspect *);
 

@@ -106,7 +106,7 @@ int main(int argc, char *argv[])
     if (arguments_parse(&inspect, &run, argc, argv, &status)) {
         if (!inspect.spool)
             inspect.spool = found = spool_path_find(NULL, stderr);
-        status = run_with_spool(&inspect, run);
+        status = inspect.recover ? run(&inspect) : run_with_spool(&inspect, run);
     }
     free(found);
     return (int)output_finish(status);
