@@ -22,9 +22,9 @@ static void tell_dropped(struct drain *d, const struct sent *entry)
     backlog->told[backlog->told_next++ % BACKLOG_TOLD] = entry->destination;
     char exchange[256], routing_key[256];
     sent_name(entry, exchange, routing_key);
-    LOG(LOG_WARN, "message_unroutable", LOG_T("user", backlog->user),
-        LOG_T("vhost", backlog->vhost), LOG_N("seq", entry->seq), LOG_T("exchange", exchange),
-        LOG_T("routing_key", routing_key), LOG_T("reason", entry->why));
+    LOG_OFTEN(LOG_WARN, "message_unroutable", LOG_T("user", backlog->user),
+              LOG_T("vhost", backlog->vhost), LOG_N("seq", entry->seq), LOG_T("exchange", exchange),
+              LOG_T("routing_key", routing_key), LOG_T("reason", entry->why));
 }
 
 /* RabbitMQ has nacked or returned this publish, which is no reason to stop the others. */

@@ -86,7 +86,8 @@ static void on_deleted(struct job *job)
     struct queue *queue = handles_get(job->context);
     struct doubt *d = handles_get(job->owner);
     if (job->status != STATUS_OK) /* it is sent again */
-        LOG(LOG_ERROR, "delete_failed", LOG_N("queue", job->queue), LOG_T("reason", job->error));
+        LOG_OFTEN(LOG_ERROR, "delete_failed", LOG_N("queue", job->queue),
+                  LOG_T("reason", job->error));
     if (queue && job->status == STATUS_OK) {
         queue->backlog.drained++;
         queue->rt->counters.drained++;
@@ -101,7 +102,8 @@ static void on_rejected(struct job *job)
     struct queue *queue = handles_get(job->context);
     struct doubt *d = handles_get(job->owner);
     if (job->status != STATUS_OK) /* it is sent again */
-        LOG(LOG_ERROR, "reject_failed", LOG_N("queue", job->queue), LOG_T("reason", job->error));
+        LOG_OFTEN(LOG_ERROR, "reject_failed", LOG_N("queue", job->queue),
+                  LOG_T("reason", job->error));
     if (queue && job->status == STATUS_OK) {
         LOG_OFTEN(LOG_WARN, "message_rejected", LOG_T("user", queue->user),
                   LOG_T("vhost", queue->vhost), LOG_N("seq", job->reject.seq),

@@ -20,13 +20,19 @@ struct branches {
     MDB_cursor *cursor; /* the caller closes it */
     const struct page_map *map;
     const char *database;
-    branches_damaged damaged;
+    enum branches_depth depth;
+    void (*damaged)(void *arg, const struct branches_range *);
     void *arg;
     bool has_numbers; /* its keys are numbers of this machine's own order */
+    /* branches_check_around */
+    MDB_val key;
+    struct branches_range around;
 };
 
-struct range {
-    MDB_val from, to;
+/* A tree, as LMDB describes it. */
+struct tree {
+    uint16_t depth; /* 1: the root is a leaf; 0: there is none */
+    uint64_t root;
 };
 
 static const uint8_t *page_at(const struct branches *b, uint64_t number)
@@ -53,7 +59,7 @@ static int compare(const struct branches *tree, MDB_val a, MDB_val b)
 }
 
 /* Its keys rise, within the range; the first one stands for all that is lower. */
-static bool is_sound(const struct branches *b, uint64_t number, const struct range *range)
+static bool is_sound(const struct branches *b, uint64_t number, const struct branches_range *range)
 {
     const uint8_t *page = page_at(b, number);
     struct page_child child, before = {.key = range->from};
@@ -72,92 +78,180 @@ static bool is_sound(const struct branches *b, uint64_t number, const struct ran
     return range->to.mv_size == 0 || compare(b, before.key, range->to) < 0;
 }
 
-/* `number` is sound, and so many levels above the leaves. */
-static void look_below(const struct branches *b, uint64_t number, unsigned levels,
-                       const struct range *range)
+/* The part of a branch's range that its child has. */
+static uint64_t child_of(const struct branches *b, const uint8_t *page, size_t at,
+                         const struct branches_range *range, struct branches_range *below)
 {
-    const uint8_t *page = page_at(b, number);
-    size_t count = page_node_count(page);
     struct page_child child, next;
-    bool are_sound = true;
-    if (levels == 1)
-        return;
-    for (unsigned pass = 0; pass < 2 && are_sound; pass++)
-        for (size_t at = 0; at < count; at++) {
-            struct range below = {.to = range->to};
-            page_child(page, b->map->page_bytes, at, &child);
-            below.from = at == 0 ? range->from : child.key;
-            if (at + 1 < count) {
-                page_child(page, b->map->page_bytes, at + 1, &next);
-                below.to = next.key;
-            }
-            if (pass == 0)
-                are_sound = is_sound(b, child.number, &below) && are_sound;
-            else
-                look_below(b, child.number, levels - 1, &below);
-        }
-    if (!are_sound)
-        b->damaged(b->arg, range->from, range->to);
+    page_child(page, b->map->page_bytes, at, &child);
+    *below = (struct branches_range){at == 0 ? range->from : child.key, range->to};
+    if (at + 1 < page_node_count(page)) {
+        page_child(page, b->map->page_bytes, at + 1, &next);
+        below->to = next.key;
+    }
+    return child.number;
 }
 
-static int check_from(const struct branches *b, const uint8_t *db)
+static bool is_sound_leaf(const struct branches *b, uint64_t number)
 {
-    const struct range all = {0};
-    uint16_t depth;
-    uint64_t root;
-    memcpy(&depth, db + AT_DEPTH, sizeof depth);
-    memcpy(&root, db + AT_ROOT, sizeof root);
-    if (depth < 2)
-        return 0; /* a leaf, or nothing */
-    if (depth > DEPTH_MAX)
+    const uint8_t *page = page_at(b, number);
+    return page && page_is_sound_leaf(page, number, b->map->page_bytes);
+}
+
+/* All that is right below a sound branch, so many levels above the leaves. */
+static bool children_are_sound(const struct branches *b, const uint8_t *page, unsigned levels,
+                               const struct branches_range *range)
+{
+    struct branches_range below;
+    bool are_sound = true;
+    for (size_t at = 0; at < page_node_count(page) && are_sound; at++) {
+        uint64_t number = child_of(b, page, at, range, &below);
+        are_sound = levels > 1 ? is_sound(b, number, &below) : is_sound_leaf(b, number);
+    }
+    return are_sound;
+}
+
+/* `number` is sound, and so many levels above the leaves. */
+static void look_below(const struct branches *b, uint64_t number, unsigned levels,
+                       const struct branches_range *range)
+{
+    const uint8_t *page = page_at(b, number);
+    struct branches_range below;
+    if (levels == 1 && b->depth == BRANCHES_ALONE)
+        return;
+    if (!children_are_sound(b, page, levels, range)) {
+        b->damaged(b->arg, range);
+        return;
+    }
+    for (size_t at = 0; at < page_node_count(page) && levels > 1; at++) {
+        uint64_t child = child_of(b, page, at, range, &below);
+        look_below(b, child, levels - 1, &below);
+    }
+}
+
+static struct tree tree_of(const uint8_t *db)
+{
+    struct tree tree;
+    memcpy(&tree.depth, db + AT_DEPTH, sizeof tree.depth);
+    memcpy(&tree.root, db + AT_ROOT, sizeof tree.root);
+    return tree;
+}
+
+static int check_from(const struct branches *b, struct tree tree)
+{
+    const struct branches_range all = {0};
+    if (tree.depth > DEPTH_MAX)
         return MDB_CORRUPTED;
-    if (is_sound(b, root, &all))
-        look_below(b, root, depth - 1U, &all);
-    else
-        b->damaged(b->arg, all.from, all.to);
+    bool is_leaf = tree.depth == 1 && b->depth == BRANCHES_AND_LEAVES;
+    if ((is_leaf && !is_sound_leaf(b, tree.root)) ||
+        (tree.depth > 1 && !is_sound(b, tree.root, &all)))
+        b->damaged(b->arg, &all);
+    else if (tree.depth > 1)
+        look_below(b, tree.root, tree.depth - 1U, &all);
     return 0;
 }
 
-static int check_named(void *arg)
+static int find_named(struct branches *b, struct tree *tree)
 {
-    struct branches *b = arg;
     MDB_val name = {strlen(b->database), (void *)(uintptr_t)b->database}, db;
     int error = mdb_cursor_open(b->txn, MAIN_DBI, &b->cursor);
     if (!error)
         error = mdb_cursor_get(b->cursor, &name, &db, MDB_SET_KEY);
     if (error)
         return error;
-    return db.mv_size == DB_BYTES && page_map_has(b->map, &db) ? check_from(b, db.mv_data)
-                                                               : MDB_CORRUPTED;
+    if (db.mv_size != DB_BYTES || !page_map_has(b->map, &db))
+        return MDB_CORRUPTED;
+    *tree = tree_of(db.mv_data);
+    return 0;
+}
+
+static int check_named(void *arg)
+{
+    struct branches *b = arg;
+    struct tree tree;
+    int error = find_named(b, &tree);
+    return error ? error : check_from(b, tree);
 }
 
 static int check_free(void *arg)
 {
     const struct branches *b = arg;
-    return check_from(b, page_at(b, mdb_txn_id(b->txn) & 1) + AT_FREE_DB);
+    return check_from(b, tree_of(page_at(b, mdb_txn_id(b->txn) & 1) + AT_FREE_DB));
 }
 
-int branches_check(MDB_txn *txn, const struct page_map *map, const char *database,
-                   branches_damaged damaged, void *arg)
+static size_t find_child(const struct branches *b, const uint8_t *page, MDB_val key)
 {
-    struct branches b = {
-        .txn = txn, .map = map, .database = database, .damaged = damaged, .arg = arg};
-    int error = guard_run(check_named, &b);
-    if (b.cursor)
-        mdb_cursor_close(b.cursor);
+    struct page_child child;
+    size_t at = page_node_count(page) - 1;
+    while (at > 0 && page_child(page, b->map->page_bytes, at, &child) &&
+           compare(b, child.key, key) > 0)
+        at--;
+    return at;
+}
+
+static int check_around(void *arg)
+{
+    struct branches *b = arg;
+    struct tree tree;
+    int error = find_named(b, &tree);
+    if (error || tree.depth == 0)
+        return error;
+    if (tree.depth == 1)
+        return is_sound_leaf(b, tree.root) ? 0 : MDB_CORRUPTED;
+    if (tree.depth > DEPTH_MAX)
+        return MDB_CORRUPTED;
+    uint64_t number = tree.root;
+    for (unsigned levels = tree.depth - 1U;; levels--) {
+        const uint8_t *page = page_at(b, number);
+        if (!is_sound(b, number, &b->around) || !children_are_sound(b, page, levels, &b->around))
+            return MDB_CORRUPTED;
+        if (levels == 1)
+            return 0;
+        struct branches_range range = b->around;
+        number = child_of(b, page, find_child(b, page, b->key), &range, &b->around);
+    }
+}
+
+static int run(struct branches *b, int (*check)(void *arg))
+{
+    int error = guard_run(check, b);
+    if (b->cursor)
+        mdb_cursor_close(b->cursor);
     return error;
 }
 
-static void note_any(void *arg, MDB_val from, MDB_val to)
+int branches_check(MDB_txn *txn, const struct page_map *map, const char *database,
+                   enum branches_depth depth,
+                   void (*damaged)(void *arg, const struct branches_range *), void *arg)
 {
-    (void)from, (void)to;
+    struct branches b = {.txn = txn,
+                         .map = map,
+                         .database = database,
+                         .depth = depth,
+                         .damaged = damaged,
+                         .arg = arg};
+    return run(&b, check_named);
+}
+
+int branches_check_around(MDB_txn *txn, const struct page_map *map, const char *database,
+                          MDB_val key, struct branches_range *range)
+{
+    struct branches b = {.txn = txn, .map = map, .database = database, .key = key};
+    int error = run(&b, check_around);
+    *range = b.around;
+    return error;
+}
+
+static void note_any(void *arg, const struct branches_range *range)
+{
+    (void)range;
     *(bool *)arg = true;
 }
 
 bool branches_are_sound(MDB_txn *txn, const struct page_map *map, const char *database)
 {
     bool is_any = false;
-    return branches_check(txn, map, database, note_any, &is_any) == 0 && !is_any;
+    return branches_check(txn, map, database, BRANCHES_ALONE, note_any, &is_any) == 0 && !is_any;
 }
 
 bool branches_of_free_are_sound(MDB_txn *txn, const struct page_map *map)
@@ -165,5 +259,5 @@ bool branches_of_free_are_sound(MDB_txn *txn, const struct page_map *map)
     bool is_any = false;
     struct branches b = {
         .txn = txn, .map = map, .has_numbers = true, .damaged = note_any, .arg = &is_any};
-    return guard_run(check_free, &b) == 0 && !is_any;
+    return run(&b, check_free) == 0 && !is_any;
 }

@@ -8,13 +8,25 @@
 
 #include "spool/page.h"
 
-/* Keys from `from` on and before `to` hang on a damaged page or on one beside it, which LMDB may
- * put together with it. Without bytes: from the first, or to the last. */
-typedef void (*branches_damaged)(void *arg, MDB_val from, MDB_val to);
-/* Looks at all of a database's, which are about one page in a hundred. Returns an LMDB error or 0;
- * MDB_CORRUPTED if it cannot be told which keys are affected. */
-int branches_check(MDB_txn *, const struct page_map *, const char *database, branches_damaged,
-                   void *arg);
+/* Keys from `from` on and before `to`. Without bytes: from the first, or to the last. */
+struct branches_range {
+    MDB_val from, to;
+};
+
+/* What of the tree may be damaged: its branches are about one page in a hundred. */
+enum branches_depth { BRANCHES_ALONE, BRANCHES_AND_LEAVES };
+
+/* Looks at all pages of a database. damaged() gets the keys that hang on a damaged page, and on
+ * those beside it, which LMDB may put together with it. Returns an LMDB error or 0; MDB_CORRUPTED
+ * if it cannot be told which keys these are. */
+int branches_check(MDB_txn *, const struct page_map *, const char *database, enum branches_depth,
+                   void (*damaged)(void *arg, const struct branches_range *), void *arg);
+/* Looks at the leaf that the key is on, or would be, and at all those that LMDB may put together
+ * with it: those of the same branch. Returns an LMDB error; 0 with their range, in the map, if all
+ * are sound; MDB_CORRUPTED if one is not. */
+int branches_check_around(MDB_txn *, const struct page_map *, const char *database, MDB_val key,
+                          struct branches_range *);
+
 /* True if none is damaged. */
 bool branches_are_sound(MDB_txn *, const struct page_map *, const char *database);
 /* The same of LMDB's own database of free pages. */

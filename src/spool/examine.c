@@ -190,28 +190,54 @@ static uint32_t queue_of(MDB_val key, uint32_t otherwise)
     return key.mv_size < RECORD_KEY_BYTES ? otherwise : record_key_queue(key.mv_data);
 }
 
-static void note_range(void *arg, MDB_val from, MDB_val to)
+static void note_range(void *arg, const struct branches_range *range)
 {
     struct store *s = arg;
-    uint32_t first = queue_of(from, 0), last = queue_of(to, UINT32_MAX);
+    uint32_t first = queue_of(range->from, 0), last = queue_of(range->to, UINT32_MAX);
     for (uint32_t i = 0; i < s->slot_count; i++)
         if (s->slots[i].entry.id >= first && s->slots[i].entry.id <= last)
             store_note_damage(&s->slots[i], QUEUE_TAILLESS);
 }
 
+/* The leaves of what waits are looked at when they are read: that may be all of the spool. */
 static void look_at_branches(struct store *s)
 {
-    static const char *const names[] = {"messages", "rejected", "parts"};
+    static const struct {
+        const char *name;
+        enum branches_depth depth;
+    } trees[] = {{"messages", BRANCHES_ALONE},
+                 {"rejected", BRANCHES_AND_LEAVES},
+                 {"parts", BRANCHES_AND_LEAVES}};
     MDB_txn *txn;
     struct page_map map;
     if (view_begin(s->env, &txn) != 0)
         return;
     int error = page_map_find(txn, &map);
-    for (unsigned i = 0; i < sizeof names / sizeof *names && !error; i++)
-        error = branches_check(txn, &map, names[i], note_range, s);
+    for (unsigned i = 0; i < sizeof trees / sizeof *trees && !error; i++)
+        error = branches_check(txn, &map, trees[i].name, trees[i].depth, note_range, s);
     if (error)
-        note_range(s, (MDB_val){0}, (MDB_val){0});
+        note_range(s, &(struct branches_range){0});
     view_end(txn);
+}
+
+void store_look_around(struct queue_slot *slot, uint64_t seq, MDB_txn *txn,
+                       const struct page_map *map)
+{
+    uint8_t key_bytes[RECORD_KEY_BYTES];
+    uint32_t queue = slot->entry.id;
+    record_key(key_bytes, queue, seq);
+    MDB_val key = {sizeof key_bytes, key_bytes};
+    struct branches_range range;
+    if (slot->damage != QUEUE_SOUND || (seq >= slot->sound_from && seq < slot->sound_to))
+        return;
+    if (branches_check_around(txn, map, "messages", key, &range) != 0) {
+        store_note_damage(slot, QUEUE_HOLED);
+        return;
+    }
+    bool begins = queue_of(range.from, 0) == queue && range.from.mv_size > 0;
+    bool ends = queue_of(range.to, UINT32_MAX) == queue;
+    slot->sound_from = begins ? record_key_seq(range.from.mv_data) : 0;
+    slot->sound_to = ends ? record_key_seq(range.to.mv_data) : UINT64_MAX;
 }
 
 /* ---- counters ---- */

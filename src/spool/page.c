@@ -107,6 +107,17 @@ bool page_child(const uint8_t *page, size_t page_bytes, size_t at, struct page_c
     return true;
 }
 
+bool page_is_sound_leaf(const uint8_t *page, uint64_t number, size_t page_bytes)
+{
+    struct page_node node;
+    if (get64(page + AT_NUMBER) != number || !page_is_leaf(page, page_bytes))
+        return false;
+    for (size_t at = 0; at < page_node_count(page); at++)
+        if (!page_node(page, page_bytes, at, &node))
+            return false;
+    return nodes_fill(page, page_bytes);
+}
+
 bool page_is_branch(const uint8_t *page, uint64_t number, size_t page_bytes)
 {
     struct page_child child;
@@ -188,13 +199,7 @@ bool page_is_sound(const struct page_map *map, const MDB_val *key)
 {
     if (!page_map_has(map, key))
         return false;
-    const uint8_t *page = (const uint8_t *)page_of(map, key);
-    if (get64(page + AT_NUMBER) != ((uintptr_t)page - map->begin) / map->page_bytes ||
-        !page_is_leaf(page, map->page_bytes))
-        return false;
-    struct page_node node;
-    for (size_t at = 0; at < page_node_count(page); at++)
-        if (!page_node(page, map->page_bytes, at, &node))
-            return false;
-    return nodes_fill(page, map->page_bytes);
+    uintptr_t page = page_of(map, key);
+    return page_is_sound_leaf((const uint8_t *)page, (page - map->begin) / map->page_bytes,
+                              map->page_bytes);
 }

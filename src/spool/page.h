@@ -31,6 +31,8 @@ enum { PAGE_HEAD_BYTES = 16 };
 
 /* True if it looks like a leaf. */
 bool page_is_leaf(const uint8_t *page, size_t page_bytes);
+/* True if it is page `number`, and a leaf that LMDB can write to. */
+bool page_is_sound_leaf(const uint8_t *page, uint64_t number, size_t page_bytes);
 /* True if it is page `number`, and a branch that LMDB can write to. */
 bool page_is_branch(const uint8_t *page, uint64_t number, size_t page_bytes);
 /* How many a leaf or a branch holds. */

@@ -39,6 +39,8 @@ struct queue_slot {
     bool fresh;      /* made in this transaction */
     bool is_changed; /* since store_changes was asked */
     bool is_mended;  /* at the start; its entry is not written yet */
+    /* Numbers for which store_look_around has found nothing: 0 and 0 for none. */
+    uint64_t sound_from, sound_to;
 };
 
 /* Ids of queues, each once. */
@@ -110,6 +112,9 @@ void store_find_ends(const struct store *, struct queue_slot *, MDB_txn *);
 /* Of what waits only the end is looked at, where messages are appended; the rest when it is read.
  */
 void store_look_at_pages(struct store *, struct queue_slot *);
+/* Before what is read from there may be deleted: pages that LMDB may put together with that of the
+ * number. A damaged one is noted. */
+void store_look_around(struct queue_slot *, uint64_t seq, MDB_txn *, const struct page_map *);
 /* Damaged pages of one queue are no reason not to serve the others: they are noted. Counters are
  * held against what LMDB has counted, and mended. */
 void store_look_at_queues(struct store *);

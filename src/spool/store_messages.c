@@ -378,6 +378,7 @@ enum status store_reject(struct store *s, uint32_t queue, uint64_t seq,
 struct read_state {
     const struct store_visitor *visitor;
     struct queue_slot *slot;
+    uint64_t last; /* number that was looked at */
 };
 
 static struct store_record shown(uint64_t seq, const struct record *r, const struct iovec *body,
@@ -405,8 +406,10 @@ static bool on_record(void *arg, uint64_t seq, const struct record *r, const str
 
 static enum walk_choice on_choose(void *arg, uint64_t seq, const struct record *r)
 {
-    const struct store_visitor *visitor = ((struct read_state *)arg)->visitor;
+    struct read_state *state = arg;
+    const struct store_visitor *visitor = state->visitor;
     struct store_record record = shown(seq, r, NULL, 0);
+    state->last = seq;
     switch (visitor->choose ? visitor->choose(visitor->arg, &record) : STORE_TAKE) {
     case STORE_PASS:
         return WALK_PASS;
@@ -439,18 +442,22 @@ enum status store_read(struct store *s, uint32_t queue, uint64_t after,
     int error = view_begin(s->env, &txn);
     if (error)
         return env_error(failure, error, "starting to read");
-    struct read_state state = {visitor, slot};
+    struct read_state state = {visitor, slot, after + 1};
     struct walk_list list = {
         .records = s->messages,
         .parts = s->parts,
         .queue = queue,
         .bodies = true,
         .choose = on_choose,
-        .looks_around = true,
+        .tells_unsound = true,
     };
     error = page_map_find(txn, &list.map);
-    if (!error)
+    if (!error) {
+        store_look_around(slot, after + 1, txn, &list.map);
         error = walk_list(txn, list, after, on_record, on_damaged, &state);
+    }
+    if (!error)
+        store_look_around(slot, state.last, txn, &list.map);
     view_end(txn);
     return env_error(failure, error, "reading the queue");
 }

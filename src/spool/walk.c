@@ -262,55 +262,6 @@ static bool pass_damage(struct walk *w)
     return good != 0 && begin_anew(w) == 0;
 }
 
-/* When records are deleted LMDB may put what is left of a page and the page beside it together,
- * whosever records are on that. A key lies in its page. */
-static int look_ahead(void *arg)
-{
-    struct walk *w = arg;
-    MDB_val key;
-    int error;
-    do {
-        error = mdb_cursor_get(w->cursor, &key, NULL, MDB_NEXT);
-        if (!error && (check_key(w, &key) != 0 || !page_is_sound(&w->list->map, &key)))
-            error = MDB_CORRUPTED;
-    } while (!error && page_of(&w->list->map, &key) == w->page);
-    return error == MDB_NOTFOUND ? 0 : error;
-}
-
-/* The cursor stands on the last record that was visited, or on the one behind it, of another queue.
- */
-static void look_around_the_end(struct walk *w, walk_damaged damaged, void *arg)
-{
-    if (!w->list->looks_around || !w->cursor)
-        return;
-    if (w->is_page_unsound || w->has_peeked || guard_run(look_ahead, w) != 0)
-        damaged(arg, w->after + 1, walk_pages_unsound);
-}
-
-/* From the first record that would be visited to the page before the one that it is on. */
-static int look_behind(void *arg)
-{
-    struct walk *w = arg;
-    uint8_t key_bytes[RECORD_KEY_BYTES];
-    record_key(key_bytes, w->list->queue, w->after + 1);
-    MDB_val key = {sizeof key_bytes, key_bytes};
-    int error = mdb_cursor_get(w->cursor, &key, NULL, MDB_SET_RANGE);
-    if (!error && !page_map_has(&w->list->map, &key))
-        return MDB_CORRUPTED;
-    for (uintptr_t first = error ? 0 : page_of(&w->list->map, &key), page = first;
-         !error && page == first;) {
-        error = mdb_cursor_get(w->cursor, &key, NULL, MDB_PREV);
-        if (error)
-            break;
-        if (!page_map_has(&w->list->map, &key))
-            return MDB_CORRUPTED;
-        page = page_of(&w->list->map, &key);
-        if (page != first && !page_is_sound(&w->list->map, &key))
-            return MDB_CORRUPTED;
-    }
-    return error == MDB_NOTFOUND ? 0 : error;
-}
-
 /* Returns an LMDB error or 0; a body that cannot be read is none, unless it writes. */
 static int read_body(struct walk *w)
 {
@@ -347,10 +298,8 @@ static int walk(struct walk *w, walk_visit visit, walk_damaged damaged, void *ar
 {
     for (;;) {
         int error = guard_run(fetch, w);
-        if (error == MDB_NOTFOUND) {
-            look_around_the_end(w, damaged, arg);
+        if (error == MDB_NOTFOUND)
             return 0;
-        }
         if (error && !guard_is_damage(error))
             return error;
         if (error == MDB_BAD_TXN && w->is_positioned) { /* a damaged part was read before */
@@ -371,17 +320,15 @@ static int walk(struct walk *w, walk_visit visit, walk_damaged damaged, void *ar
         w->after = w->seq;
         w->is_positioned = !w->has_peeked;
         w->has_peeked = false;
-        if (w->is_page_unsound && w->list->looks_around)
+        if (w->is_page_unsound && w->list->tells_unsound)
             damaged(arg, w->seq, walk_pages_unsound);
         w->is_page_unsound = false;
         bool goes_on = false;
         error = hand_over(w, visit, damaged, arg, &goes_on);
         if (error)
             return error;
-        if (!goes_on) {
-            look_around_the_end(w, damaged, arg);
+        if (!goes_on)
             return 0;
-        }
     }
 }
 
@@ -392,12 +339,7 @@ int walk_list(MDB_txn *txn, struct walk_list list, uint64_t after, walk_visit vi
     int error = mdb_cursor_open(txn, list.records, &w.cursor);
     if (error)
         return error;
-    if (list.looks_around && guard_run(look_behind, &w) != 0) {
-        damaged(arg, after + 1, walk_pages_unsound);
-        error = begin_anew(&w);
-    }
-    if (!error)
-        error = walk(&w, visit, damaged, arg);
+    error = walk(&w, visit, damaged, arg);
     free(w.body.many);
     if (w.cursor)
         mdb_cursor_close(w.cursor);

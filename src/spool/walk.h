@@ -24,18 +24,16 @@ struct walk_list {
     MDB_dbi records; /* messages or rejected: of all queues */
     MDB_dbi parts;   /* used only with `bodies` */
     uint32_t queue;
-    bool rejected;      /* it is the list of those */
-    bool bodies;        /* false: parts are not read, and body_count is 0 */
-    walk_choose choose; /* which are visited; NULL: all */
-    /* The pages before the first record and behind the last one are looked at, too: a deletion may
-     * touch them. */
-    bool looks_around;
+    bool rejected;       /* it is the list of those */
+    bool bodies;         /* false: parts are not read, and body_count is 0 */
+    walk_choose choose;  /* which are visited; NULL: all */
+    bool tells_unsound;  /* a page whose records can be read, and that LMDB could not write to */
     struct page_map map; /* what LMDB says is believed if it is in there */
 };
 
 /* What is told as damaged when whole pages are: the first number that may be on them. */
 extern const char walk_pages_damaged[];
-/* The same of a page whose records can be read, where it looks around. */
+/* The same of a page whose records can be read. */
 extern const char walk_pages_unsound[];
 
 struct walk_edge {
