@@ -61,14 +61,17 @@ static void go_on(struct sweep *sweep)
     struct job *job = job_new(sweep->type, queue->backlog.id, on_moved, sweep->handle);
     job->rejected.after = sweep->after;
     job->rejected.last = sweep->last;
+    job->rejected.is_one = !sweep->all;
     job->rejected.max = (uint32_t)max;
     spooler_post(queue->rt->spooler, job);
 }
 
 static void count(struct queue *queue, const struct job *job)
 {
-    uint64_t moved = job->rejected.count;
+    uint64_t moved = job->rejected.count - job->rejected.damaged;
     queue->backlog.rejected -= moved < queue->backlog.rejected ? moved : queue->backlog.rejected;
+    /* A damaged one is not counted out of what waits: a drain may have set it aside before, and
+     * else will do so. */
     if (job->type == JOB_RETRY)
         queue->backlog.waiting += moved;
     if (queue->backlog.drain)

@@ -123,6 +123,9 @@ uint64_t store_last_seq(struct store *, uint32_t queue);
  * none; a damaged one is STATUS_INVALID, and record->seq says which it was. */
 enum status store_copy_rejected(struct store *, uint32_t queue, uint64_t after,
                                 struct reader_record *record, uint8_t **bytes, struct failure *);
+/* Drops a message that waits and is damaged. STATUS_NOT_FOUND if there is none of this number,
+ * STATUS_INVALID if it is whole, or on damaged pages. */
+enum status store_discard_damaged(struct store *, uint32_t queue, uint64_t seq, struct failure *);
 /* Drops the first rejected message with after < number <= last; *seq says which it was.
  * STATUS_NOT_FOUND if there is none. */
 enum status store_discard(struct store *, uint32_t queue, uint64_t after, uint64_t last,

@@ -9,7 +9,8 @@
 #include "spool/store_internal.h"
 #include "spool/walk.h"
 
-/* What a person does with the rejected list: put a message back, or drop it. */
+/* What a person does with the rejected list: put a message back, or drop it; and with a damaged
+ * message that waits: drop it. */
 
 /* A copy of a message: writing moves LMDB's pages. */
 struct found {
@@ -85,13 +86,13 @@ static bool on_damaged(void *arg, uint64_t seq, const char *what)
     return false;
 }
 
-static enum status find(struct store *s, const struct queue_slot *slot, uint64_t after,
-                        struct found *f, struct failure *failure)
+static enum status find_in(struct store *s, const struct queue_slot *slot, bool rejected,
+                           uint64_t after, struct found *f, struct failure *failure)
 {
     struct walk_list list = {
         .queue = slot->entry.id,
-        .records = s->rejected,
-        .rejected = true,
+        .records = rejected ? s->rejected : s->messages,
+        .rejected = rejected,
         .parts = s->parts,
         .bodies = f->with_body,
         .map = {.end = UINTPTR_MAX, .page_bytes = (size_t)s->page_bytes},
@@ -103,6 +104,12 @@ static enum status find(struct store *s, const struct queue_slot *slot, uint64_t
         return failure_set(failure, STATUS_NO_MEMORY, "out of memory for a rejected message");
     return f->any ? STATUS_OK
                   : failure_set(failure, STATUS_NOT_FOUND, "there is no such rejected message");
+}
+
+static enum status find(struct store *s, const struct queue_slot *slot, uint64_t after,
+                        struct found *f, struct failure *failure)
+{
+    return find_in(s, slot, true, after, f, failure);
 }
 
 /* Parts of a record whose size cannot be read stay: nobody knows how many there are. */
@@ -122,6 +129,72 @@ static enum status take_out(struct store *s, struct queue_slot *slot, const stru
     if (!error && record_is_parted(f->body_size))
         error = store_delete_parts(s, slot->entry.id, f->seq, record_part_count(f->body_size));
     return env_error(failure, error, "taking a message out of the rejected list");
+}
+
+/* However many there are. */
+static int delete_all_parts(struct store *s, uint32_t queue, uint64_t seq)
+{
+    uint8_t first[RECORD_PART_KEY_BYTES], found[RECORD_PART_KEY_BYTES];
+    MDB_cursor *cursor = NULL;
+    int error = mdb_cursor_open(s->txn, s->parts, &cursor);
+    record_part_key(first, queue, seq, 1);
+    while (!error) {
+        MDB_val key = {sizeof first, first};
+        error = mdb_cursor_get(cursor, &key, NULL, MDB_SET_RANGE);
+        if (error || key.mv_size != sizeof found || memcmp(key.mv_data, first, RECORD_KEY_BYTES))
+            break;
+        memcpy(found, key.mv_data, sizeof found); /* deleting moves pages */
+        key.mv_data = found;
+        error = mdb_del(s->txn, s->parts, &key, NULL);
+    }
+    if (cursor)
+        mdb_cursor_close(cursor);
+    return error == MDB_NOTFOUND ? 0 : error;
+}
+
+/* What it counts for, as far as its head can be believed; 0 if it cannot. */
+static uint64_t guess_bytes(struct store *s, MDB_val *key)
+{
+    MDB_val value;
+    struct record r;
+    const char *what;
+    if (mdb_get(s->txn, s->messages, key, &value) != 0 ||
+        record_guess(value.mv_data, value.mv_size, &r, &what) != STATUS_OK)
+        return 0;
+    return r.method.iov_len + r.header.iov_len + r.body_size;
+}
+
+enum status store_discard_damaged(struct store *s, uint32_t queue, uint64_t seq,
+                                  struct failure *failure)
+{
+    ENSURE(s->txn);
+    struct queue_slot *slot = store_slot(s, queue);
+    if (!slot)
+        return failure_set(failure, STATUS_NOT_FOUND, "there is no queue %u", queue);
+    if (slot->damage != QUEUE_SOUND)
+        return failure_set(failure, STATUS_INVALID,
+                           "queue %u has damaged pages: nothing is taken out of it", queue);
+    struct found f = {.last = seq, .with_body = true};
+    enum status status = find_in(s, slot, false, seq - 1, &f, failure);
+    free(f.bytes);
+    if (status != STATUS_OK)
+        return status;
+    if (!f.is_damaged)
+        return failure_set(
+            failure, STATUS_INVALID,
+            "there is no such rejected message: %llu waits for RabbitMQ, and is whole",
+            (unsigned long long)seq);
+    uint8_t key_bytes[RECORD_KEY_BYTES];
+    record_key(key_bytes, queue, seq);
+    MDB_val key = {sizeof key_bytes, key_bytes};
+    uint64_t bytes = guess_bytes(s, &key);
+    store_touch(s, slot);
+    slot->entry.messages -= slot->entry.messages > 0;
+    slot->entry.bytes -= bytes < slot->entry.bytes ? bytes : slot->entry.bytes;
+    int error = mdb_del(s->txn, s->messages, &key, NULL);
+    if (!error)
+        error = delete_all_parts(s, queue, seq);
+    return env_error(failure, error, "taking a damaged message out");
 }
 
 enum status store_copy_rejected(struct store *s, uint32_t queue, uint64_t after,

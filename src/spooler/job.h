@@ -98,9 +98,11 @@ struct job {
             /* Rejected messages with after < number <= last; UINT64_MAX: all that there are now,
              * and the result says which was the last of them. */
             uint64_t after, last;
-            uint32_t max;     /* most of them in this step, which is short */
+            bool is_one;  /* it was named: JOB_DISCARD takes it if it waits and is damaged, too */
+            uint32_t max; /* most of them in this step, which is short */
             uint64_t reached; /* result: the number of the last one looked at */
             uint32_t count;   /* result, also if one of them could not be moved */
+            uint32_t damaged; /* result: so many of them were not rejected, but waited, damaged */
         } rejected;
         struct {
             char *user, *vhost; /* of the queue, for its lines in the file; freed by job_free */

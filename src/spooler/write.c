@@ -154,6 +154,21 @@ static enum status run_delete(struct work *w, struct job *job, struct failure *f
     return STATUS_OK;
 }
 
+static enum status discard(struct work *w, struct job *job, uint64_t *after,
+                           struct failure *failure)
+{
+    uint64_t last = job->rejected.last;
+    enum status status = store_discard(w->store, job->queue, *after, last, after, failure);
+    if (status != STATUS_NOT_FOUND || !job->rejected.is_one)
+        return status;
+    status = store_discard_damaged(w->store, job->queue, last, failure);
+    if (status == STATUS_OK) {
+        *after = last;
+        job->rejected.damaged++;
+    }
+    return status;
+}
+
 /* As many as there is time for: publishes wait for the same commit. What was moved before an
  * obstacle stays moved. */
 static enum status run_rejected(struct work *w, struct job *job, struct failure *failure)
@@ -162,13 +177,13 @@ static enum status run_rejected(struct work *w, struct job *job, struct failure 
     if (job->rejected.last ==
         UINT64_MAX) /* what is refused again comes behind, and is not of these */
         job->rejected.last = store_last_seq(w->store, job->queue);
-    job->rejected.count = 0;
+    job->rejected.count = job->rejected.damaged = 0;
     uint64_t begun_ns = uv_hrtime();
     for (uint32_t i = 0; i < job->rejected.max && (i == 0 || work_has_time(w, begun_ns)); i++) {
         enum status status =
             job->type == JOB_RETRY
                 ? store_retry(w->store, job->queue, after, job->rejected.last, &after, failure)
-                : store_discard(w->store, job->queue, after, job->rejected.last, &after, failure);
+                : discard(w, job, &after, failure);
         job->rejected.reached = after;
         if (status != STATUS_OK)
             return status;

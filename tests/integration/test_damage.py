@@ -1,10 +1,11 @@
 """A spool that is not whole: a clear message, or what is damaged is set aside and the rest goes on."""
 
+import json
 import subprocess
 
 import pytest
 
-from support.proxy import BINARY, INSPECT
+from support.proxy import BINARY, CTL, INSPECT
 from support.outage import spool
 from support.raw import RawClient
 from support.spool import MakeSpool
@@ -76,6 +77,30 @@ def test_damaged_rejected_message_stops_no_sweep(stopped, what, moved):
     proxy.start()
     assert proxy.ctl(*what) == f"{moved} messages\n"
     assert proxy.waiting() == (1 + moved if what[0] == "retry" else 1)
+
+
+@pytest.mark.provokes("record_damaged")
+def test_a_damaged_message_is_discarded(broker, stopped):
+    """It is listed, and can be exported, while the proxy is stopped; it is dropped by its number."""
+    bodies = [b"%d" % number for number in range(1, 6)]
+    proxy = stopped(bodies)
+    made = MakeSpool(proxy.spool)
+    made.damage(1, 2)
+    made.close()
+    assert "queue 1, message 2 is damaged: wrong checksum" in inspect(proxy, "list").stderr
+    lines = inspect(proxy, "dump", "--recover").stdout.splitlines()
+    assert [json.loads(line).get("damage") for line in lines] == [None, "wrong checksum"] + [None] * 3
+    proxy.start()
+    refused = subprocess.run([CTL, "-s", proxy.spool, "discard", "1", "3"], check=False, text=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert refused.returncode == 1 and "3 waits for RabbitMQ, and is whole" in refused.stderr
+    assert proxy.ctl("discard", 1, 2) == "1 messages\n"
+    assert inspect(proxy, "verify").returncode == 0 and proxy.waiting() == 4
+    broker.up()
+    wait_until(lambda: proxy.events("drain_finished"), lambda: proxy.failure("the rest goes out"))
+    assert [m.body for m in broker.messages] == [b"1", b"3", b"4", b"5"]
+    publish(proxy, b"live")
+    assert [m.body for m in broker.messages][4:] == [b"live"]
 
 
 @pytest.mark.provokes("queue_entry_damaged")

@@ -303,6 +303,59 @@ static void test_counters_that_are_wrong(void **state)
 
 #define WITH_HOME(test) cmocka_unit_test_setup_teardown(test, home_setup, home_teardown)
 
+static size_t count_parts(struct home *home)
+{
+    struct backdoor door = backdoor_open(home, "parts");
+    MDB_stat stat;
+    assert_int_equal(mdb_stat(door.txn, door.dbi, &stat), 0);
+    backdoor_close(&door);
+    return stat.ms_entries;
+}
+
+static enum status discard_damaged(struct home *home, uint64_t seq)
+{
+    home_begin(home);
+    enum status status = store_discard_damaged(home->store, 1, seq, &home->failure);
+    home_commit(home);
+    return status;
+}
+
+/* A damaged message goes with its parts; one that is whole does not. */
+static void test_discarding_a_damaged_one(void **state)
+{
+    struct home *home = *state;
+    uint8_t record[RECORD_KEY_BYTES], part[RECORD_PART_KEY_BYTES];
+    home_fill(home, 4, 20000);
+    home_close(home);
+    size_t parts = count_parts(home) / 4;
+    record_key(record, 1, 2);
+    backdoor_flip(home, "messages", record, sizeof record);
+    record_part_key(part, 1, 3, 2);
+    backdoor_flip(home, "parts", part, sizeof part);
+    home_open(home);
+    uint64_t bytes = home_queue(home, 1).bytes;
+    assert_int_equal(discard_damaged(home, 1), STATUS_INVALID);
+    assert_int_equal(discard_damaged(home, 5), STATUS_NOT_FOUND);
+    assert_int_equal(home_queue(home, 1).messages, 4);
+    assert_int_equal(discard_damaged(home, 2), STATUS_OK);
+    assert_int_equal(discard_damaged(home, 3), STATUS_OK);
+    assert_int_equal(discard_damaged(home, 3), STATUS_NOT_FOUND);
+    assert_int_equal(home_queue(home, 1).messages, 2);
+    assert_int_equal(home_queue(home, 1).bytes, bytes / 2);
+    struct seen seen = home_read(home, 1, 0);
+    assert_int_equal(seen.count, 2);
+    assert_int_equal(seen.damaged_count, 0);
+    assert_int_equal(seen.seq[0], 1);
+    assert_int_equal(seen.seq[1], 4);
+    home_begin(home);
+    assert_int_equal(store_delete(home->store, 1, 1, &home->failure), STATUS_OK);
+    assert_int_equal(store_delete(home->store, 1, 4, &home->failure), STATUS_OK);
+    home_commit(home);
+    home_close(home);
+    assert_int_equal(count_parts(home), 0);
+    assert_true(parts > 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -314,6 +367,7 @@ int main(void)
         WITH_HOME(test_damaged_record_stays),
         WITH_HOME(test_damaged_login),
         WITH_HOME(test_records_that_are_gone),
+        WITH_HOME(test_discarding_a_damaged_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

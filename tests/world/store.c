@@ -335,6 +335,14 @@ enum status store_discard(struct store *s, uint32_t queue, uint64_t after, uint6
     return STATUS_OK;
 }
 
+/* Nothing here is ever damaged. */
+enum status store_discard_damaged(struct store *s, uint32_t queue, uint64_t seq,
+                                  struct failure *failure)
+{
+    (void)s, (void)queue, (void)seq;
+    return fail(failure, STATUS_NOT_FOUND, "no such message");
+}
+
 enum status store_retry(struct store *s, uint32_t queue, uint64_t after, uint64_t last,
                         uint64_t *seq, struct failure *failure)
 {
