@@ -33,6 +33,7 @@ struct backlog {
     uint64_t handle;
     uint32_t id;       /* of its queue in the store; 0 until it has been put there */
     uint64_t waiting;  /* records committed and not yet deleted */
+    uint64_t damaged;  /* records that a drain could not read: not among those that wait */
     uint64_t rejected; /* messages that RabbitMQ has refused */
     uint64_t drained;  /* messages that RabbitMQ took out of it since the start */
     struct drain *drain;

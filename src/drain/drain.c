@@ -183,6 +183,7 @@ static void set_damaged_aside(struct drain *d)
         return;
     LOG(LOG_ERROR, "records_set_aside", LOG_T("user", d->backlog->user),
         LOG_T("vhost", d->backlog->vhost), LOG_N("messages", d->backlog->waiting - d->skipped));
+    d->backlog->damaged += d->backlog->waiting - d->skipped;
     d->backlog->waiting = d->skipped;
 }
 

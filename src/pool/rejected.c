@@ -66,12 +66,20 @@ static void go_on(struct sweep *sweep)
     spooler_post(queue->rt->spooler, job);
 }
 
+/* If a drain has found it, it does not count as waiting any more. */
+static void count_damaged(struct backlog *backlog, uint32_t gone)
+{
+    for (uint32_t i = 0; i < gone; i++) {
+        uint64_t *counter = backlog->damaged > 0 ? &backlog->damaged : &backlog->waiting;
+        *counter -= *counter > 0;
+    }
+}
+
 static void count(struct queue *queue, const struct job *job)
 {
     uint64_t moved = job->rejected.count - job->rejected.damaged;
     queue->backlog.rejected -= moved < queue->backlog.rejected ? moved : queue->backlog.rejected;
-    /* A damaged one is not counted out of what waits: a drain may have set it aside before, and
-     * else will do so. */
+    count_damaged(&queue->backlog, job->rejected.damaged);
     if (job->type == JOB_RETRY)
         queue->backlog.waiting += moved;
     if (queue->backlog.drain)
