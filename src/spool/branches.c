@@ -5,7 +5,6 @@
 #include "spool/guard.h"
 
 enum {
-    MAIN_DBI = 1,
     DEPTH_MAX = 32, /* LMDB's own limit (CURSOR_STACK) */
     /* MDB_db is the value of a database's name; that of the free pages is in the head of the file,
      * of which there are two, written in turn. */
@@ -154,7 +153,10 @@ static int check_from(const struct branches *b, struct tree tree)
 static int find_named(struct branches *b, struct tree *tree)
 {
     MDB_val name = {strlen(b->database), (void *)(uintptr_t)b->database}, db;
-    int error = mdb_cursor_open(b->txn, MAIN_DBI, &b->cursor);
+    MDB_dbi names;
+    int error = mdb_dbi_open(b->txn, NULL, 0, &names);
+    if (!error)
+        error = mdb_cursor_open(b->txn, names, &b->cursor);
     if (!error)
         error = mdb_cursor_get(b->cursor, &name, &db, MDB_SET_KEY);
     if (error)

@@ -2,6 +2,7 @@
 
 AMQPBUF_TEST_SPOOLS: how many, AMQPBUF_TEST_SEED: which."""
 
+import itertools
 import json
 import os
 import random
@@ -20,6 +21,7 @@ from support.wait import wait_until
 
 SPOOLS = int(os.environ.get("AMQPBUF_TEST_SPOOLS", "24"))
 SEED = int(os.environ.get("AMQPBUF_TEST_SEED", random.randrange(1 << 30)))
+KNOWN = []
 DAMAGE_EVENTS = ("record_damaged", "records_set_aside", "unbalanced", "queue_damaged", "spool_damaged",
                  "queue_entry_damaged", "counters_mended", "spool_unreadable", "spool_unusable",
                  "login_unreadable", "spool_write_failed", "client_refused")
@@ -76,32 +78,38 @@ SHAPES = {"few": (few, 1), "long": (long_ones, 1), "many": (many, 1), "holes": (
           "rejected": (with_rejected, 1), "queues": (many_queues, 30)}
 
 
-@pytest.fixture(scope="module")
-def shapes(tmp_path_factory):
-    """{name: (folder, what waits, what was rejected, its pages)}; RabbitMQ has seen the logins."""
+def make_shape(name, seed, folder):
+    """A spool, what waits in it, what was rejected, and its pages; RabbitMQ has seen the logins."""
+    build, vhosts = SHAPES[name]
+    with FakeBroker() as broker, Proxy(broker.url, {"pool.publish_buffer_size": 100000}) as proxy:
+        for number in range(1, vhosts):
+            RawClient(proxy.port, vhost=f"v{number}").close()
+        spool(broker, proxy, [b"first"])
+        for number in range(1, vhosts):
+            with RawClient(proxy.port, vhost=f"v{number}") as client:
+                client.open_channel(confirms=True)
+                client.publish(b"first", "q")
+                client.acked_up_to(1)
+                client.close()
+        proxy.term()
+        maker = MakeSpool(proxy.spool)
+        build(maker, random.Random(f"{seed} {name}"))
+        maker.close()
+        shutil.copytree(proxy.spool, folder)
+    (folder / "lock.mdb").unlink(missing_ok=True)
+    waiting, rejected = inspect(folder, "dump")[1], inspect(folder, "dump", "--rejected")[1]
+    return folder, waiting, rejected, Pages((folder / "data.mdb").read_bytes())
+
+
+@pytest.fixture
+def shapes(tmp_path):
+    """shapes(name, seed)"""
     made = {}
-    for name, (build, vhosts) in SHAPES.items():
-        generator = random.Random(f"{SEED} {name}")
-        with FakeBroker() as broker, Proxy(broker.url, {"pool.publish_buffer_size": 100000}) as proxy:
-            for number in range(1, vhosts):
-                RawClient(proxy.port, vhost=f"v{number}").close()
-            spool(broker, proxy, [b"first"])
-            for number in range(1, vhosts):
-                with RawClient(proxy.port, vhost=f"v{number}") as client:
-                    client.open_channel(confirms=True)
-                    client.publish(b"first", "q")
-                    client.acked_up_to(1)
-                    client.close()
-            proxy.term()
-            maker = MakeSpool(proxy.spool)
-            build(maker, generator)
-            maker.close()
-            folder = tmp_path_factory.mktemp(name) / "spool"
-            shutil.copytree(proxy.spool, folder)
-        (folder / "lock.mdb").unlink(missing_ok=True)
-        waiting, rejected = inspect(folder, "dump")[1], inspect(folder, "dump", "--rejected")[1]
-        made[name] = folder, waiting, rejected, Pages((folder / "data.mdb").read_bytes())
-    return made
+    def shape(name, seed):
+        if name not in made:
+            made[name] = make_shape(name, seed, tmp_path / name)
+        return made[name]
+    return shape
 
 
 def change_bit(data, page, generator, _):
@@ -193,32 +201,46 @@ def start(proxy):
     return False
 
 
-def test_spools_with_a_changed_page(shapes, tmp_path):
-    generator = random.Random(SEED)
+def try_one(name, change, seed, number, shape, generator):
+    """False if it cannot be started on."""
+    folder, waiting, rejected, pages = shape
+    page = generator.randrange(pages.last + 1)
+    where = f"seed {seed}, spool {number} ({name}): {change.__name__} of page {page}"
+    print(where)
+    data = bytearray((folder / "data.mdb").read_bytes())
+    before = bytes(data)
+    change(data, page, generator, pages)
+    changed = {page} if data != before else set()
+    with FakeBroker() as broker, Proxy(broker.url, {"pool.publish_buffer_size": 100000}, start=False,
+                                       provokes=DAMAGE_EVENTS) as proxy:
+        shutil.copytree(folder, proxy.spool)
+        (proxy.spool / "data.mdb").write_bytes(data)
+        for command in ("summary", "list", "dump", "verify"):
+            inspect(proxy.spool, command)
+        check_recovered(proxy.spool, waiting, rejected, pages, changed, where)
+        if start(proxy):
+            check_delivered(proxy, broker, waiting, pages, changed, where)
+            return True
+        assert changed & pages.essential, proxy.failure(where)
+        return False
+
+
+def choices(seed):
+    generator = random.Random(seed)
+    while True:
+        name, change = generator.choice(list(SHAPES)), generator.choice(CHANGES)
+        yield name, change, random.Random(generator.randrange(1 << 60))
+
+
+def test_spools_with_a_changed_page(shapes):
     refused = 0
-    for number in range(SPOOLS):
-        name, change = generator.choice(list(shapes)), generator.choice(CHANGES)
-        folder, waiting, rejected, pages = shapes[name]
-        page = generator.randrange(pages.last + 1)
-        where = f"seed {SEED}, spool {number} ({name}): {change.__name__} of page {page}"
-        print(where)
-        data = bytearray((folder / "data.mdb").read_bytes())
-        before = bytes(data)
-        change(data, page, generator, pages)
-        changed = {page} if data != before else set()
-        with FakeBroker() as broker:
-            proxy = Proxy(broker.url, {"pool.publish_buffer_size": 100000}, start=False,
-                          provokes=DAMAGE_EVENTS)
-            with proxy:
-                shutil.copytree(folder, proxy.spool)
-                (proxy.spool / "data.mdb").write_bytes(data)
-                for command in ("summary", "list", "dump", "verify"):
-                    inspect(proxy.spool, command)
-                check_recovered(proxy.spool, waiting, rejected, pages, changed, where)
-                if start(proxy):
-                    check_delivered(proxy, broker, waiting, pages, changed, where)
-                else:
-                    refused += 1
-                    assert changed & pages.essential, proxy.failure(where)
+    for number, (name, change, generator) in zip(range(SPOOLS), choices(SEED)):
+        refused += not try_one(name, change, SEED, number, shapes(name, SEED), generator)
     print(f"{SPOOLS} spools, seed {SEED}; {refused} could not be started on, all with a page of "
           "LMDB's heads, of the databases' names, or of the queues' entries")
+
+
+@pytest.mark.parametrize("seed, number", KNOWN)
+def test_those_that_have_shown_a_fault(shapes, seed, number):
+    name, change, generator = next(itertools.islice(choices(seed), number, None))
+    try_one(name, change, seed, number, shapes(name, seed), generator)
