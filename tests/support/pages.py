@@ -22,6 +22,8 @@ class Pages:
         self.last = struct.unpack_from("<Q", data, at + 96)[0]
         self.essential = {0, 1}
         self._walk("", main[7], (head,))
+        self._walk("free", self.free_root, (head,))
+        self.used = self.essential.union(*self.path_of.values())
 
     def _transaction(self, head):
         return struct.unpack_from("<Q", self.data, head * PAGE + 16 + 24 + 96 + 8)[0]
