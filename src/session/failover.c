@@ -151,7 +151,9 @@ static void answer_here(struct channel *channel, amqp_method_number_t method,
                         const struct span *payload)
 {
     struct refusal why;
-    if (!offline_method(channel, payload->at, payload->len, method, &why))
+    if (method == AMQP_TX_ROLLBACK_METHOD) /* what it ends was given up when it was sent */
+        channel_send(channel, AMQP_TX_ROLLBACK_OK_METHOD, &(amqp_tx_rollback_ok_t){0});
+    else if (!offline_method(channel, payload->at, payload->len, method, &why))
         refusal_say(&why, channel);
 }
 
@@ -189,8 +191,10 @@ static void move_call(struct relay *r, struct awaited *call, bool spools, bool s
         offline_keep(r->pool, payload->at, payload->len);
     if (!channel)
         return;
-    if ((channel->state == CHANNEL_OPEN || channel->state == CHANNEL_SETTLING) && waits &&
-        !channel->redo)
+    bool is_heard = channel->state == CHANNEL_OPEN || channel->state == CHANNEL_SETTLING;
+    if (is_heard && channel->committing > 0)
+        close_client(r); /* its answer would overtake that of a commit, which follows the spool's */
+    else if (is_heard && waits && !channel->redo)
         answer_here(channel, call->method, payload);
     else if (channel->state == CHANNEL_OPEN) {
         redo_add(&channel->redo, call->method, payload, r->pool->failures);

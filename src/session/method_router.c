@@ -173,7 +173,7 @@ static enum route route_offline(struct channel *ch, const struct frame *frame,
         return route_refuse_offline(why);
     if (!tx_here && (spooler_is_full(pool->rt->spooler) || budget_is_short(pool->rt)))
         return ROUTE_HELD;
-    if (ch->committing > 0 || (ch->relay && ch->relay->calls.count > 0))
+    if (ch->relay && ch->relay->calls.count > 0)
         return ROUTE_HELD; /* replies keep their order */
     if (!tx_here && !offline_can_answer(method, decoded)) {
         enum route route = needs_rabbitmq(ch, method, why);
@@ -198,9 +198,9 @@ static enum route route_decoded(struct channel *ch, struct slab *slab, const str
     if (method == AMQP_TX_ROLLBACK_METHOD && ch->tx && !transaction_is_sent(ch->tx) && ch->relay &&
         ch->relay->transactional)
         channel_drop_transaction(ch); /* what RabbitMQ was told in it, it rolls back */
+    if (ch->committing > 0)
+        return ROUTE_HELD; /* replies keep their order; an ack belongs to the next transaction */
     bool has_acks = ch->relay && relay_has_acks(ch->relay);
-    if (has_acks && ch->committing > 0)
-        return ROUTE_HELD; /* or an ack would be committed with the transaction before it */
     bool is_end = method == AMQP_TX_COMMIT_METHOD || method == AMQP_TX_ROLLBACK_METHOD;
     bool tx_here = ch->tx && !transaction_is_sent(ch->tx) && (is_end || !has_acks);
     if (method == AMQP_TX_SELECT_METHOD && ch->confirming) {
