@@ -1,5 +1,6 @@
 #include "client.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,12 +17,13 @@
 #include "tally.h"
 #include "unruly.h"
 
-enum { CHANNELS = 4 };
+enum { CHANNELS = 4, OUTSIDE = UINT_MAX };
 
 /* A publish that was not answered for. */
 struct open_publish {
     uint32_t message;
-    uint64_t tag; /* with confirms */
+    uint64_t tag;         /* with confirms */
+    unsigned transaction; /* of its channel; OUTSIDE: of none */
 };
 
 struct client_channel {
@@ -30,6 +32,7 @@ struct client_channel {
     uint64_t tag;
     struct open_publish open[SCRIPT_MAX]; /* in a transaction: not committed, or being committed */
     unsigned open_count;
+    unsigned transactions, transactions_over; /* asked to be committed or rolled back; answered */
     struct consumer_channel reads;
 };
 
@@ -40,7 +43,9 @@ struct simulated_client {
     unsigned at; /* the next act */
     unsigned id, ends_before;
     struct event event, hearing, gone;
-    bool is_given_back;                   /* a body comes that RabbitMQ returns */
+    uint16_t given_back_on; /* RabbitMQ returns a message: nothing else may come there; 0: none */
+    bool is_given_back;     /* its body begins */
+    uint64_t given_back_left;
     bool is_open, is_closing, awaits_one; /* awaits_one: a reply, before the next act */
     uint16_t awaited_channel;
     amqp_method_number_t awaited_method;
@@ -57,7 +62,7 @@ const char *client_kind_name(enum client_kind kind)
 {
     static const char *const names[] = {"job",       "stream",    "confirming", "transaction",
                                         "declaring", "consuming", "dying",      "deaf",
-                                        "stranger",  "worker",    "unruly"};
+                                        "stranger",  "worker",    "unruly",     "hasty"};
     return names[kind];
 }
 
@@ -152,6 +157,19 @@ static void all_refused(struct client_channel *ch)
     ch->open_count = 0;
 }
 
+/* Of those that are open, the ones of the oldest transaction: they were committed, or not. */
+static void end_transaction(struct client_channel *ch, bool is_committed)
+{
+    unsigned kept = 0;
+    for (unsigned i = 0; i < ch->open_count; i++)
+        if (ch->open[i].transaction != ch->transactions_over)
+            ch->open[kept++] = ch->open[i];
+        else if (is_committed && !ledger_is_told(ch->open[i].message))
+            ledger_told_safe(ch->open[i].message);
+    ch->open_count = kept;
+    ch->transactions_over++;
+}
+
 static void take_confirm(struct simulated_client *c, uint16_t number, const struct frame *frame,
                          bool nack)
 {
@@ -188,6 +206,9 @@ static void take_channel_close(struct simulated_client *c, uint16_t number,
                                const struct frame *frame)
 {
     struct client_channel *ch = &c->channels[number];
+    CHECK(!memmem(frame->payload, frame->payload_len, "cannot switch", 13),
+          "client %u did nothing wrong, and its channel is closed with %.*s", c->id,
+          frame->payload[6], (char *)frame->payload + 7);
     history_note("client %u: channel %u is closed with %u", c->id, number,
                  wire_get16(frame->payload + 4));
     if (ch->is_transactional || !ch->is_closing)
@@ -211,11 +232,11 @@ static void take_reply(struct simulated_client *c, uint16_t number, amqp_method_
         ch->is_open = false;
         break;
     case AMQP_TX_COMMIT_OK_METHOD:
-        all_safe(ch);
+        end_transaction(ch, true);
         taken_arrived(&ch->reads.taken);
         break;
     case AMQP_TX_ROLLBACK_OK_METHOD:
-        ch->open_count = 0;
+        end_transaction(ch, false);
         taken_is_void(&ch->reads.taken);
         break;
     default:
@@ -254,8 +275,17 @@ static void take_tune(struct simulated_client *c, const struct frame *frame)
     talker_say(&c->talker, 0, AMQP_CONNECTION_OPEN_METHOD, &open);
 }
 
+/* Codes of what only a client itself can do wrong. */
+static bool is_reproach(unsigned code)
+{
+    return code >= 502 && code <= 505; /* not 501: RabbitMQ may err with it */
+}
+
 static void take_connection_close(struct simulated_client *c, const struct frame *frame)
 {
+    CHECK(c->offends || !is_reproach(wire_get16(frame->payload + 4)),
+          "client %u did nothing wrong and hears %u %.*s", c->id, wire_get16(frame->payload + 4),
+          frame->payload[6], (char *)frame->payload + 7);
     history_note("client %u: its connection is closed with %u %.*s", c->id,
                  wire_get16(frame->payload + 4), frame->payload[6], (char *)frame->payload + 7);
     talker_say_plain(&c->talker, 0, AMQP_CONNECTION_CLOSE_OK_METHOD);
@@ -320,8 +350,11 @@ static bool is_awaited(const struct simulated_client *c, const struct frame *fra
     amqp_method_number_t method =
         frame->type == FRAME_METHOD ? method_number(frame->payload, frame->payload_len) : 0;
     bool is_get = c->awaited_method == AMQP_BASIC_GET_OK_METHOD;
+    /* A close that crosses its own is no answer to it. */
+    bool ends_it = method == AMQP_CHANNEL_CLOSE_METHOD &&
+                   !(c->script.is_hasty && c->awaited_method == AMQP_CHANNEL_CLOSE_OK_METHOD);
     return c->awaits_one && c->awaited_channel == frame->channel &&
-           (method == c->awaited_method || method == AMQP_CHANNEL_CLOSE_METHOD ||
+           (method == c->awaited_method || ends_it ||
             (is_get && method == AMQP_BASIC_GET_EMPTY_METHOD));
 }
 
@@ -330,6 +363,25 @@ static void heard(struct simulated_client *c, const struct frame *frame)
     if (is_awaited(c, frame))
         c->awaits_one = false;
     go_on(c, 0);
+}
+
+/* A message that RabbitMQ returns. */
+static void take_given_back(struct simulated_client *c, const struct frame *frame)
+{
+    if (frame->channel != c->given_back_on)
+        return;
+    if (frame->type == FRAME_HEADER) {
+        c->given_back_left = wire_get64(frame->payload + 4);
+        c->is_given_back = true;
+        return;
+    }
+    CHECK(frame->payload_len <= c->given_back_left, "client %u: what comes back is too long", c->id);
+    if (c->is_given_back)
+        ledger_given_back(ledger_number(frame->payload));
+    c->is_given_back = false;
+    c->given_back_left -= frame->payload_len;
+    if (c->given_back_left == 0)
+        c->given_back_on = 0;
 }
 
 static void on_frame(void *owner, struct frame *frame)
@@ -347,12 +399,12 @@ static void on_frame(void *owner, struct frame *frame)
         heard(c, frame);
         return;
     }
-    if (frame->type == FRAME_BODY && c->is_given_back) {
-        c->is_given_back = false;
-        ledger_given_back(ledger_number(frame->payload));
-    }
-    if (frame->type != FRAME_METHOD)
+    if (frame->type != FRAME_METHOD) {
+        take_given_back(c, frame);
         return;
+    }
+    CHECK(frame->channel == 0 || frame->channel != c->given_back_on,
+          "client %u gets a method in the middle of a message", c->id);
     amqp_method_number_t method = method_number(frame->payload, frame->payload_len);
     history_note("client %u: %s on channel %u", c->id, method_name(method), frame->channel);
     if (frame->channel == 0) {
@@ -366,7 +418,7 @@ static void on_frame(void *owner, struct frame *frame)
     else if (method == AMQP_CHANNEL_CLOSE_METHOD)
         take_channel_close(c, frame->channel, frame);
     else if (method == AMQP_BASIC_RETURN_METHOD)
-        c->is_given_back = true; /* its body says which */
+        c->given_back_on = frame->channel; /* its body says which */
     else
         take_reply(c, frame->channel, method);
     heard(c, frame);
@@ -379,9 +431,12 @@ static void call(struct simulated_client *c, uint16_t number, amqp_method_number
                  const void *fields)
 {
     static const uint8_t zeros[256];
+    history_note("client %u: says %s on channel %u", c->id, method_name(method), number);
     talker_say(&c->talker, number, method, fields ? fields : zeros);
+    bool ends_transaction = method == AMQP_TX_COMMIT_METHOD || method == AMQP_TX_ROLLBACK_METHOD;
     c->awaits_one = !c->script.pipelines || method == AMQP_CONNECTION_CLOSE_METHOD ||
-                    method == AMQP_TX_COMMIT_METHOD || method == AMQP_TX_ROLLBACK_METHOD;
+                    (ends_transaction && !c->script.is_hasty) ||
+                    (method == AMQP_CHANNEL_CLOSE_METHOD && c->script.is_hasty);
     c->awaited_channel = number;
     c->awaited_method = method + 1;
 }
@@ -398,7 +453,7 @@ static void say_publish(struct simulated_client *c, const struct act *a)
     ledger_write_body(message, body, a->size);
     ledger_write_header(message, a->size, header);
     ENSURE(ch->open_count < SCRIPT_MAX);
-    ch->open[ch->open_count++] = (struct open_publish){message, ++ch->tag};
+    ch->open[ch->open_count++] = (struct open_publish){message, ++ch->tag, ch->transactions};
     history_note("client %u: message %u on channel %u, number %llu, to \"%s\" \"%s\", %u bytes",
                  c->id, message, a->channel, (unsigned long long)ch->tag,
                  destination_exchange(a->destination), destination_key(a->destination), a->size);
@@ -425,7 +480,11 @@ static bool perform(struct simulated_client *c, const struct act *a)
     amqp_queue_declare_t declare = {.queue = bytes_of(destination_key(a->destination))};
     amqp_basic_consume_t consume = {.queue = bytes_of("q0"), .no_ack = a->no_ack};
     amqp_basic_get_t get = {.queue = bytes_of("q0"), .no_ack = a->no_ack};
-    amqp_basic_qos_t qos = {.prefetch_count = (uint16_t)a->count};
+    amqp_basic_qos_t qos = {.prefetch_count = (uint16_t)a->count, .global = a->is_global};
+    amqp_queue_bind_t bind = {.queue = bytes_of("q0"),
+                              .exchange = bytes_of("missing"),
+                              .routing_key = bytes_of("k"),
+                              .nowait = true};
     amqp_connection_close_t close = {.reply_code = 200, .reply_text = bytes_of("bye")};
     if (a->channel > 0 && a->kind != ACT_OPEN && (!ch->is_open || ch->is_closing))
         return true; /* it was closed meanwhile */
@@ -444,10 +503,15 @@ static bool perform(struct simulated_client *c, const struct act *a)
         break;
     case ACT_TX:
         ch->is_transactional = true;
+        for (unsigned i = 0; i < ch->open_count; i++)
+            ch->open[i].transaction = OUTSIDE;
         call(c, a->channel, AMQP_TX_SELECT_METHOD, NULL);
         break;
     case ACT_DECLARE:
         call(c, a->channel, AMQP_QUEUE_DECLARE_METHOD, &declare);
+        break;
+    case ACT_BIND_TO_NOTHING:
+        talker_say(&c->talker, a->channel, AMQP_QUEUE_BIND_METHOD, &bind);
         break;
     case ACT_QOS:
         call(c, a->channel, AMQP_BASIC_QOS_METHOD, &qos);
@@ -480,10 +544,12 @@ static bool perform(struct simulated_client *c, const struct act *a)
         say_publish(c, a);
         break;
     case ACT_COMMIT:
+        ch->transactions++;
         taken_ask(&ch->reads.taken);
         call(c, a->channel, AMQP_TX_COMMIT_METHOD, NULL);
         break;
     case ACT_ROLLBACK:
+        ch->transactions++;
         taken_ask(&ch->reads.taken);
         call(c, a->channel, AMQP_TX_ROLLBACK_METHOD, NULL);
         break;

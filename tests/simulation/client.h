@@ -18,6 +18,7 @@ enum client_kind {
     CLIENT_STRANGER,    /* a wrong password */
     CLIENT_WORKER,      /* consumes and publishes */
     CLIENT_UNRULY,      /* publishes, and then says what is no AMQP */
+    CLIENT_HASTY,       /* waits for as little as it may: much of what it says crosses an answer */
     CLIENT_KINDS,
 };
 const char *client_kind_name(enum client_kind);

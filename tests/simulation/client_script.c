@@ -127,6 +127,71 @@ static void write_unruly(struct script *s, struct prng *p)
     add(s, ACT_VANISH, 0);
 }
 
+static void publish_to(struct script *s, struct prng *p, uint16_t c, enum destination d)
+{
+    struct act *act = add(s, ACT_PUBLISH, c);
+    act->destination = d;
+    act->persistent = true;
+    act->mandatory = d == DEST_NOWHERE;
+    act->size = body_size(p);
+}
+
+/* One channel of a client that hurries. RabbitMQ is told of both of its limits, see
+ * rabbit_consume.c. */
+static void write_haste(struct script *s, struct prng *p, uint16_t c)
+{
+    enum { CHANGES_TO_TX = 2 }; /* who has consumed may not, see docs/clients.md */
+    uint64_t own = prng_below(p, 100), what = prng_below(p, 5);
+    add(s, ACT_OPEN, c);
+    if (own < 30 && what != CHANGES_TO_TX)
+        add(s, ACT_GET, c);
+    else if (own < 45 && what != CHANGES_TO_TX)
+        add(s, ACT_CONSUME, c);
+    switch (what) {
+    case 0: /* an exception that comes when it has gone on */
+        publish(s, p, c, prng_below(p, 2));
+        add(s, ACT_BIND_TO_NOTHING, c);
+        break;
+    case 1:
+        publish(s, p, c, prng_below(p, 3));
+        publish_to(s, p, c, DEST_MISSING);
+        break;
+    case CHANGES_TO_TX: /* one transaction behind the other */
+        publish(s, p, c, prng_below(p, 2));
+        add(s, ACT_TX, c);
+        for (uint64_t rounds = prng_between(p, 1, 5); rounds > 0; rounds--) {
+            publish(s, p, c, prng_between(p, 0, 3));
+            add(s, prng_percent(p, 80) ? ACT_COMMIT : ACT_ROLLBACK, c);
+        }
+        break;
+    case 3: /* both kinds of limits, before anybody reads */
+        add(s, ACT_QOS, c)->count = (unsigned)prng_between(p, HASTY_LIMIT, HASTY_LIMIT + 20);
+        add(s, ACT_QOS, c)->is_global = true;
+        s->acts[s->count - 1].count = s->acts[s->count - 2].count + HASTY_LIMITS_APART;
+        publish(s, p, c, prng_below(p, 2));
+        add(s, ACT_CONSUME, c);
+        break;
+    default: /* questions, while something is returned */
+        for (uint64_t rounds = prng_between(p, 1, 4); rounds > 0; rounds--) {
+            publish_to(s, p, c, DEST_NOWHERE);
+            for (uint64_t i = prng_between(p, 1, 3); i > 0; i--) {
+                struct act *act = add(s, ACT_QOS, c);
+                act->count = 1;
+                act->pause_us = prng_below(p, 2000);
+            }
+        }
+    }
+    if (prng_percent(p, 70))
+        add(s, ACT_CLOSE_CHANNEL, c);
+}
+
+static void write_hasty(struct script *s, struct prng *p)
+{
+    s->pipelines = s->is_hasty = true;
+    for (uint16_t c = 1; c <= 3; c++)
+        write_haste(s, p, c);
+}
+
 static void write_one(struct script *s, enum client_kind kind, struct prng *p)
 {
     switch (kind) {
@@ -157,6 +222,9 @@ static void write_one(struct script *s, enum client_kind kind, struct prng *p)
         break;
     case CLIENT_WORKER:
         write_worker(s, p);
+        break;
+    case CLIENT_HASTY:
+        write_hasty(s, p);
         break;
     default:
         add(s, ACT_OPEN, 1);

@@ -242,6 +242,11 @@ static void unruly_one_comes(struct entry *e)
     client_start(CLIENT_UNRULY, e->seed);
 }
 
+static void hasty_one_comes(struct entry *e)
+{
+    client_start(CLIENT_HASTY, e->seed);
+}
+
 /* ---- nodes of a cluster ---- */
 
 static void are_two_nodes(struct entry *e)
@@ -346,6 +351,8 @@ static const struct happening rights[] = {
 static const struct happening offences[] = {
     {"an unruly client", 1, unruly_one_comes, NULL, 0, false}};
 
+static const struct happening haste[] = {{"a hasty client", 1, hasty_one_comes, NULL, 0, false}};
+
 /* Each is drawn apart, so that a new one leaves those before it as they are. */
 static const struct wave {
     const struct happening *from;
@@ -358,6 +365,7 @@ static const struct wave {
     {nodes, sizeof nodes / sizeof nodes[0], 12, 8, 30},
     {rights, sizeof rights / sizeof rights[0], 13, 8, 30},
     {offences, 1, 14, 8, 40},
+    {haste, 1, 16, 10, 40},
 };
 enum { WAVES = sizeof waves / sizeof waves[0] };
 

@@ -180,7 +180,7 @@ static bool take_consumption(struct rabbit_connection *c, uint16_t number,
     const amqp_basic_nack_t *nack = fields;
     switch (method) {
     case AMQP_BASIC_QOS_METHOD:
-        c->channels[number]->prefetch = ((const amqp_basic_qos_t *)fields)->prefetch_count;
+        rabbit_qos(c->channels[number], fields);
         return false; /* and is answered as any other */
     case AMQP_BASIC_CANCEL_METHOD:
         rabbit_cancel(c, number, ((const amqp_basic_cancel_t *)fields)->consumer_tag);
@@ -210,10 +210,19 @@ static void take_channel_method(struct rabbit_connection *c, uint16_t number,
         return;
     switch (method) {
     case AMQP_CONFIRM_SELECT_METHOD:
-        ch->confirms = true;
-        break;
     case AMQP_TX_SELECT_METHOD:
-        ch->is_transactional = true;
+        if (method == AMQP_TX_SELECT_METHOD ? ch->confirms : ch->is_transactional) {
+            rabbit_raise(c, number, 406, method);
+            return;
+        }
+        ch->confirms = ch->confirms || method == AMQP_CONFIRM_SELECT_METHOD;
+        ch->is_transactional = !ch->confirms;
+        break;
+    case AMQP_QUEUE_BIND_METHOD:
+        if (((const amqp_queue_bind_t *)fields)->exchange.len > 0) { /* the only one, and missing */
+            rabbit_raise(c, number, 404, method);
+            return;
+        }
         break;
     case AMQP_TX_COMMIT_METHOD:
     case AMQP_TX_ROLLBACK_METHOD:

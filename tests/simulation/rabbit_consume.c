@@ -6,6 +6,7 @@
 
 #include "base/assert.h"
 #include "base/memory.h"
+#include "client_script.h"
 #include "deliveries.h"
 #include "history.h"
 #include "rabbit_inside.h"
@@ -91,9 +92,26 @@ void rabbit_plan_deliveries(struct rabbit_connection *c)
                   deliver, c);
 }
 
+void rabbit_qos(struct rabbit_channel *ch, const amqp_basic_qos_t *m)
+{
+    if (m->global)
+        ch->all_prefetch = m->prefetch_count;
+    else
+        ch->prefetch = m->prefetch_count;
+}
+
+/* Who sets limits as high as these has set both. */
+static void check_limits(const struct rabbit_channel *ch)
+{
+    bool is_hasty = ch->prefetch >= HASTY_LIMIT || ch->all_prefetch >= HASTY_LIMIT;
+    CHECK(!is_hasty || ch->all_prefetch == ch->prefetch + HASTY_LIMITS_APART,
+          "of two limits of a channel %u and %u have arrived", ch->prefetch, ch->all_prefetch);
+}
+
 void rabbit_consume(struct rabbit_connection *c, uint16_t number, const amqp_basic_consume_t *m)
 {
     struct rabbit_channel *ch = c->channels[number];
+    check_limits(ch);
     if (m->consumer_tag.len == 0 || ch->consumer_count == RABBIT_CONSUMERS_MAX)
         return; /* nobody wants anything */
     struct rabbit_consumer *who = &ch->consumers[ch->consumer_count];

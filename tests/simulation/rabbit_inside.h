@@ -81,7 +81,7 @@ struct rabbit_channel {
     unsigned uncommitted_count, uncommitted_capacity;
     struct rabbit_consumer consumers[RABBIT_CONSUMERS_MAX];
     unsigned consumer_count;
-    uint16_t prefetch; /* 0: no limit */
+    uint16_t prefetch, all_prefetch; /* of each consumer, of the channel; 0: no limit */
     uint64_t delivery_tag;
     struct rabbit_delivery *open;
     unsigned open_count, open_capacity;
@@ -133,7 +133,12 @@ void rabbit_speak_again(struct rabbit_connection *, enum destination);
 void rabbit_plan_confirms(struct rabbit_connection *);
 void rabbit_commit(struct rabbit_connection *, struct rabbit_channel *, bool keeps);
 
+/* Closes the channel over what came. */
+void rabbit_raise(struct rabbit_connection *, uint16_t number, uint16_t code,
+                  amqp_method_number_t cause);
+
 /* rabbit_consume.c */
+void rabbit_qos(struct rabbit_channel *, const amqp_basic_qos_t *);
 void rabbit_consume(struct rabbit_connection *, uint16_t number, const amqp_basic_consume_t *);
 void rabbit_cancel(struct rabbit_connection *, uint16_t number, amqp_bytes_t tag);
 void rabbit_get(struct rabbit_connection *, uint16_t number, const amqp_basic_get_t *);

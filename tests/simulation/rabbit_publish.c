@@ -36,7 +36,8 @@ void rabbit_publish_begins(struct rabbit_connection *c, uint16_t number, const s
     c->publishes = true;
 }
 
-static void raise_exception(struct rabbit_connection *c, uint16_t number, uint16_t code)
+void rabbit_raise(struct rabbit_connection *c, uint16_t number, uint16_t code,
+                  amqp_method_number_t cause)
 {
     static const char odd[] = "bytes of any kind: \xff\x01";
     amqp_channel_close_t close = {
@@ -44,9 +45,11 @@ static void raise_exception(struct rabbit_connection *c, uint16_t number, uint16
         .reply_text = bytes_of(code == 404   ? "NOT_FOUND - no exchange 'missing' in vhost '/'"
                                : code == 403 ? "ACCESS_REFUSED - access to exchange 'denied' in "
                                                "vhost '/' refused for user"
+                               : code == 406 ? "PRECONDITION_FAILED - cannot switch from confirm "
+                                               "to tx mode"
                                              : odd),
-        .class_id = 60,
-        .method_id = 40};
+        .class_id = (uint16_t)(cause >> 16),
+        .method_id = (uint16_t)cause};
     history_note("rabbit: closes channel %u with %u", number, code);
     rabbit_channel_lose(c, number, false);
     c->channels[number]->is_closing = true;
@@ -163,7 +166,8 @@ static void take_message(struct rabbit_connection *c, uint16_t number)
     ledger_arrives(message, c->login, ch->serial, end_is_left(c->talker.end));
     if (ch->destination == DEST_MISSING || is_denied(ch->destination)) {
         ledger_excuses(message);
-        raise_exception(c, number, ch->destination == DEST_MISSING ? 404 : 403);
+        rabbit_raise(c, number, ch->destination == DEST_MISSING ? 404 : 403,
+                     AMQP_BASIC_PUBLISH_METHOD);
         return;
     }
     if (ch->destination == DEST_NOWHERE && ch->is_mandatory) {

@@ -162,8 +162,9 @@ static void look(void *arg)
 static bool found_rejected(void *arg, const struct reader_record *record)
 {
     (void)arg;
-    ledger_found_rejected(ledger_read_body(record->body, record->body_size),
-                          record->rejection.code);
+    if (record->kind == RECORD_PUBLISH)
+        ledger_found_rejected(ledger_read_body(record->body, record->body_size),
+                              record->rejection.code);
     return true;
 }
 
