@@ -375,7 +375,8 @@ static void take_given_back(struct simulated_client *c, const struct frame *fram
         c->is_given_back = true;
         return;
     }
-    CHECK(frame->payload_len <= c->given_back_left, "client %u: what comes back is too long", c->id);
+    CHECK(frame->payload_len <= c->given_back_left, "client %u: what comes back is too long",
+          c->id);
     if (c->is_given_back)
         ledger_given_back(ledger_number(frame->payload));
     c->is_given_back = false;

@@ -17,8 +17,8 @@ enum act_kind {
     ACT_CONSUME,
     ACT_QOS,
     ACT_BIND_TO_NOTHING, /* with no-wait: what comes of it, comes later */
-    ACT_READ, /* consume, with a tag of its own */
-    ACT_TAKE, /* wait for `count` deliveries, of all that its consumers have had */
+    ACT_READ,            /* consume, with a tag of its own */
+    ACT_TAKE,            /* wait for `count` deliveries, of all that its consumers have had */
     ACT_GET,
     ACT_SETTLE, /* all deliveries */
     ACT_CANCEL, /* the newest consumer */

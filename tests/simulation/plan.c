@@ -351,6 +351,90 @@ static const struct happening rights[] = {
 static const struct happening offences[] = {
     {"an unruly client", 1, unruly_one_comes, NULL, 0, false}};
 
+/* ---- what RabbitMQ is like ---- */
+
+static void words_are_odd(struct entry *e)
+{
+    (void)e;
+    rabbit_speak_oddly(true);
+}
+
+static void words_are_plain(struct entry *e)
+{
+    (void)e;
+    rabbit_speak_oddly(false);
+}
+
+static void channels_open_slowly(struct entry *e)
+{
+    rabbit_open_slowly(prng_between(&e->prng, 500000, 8000000));
+}
+
+static void channels_open_at_once(struct entry *e)
+{
+    (void)e;
+    rabbit_open_slowly(0);
+}
+
+static void frames_are_small(struct entry *e)
+{
+    (void)e;
+    rabbit_allow_small_frames(true);
+}
+
+static void frames_are_as_usual(struct entry *e)
+{
+    (void)e;
+    rabbit_allow_small_frames(false);
+}
+
+static void queue_breaks_connections(struct entry *e)
+{
+    e->which = (unsigned)prng_below(&e->prng, DEST_QUEUES);
+    rabbit_break_over(e->which, true);
+}
+
+static void queue_breaks_nothing(struct entry *e)
+{
+    rabbit_break_over(e->which, false);
+}
+
+static const struct happening moods[] = {
+    {"RabbitMQ's words are odd", 20, words_are_odd, words_are_plain, 20000000, false},
+    {"channels open slowly", 20, channels_open_slowly, channels_open_at_once, 20000000, false},
+    {"RabbitMQ's frames are small", 10, frames_are_small, frames_are_as_usual, 8000000, false},
+    {"a queue breaks connections", 20, queue_breaks_connections, queue_breaks_nothing, 8000000,
+     false},
+};
+
+/* ---- other settings ---- */
+
+static void rate_changes(struct entry *e)
+{
+    static const char *const rates[] = {"drain.rate=0", "drain.rate=20", "drain.rate=1000"};
+    const char *rate = rates[prng_below(&e->prng, 3)];
+    history_note("plan: %s", rate);
+    life_set(rate);
+    life_reload();
+}
+
+static void there_are_few_channels(struct entry *e)
+{
+    life_set(prng_percent(&e->prng, 50) ? "pool.max_channels=2" : "pool.max_channels=4");
+}
+
+static void spool_is_small(struct entry *e)
+{
+    (void)e;
+    life_set("spool.max_size=1MiB");
+}
+
+static const struct happening settings[] = {
+    {"drain.rate changes", 60, rate_changes, NULL, 0, false},
+    {"a connection has few channels", 20, there_are_few_channels, NULL, 0, true},
+    {"the spool is small", 20, spool_is_small, NULL, 0, true},
+};
+
 static const struct happening haste[] = {{"a hasty client", 1, hasty_one_comes, NULL, 0, false}};
 
 /* Each is drawn apart, so that a new one leaves those before it as they are. */
@@ -366,6 +450,8 @@ static const struct wave {
     {rights, sizeof rights / sizeof rights[0], 13, 8, 30},
     {offences, 1, 14, 8, 40},
     {haste, 1, 16, 10, 40},
+    {moods, sizeof moods / sizeof moods[0], 17, 6, 30},
+    {settings, sizeof settings / sizeof settings[0], 18, 6, 30},
 };
 enum { WAVES = sizeof waves / sizeof waves[0] };
 

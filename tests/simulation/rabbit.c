@@ -8,6 +8,8 @@
 #include "rabbit_inside.h"
 #include "tally.h"
 
+enum { SMALL_FRAME = 2048 };
+
 struct rabbit rabbit;
 
 static void choose_limits(void)
@@ -16,6 +18,8 @@ static void choose_limits(void)
     static const uint32_t frames[] = {4096, 8192, 131072};
     rabbit.channel_max = channels[prng_below(&rabbit.prng, 3)];
     rabbit.frame_max = frames[prng_below(&rabbit.prng, 3)];
+    if (rabbit.has_small_frames)
+        rabbit.frame_max = SMALL_FRAME;
 }
 
 void rabbit_begin(uint64_t seed)
@@ -264,6 +268,34 @@ void rabbit_fault(uint16_t code)
     for (struct rabbit_connection *c = rabbit.connections; c; c = c->next)
         if (which-- == 0 && c->is_open && !c->is_closing)
             rabbit_connection_close(c, code, "INTERNAL_ERROR - \xff\xfe of its own");
+}
+
+void rabbit_speak_oddly(bool is_on)
+{
+    rabbit.speaks_oddly = is_on;
+}
+
+void rabbit_open_slowly(uint64_t us)
+{
+    history_note("rabbit: channels open in %llu us", (unsigned long long)us);
+    rabbit.opens_us = us;
+}
+
+void rabbit_allow_small_frames(bool is_on)
+{
+    history_note("rabbit: frames are %s", is_on ? "small" : "as usual");
+    rabbit.has_small_frames = is_on;
+    if (!rabbit.is_up)
+        return; /* from its start on */
+    rabbit_kill();
+    rabbit_start();
+}
+
+void rabbit_break_over(enum destination d, bool is_on)
+{
+    ENSURE(d < DEST_QUEUES);
+    history_note("rabbit: queue %u %s", d, is_on ? "breaks connections" : "breaks nothing");
+    rabbit.breaks_over[d] = is_on;
 }
 
 void rabbit_delay(uint64_t us)

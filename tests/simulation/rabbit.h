@@ -67,6 +67,14 @@ void rabbit_fault(uint16_t code);
 void rabbit_cancel_all(void);
 /* The most that a confirm takes from now on. */
 void rabbit_delay(uint64_t us);
+/* The words of its exceptions are bytes of any kind, as it quotes what it was given. */
+void rabbit_speak_oddly(bool is_on);
+/* Each channel.open takes so long, and its connection with it. */
+void rabbit_open_slowly(uint64_t us);
+/* It starts again, with frames below the least that AMQP has, or with larger ones. */
+void rabbit_allow_small_frames(bool is_on);
+/* Each message to the queue ends the connection on which it comes: 541, over no method. */
+void rabbit_break_over(enum destination, bool is_on);
 unsigned rabbit_connections(void);
 bool rabbit_is_up(void);
 /* How often it was killed, stopped, or lost its connections. */

@@ -7,6 +7,7 @@
 #include "base/assert.h"
 #include "history.h"
 #include "rabbit_inside.h"
+#include "tally.h"
 
 enum { BEAT_US = 3000000 };
 
@@ -44,6 +45,7 @@ void rabbit_connection_lose(struct rabbit_connection *c, bool resets)
     agenda_cancel(&c->confirm);
     agenda_cancel(&c->deliver);
     agenda_cancel(&c->beat);
+    agenda_cancel(&c->opening);
     struct rabbit_connection **at = &rabbit.connections;
     while (*at != c)
         at = &(*at)->next;
@@ -79,10 +81,12 @@ void rabbit_connection_close_over(struct rabbit_connection *c, uint16_t code, co
     talker_say(&c->talker, 0, AMQP_CONNECTION_CLOSE_METHOD, &close);
 }
 
-/* Frozen, it reads nothing; in an alarm, nothing from who publishes. */
+/* Frozen, it reads nothing; in an alarm, nothing from who publishes; nor while it opens a channel.
+ */
 void rabbit_connection_listen(struct rabbit_connection *c)
 {
-    talker_set_deaf(&c->talker, rabbit_is_frozen(c) || (rabbit.is_alarmed && c->publishes));
+    talker_set_deaf(&c->talker, rabbit_is_frozen(c) || (rabbit.is_alarmed && c->publishes) ||
+                                    agenda_has(&c->opening));
 }
 
 /* ---- the handshake ---- */
@@ -112,6 +116,8 @@ static void take_start_ok(struct rabbit_connection *c, const amqp_connection_sta
 {
     amqp_connection_tune_t tune = {
         .channel_max = rabbit.channel_max, .frame_max = rabbit.frame_max, .heartbeat = 0};
+    if (rabbit.has_small_frames)
+        tally_add(TALLY_SMALL_FRAMES);
     c->login = rabbit_find_login(ok->response);
     c->channel_max = rabbit.channel_max;
     if (c->login == LOGINS)
@@ -140,6 +146,14 @@ static void take_open(struct rabbit_connection *c, amqp_bytes_t vhost)
 
 /* ---- methods ---- */
 
+static void opened(void *arg)
+{
+    struct rabbit_connection *c = arg;
+    if (!c->is_closing)
+        talker_say_plain(&c->talker, c->opens, AMQP_CHANNEL_OPEN_OK_METHOD);
+    rabbit_connection_listen(c);
+}
+
 static void open_channel(struct rabbit_connection *c, uint16_t number)
 {
     CHECK(number <= c->channel_max, "P7: channel %u of at most %u", number, c->channel_max);
@@ -154,7 +168,13 @@ static void open_channel(struct rabbit_connection *c, uint16_t number)
     if (number > c->highest)
         c->highest = number;
     c->channels[number]->serial = ++rabbit.next_channel;
-    talker_say_plain(&c->talker, number, AMQP_CHANNEL_OPEN_OK_METHOD);
+    c->opens = number;
+    if (rabbit.opens_us == 0) {
+        opened(c);
+        return;
+    }
+    tally_add(TALLY_SLOW_OPEN);
+    agenda_in(&c->opening, rabbit.opens_us, opened, c);
 }
 
 static void take_declare(struct rabbit_connection *c, uint16_t number,

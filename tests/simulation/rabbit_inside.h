@@ -26,6 +26,9 @@ struct rabbit {
     unsigned node_count;
     struct prng prng;
     bool is_up, is_frozen, is_alarmed;
+    bool speaks_oddly, has_small_frames;
+    uint64_t opens_us; /* what a channel.open takes */
+    bool breaks_over[DEST_QUEUES];
     uint16_t channel_max;
     uint32_t frame_max;
     uint64_t confirm_us; /* most that a confirm takes */
@@ -104,6 +107,8 @@ struct rabbit_connection {
     unsigned node;
     uint16_t channel_max;
     bool is_open, is_closing, publishes;
+    struct event opening; /* of a channel: nothing else is looked at before it is open */
+    uint16_t opens;
     bool is_left; /* the proxy has closed it */
     uint32_t frame_max;
     uint16_t highest; /* channel number that was ever open */

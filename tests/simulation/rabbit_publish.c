@@ -9,6 +9,7 @@
 #include "history.h"
 #include "life.h"
 #include "rabbit_inside.h"
+#include "tally.h"
 
 enum {
     LEAVES_US = 1000000,
@@ -42,7 +43,8 @@ void rabbit_raise(struct rabbit_connection *c, uint16_t number, uint16_t code,
     static const char odd[] = "bytes of any kind: \xff\x01";
     amqp_channel_close_t close = {
         .reply_code = code,
-        .reply_text = bytes_of(code == 404   ? "NOT_FOUND - no exchange 'missing' in vhost '/'"
+        .reply_text = bytes_of(rabbit.speaks_oddly ? odd
+                               : code == 404 ? "NOT_FOUND - no exchange 'missing' in vhost '/'"
                                : code == 403 ? "ACCESS_REFUSED - access to exchange 'denied' in "
                                                "vhost '/' refused for user"
                                : code == 406 ? "PRECONDITION_FAILED - cannot switch from confirm "
@@ -51,6 +53,8 @@ void rabbit_raise(struct rabbit_connection *c, uint16_t number, uint16_t code,
         .class_id = (uint16_t)(cause >> 16),
         .method_id = (uint16_t)cause};
     history_note("rabbit: closes channel %u with %u", number, code);
+    if (rabbit.speaks_oddly)
+        tally_add(TALLY_ODD_WORDS);
     rabbit_channel_lose(c, number, false);
     c->channels[number]->is_closing = true;
     talker_say(&c->talker, number, AMQP_CHANNEL_CLOSE_METHOD, &close);
@@ -164,6 +168,12 @@ static void take_message(struct rabbit_connection *c, uint16_t number)
     excuse_left();
     ledger_compare(message, ch->header, ch->header_len);
     ledger_arrives(message, c->login, ch->serial, end_is_left(c->talker.end));
+    if (ch->destination < DEST_QUEUES && rabbit.breaks_over[ch->destination]) {
+        ledger_excuses(message);
+        tally_add(TALLY_BROKEN_OVER);
+        rabbit_connection_close(c, 541, "INTERNAL_ERROR");
+        return;
+    }
     if (ch->destination == DEST_MISSING || is_denied(ch->destination)) {
         ledger_excuses(message);
         rabbit_raise(c, number, ch->destination == DEST_MISSING ? 404 : 403,

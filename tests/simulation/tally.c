@@ -29,6 +29,10 @@ const char *tally_name(enum tally what)
         [TALLY_CHANNEL_REFUSED] = "channels over a limit",
         [TALLY_OFFENCE] = "offences",
         [TALLY_OFFENDER_REFUSED] = "offenders told to go",
+        [TALLY_ODD_WORDS] = "odd words",
+        [TALLY_SLOW_OPEN] = "slow channels",
+        [TALLY_SMALL_FRAMES] = "offers of small frames",
+        [TALLY_BROKEN_OVER] = "connections broken over a message",
     };
     return names[what];
 }

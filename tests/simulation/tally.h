@@ -17,6 +17,10 @@ enum tally {
     TALLY_CHANNEL_REFUSED,  /* over a limit: with its connection */
     TALLY_OFFENCE,          /* a client did not keep to the protocol */
     TALLY_OFFENDER_REFUSED, /* and was told so */
+    TALLY_ODD_WORDS,        /* an exception's text was bytes of any kind */
+    TALLY_SLOW_OPEN,        /* a channel took its time */
+    TALLY_SMALL_FRAMES,     /* a connection was offered less than AMQP's least */
+    TALLY_BROKEN_OVER,      /* a message ended its connection */
     TALLIES,
 };
 
