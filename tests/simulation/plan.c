@@ -370,6 +370,13 @@ static void channels_open_slowly(struct entry *e)
     rabbit_open_slowly(prng_between(&e->prng, 500000, 8000000));
 }
 
+/* And the proxy is told to wait for it. */
+static void channels_always_open_slowly(struct entry *e)
+{
+    life_set("pool.confirm_timeout=60s");
+    channels_open_slowly(e);
+}
+
 static void channels_open_at_once(struct entry *e)
 {
     (void)e;
@@ -402,6 +409,7 @@ static void queue_breaks_nothing(struct entry *e)
 static const struct happening moods[] = {
     {"RabbitMQ's words are odd", 20, words_are_odd, words_are_plain, 20000000, false},
     {"channels open slowly", 20, channels_open_slowly, channels_open_at_once, 20000000, false},
+    {"channels always open slowly", 10, channels_always_open_slowly, NULL, 0, true},
     {"RabbitMQ's frames are small", 10, frames_are_small, frames_are_as_usual, 8000000, false},
     {"a queue breaks connections", 20, queue_breaks_connections, queue_breaks_nothing, 8000000,
      false},
@@ -409,12 +417,20 @@ static const struct happening moods[] = {
 
 /* ---- other settings ---- */
 
-static void rate_changes(struct entry *e)
+static void drains_are_slow(struct entry *e)
 {
-    static const char *const rates[] = {"drain.rate=0", "drain.rate=20", "drain.rate=1000"};
+    static const char *const rates[] = {"drain.rate=3", "drain.rate=20", "drain.rate=1000"};
     const char *rate = rates[prng_below(&e->prng, 3)];
     history_note("plan: %s", rate);
     life_set(rate);
+    life_reload();
+}
+
+static void drains_are_fast(struct entry *e)
+{
+    (void)e;
+    history_note("plan: drain.rate=0");
+    life_set("drain.rate=0");
     life_reload();
 }
 
@@ -430,7 +446,7 @@ static void spool_is_small(struct entry *e)
 }
 
 static const struct happening settings[] = {
-    {"drain.rate changes", 60, rate_changes, NULL, 0, false},
+    {"drains are slow", 60, drains_are_slow, drains_are_fast, 10000000, false},
     {"a connection has few channels", 20, there_are_few_channels, NULL, 0, true},
     {"the spool is small", 20, spool_is_small, NULL, 0, true},
 };
