@@ -17,7 +17,7 @@
 #include "tally.h"
 #include "unruly.h"
 
-enum { CHANNELS = 4, OUTSIDE = UINT_MAX };
+enum { CHANNELS = 4, OUTSIDE = UINT_MAX, NOT_FOUND = 404 };
 
 /* A publish that was not answered for. */
 struct open_publish {
@@ -32,6 +32,7 @@ struct client_channel {
     uint64_t tag;
     struct open_publish open[SCRIPT_MAX]; /* in a transaction: not committed, or being committed */
     unsigned open_count;
+    bool asks_for_missing; /* something of it names an exchange that is not there */
     unsigned transactions, transactions_over; /* asked to be committed or rolled back; answered */
     struct consumer_channel reads;
 };
@@ -60,9 +61,9 @@ static unsigned next_id;
 
 const char *client_kind_name(enum client_kind kind)
 {
-    static const char *const names[] = {"job",       "stream",    "confirming", "transaction",
-                                        "declaring", "consuming", "dying",      "deaf",
-                                        "stranger",  "worker",    "unruly",     "hasty"};
+    static const char *const names[] = {
+        "job",  "stream",   "confirming", "transaction", "declaring", "consuming", "dying",
+        "deaf", "stranger", "worker",     "unruly",      "hasty",     "flood",     "probe"};
     return names[kind];
 }
 
@@ -206,6 +207,9 @@ static void take_channel_close(struct simulated_client *c, uint16_t number,
                                const struct frame *frame)
 {
     struct client_channel *ch = &c->channels[number];
+    CHECK(wire_get16(frame->payload + 4) != NOT_FOUND || ch->asks_for_missing,
+          "P7: client %u named nothing that is missing, and hears %.*s", c->id, frame->payload[6],
+          (char *)frame->payload + 7);
     CHECK(!memmem(frame->payload, frame->payload_len, "cannot switch", 13),
           "client %u did nothing wrong, and its channel is closed with %.*s", c->id,
           frame->payload[6], (char *)frame->payload + 7);
@@ -395,6 +399,8 @@ static void on_frame(void *owner, struct frame *frame)
     CHECK(c->frame_max == 0 || frame->payload_len + FRAME_OVERHEAD_BYTES <= c->frame_max,
           "client %u gets a frame larger than it has agreed to", c->id);
     CHECK(frame->channel < CHANNELS, "client %u hears of channel %u", c->id, frame->channel);
+    CHECK(frame->type != FRAME_METHOD || !c->channels[frame->channel].reads.is_inside,
+          "client %u gets a method in the middle of a delivery", c->id);
     if (frame->channel > 0 &&
         consumer_hear(&c->channels[frame->channel].reads, &c->talker, frame)) {
         heard(c, frame);
@@ -450,6 +456,7 @@ static void say_publish(struct simulated_client *c, const struct act *a)
                                     .routing_key = bytes_of(destination_key(a->destination)),
                                     .mandatory = a->mandatory};
     uint8_t header[LEDGER_HEADER_BYTES], *body = malloc(a->size);
+    ch->asks_for_missing = ch->asks_for_missing || a->destination == DEST_MISSING;
     ENSURE(body);
     ledger_write_body(message, body, a->size);
     ledger_write_header(message, a->size, header);
@@ -512,6 +519,7 @@ static bool perform(struct simulated_client *c, const struct act *a)
         call(c, a->channel, AMQP_QUEUE_DECLARE_METHOD, &declare);
         break;
     case ACT_BIND_TO_NOTHING:
+        ch->asks_for_missing = true;
         talker_say(&c->talker, a->channel, AMQP_QUEUE_BIND_METHOD, &bind);
         break;
     case ACT_QOS:
@@ -591,18 +599,21 @@ static void act(void *arg)
         go_on(c, c->script.acts[c->at].pause_us);
 }
 
+bool client_is_there(unsigned id)
+{
+    const struct simulated_client *c = clients;
+    while (c && c->id != id)
+        c = c->next;
+    return c != NULL;
+}
+
 static void hear(void *arg)
 {
     struct simulated_client *c = arg;
     talker_set_deaf(&c->talker, false);
 }
 
-void client_start(enum client_kind kind, uint64_t seed)
-{
-    client_start_as(kind, seed, LOGINS);
-}
-
-void client_start_as(enum client_kind kind, uint64_t seed, unsigned login)
+static struct simulated_client *start(enum client_kind kind, uint64_t seed, unsigned login)
 {
     static const struct talker_events events = {on_frame, on_end};
     struct prng prng = prng_of(seed, 6);
@@ -610,7 +621,7 @@ void client_start_as(enum client_kind kind, uint64_t seed, unsigned login)
     struct end *end = sim_uv_connect(prng_next(&prng));
     if (!end) {
         history_note("client %u: a %s is refused", id, client_kind_name(kind));
-        return;
+        return NULL;
     }
     struct simulated_client *c = calloc(1, sizeof *c);
     ENSURE(c);
@@ -629,5 +640,23 @@ void client_start_as(enum client_kind kind, uint64_t seed, unsigned login)
     if (c->script.is_deaf_first)
         agenda_in(&c->hearing, c->script.hears_after_us, hear, c);
     talker_say_bytes(&c->talker, "AMQP\0\0\x09\x01", 8);
-    die_if_due(c);
+    return die_if_due(c) ? NULL : c;
+}
+
+void client_start(enum client_kind kind, uint64_t seed)
+{
+    start(kind, seed, LOGINS);
+}
+
+void client_start_as(enum client_kind kind, uint64_t seed, unsigned login)
+{
+    start(kind, seed, login);
+}
+
+unsigned client_start_to(enum client_kind kind, uint64_t seed, unsigned login, enum destination d)
+{
+    struct simulated_client *c = start(kind, seed, login);
+    for (unsigned i = 0; c && i < c->script.count; i++)
+        c->script.acts[i].destination = d;
+    return c ? c->id : 0;
 }

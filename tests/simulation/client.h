@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "ledger.h"
+
 enum client_kind {
     CLIENT_JOB,         /* one message, close */
     CLIENT_STREAM,      /* long, without confirms */
@@ -19,6 +21,8 @@ enum client_kind {
     CLIENT_WORKER,      /* consumes and publishes */
     CLIENT_UNRULY,      /* publishes, and then says what is no AMQP */
     CLIENT_HASTY,       /* waits for as little as it may: much of what it says crosses an answer */
+    CLIENT_FLOOD,       /* as much as it can, and goes without a word */
+    CLIENT_PROBE,       /* one message, with a confirm */
     CLIENT_KINDS,
 };
 const char *client_kind_name(enum client_kind);
@@ -29,6 +33,10 @@ void client_end_all(void);
 void client_start(enum client_kind, uint64_t seed);
 /* The same, with this login. */
 void client_start_as(enum client_kind, uint64_t seed, unsigned login);
+/* And all that it publishes goes there. Returns its number, 0 if it is refused. */
+unsigned client_start_to(enum client_kind, uint64_t seed, unsigned login, enum destination);
+/* It has not come to its end. */
+bool client_is_there(unsigned id);
 /* Those that have not come to their end. */
 unsigned client_count(void);
 /* What the first of those waits for. */

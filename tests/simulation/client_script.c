@@ -1,5 +1,7 @@
 #include "client_script.h"
 
+enum { FLOOD_MESSAGES = 100, FLOOD_STAYS_US = 15000000 };
+
 static struct act *add(struct script *s, enum act_kind kind, uint16_t channel)
 {
     if (s->count == SCRIPT_MAX)
@@ -225,6 +227,20 @@ static void write_one(struct script *s, enum client_kind kind, struct prng *p)
         break;
     case CLIENT_HASTY:
         write_hasty(s, p);
+        break;
+    case CLIENT_FLOOD:
+        s->pipelines = true;
+        add(s, ACT_OPEN, 1);
+        for (unsigned i = 0; i < FLOOD_MESSAGES; i++)
+            publish_to(s, p, 1, 0);
+        add(s, ACT_PAUSE, 1)->pause_us = FLOOD_STAYS_US;
+        add(s, ACT_VANISH, 0);
+        break;
+    case CLIENT_PROBE:
+        add(s, ACT_OPEN, 1);
+        add(s, ACT_CONFIRM, 1);
+        publish_to(s, p, 1, 0);
+        add(s, ACT_AWAIT, 1);
         break;
     default:
         add(s, ACT_OPEN, 1);

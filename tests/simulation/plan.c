@@ -17,13 +17,19 @@
 
 struct entry;
 
+enum moment {
+    MEANWHILE,
+    AT_FIRST, /* before the proxy starts */
+    AT_LAST,  /* when all else is well again */
+};
+
 struct happening {
     const char *name;
     unsigned weight;
     void (*begins)(struct entry *);
     void (*passes)(struct entry *); /* NULL: it is over at once */
     uint64_t most_us;               /* how long it lasts */
-    bool is_first;                  /* before the proxy starts */
+    enum moment when;
 };
 
 struct entry {
@@ -31,7 +37,10 @@ struct entry {
     uint64_t at_us, lasts_us, seed;
     struct prng prng;
     unsigned which; /* as `begins` likes */
+    bool is_due;    /* AT_LAST, and not left out */
     struct event begin, pass;
+    struct event comes, looks; /* of a probe */
+    unsigned probe;            /* the client */
 };
 
 static void client_comes(struct entry *e)
@@ -203,24 +212,24 @@ static void disk_is_well(struct entry *e)
 }
 
 static const struct happening happenings[] = {
-    {"a client", 140, client_comes, NULL, 0, false},
-    {"RabbitMQ is killed", 6, rabbit_dies, rabbit_comes, 8000000, false},
-    {"RabbitMQ stops", 3, rabbit_leaves, rabbit_comes, 8000000, false},
-    {"RabbitMQ hangs", 3, rabbit_hangs, rabbit_goes_on, 20000000, false},
-    {"alarm", 2, alarm_begins, alarm_ends, 8000000, false},
-    {"a queue is silent", 4, queue_is_silent, queue_is_well, 20000000, false},
-    {"a queue is full", 3, queue_is_full, queue_is_well, 8000000, false},
-    {"confirms are slow", 4, confirms_are_slow, confirms_are_fast, 10000000, false},
-    {"the network is cut", 6, network_is_cut, NULL, 0, false},
-    {"RabbitMQ closes a connection", 3, rabbit_errs, NULL, 0, false},
-    {"the proxy is killed", 6, proxy_is_killed, NULL, 0, false},
-    {"the power is cut", 3, power_is_cut, NULL, 0, false},
-    {"the proxy is stopped", 3, proxy_stops, NULL, 0, false},
-    {"the proxy is reloaded", 4, proxy_reloads, NULL, 0, false},
-    {"the disk is full", 2, disk_fills, disk_is_well, 5000000, false},
-    {"the disk fails", 2, disk_errs, disk_is_well, 5000000, false},
-    {"syncs fail", 2, syncs_fail, NULL, 0, false},
-    {"the disk is slow", 3, disk_is_slow, disk_is_well, 8000000, false},
+    {"a client", 140, client_comes, NULL, 0, MEANWHILE},
+    {"RabbitMQ is killed", 6, rabbit_dies, rabbit_comes, 8000000, MEANWHILE},
+    {"RabbitMQ stops", 3, rabbit_leaves, rabbit_comes, 8000000, MEANWHILE},
+    {"RabbitMQ hangs", 3, rabbit_hangs, rabbit_goes_on, 20000000, MEANWHILE},
+    {"alarm", 2, alarm_begins, alarm_ends, 8000000, MEANWHILE},
+    {"a queue is silent", 4, queue_is_silent, queue_is_well, 20000000, MEANWHILE},
+    {"a queue is full", 3, queue_is_full, queue_is_well, 8000000, MEANWHILE},
+    {"confirms are slow", 4, confirms_are_slow, confirms_are_fast, 10000000, MEANWHILE},
+    {"the network is cut", 6, network_is_cut, NULL, 0, MEANWHILE},
+    {"RabbitMQ closes a connection", 3, rabbit_errs, NULL, 0, MEANWHILE},
+    {"the proxy is killed", 6, proxy_is_killed, NULL, 0, MEANWHILE},
+    {"the power is cut", 3, power_is_cut, NULL, 0, MEANWHILE},
+    {"the proxy is stopped", 3, proxy_stops, NULL, 0, MEANWHILE},
+    {"the proxy is reloaded", 4, proxy_reloads, NULL, 0, MEANWHILE},
+    {"the disk is full", 2, disk_fills, disk_is_well, 5000000, MEANWHILE},
+    {"the disk fails", 2, disk_errs, disk_is_well, 5000000, MEANWHILE},
+    {"syncs fail", 2, syncs_fail, NULL, 0, MEANWHILE},
+    {"the disk is slow", 3, disk_is_slow, disk_is_well, 8000000, MEANWHILE},
 };
 enum { HAPPENINGS = sizeof happenings / sizeof happenings[0] };
 
@@ -328,28 +337,28 @@ static void queue_is_allowed(struct entry *e)
 }
 
 static const struct happening reading[] = {
-    {"a worker", 100, worker_comes, NULL, 0, false},
-    {"consumers are cancelled", 8, consumers_are_cancelled, NULL, 0, false},
+    {"a worker", 100, worker_comes, NULL, 0, MEANWHILE},
+    {"consumers are cancelled", 8, consumers_are_cancelled, NULL, 0, MEANWHILE},
 };
 
 static const struct happening nodes[] = {
-    {"there are two nodes", 40, are_two_nodes, NULL, 0, true},
-    {"a node is killed", 20, node_dies, node_comes, 10000000, false},
-    {"a node stops", 15, node_leaves, node_comes, 10000000, false},
-    {"a node hangs", 15, node_hangs, node_comes, 20000000, false},
-    {"a node is lost", 10, node_is_lost, NULL, 0, false},
+    {"there are two nodes", 40, are_two_nodes, NULL, 0, AT_FIRST},
+    {"a node is killed", 20, node_dies, node_comes, 10000000, MEANWHILE},
+    {"a node stops", 15, node_leaves, node_comes, 10000000, MEANWHILE},
+    {"a node hangs", 15, node_hangs, node_comes, 20000000, MEANWHILE},
+    {"a node is lost", 10, node_is_lost, NULL, 0, MEANWHILE},
 };
 
 static const struct happening rights[] = {
-    {"a password changes", 20, password_changes, NULL, 0, false},
-    {"a vhost is deleted", 20, vhost_goes, rights_are_back, 8000000, false},
-    {"connections are limited", 20, connections_are_limited, rights_are_back, 10000000, false},
-    {"channels are limited", 20, channels_are_limited, rights_are_back, 10000000, false},
-    {"a queue is forbidden", 20, queue_is_forbidden, queue_is_allowed, 8000000, false},
+    {"a password changes", 20, password_changes, NULL, 0, MEANWHILE},
+    {"a vhost is deleted", 20, vhost_goes, rights_are_back, 8000000, MEANWHILE},
+    {"connections are limited", 20, connections_are_limited, rights_are_back, 10000000, MEANWHILE},
+    {"channels are limited", 20, channels_are_limited, rights_are_back, 10000000, MEANWHILE},
+    {"a queue is forbidden", 20, queue_is_forbidden, queue_is_allowed, 8000000, MEANWHILE},
 };
 
 static const struct happening offences[] = {
-    {"an unruly client", 1, unruly_one_comes, NULL, 0, false}};
+    {"an unruly client", 1, unruly_one_comes, NULL, 0, MEANWHILE}};
 
 /* ---- what RabbitMQ is like ---- */
 
@@ -407,10 +416,10 @@ static void queue_breaks_nothing(struct entry *e)
 }
 
 static const struct happening moods[] = {
-    {"RabbitMQ's words are odd", 20, words_are_odd, words_are_plain, 20000000, false},
-    {"channels open slowly", 20, channels_open_slowly, channels_open_at_once, 20000000, false},
-    {"channels always open slowly", 10, channels_always_open_slowly, NULL, 0, true},
-    {"RabbitMQ's frames are small", 10, frames_are_small, frames_are_as_usual, 8000000, false},
+    {"RabbitMQ's words are odd", 20, words_are_odd, words_are_plain, 20000000, MEANWHILE},
+    {"channels open slowly", 20, channels_open_slowly, channels_open_at_once, 20000000, MEANWHILE},
+    {"channels always open slowly", 10, channels_always_open_slowly, NULL, 0, AT_FIRST},
+    {"RabbitMQ's frames are small", 10, frames_are_small, frames_are_as_usual, 8000000, MEANWHILE},
     {"a queue breaks connections", 20, queue_breaks_connections, queue_breaks_nothing, 8000000,
      false},
 };
@@ -446,12 +455,50 @@ static void spool_is_small(struct entry *e)
 }
 
 static const struct happening settings[] = {
-    {"drains are slow", 60, drains_are_slow, drains_are_fast, 10000000, false},
-    {"a connection has few channels", 20, there_are_few_channels, NULL, 0, true},
-    {"the spool is small", 20, spool_is_small, NULL, 0, true},
+    {"drains are slow", 60, drains_are_slow, drains_are_fast, 10000000, MEANWHILE},
+    {"a connection has few channels", 20, there_are_few_channels, NULL, 0, AT_FIRST},
+    {"the spool is small", 20, spool_is_small, NULL, 0, AT_FIRST},
 };
 
-static const struct happening haste[] = {{"a hasty client", 1, hasty_one_comes, NULL, 0, false}};
+/* ---- one queue that is silent, in a world that is well ---- */
+
+/* Together less than the time after which the proxy asks a silent one again. */
+enum { PROBE_COMES_US = 3000000, PROBE_ENDS_US = 14000000 };
+
+static void probe_is_over(void *arg)
+{
+    struct entry *e = arg;
+    CHECK(e->probe == 0 || !client_is_there(e->probe),
+          "P7: a message to a queue that is well waits for %u s, because another is silent",
+          PROBE_ENDS_US / 1000000);
+    queue_is_well(e);
+}
+
+static void probe_comes(void *arg)
+{
+    struct entry *e = arg;
+    enum destination other = (e->which + 1) % DEST_QUEUES;
+    e->probe = client_start_to(CLIENT_PROBE, e->seed + 1, 0, other);
+    agenda_in(&e->looks, PROBE_ENDS_US, probe_is_over, e);
+}
+
+static void queue_stays_silent(struct entry *e)
+{
+    queue_is_silent(e);
+    /* It is not about places in the spool, or patience with RabbitMQ. */
+    life_set("pool.publish_buffer_size=10000");
+    life_set("pool.confirm_timeout=2s");
+    rabbit_open_slowly(0);
+    life_reload();
+    client_start_to(CLIENT_FLOOD, e->seed, 0, e->which);
+    agenda_in(&e->comes, PROBE_COMES_US, probe_comes, e);
+}
+
+static const struct happening silence[] = {
+    {"a queue stays silent", 1, queue_stays_silent, NULL, 0, AT_LAST}};
+
+static const struct happening haste[] = {
+    {"a hasty client", 1, hasty_one_comes, NULL, 0, MEANWHILE}};
 
 /* Each is drawn apart, so that a new one leaves those before it as they are. */
 static const struct wave {
@@ -468,6 +515,7 @@ static const struct wave {
     {haste, 1, 16, 10, 40},
     {moods, sizeof moods / sizeof moods[0], 17, 6, 30},
     {settings, sizeof settings / sizeof settings[0], 18, 6, 30},
+    {silence, 1, 19, 2, 20},
 };
 enum { WAVES = sizeof waves / sizeof waves[0] };
 
@@ -536,7 +584,9 @@ static void begin(void *arg)
 void plan_begin(const bool left_out[PLAN_MAX])
 {
     for (unsigned i = 0; i < plan.count; i++)
-        if (!left_out[i] && !plan.entries[i].what->is_first)
+        if (!left_out[i] && plan.entries[i].what->when == AT_LAST)
+            plan.entries[i].is_due = true;
+        else if (!left_out[i] && plan.entries[i].what->when == MEANWHILE)
             agenda_in(&plan.entries[i].begin, plan.entries[i].at_us, begin, &plan.entries[i]);
         else if (!left_out[i])
             begin(&plan.entries[i]);
@@ -552,7 +602,19 @@ void plan_end(void)
         agenda_cancel(&e->pass);
         e->what->passes(e);
     }
+    for (unsigned i = 0; i < plan.count; i++)
+        if (plan.entries[i].is_due)
+            begin(&plan.entries[i]);
     disk_faults.syncs_to_fail = 0;
+}
+
+bool plan_is_over(void)
+{
+    bool is_over = true;
+    for (unsigned i = 0; i < plan.count; i++)
+        is_over =
+            is_over && !agenda_has(&plan.entries[i].comes) && !agenda_has(&plan.entries[i].looks);
+    return is_over;
 }
 
 void plan_log_in(void)

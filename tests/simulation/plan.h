@@ -15,6 +15,8 @@ unsigned plan_make(uint64_t seed);
 void plan_begin(const bool left_out[PLAN_MAX]);
 /* Nothing more happens, and all that was broken is whole again. */
 void plan_end(void);
+/* Nothing of it is left to come, after plan_end. */
+bool plan_is_over(void);
 /* Somebody comes who knows a password that was changed: what is stored may wait for it. */
 void plan_log_in(void);
 /* When that is to be. */

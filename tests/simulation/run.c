@@ -120,6 +120,8 @@ static const char *who_waits(void)
     const struct proxy *proxy = life_proxy();
     if (client_count() > 0)
         return client_waits_for();
+    if (!plan_is_over())
+        return "a probe is to come";
     if (!proxy || proxy->stage != PROXY_RUNNING)
         return "the proxy is not there";
     return what_is_held(proxy);
