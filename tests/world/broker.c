@@ -13,9 +13,11 @@ enum { CHANNELS = 64 };
 
 struct connection {
     struct stream *stream;
+    unsigned number;
     bool greeted;
     struct {
-        bool confirms;
+        bool confirms, is_bad;
+        bool holds; /* something older than the last one is not confirmed */
         uint64_t tag, confirmed;
         char names[256], body[256];
         size_t names_len, body_len;
@@ -79,17 +81,20 @@ static void close_connection(struct connection *c, uint16_t code, const char *te
     say(c, 0, AMQP_CONNECTION_CLOSE_METHOD, &close);
 }
 
-static void confirm(struct connection *c, uint16_t channel)
+static void confirm(struct connection *c, uint16_t channel, bool all)
 {
     uint64_t tag = c->channels[channel].tag;
-    if (!c->channels[channel].confirms || c->channels[channel].confirmed == tag)
+    bool multiple = all || !c->channels[channel].holds;
+    bool is_settled = c->channels[channel].confirmed == tag && !c->channels[channel].holds;
+    if (!c->channels[channel].confirms || is_settled)
         return;
     c->channels[channel].confirmed = tag;
-    if (broker.confirms == BROKER_NACKS) {
-        amqp_basic_nack_t nack = {.delivery_tag = tag, .multiple = 1};
+    c->channels[channel].holds = !multiple;
+    if (broker.confirms == BROKER_NACKS || c->channels[channel].is_bad) {
+        amqp_basic_nack_t nack = {.delivery_tag = tag, .multiple = multiple};
         say(c, channel, AMQP_BASIC_NACK_METHOD, &nack);
     } else {
-        amqp_basic_ack_t ack = {.delivery_tag = tag, .multiple = 1};
+        amqp_basic_ack_t ack = {.delivery_tag = tag, .multiple = multiple};
         say(c, channel, AMQP_BASIC_ACK_METHOD, &ack);
     }
 }
@@ -129,11 +134,18 @@ static void take_message(struct connection *c, uint16_t channel)
         say(c, channel, AMQP_CHANNEL_CLOSE_METHOD, &close);
         return;
     }
+    if (body[0] == '?') {
+        close_connection(c, 501, "FRAME_ERROR");
+        return;
+    }
+    broker.origins[broker.published % 256] = c->number;
     snprintf(broker.bodies[broker.published++ % 256], 64, "%.63s", body);
     if (broker.returns && c->channels[channel].mandatory)
         give_back(c, channel);
-    if (broker.confirms != BROKER_SILENT)
-        confirm(c, channel);
+    if (body[0] == '~')
+        c->channels[channel].holds = true;
+    else if (broker.confirms != BROKER_SILENT)
+        confirm(c, channel, false);
 }
 
 static void take_method(struct connection *c, const struct frame *frame)
@@ -179,6 +191,11 @@ static void take_method(struct connection *c, const struct frame *frame)
         assert_true(frame->payload_len <= sizeof c->channels[n].method);
         memcpy(c->channels[n].method, frame->payload, frame->payload_len);
         c->channels[n].method_len = frame->payload_len;
+        break;
+    case AMQP_CHANNEL_OPEN_METHOD:
+        c->channels[n].is_bad = broker.bad_channels > 0;
+        broker.bad_channels -= c->channels[n].is_bad;
+        say_plain(c, n, AMQP_CHANNEL_OPEN_OK_METHOD);
         break;
     case AMQP_CONFIRM_SELECT_METHOD:
         c->channels[n].confirms = true;
@@ -238,7 +255,7 @@ static struct connection *connection_of(struct stream *s)
     assert_true(free_at < 64);
     connections[free_at] = calloc(1, sizeof **connections);
     connections[free_at]->stream = s;
-    broker.connections++;
+    connections[free_at]->number = ++broker.connections;
     return connections[free_at];
 }
 
@@ -328,7 +345,7 @@ void broker_confirm_all(void)
 {
     for (unsigned i = 0; i < 64; i++)
         for (uint16_t n = 1; connections[i] && n < CHANNELS; n++)
-            confirm(connections[i], n);
+            confirm(connections[i], n, true);
     world_run();
 }
 

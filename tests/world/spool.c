@@ -232,6 +232,8 @@ static enum status run(struct job *job)
     struct stored *s;
     switch (job->type) {
     case JOB_QUEUE_PUT:
+        if (disk.is_full)
+            return STATUS_FULL;
         job->queue = ++spooler.queues;
         return STATUS_OK;
     case JOB_QUEUE_DROP:

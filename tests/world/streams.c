@@ -272,7 +272,7 @@ static bool run_one(unsigned i)
         s->handler->on_closed(s);
         return true;
     }
-    if (w->connecting) {
+    if (w->connecting && !broker.is_slow_to_accept) {
         w->connecting = false;
         w->open = s->reading = broker.is_there;
         s->last_read_ms = s->last_write_ms = world.now_ms;

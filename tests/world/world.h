@@ -93,14 +93,18 @@ struct broker {
     bool offers_confirms;
     uint16_t refuse_code; /* connection.open is answered with connection.close, 0: it is not */
     char refuse_text[128];
-    uint16_t
-        close_code;    /* a publish whose body begins with '!' closes its channel with this code */
-    bool silent_calls; /* methods are not answered */
+    /* What a body begins with decides about it: with '!' it closes its channel with this code, with
+     * '?' its connection, and with '~' it is not confirmed before broker_confirm_all. */
+    uint16_t close_code;
+    bool silent_calls;      /* methods are not answered */
+    bool is_slow_to_accept; /* a connection that is asked for comes when this is over */
+    unsigned bad_channels;  /* so many of those that are opened next nack all that they get */
     uint16_t channel_max;
     unsigned connections; /* that were made */
     unsigned published;   /* messages that came, all connections together */
     char bodies[256][64];
-    char last_call[64]; /* the name of the last method that came, but for publishes */
+    unsigned origins[256]; /* which connection each came on, as they were made, from 1 */
+    char last_call[64];    /* the name of the last method that came, but for publishes */
 };
 extern struct broker broker;
 
@@ -122,7 +126,7 @@ void broker_deliver_rest(uint16_t channel, const char *body);
 /* ---- the spool ---- */
 
 struct disk {
-    bool is_full;  /* appends fail */
+    bool is_full;  /* appends fail, and a new login is not stored */
     bool has_room; /* as of the last look */
     bool is_nearly_full;
     bool hangs; /* no job comes back */
