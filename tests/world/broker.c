@@ -158,6 +158,7 @@ static void take_method(struct connection *c, const struct frame *frame)
     amqp_method_number_t number;
     void *decoded;
     assert_true(method_decode(&arena, frame->payload, frame->payload_len, &number, &decoded));
+    broker.calls += method != AMQP_BASIC_PUBLISH_METHOD;
     if (method != AMQP_BASIC_PUBLISH_METHOD)
         snprintf(broker.last_call, sizeof broker.last_call, "%s", method_name(method));
     amqp_queue_declare_ok_t declared = {.queue = bytes_of("amq.gen-1")};
@@ -212,7 +213,8 @@ static void take_method(struct connection *c, const struct frame *frame)
         break;
     case AMQP_CHANNEL_CLOSE_METHOD:
         memset(&c->channels[n], 0, sizeof c->channels[n]);
-        say_plain(c, n, AMQP_CHANNEL_CLOSE_OK_METHOD);
+        if (!broker.silent_calls)
+            say_plain(c, n, AMQP_CHANNEL_CLOSE_OK_METHOD);
         break;
     default:
         if (method_is_answered(method) && !broker.silent_calls)
@@ -346,6 +348,15 @@ void broker_confirm_all(void)
     for (unsigned i = 0; i < 64; i++)
         for (uint16_t n = 1; connections[i] && n < CHANNELS; n++)
             confirm(connections[i], n, true);
+    world_run();
+}
+
+void broker_return_all(void)
+{
+    for (unsigned i = 0; i < 64; i++)
+        for (uint16_t n = 1; connections[i] && n < CHANNELS; n++)
+            if (connections[i]->channels[n].mandatory)
+                give_back(connections[i], n);
     world_run();
 }
 

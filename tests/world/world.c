@@ -218,6 +218,32 @@ void peer_send_plain(struct peer *p, uint16_t channel, amqp_method_number_t meth
     peer_send_method(p, channel, method, zeros);
 }
 
+static void send_content(struct peer *p, uint16_t channel, const char *body, uint16_t flags,
+                         const void *properties, size_t properties_len)
+{
+    uint8_t frame[1024] = {0};
+    uint8_t *at = frame + FRAME_HEAD_BYTES;
+    size_t len = strlen(body);
+    wire_put16(at, 60);
+    wire_put64(at + 4, len);
+    wire_put16(at + 12, flags);
+    if (properties_len > 0)
+        memcpy(at + 14, properties, properties_len);
+    peer_send(p, frame, frame_wrap(frame, FRAME_HEADER, channel, (uint32_t)(14 + properties_len)));
+    if (len == 0)
+        return;
+    memcpy(at, body, len);
+    peer_send(p, frame, frame_wrap(frame, FRAME_BODY, channel, (uint32_t)len));
+}
+
+void peer_publish_with(struct peer *p, uint16_t channel, const char *routing_key, const char *body,
+                       uint16_t flags, const void *properties, size_t len)
+{
+    amqp_basic_publish_t publish = {.routing_key = bytes_of(routing_key)};
+    peer_send_method(p, channel, AMQP_BASIC_PUBLISH_METHOD, &publish);
+    send_content(p, channel, body, flags, properties, len);
+}
+
 void peer_publish_to(struct peer *p, uint16_t channel, const char *exchange,
                      const char *routing_key, const char *body, bool mandatory)
 {
@@ -225,16 +251,7 @@ void peer_publish_to(struct peer *p, uint16_t channel, const char *exchange,
                                     .routing_key = bytes_of(routing_key),
                                     .mandatory = mandatory};
     peer_send_method(p, channel, AMQP_BASIC_PUBLISH_METHOD, &publish);
-    uint8_t frame[1024] = {0};
-    uint8_t *at = frame + FRAME_HEAD_BYTES;
-    size_t len = strlen(body);
-    wire_put16(at, 60);
-    wire_put64(at + 4, len);
-    peer_send(p, frame, frame_wrap(frame, FRAME_HEADER, channel, 14));
-    if (len == 0)
-        return;
-    memcpy(at, body, len);
-    peer_send(p, frame, frame_wrap(frame, FRAME_BODY, channel, (uint32_t)len));
+    send_content(p, channel, body, 0, NULL, 0);
 }
 
 void peer_publish(struct peer *p, uint16_t channel, const char *routing_key, const char *body)

@@ -63,6 +63,9 @@ void peer_send_method(struct peer *, uint16_t channel, amqp_method_number_t, con
 /* A method without fields. */
 void peer_send_plain(struct peer *, uint16_t channel, amqp_method_number_t);
 void peer_publish(struct peer *, uint16_t channel, const char *routing_key, const char *body);
+/* With these properties: their flags, and what follows them. */
+void peer_publish_with(struct peer *, uint16_t channel, const char *routing_key, const char *body,
+                       uint16_t flags, const void *properties, size_t len);
 /* A message, mandatory if that is asked for, to an exchange. */
 void peer_publish_to(struct peer *, uint16_t channel, const char *exchange, const char *routing_key,
                      const char *body, bool mandatory);
@@ -96,7 +99,7 @@ struct broker {
     /* What a body begins with decides about it: with '!' it closes its channel with this code, with
      * '?' its connection, and with '~' it is not confirmed before broker_confirm_all. */
     uint16_t close_code;
-    bool silent_calls;      /* methods are not answered */
+    bool silent_calls;      /* methods are not answered, nor the close of a channel */
     bool is_slow_to_accept; /* a connection that is asked for comes when this is over */
     unsigned bad_channels;  /* so many of those that are opened next nack all that they get */
     uint16_t channel_max;
@@ -104,6 +107,7 @@ struct broker {
     unsigned published;   /* messages that came, all connections together */
     char bodies[256][64];
     unsigned origins[256]; /* which connection each came on, as they were made, from 1 */
+    unsigned calls;        /* other methods */
     char last_call[64];    /* the name of the last method that came, but for publishes */
 };
 extern struct broker broker;
@@ -115,6 +119,8 @@ void broker_up(void);
 void broker_cut(void);
 /* Confirms what has come and is not confirmed. */
 void broker_confirm_all(void);
+/* Gives the last message of each channel back, if it is mandatory; says nothing of its confirm. */
+void broker_return_all(void);
 /* Sends a method on every connection. */
 void broker_say(uint16_t channel, amqp_method_number_t, const void *fields);
 /* Sends a message to a consumer on the connection that was made last; without a body, its method
