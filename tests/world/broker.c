@@ -158,9 +158,10 @@ static void take_method(struct connection *c, const struct frame *frame)
     amqp_method_number_t number;
     void *decoded;
     assert_true(method_decode(&arena, frame->payload, frame->payload_len, &number, &decoded));
-    broker.calls += method != AMQP_BASIC_PUBLISH_METHOD;
-    if (method != AMQP_BASIC_PUBLISH_METHOD)
+    if (method != AMQP_BASIC_PUBLISH_METHOD) {
         snprintf(broker.last_call, sizeof broker.last_call, "%s", method_name(method));
+        snprintf(broker.heard[broker.calls++ % 1024], 32, "%.31s", method_name(method));
+    }
     amqp_queue_declare_ok_t declared = {.queue = bytes_of("amq.gen-1")};
     amqp_basic_consume_ok_t consumed = {.consumer_tag = bytes_of("tag")};
     amqp_connection_tune_t tune = {
@@ -196,11 +197,13 @@ static void take_method(struct connection *c, const struct frame *frame)
     case AMQP_CHANNEL_OPEN_METHOD:
         c->channels[n].is_bad = broker.bad_channels > 0;
         broker.bad_channels -= c->channels[n].is_bad;
-        say_plain(c, n, AMQP_CHANNEL_OPEN_OK_METHOD);
+        if (broker.silent_on != method)
+            say_plain(c, n, AMQP_CHANNEL_OPEN_OK_METHOD);
         break;
     case AMQP_CONFIRM_SELECT_METHOD:
         c->channels[n].confirms = true;
-        say_plain(c, n, AMQP_CONFIRM_SELECT_OK_METHOD);
+        if (broker.silent_on != method)
+            say_plain(c, n, AMQP_CONFIRM_SELECT_OK_METHOD);
         break;
     case AMQP_QUEUE_DECLARE_METHOD:
         if (((amqp_queue_declare_t *)decoded)->queue.len > 0)
@@ -217,7 +220,7 @@ static void take_method(struct connection *c, const struct frame *frame)
             say_plain(c, n, AMQP_CHANNEL_CLOSE_OK_METHOD);
         break;
     default:
-        if (method_is_answered(method) && !broker.silent_calls)
+        if (method_is_answered(method) && !broker.silent_calls && broker.silent_on != method)
             say_plain(c, n, method + 1);
     }
     method_arena_deinit(&arena);
@@ -273,7 +276,8 @@ static bool run_connection(struct stream *s)
         assert_memory_equal(data, "AMQP\0\0\x09\x01", 8);
         c->greeted = true;
         world_take_written(s, 8);
-        say_start(c);
+        if (!broker.is_mute)
+            say_start(c);
         return true;
     }
     /* What is taken may be answered at once, and more be written: a copy. */
@@ -351,6 +355,14 @@ void broker_confirm_all(void)
     world_run();
 }
 
+unsigned broker_heard(const char *method)
+{
+    unsigned count = 0;
+    for (unsigned i = 0; i < 1024; i++)
+        count += strcmp(broker.heard[i], method) == 0;
+    return count;
+}
+
 void broker_return_all(void)
 {
     for (unsigned i = 0; i < 64; i++)
@@ -372,7 +384,8 @@ static struct connection *last_connection(void)
 {
     struct connection *last = NULL;
     for (unsigned i = 0; i < 64; i++)
-        if (connections[i] && world_is_open(connections[i]->stream))
+        if (connections[i] && world_is_open(connections[i]->stream) &&
+            (!last || connections[i]->number > last->number))
             last = connections[i];
     assert_non_null(last);
     return last;
@@ -398,4 +411,9 @@ void broker_deliver_rest(uint16_t channel, const char *body)
     memcpy(at, body, strlen(body));
     say_frame(last, frame, frame_wrap(frame, FRAME_BODY, channel, (uint32_t)strlen(body)));
     world_run();
+}
+
+struct stream *broker_last_stream(void)
+{
+    return last_connection()->stream;
 }

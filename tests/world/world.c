@@ -10,6 +10,7 @@
 #include "base/slab.h"
 #include "drain/drain.h"
 #include "pool/held.h"
+#include "pool/rejected_bound.h"
 #include "session/channel.h"
 #include "session/session.h"
 #include "session/stalled.h"
@@ -153,6 +154,7 @@ static void tick(void)
         else
             queue_drain_if_possible(queue);
         queue_changed(queue);
+        rejected_bound_look(queue, false);
     }
 }
 
@@ -189,6 +191,11 @@ struct peer *peer_connect(void)
     p->stream = &newest->stream;
     method_arena_init(&p->arena);
     return p;
+}
+
+struct stream *peer_stream(const struct peer *p)
+{
+    return p->stream;
 }
 
 static void peer_free(struct peer *p)

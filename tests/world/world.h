@@ -71,6 +71,8 @@ void peer_publish_to(struct peer *, uint16_t channel, const char *exchange, cons
                      const char *body, bool mandatory);
 void peer_open_channel(struct peer *, uint16_t channel);
 void peer_open_confirming(struct peer *, uint16_t channel);
+/* The proxy's end. */
+struct stream *peer_stream(const struct peer *);
 /* The next frame's method number, 0 if nothing more was said; runs first. A header or body frame
  * is its type. The frame is valid until the next call. */
 uint32_t peer_read(struct peer *, struct frame *);
@@ -99,15 +101,18 @@ struct broker {
     /* What a body begins with decides about it: with '!' it closes its channel with this code, with
      * '?' its connection, and with '~' it is not confirmed before broker_confirm_all. */
     uint16_t close_code;
-    bool silent_calls;      /* methods are not answered, nor the close of a channel */
-    bool is_slow_to_accept; /* a connection that is asked for comes when this is over */
-    unsigned bad_channels;  /* so many of those that are opened next nack all that they get */
+    bool silent_calls;              /* methods are not answered, nor the close of a channel */
+    amqp_method_number_t silent_on; /* this one is not answered; 0: none */
+    bool is_mute;                   /* new connections are taken, and nothing is said */
+    bool is_slow_to_accept;         /* a connection that is asked for comes when this is over */
+    unsigned bad_channels; /* so many of those that are opened next nack all that they get */
     uint16_t channel_max;
     unsigned connections; /* that were made */
     unsigned published;   /* messages that came, all connections together */
     char bodies[256][64];
     unsigned origins[256]; /* which connection each came on, as they were made, from 1 */
     unsigned calls;        /* other methods */
+    char heard[1024][32];  /* their names */
     char last_call[64];    /* the name of the last method that came, but for publishes */
 };
 extern struct broker broker;
@@ -119,6 +124,10 @@ void broker_up(void);
 void broker_cut(void);
 /* Confirms what has come and is not confirmed. */
 void broker_confirm_all(void);
+/* How often it has got this method. */
+unsigned broker_heard(const char *method);
+/* The proxy's end of the connection that was made last. */
+struct stream *broker_last_stream(void);
 /* Gives the last message of each channel back, if it is mandatory; says nothing of its confirm. */
 void broker_return_all(void);
 /* Sends a method on every connection. */
@@ -154,7 +163,6 @@ bool world_streams_run(void);
 void world_streams_reset(void);
 bool world_spool_run(void);
 void world_spool_reset(void);
-struct stream *world_stream_of_upstream(unsigned index);
 /* What was written to a stream and not taken yet. */
 uint8_t *world_written(struct stream *, size_t *len);
 void world_take_written(struct stream *, size_t len);

@@ -1,0 +1,322 @@
+/* Drains: what RabbitMQ fails at, what it is silent about, what ends its connections, and what is
+ * rejected. */
+
+#include <stdio.h>
+#include <string.h>
+
+#include "../world/world.h"
+#include "base/log.h"
+#include "pool/connections.h"
+
+static int quiet(void **state)
+{
+    (void)state;
+    log_init(LOG_ERROR, LOG_LOGFMT);
+    return 0;
+}
+
+static struct peer *begin(const char *a, const char *b)
+{
+    world_begin((const char *[]){"pool.publish_buffer_size=1000", a, a ? b : NULL, NULL});
+    struct peer *p = peer_login();
+    peer_open_confirming(p, 1);
+    return p;
+}
+
+static void expect_acked_up_to(struct peer *p, uint64_t tag)
+{
+    uint64_t acked = 0;
+    while (acked < tag)
+        acked = ((const amqp_basic_ack_t *)peer_expect(p, 1, AMQP_BASIC_ACK_METHOD))->delivery_tag;
+    assert_int_equal(acked, tag);
+}
+
+static void expect_refused(struct peer *p, uint16_t code)
+{
+    const amqp_connection_close_t *close = peer_expect(p, 0, AMQP_CONNECTION_CLOSE_METHOD);
+    assert_int_equal(close->reply_code, code);
+    peer_send_plain(p, 0, AMQP_CONNECTION_CLOSE_OK_METHOD);
+    peer_expect_end(p);
+}
+
+/* Publishes in an outage, each to a destination of its own. */
+static void store(struct peer *p, unsigned count)
+{
+    char body[16];
+    broker_down();
+    for (unsigned i = 0; i < count; i++) {
+        snprintf(body, sizeof body, "%u", i);
+        peer_publish(p, 1, body, body);
+    }
+    expect_acked_up_to(p, count);
+    assert_int_equal(disk_count(false), count);
+}
+
+static unsigned times_published(const char *body)
+{
+    unsigned count = 0;
+    for (unsigned i = 0; i < broker.published; i++)
+        count += strcmp(broker.bodies[i], body) == 0;
+    return count;
+}
+
+/* ---- channels that nack for ever ---- */
+
+static void test_the_drain_tries_again_on_another_channel(void **state)
+{
+    (void)state;
+    struct peer *p = begin("drain.nack_limit=3", NULL);
+    store(p, 1);
+    broker.bad_channels = 1;
+    broker_up();
+    world_pass(60000);
+    assert_int_equal(disk_count(false), 0);
+    assert_int_equal(disk_count(true), 0);
+    assert_int_equal(broker.published, 2);
+    peer_close(p);
+}
+
+static void test_a_publisher_leaves_such_a_channel(void **state)
+{
+    (void)state;
+    broker.bad_channels = 0;
+    struct peer *p = begin(NULL, NULL);
+    broker.bad_channels = 1;
+    peer_publish(p, 1, "q", "one");
+    peer_expect(p, 1, AMQP_BASIC_NACK_METHOD);
+    peer_publish(p, 1, "q", "two");
+    const amqp_basic_ack_t *ack = peer_expect(p, 1, AMQP_BASIC_ACK_METHOD);
+    assert_int_equal(ack->delivery_tag, 2);
+    peer_close(p);
+}
+
+/* ---- silence ---- */
+
+/* More than may be tried before all others; the next drain begins at the first record. */
+static void test_many_silent_destinations_and_a_lost_connection(void **state)
+{
+    (void)state;
+    static const unsigned counts[] = {63, 64, 100};
+    for (unsigned i = 0; i < sizeof counts / sizeof *counts; i++) {
+        struct peer *p = begin("pool.confirm_timeout=300ms", NULL);
+        store(p, counts[i]);
+        broker.confirms = BROKER_SILENT;
+        broker_up();
+        world_pass(3000);
+        assert_true(broker.published >= counts[i]);
+        peer_publish(p, 1, "fine", "fine");
+        expect_acked_up_to(p, counts[i] + 1);
+        broker.confirms = BROKER_ACKS;
+        broker_cut();
+        world_pass(30000);
+        assert_int_equal(disk_count(false), 0);
+        assert_int_equal(world_queue()->backlog.drained, counts[i] + 1);
+        peer_close(p);
+        assert_int_equal(world_teardown(NULL), 0);
+    }
+    world_begin(NULL);
+}
+
+static void test_a_drain_does_not_wait_for_its_channel_for_ever(void **state)
+{
+    (void)state;
+    static const amqp_method_number_t methods[] = {AMQP_CHANNEL_OPEN_METHOD,
+                                                   AMQP_CONFIRM_SELECT_METHOD};
+    for (unsigned i = 0; i < 2; i++) {
+        struct peer *p = begin(NULL, NULL);
+        store(p, 1);
+        broker.silent_on = methods[i];
+        broker_up();
+        world_pass(world.config.pool.confirm_timeout_ms + 15000);
+        assert_true(broker.connections >= 3); /* the one that was silent is given up */
+        assert_int_equal(disk_count(false), 1);
+        broker.silent_on = 0;
+        world_pass(world.config.pool.confirm_timeout_ms + 15000);
+        assert_int_equal(disk_count(false), 0);
+        assert_int_equal(broker.published, 1);
+        peer_close(p);
+        assert_int_equal(world_teardown(NULL), 0);
+    }
+    world_begin(NULL);
+}
+
+/* ---- what ends connections ---- */
+
+/* Each is ended by what waits: the next one waits as any other would. */
+static void test_connections_for_a_drain_alone_wait_for_each_other(void **state)
+{
+    (void)state;
+    struct peer *p = begin("upstream.reconnect_min=10s", "upstream.reconnect_max=10s");
+    broker_down();
+    static const char *const bodies[] = {"a", "?poison", "b"};
+    for (unsigned i = 0; i < 3; i++)
+        peer_publish(p, 1, "q", bodies[i]);
+    expect_acked_up_to(p, 3);
+    broker_up();
+    for (unsigned i = 0; i < 400 && broker.connections < 4; i++)
+        world_pass(250); /* for all; lost over it; for all again, and one for the drain */
+    world_pass(1000);
+    unsigned before = broker.connections;
+    world_pass(8000);
+    assert_true(broker.connections <= before + 1);
+    world_pass(300000);
+    assert_int_equal(disk_count(false), 0);
+    assert_int_equal(disk_count(true), 1);
+    assert_int_equal(times_published("b") > 0, 1);
+    peer_close(p);
+}
+
+/* The shared one is not closed as idle while a drain has one of its own. */
+static void test_a_shared_connection_stays_beside_that_of_a_drain(void **state)
+{
+    (void)state;
+    struct peer *p = begin("pool.idle_timeout=1s", NULL);
+    world_queue()->backlog.alone = true;
+    store(p, 1);
+    broker.confirms = BROKER_SILENT;
+    broker_up();
+    struct pool *pool = LIST_ENTRY(world.pools.all.next, struct pool, node);
+    for (unsigned i = 0; i < 20; i++) {
+        world_pass(1000);
+        connections_close_idle(pool, world.now_ms);
+    }
+    assert_int_equal(connections_open_count(pool), 1);
+    broker_confirm_all();
+    world_pass(60000);
+    assert_int_equal(disk_count(false), 0);
+    peer_close(p);
+}
+
+/* ---- out of the spool ---- */
+
+/* Of drains that have ended before their deletes came back. */
+static void test_what_is_deleted_late_is_counted(void **state)
+{
+    (void)state;
+    struct peer *p = begin(NULL, NULL);
+    store(p, 3);
+    broker.confirms = BROKER_SILENT;
+    broker_up();
+    world_pass(20000);
+    assert_int_equal(broker.published, 3);
+    disk.hangs = true;
+    broker_confirm_all();
+    broker_down();
+    assert_null(world_queue()->backlog.drain);
+    disk.hangs = false;
+    world_run();
+    assert_int_equal(disk_count(false), 0);
+    assert_int_equal(world_queue()->backlog.waiting, 0);
+    assert_int_equal(world_queue()->backlog.drained, 3);
+    peer_close(p);
+}
+
+static void test_a_drain_gets_nothing_that_the_disk_has_refused(void **state)
+{
+    (void)state;
+    struct peer *p = begin("spool.mode=always", NULL), *other = peer_login();
+    peer_publish(p, 1, "q", "one");
+    expect_acked_up_to(p, 1);
+    peer_open_confirming(other, 1);
+    disk.is_full = true;
+    peer_publish(p, 1, "q", "refused");
+    expect_refused(p, 506);
+    disk.is_full = false;
+    peer_publish(other, 1, "q", "two");
+    expect_acked_up_to(other, 1);
+    world_pass(2000);
+    assert_int_equal(times_published("refused"), 0);
+    assert_int_equal(times_published("two"), 1);
+    assert_int_equal(disk_count(false), 0);
+    peer_close(other);
+}
+
+/* An append that was nacked is not under way any more, and its place is free. */
+static void test_appends_that_fail_leave_nothing_behind(void **state)
+{
+    (void)state;
+    struct peer *p = begin("spool.overflow=reject", NULL);
+    broker_down();
+    disk.is_full = true;
+    for (unsigned i = 0; i < 3; i++) {
+        peer_publish(p, 1, "q", "one");
+        peer_expect(p, 1, AMQP_BASIC_NACK_METHOD);
+    }
+    assert_int_equal(world_queue()->appending, 0);
+    disk.is_full = false;
+    peer_publish(p, 1, "q", "two");
+    const amqp_basic_ack_t *ack = peer_expect(p, 1, AMQP_BASIC_ACK_METHOD);
+    assert_int_equal(ack->delivery_tag, 4);
+    peer_close(p); /* waits for nothing */
+}
+
+/* ---- the rejected list ---- */
+
+/* What goes beyond its bound leaves it; all of it when the spool is nearly full. */
+static void test_the_rejected_list_has_a_bound(void **state)
+{
+    (void)state;
+    for (unsigned full = 0; full < 2; full++) {
+        struct peer *p = begin("pool.rejected_size=2", "pool.rejected_overflow=drop");
+        broker.close_code = 406;
+        broker_down();
+        for (unsigned i = 0; i < 4; i++)
+            peer_publish_to(p, 1, "x", "q", "!bad", false);
+        expect_acked_up_to(p, 4);
+        broker_up();
+        world_pass(60000);
+        assert_int_equal(disk_count(true), 2);
+        disk.is_nearly_full = full;
+        world_pass(1000);
+        assert_int_equal(disk_count(true), full ? 0 : 2);
+        assert_int_equal(world_queue()->backlog.rejected, full ? 0 : 2);
+        assert_int_equal(world.rt.counters.rejected_dropped, full ? 4 : 2);
+        peer_close(p);
+        assert_int_equal(world_teardown(NULL), 0);
+    }
+    world_begin(NULL);
+}
+
+/* Nobody hears of them any more: they are rejected, and what goes elsewhere is drained. */
+static void test_publishes_to_a_missing_exchange_are_rejected_together(void **state)
+{
+    (void)state;
+    struct peer *p = begin(NULL, NULL);
+    broker.confirms = BROKER_SILENT;
+    peer_publish_to(p, 1, "x", "q", "bad", false);
+    peer_publish_to(p, 1, "x", "another", "bad", false);
+    peer_publish_to(p, 1, "y", "q", "good", false);
+    world_run();
+    peer_die(p);
+    amqp_channel_close_t close = {.reply_code = 404,
+                                  .reply_text =
+                                      bytes_of("NOT_FOUND - no exchange 'x' in vhost '/'"),
+                                  .class_id = 60,
+                                  .method_id = 40};
+    broker.confirms = BROKER_ACKS;
+    broker_say(1, AMQP_CHANNEL_CLOSE_METHOD, &close);
+    assert_int_equal(disk_count(true), 2);
+    world_pass(30000);
+    assert_int_equal(disk_count(false), 0);
+    assert_int_equal(times_published("good"), 2);
+    assert_int_equal(times_published("bad"), 2);
+}
+
+int main(void)
+{
+#define ALONE(test) cmocka_unit_test_setup_teardown(test, quiet, world_teardown)
+    const struct CMUnitTest tests[] = {
+        ALONE(test_the_drain_tries_again_on_another_channel),
+        ALONE(test_a_publisher_leaves_such_a_channel),
+        ALONE(test_many_silent_destinations_and_a_lost_connection),
+        ALONE(test_a_drain_does_not_wait_for_its_channel_for_ever),
+        ALONE(test_connections_for_a_drain_alone_wait_for_each_other),
+        ALONE(test_a_shared_connection_stays_beside_that_of_a_drain),
+        ALONE(test_what_is_deleted_late_is_counted),
+        ALONE(test_a_drain_gets_nothing_that_the_disk_has_refused),
+        ALONE(test_appends_that_fail_leave_nothing_behind),
+        ALONE(test_the_rejected_list_has_a_bound),
+        ALONE(test_publishes_to_a_missing_exchange_are_rejected_together),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
