@@ -216,7 +216,7 @@ static void try_deleting_beside_damage(struct home *home)
         home_begin(home);
         uint32_t queue = home_put_queue(home, "shop", vhost);
         for (unsigned n = 0; n < EACH; n++)
-            home_append(home, queue, 300);
+            home_append(home, queue, 150 + 41 * ((i * 7 + n * 3) % 11));
         home_commit(home);
     }
     home_close(home);
