@@ -1,14 +1,16 @@
 #include "session/awaited.h"
 
 #include <stdlib.h>
+#include <string.h>
 
+#include "amqp/wire.h"
 #include "base/assert.h"
 #include "session/transaction.h"
 
 void calls_deinit(struct calls *calls)
 {
     while (calls->count > 0)
-        calls_end_oldest(calls);
+        calls_end(calls, calls_at(calls, 0));
     free(calls->ring);
     *calls = (struct calls){0};
 }
@@ -42,16 +44,70 @@ void calls_keep(struct calls *calls, struct span payload)
     calls->bytes += (uint32_t)payload.len;
 }
 
-bool calls_end_oldest(struct calls *calls)
+/* Both begin their fields with short strings; the tag is the one behind `skipped` octets, and
+ * behind one more string in basic.consume. */
+static struct cursor tag_of(const uint8_t *payload, size_t len, unsigned skipped, bool is_second)
 {
-    ENSURE(calls->count > 0);
-    struct awaited *oldest = calls_at(calls, 0);
-    bool client_waits = (oldest->payload.slab && !oldest->nowait) || oldest->is_half;
-    calls->bytes -= (uint32_t)oldest->payload.len;
-    span_clear(&oldest->payload);
-    if (oldest->tx)
-        transaction_free(oldest->tx);
+    enum { METHOD_BYTES = 4 };
+    struct cursor c = {.at = payload, .end = payload + len};
+    cursor_take(&c, METHOD_BYTES + skipped);
+    if (is_second)
+        cursor_skip_short_string(&c);
+    size_t tag_len = cursor_u8(&c);
+    const uint8_t *tag = cursor_take(&c, tag_len);
+    return (struct cursor){.at = tag, .end = tag ? tag + tag_len : NULL, .failed = !tag};
+}
+
+/* RabbitMQ makes up a tag where the client gave none. */
+static bool is_of_consumer(const struct awaited *call, const struct frame *reply)
+{
+    enum { TICKET_BYTES = 2 };
+    bool consumes = call->method == AMQP_BASIC_CONSUME_METHOD;
+    struct cursor asked = tag_of(call->payload.at, call->payload.len, consumes ? TICKET_BYTES : 0,
+                                 consumes),
+                  told = tag_of(reply->payload, reply->payload_len, 0, false);
+    size_t len = (size_t)(asked.end - asked.at);
+    return !asked.failed && !told.failed &&
+           (len == 0 ||
+            (len == (size_t)(told.end - told.at) && memcmp(asked.at, told.at, len) == 0));
+}
+
+static bool is_answered_late(amqp_method_number_t method)
+{
+    return method == AMQP_BASIC_CONSUME_METHOD || method == AMQP_BASIC_CANCEL_METHOD;
+}
+
+struct awaited *calls_find(const struct calls *calls, amqp_method_number_t reply,
+                           const struct frame *frame)
+{
+    bool is_late = is_answered_late(reply - 1);
+    for (uint32_t i = 0; i < calls->count; i++) {
+        struct awaited *call = calls_at(calls, i);
+        if (is_late ? call->method == reply - 1 && is_of_consumer(call, frame)
+                    : !is_answered_late(call->method))
+            return call;
+    }
+    return NULL;
+}
+
+static void take_out(struct calls *calls, uint32_t index)
+{
+    for (; index > 0; index--)
+        *calls_at(calls, index) = *calls_at(calls, index - 1);
     calls->first = (calls->first + 1) & (calls->capacity - 1);
     calls->count--;
+}
+
+bool calls_end(struct calls *calls, struct awaited *call)
+{
+    uint32_t place = (uint32_t)(call - calls->ring);
+    uint32_t index = (place - calls->first) & (calls->capacity - 1);
+    ENSURE(index < calls->count);
+    bool client_waits = (call->payload.slab && !call->nowait) || call->is_half;
+    calls->bytes -= (uint32_t)call->payload.len;
+    span_clear(&call->payload);
+    if (call->tx)
+        transaction_free(call->tx);
+    take_out(calls, index);
     return client_waits;
 }

@@ -1,13 +1,16 @@
 #pragma once
 
-/* The methods that were sent on one channel of RabbitMQ and are not answered, oldest first:
- * RabbitMQ answers in order. RabbitMQ is asked for every reply there is, so that nothing is done
- * without being known to be: a no-wait of the client is taken out, and the reply is not passed on.
+/* The methods that were sent on one channel of RabbitMQ and are not answered, oldest first.
+ * RabbitMQ answers in order, but basic.consume and basic.cancel later than what is sent close
+ * behind them: their answers come from the queue's process. RabbitMQ is asked for every reply there
+ * is, so that nothing is done without being known to be: a no-wait of the client is taken out, and
+ * the reply is not passed on.
  */
 
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "amqp/frame.h"
 #include "amqp/method.h"
 #include "base/slab.h"
 
@@ -47,5 +50,7 @@ static inline bool calls_have_room(const struct calls *calls)
 struct awaited *calls_add(struct calls *, amqp_method_number_t, uint64_t stamp);
 /* The newest one can be sent again as this, which is taken over. */
 void calls_keep(struct calls *, struct span payload);
-/* The oldest one is answered, or given up. True if the client awaits the reply. */
-bool calls_end_oldest(struct calls *);
+/* The call that this method of RabbitMQ answers; NULL: none. */
+struct awaited *calls_find(const struct calls *, amqp_method_number_t, const struct frame *);
+/* One is answered, or given up. True if the client awaits the reply. */
+bool calls_end(struct calls *, struct awaited *);

@@ -515,9 +515,10 @@ static void on_method(struct relay *r, struct slab *slab, const struct frame *fr
         replies_pass_method(r, slab, frame, method);
     } else if (r->calls.count > 0 && method != AMQP_BASIC_DELIVER_METHOD &&
                method != AMQP_BASIC_RETURN_METHOD) {
-        calls_end_oldest(&r->calls);
-        if (!r->channel)
-            settle_orphan(r);
+        struct awaited *call = calls_find(&r->calls, method, frame);
+        if (call)
+            calls_end(&r->calls, call);
+        settle_orphan(r);
     }
 }
 

@@ -60,13 +60,11 @@ void replies_pass_content(struct relay *r, struct slab *slab, const struct frame
 
 /* RabbitMQ has said that this exchange is there. exchange.declare: two reserved octets, its name.
  */
-static void note_exchange(struct relay *r)
+static void note_exchange(struct relay *r, const struct span *declare)
 {
-    const struct awaited *call = calls_at(&r->calls, 0);
-    if (call->method == AMQP_EXCHANGE_DECLARE_METHOD && call->payload.len > 6 &&
-        call->payload.at[6] <= call->payload.len - 7)
-        queue_note_seen(r->pool->queue, AMQP_EXCHANGE_DECLARE_METHOD, call->payload.at + 7,
-                        call->payload.at[6]);
+    if (declare->len > 6 && declare->at[6] <= declare->len - 7)
+        queue_note_seen(r->pool->queue, AMQP_EXCHANGE_DECLARE_METHOD, declare->at + 7,
+                        declare->at[6]);
 }
 
 /* queue.declare-ok begins with the queue's name, a short string. */
@@ -78,11 +76,10 @@ static void note_queue(struct relay *r, const struct frame *frame)
 }
 
 /* A name that RabbitMQ has made up; one that the client gave is noted when it is sent. */
-static void note_declared(struct relay *r, const struct frame *frame)
+static void note_declared(struct relay *r, const struct frame *frame, const struct span *declare)
 {
-    const struct span *declare = r->calls.count > 0 ? &calls_at(&r->calls, 0)->payload : NULL;
     enum { NAME_LEN_AT = 6 }; /* behind class, method and ticket */
-    if (!declare || declare->len <= NAME_LEN_AT || declare->at[NAME_LEN_AT] > 0)
+    if (declare->len <= NAME_LEN_AT || declare->at[NAME_LEN_AT] > 0)
         return;
     /* queue.declare-ok: queue name (short string) first. */
     if (frame->payload_len <= 5 || frame->payload[4] > frame->payload_len - 5)
@@ -90,16 +87,12 @@ static void note_declared(struct relay *r, const struct frame *frame)
     channel_set_last_queue(r->channel, frame->payload + 5, frame->payload[4]);
 }
 
-static void note_consuming(struct relay *r, const struct frame *frame, amqp_method_number_t method)
-{
-    const struct span *call = r->calls.count > 0 ? &calls_at(&r->calls, 0)->payload : NULL;
-    consuming_hear(&r->consuming, method, frame, call && call->slab ? call : NULL);
-}
-
 void replies_pass_method(struct relay *r, struct slab *slab, const struct frame *frame,
                          amqp_method_number_t method)
 {
-    note_consuming(r, frame, method);
+    struct awaited *call = calls_find(&r->calls, method, frame);
+    const struct span *payload = call && call->payload.slab ? &call->payload : NULL;
+    consuming_hear(&r->consuming, method, frame, payload);
     switch (method) {
     case AMQP_BASIC_RETURN_METHOD:
     case AMQP_BASIC_DELIVER_METHOD:
@@ -117,18 +110,19 @@ void replies_pass_method(struct relay *r, struct slab *slab, const struct frame 
         break;
     case AMQP_QUEUE_DECLARE_OK_METHOD:
         note_queue(r, frame);
-        note_declared(r, frame);
+        if (payload)
+            note_declared(r, frame, payload);
         break;
     case AMQP_EXCHANGE_DECLARE_OK_METHOD:
-        if (r->calls.count > 0)
-            note_exchange(r);
+        if (payload)
+            note_exchange(r, payload);
         break;
     default:
         break;
     }
-    if (r->calls.count == 0)
+    if (!call)
         return;
-    if (calls_end_oldest(&r->calls))
+    if (calls_end(&r->calls, call))
         pass_on(r, slab, frame);
     if (r->calls.count == 0 || r->calls.count == AWAITED_MAX / 2)
         held_wake(r->pool);

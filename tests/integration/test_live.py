@@ -414,3 +414,27 @@ def test_broker_that_confirms_twice(broker, make_proxy):
         assert [message.channel for message in broker.messages] == [1, 1, 2]
         one.close()
         two.close()
+
+
+@pytest.mark.parametrize("no_wait", [False, True])
+@pytest.mark.parametrize("then", ["queue.declare", "basic.qos", "basic.publish"])
+def test_a_consumer_that_asks_at_once(proxy, no_wait, then):
+    """RabbitMQ answers basic.consume later than what is sent right behind it: each answer is that of
+    its own method, and what the proxy itself asks is answered to the proxy."""
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        client.call(1, "queue.declare", queue="mine", exclusive=True)
+        consume = amqp.method_frame(1, "basic.consume", queue="mine", no_wait=no_wait)
+        expected = [] if no_wait else ["basic.consume-ok"]
+        if then == "basic.publish":
+            client.send(consume + amqp.publish_frames(1, b"x", routing_key="mine"))
+            expected.append("basic.deliver")
+        else:
+            client.send(consume + amqp.method_frame(1, then))
+            expected.append(f"{then}-ok")
+        heard = [client.read().name for _ in expected]
+        assert sorted(heard) == sorted(expected)
+        client.socket.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            while True:  # nothing but the content of what was delivered
+                assert not client.read().name

@@ -20,7 +20,7 @@ static void test_calls_end_in_order(void **state)
             calls_add(&calls, AMQP_QUEUE_PURGE_METHOD, ++stamp);
         assert_int_equal(calls_at(&calls, 0)->stamp, ++ended);
         assert_int_equal(calls_at(&calls, calls.count - 1)->stamp, stamp);
-        calls_end_oldest(&calls);
+        calls_end(&calls, calls_at(&calls, 0));
     }
     assert_int_equal(calls.count, 100);
     calls_deinit(&calls);
@@ -36,7 +36,7 @@ static void test_calls_have_a_limit(void **state)
         calls_add(&calls, AMQP_QUEUE_PURGE_METHOD, i);
     }
     assert_false(calls_have_room(&calls));
-    calls_end_oldest(&calls);
+    calls_end(&calls, calls_at(&calls, 0));
     assert_true(calls_have_room(&calls));
     calls_deinit(&calls);
 }
@@ -52,9 +52,71 @@ static void test_who_waits_for_an_answer(void **state)
     last->payload = span_of(slab, slab->data, 10);
     last->nowait = true;
     assert_int_equal(slab->refs, 3);
-    assert_false(calls_end_oldest(&calls));
-    assert_true(calls_end_oldest(&calls));
-    assert_false(calls_end_oldest(&calls));
+    assert_false(calls_end(&calls, calls_at(&calls, 0)));
+    assert_true(calls_end(&calls, calls_at(&calls, 0)));
+    assert_false(calls_end(&calls, calls_at(&calls, 0)));
+    assert_int_equal(slab->refs, 1);
+    calls_deinit(&calls);
+    slab_unref(slab);
+    slab_trim();
+}
+
+static struct awaited *add_sent(struct calls *calls, struct slab *slab, amqp_method_number_t method,
+                                const void *fields)
+{
+    size_t size =
+        method_encode(slab->data + slab->used, slab->capacity - slab->used, 1, method, fields);
+    struct awaited *call = calls_add(calls, method, 0);
+    calls_keep(calls, span_of(slab, slab->data + slab->used + FRAME_HEAD_BYTES,
+                              size - FRAME_OVERHEAD_BYTES));
+    slab->used += size;
+    return call;
+}
+
+/* The stamp of the call that is answered; it is ended. 0: none. */
+static uint64_t end_answered(struct calls *calls, amqp_method_number_t method, const void *fields)
+{
+    uint8_t bytes[FRAME_MIN_SIZE];
+    size_t size = method_encode(bytes, sizeof bytes, 1, method, fields);
+    struct frame frame = {.type = FRAME_METHOD,
+                          .payload = bytes + FRAME_HEAD_BYTES,
+                          .payload_len = (uint32_t)(size - FRAME_OVERHEAD_BYTES)};
+    struct awaited *call = calls_find(calls, method, &frame);
+    uint64_t stamp = call ? call->stamp : 0;
+    if (call)
+        calls_end(calls, call);
+    return stamp;
+}
+
+static void test_queues_answer_later(void **state)
+{
+    (void)state;
+    struct calls calls = {0};
+    struct slab *slab = slab_new(4000);
+    amqp_basic_consume_t one = {.queue = bytes_of("q"), .consumer_tag = bytes_of("one")},
+                         two = {.queue = bytes_of("q"), .consumer_tag = bytes_of("two")},
+                         nameless = {.queue = bytes_of("q")};
+    amqp_basic_cancel_t cancel = {.consumer_tag = bytes_of("one")};
+    amqp_basic_consume_ok_t ok_one = {bytes_of("one")}, ok_two = {bytes_of("two")},
+                            ok_made_up = {bytes_of("amq.ctag-1")};
+    amqp_basic_cancel_ok_t cancelled = {bytes_of("one")};
+    calls_add(&calls, AMQP_CHANNEL_OPEN_METHOD, 1); /* the proxy's own */
+    add_sent(&calls, slab, AMQP_BASIC_CONSUME_METHOD, &one)->stamp = 2;
+    add_sent(&calls, slab, AMQP_BASIC_CONSUME_METHOD, &two)->stamp = 3;
+    add_sent(&calls, slab, AMQP_BASIC_CANCEL_METHOD, &cancel)->stamp = 4;
+    add_sent(&calls, slab, AMQP_BASIC_CONSUME_METHOD, &nameless)->stamp = 5;
+    calls_add(&calls, AMQP_CONFIRM_SELECT_METHOD, 6);
+    assert_int_equal(
+        end_answered(&calls, AMQP_CHANNEL_OPEN_OK_METHOD, &(amqp_channel_open_ok_t){0}), 1);
+    assert_int_equal(
+        end_answered(&calls, AMQP_CONFIRM_SELECT_OK_METHOD, &(amqp_confirm_select_ok_t){0}), 6);
+    assert_int_equal(
+        end_answered(&calls, AMQP_CONFIRM_SELECT_OK_METHOD, &(amqp_confirm_select_ok_t){0}), 0);
+    assert_int_equal(end_answered(&calls, AMQP_BASIC_CANCEL_OK_METHOD, &cancelled), 4);
+    assert_int_equal(end_answered(&calls, AMQP_BASIC_CONSUME_OK_METHOD, &ok_two), 3);
+    assert_int_equal(end_answered(&calls, AMQP_BASIC_CONSUME_OK_METHOD, &ok_made_up), 5);
+    assert_int_equal(end_answered(&calls, AMQP_BASIC_CONSUME_OK_METHOD, &ok_one), 2);
+    assert_int_equal(calls.count, 0);
     assert_int_equal(slab->refs, 1);
     calls_deinit(&calls);
     slab_unref(slab);
@@ -119,6 +181,7 @@ int main(void)
         cmocka_unit_test(test_calls_end_in_order),
         cmocka_unit_test(test_calls_have_a_limit),
         cmocka_unit_test(test_who_waits_for_an_answer),
+        cmocka_unit_test(test_queues_answer_later),
         cmocka_unit_test(test_publishes_keep_their_places),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
