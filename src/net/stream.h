@@ -134,6 +134,11 @@ void stream_rest(struct stream *);
 /* Sends now what the socket takes. Errors come through on_end later. */
 void stream_flush(struct stream *);
 
+/* Its owner has stopped reading. */
+static inline bool stream_is_paused(const struct stream *s)
+{
+    return !s->reading;
+}
 static inline bool stream_is_full(const struct stream *s)
 {
     return s->full;

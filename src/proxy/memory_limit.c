@@ -27,6 +27,9 @@ static uint64_t limit_of(const struct proxy *proxy)
 static size_t unfinished_bytes(const struct client *client)
 {
     size_t bytes = stream_held_bytes(&client->stream) + client->channel_count * CHANNEL_KEPT_BYTES;
+    const struct upstream *own = client_open_own(client);
+    if (own && stream_is_paused(&own->stream)) /* it does not read, and so hears of no confirm */
+        bytes += own->under_way.bytes;
     for (uint32_t i = 0; i < client->channels_capacity; i++) {
         const struct channel *ch = client->channels[i];
         if (!ch)

@@ -72,7 +72,7 @@ static void run_round(struct proxy *proxy)
     held_run(&proxy->pools);
     struct list *node;
     while ((node = list_first(&proxy->clients.acking)) != NULL)
-        channel_flush_acks(LIST_ENTRY(node, struct channel, ack_node));
+        channel_say_acks(LIST_ENTRY(node, struct channel, ack_node));
     if (proxy->rt.spooler)
         spooler_hand_over(proxy->rt.spooler);
     net_flush(&proxy->rt.net);

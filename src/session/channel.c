@@ -108,6 +108,14 @@ void channel_flush_acks(struct channel *ch)
     }
 }
 
+void channel_say_acks(struct channel *ch)
+{
+    if (stream_is_full(&ch->client->stream))
+        list_remove(&ch->ack_node); /* until it is writable */
+    else
+        channel_flush_acks(ch);
+}
+
 static void decide(struct channel *ch, uint64_t tag, bool safe)
 {
     if (ch->state != CHANNEL_REFUSED && ledger_decide(&ch->ledger, tag, safe))

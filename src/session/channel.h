@@ -93,6 +93,8 @@ void channel_settled(struct channel *);
 void channel_ack(struct channel *, uint64_t tag);
 void channel_nack(struct channel *, uint64_t tag);
 void channel_flush_acks(struct channel *);
+/* The same, but they wait while the client does not read, and are said together when it does. */
+void channel_say_acks(struct channel *);
 /* channel.close with an error; the channel discards until the client's close-ok. A close of the
  * client that crosses it is answered. */
 void channel_refuse(struct channel *, uint16_t code, const char *text, amqp_method_number_t cause);

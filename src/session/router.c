@@ -24,11 +24,19 @@
 
 enum { CHANNEL_WAIT_MS = 1000 };
 
+/* Its client does not read, so RabbitMQ's confirms are not read either. The window would hold what
+ * it publishes until it reads, and many read only when they have published; memory_limit.c ends
+ * that. */
+static bool is_unheard_by_its_client(const struct relay *r)
+{
+    return !r->shared && stream_is_paused(&r->link.upstream->stream);
+}
+
 static bool is_full(const struct relay *r, const struct message *message, uint64_t destination)
 {
     const struct upstream *u = r->link.upstream;
     return stream_is_full(&u->stream) ||
-           (r->confirming &&
+           (r->confirming && !is_unheard_by_its_client(r) &&
             !under_way_has_room(&u->under_way, u->rt->config, destination, message_bytes(message)));
 }
 

@@ -217,15 +217,34 @@ static void went_on(struct client *c)
         c->held_since_ms = 0;
 }
 
+/* It makes RabbitMQ or the proxy say something that a client which does not read has no room for.
+ * All else is taken: many publish for long before they read again, and so does RabbitMQ. Confirms
+ * of it wait in the ledger. */
+static bool asks_for_more(struct client *c, const struct frame *frame)
+{
+    enum { UNREAD_CONFIRMS_MAX = 1024 * 1024 };
+    const struct channel *ch = client_channel(c, frame->channel);
+    if (!ch || frame->type != FRAME_METHOD)
+        return false;
+    switch (method_number(frame->payload, frame->payload_len)) {
+    case AMQP_BASIC_PUBLISH_METHOD: /* the last octet: bits, of which the first is mandatory */
+        return (frame->payload[frame->payload_len - 1] & 1) ||
+               ch->ledger.count >= UNREAD_CONFIRMS_MAX;
+    case AMQP_BASIC_ACK_METHOD:
+    case AMQP_BASIC_NACK_METHOD:
+    case AMQP_BASIC_REJECT_METHOD:
+        return false; /* what is delivered for it is not read from RabbitMQ */
+    default:
+        return true;
+    }
+}
+
 /* One step of the input; false: nothing more can be done now. */
 static bool step(struct client *c)
 {
     if (c->state == CLIENT_HEADER)
         return take_header(c);
-    if (stream_is_full(&c->stream) && c->state == CLIENT_OPEN) {
-        client_hold(c); /* a client that does not read is not read from */
-        return false;
-    }
+    bool is_unread = c->state == CLIENT_OPEN && stream_is_full(&c->stream);
     size_t len, need;
     uint8_t *data = stream_input(&c->stream, &len);
     if (c->state == CLIENT_FINISHED) {
@@ -236,7 +255,8 @@ static bool step(struct client *c)
         ending_garbled(c);
         return false;
     }
-    size_t alike = c->state == CLIENT_OPEN ? alike_take(c, c->stream.in, data, len) : 0;
+    size_t alike =
+        c->state == CLIENT_OPEN && !is_unread ? alike_take(c, c->stream.in, data, len) : 0;
     if (alike > 0) {
         stream_consume(&c->stream, alike);
         went_on(c);
@@ -246,6 +266,10 @@ static bool step(struct client *c)
     enum frame_result result = frame_scan(data, len, c->frame_max, &frame, &need);
     switch (result) {
     case FRAME_COMPLETE:
+        if (is_unread && asks_for_more(c, &frame)) {
+            client_hold(c);
+            return false;
+        }
         if (!take_frame(c, &frame)) {
             if (is_being_decided(c))
                 stream_pause(&c->stream);
@@ -315,6 +339,9 @@ static void on_writable(struct stream *stream)
     struct upstream *own = client_open_own(c);
     if (own)
         stream_resume(&own->stream);
+    for (uint32_t i = 0; i < c->channels_capacity; i++)
+        if (c->channels[i])
+            channel_say_acks(c->channels[i]);
     if (c->member.pool)
         held_wake(c->member.pool);
 }

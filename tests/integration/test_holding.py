@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from conftest import url_of
 from support import amqp
 from support.broker import FakeBroker
 from support.raw import RawClient
@@ -368,3 +369,40 @@ def test_those_who_wait_get_their_turn(broker, make_proxy):
     assert max(bodies.index(n) for n in firsts) < 25, bodies  # nobody twice before all once
     for client in clients:
         client.socket.close()
+
+
+# ---- who does not read ----
+
+
+def consume_unread(port, queue, confirms):
+    """A consumer to which more has been delivered than it has read."""
+    client = RawClient(port, receive_buffer=64 * 1024)
+    client.open_channel(confirms=confirms)
+    client.call(1, "basic.consume", queue=queue, no_ack=True)
+    return client
+
+
+@pytest.mark.parametrize("confirms", [False, True])
+def test_a_worker_that_publishes_before_it_reads(rabbit, make_proxy, queue, confirms):
+    """As from RabbitMQ, which takes publishes of a client that does not read what it is sent: who
+    publishes from a callback reads again only when all of that is written."""
+    proxy = make_proxy(url_of(rabbit), {"pool.window": 16, "pool.window_bytes": "1MiB"})
+    rabbit.delete("out")
+    rabbit.declare("out")
+    with proxy.connect() as connection:
+        channel = connection.channel()
+        for _ in range(300):
+            channel.basic_publish("", queue, bytes(100_000))
+    with consume_unread(proxy.port, queue, confirms) as client:
+        wait_until(lambda: rabbit.count(queue) < 300, "something is delivered")
+        for number in range(300):
+            client.publish(b"%03d" % number + bytes(100_000), "out")
+        delivered = confirmed = 0
+        while delivered < 300 * 100_000 or (confirms and confirmed < 300):
+            frame = client.read()
+            if frame.type == amqp.BODY:
+                delivered += len(frame.payload)
+            elif frame.name == "basic.ack":
+                confirmed = frame.args["delivery_tag"]
+        client.close()
+    assert [body[:3] for body in rabbit.wait_for("out", 300)] == [b"%03d" % n for n in range(300)]
