@@ -228,12 +228,12 @@ static bool asks_for_more(struct client *c, const struct frame *frame)
         return false;
     switch (method_number(frame->payload, frame->payload_len)) {
     case AMQP_BASIC_PUBLISH_METHOD: /* the last octet: bits, of which the first is mandatory */
-        return (frame->payload[frame->payload_len - 1] & 1) ||
+        return ((frame->payload[frame->payload_len - 1] & 1) && !client_open_own(c)) ||
                ch->ledger.count >= UNREAD_CONFIRMS_MAX;
     case AMQP_BASIC_ACK_METHOD:
     case AMQP_BASIC_NACK_METHOD:
     case AMQP_BASIC_REJECT_METHOD:
-        return false; /* what is delivered for it is not read from RabbitMQ */
+        return false; /* what is delivered for it is not read from RabbitMQ; nor are returns */
     default:
         return true;
     }
