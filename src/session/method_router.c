@@ -227,6 +227,14 @@ static enum route route_decoded(struct channel *ch, struct slab *slab, const str
     return send_live(ch, slab, frame, method, decoded, why);
 }
 
+/* Of a queue that RabbitMQ gives a name, and has not told yet. */
+static bool means_a_name_to_come(const struct channel *ch, amqp_method_number_t method,
+                                 void *decoded)
+{
+    const amqp_bytes_t *queue = rule_default_queue(method, decoded);
+    return queue && queue->len == 0 && ch->relay && relay_awaits_name(ch->relay);
+}
+
 enum route method_router_take(struct channel *ch, struct slab *slab, const struct frame *frame,
                               amqp_method_number_t method, struct refusal *why)
 {
@@ -242,7 +250,9 @@ enum route method_router_take(struct channel *ch, struct slab *slab, const struc
     } else {
         struct frame full = *frame;
         struct slab *made = NULL;
-        if (rewrite_queue_name(ch, method, decoded, &full, &made, why))
+        if (means_a_name_to_come(ch, method, decoded))
+            route = ROUTE_HELD;
+        else if (rewrite_queue_name(ch, method, decoded, &full, &made, why))
             route = route_decoded(ch, made ? made : slab, &full, method, decoded, why);
         if (made)
             slab_unref(made);

@@ -54,6 +54,9 @@ bool relay_has_acks(const struct relay *);
 bool relay_commit_acks(struct relay *);
 /* The client consumes on it, is about to, or has not settled what it got. */
 bool relay_is_consumed(struct relay *);
+/* The channel's last declared queue is one that RabbitMQ makes up the name of; it has not told it.
+ */
+bool relay_awaits_name(const struct relay *);
 /* Nothing unconfirmed and nothing awaited. */
 bool relay_is_settled(const struct relay *);
 /* RabbitMQ may not have read all that was published on it: only its close-ok would show that. */

@@ -438,3 +438,25 @@ def test_a_consumer_that_asks_at_once(proxy, no_wait, then):
         with pytest.raises(TimeoutError):
             while True:  # nothing but the content of what was delivered
                 assert not client.read().name
+
+
+@pytest.mark.parametrize("no_wait", [False, True])
+def test_the_last_queue_is_one_that_has_no_name_yet(rabbit, proxy, no_wait):
+    """An empty name means it, although another one with a name was declared before."""
+    rabbit.delete("named")
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        client.call(1, "queue.declare", queue="named", durable=True)
+        client.send(amqp.method_frame(1, "queue.declare", exclusive=True, no_wait=no_wait) +
+                    amqp.method_frame(1, "queue.bind", exchange="amq.topic", routing_key="nameless") +
+                    amqp.method_frame(1, "basic.consume"))
+        if not no_wait:
+            assert client.expect("queue.declare-ok").args["queue"].startswith("amq.gen-")
+        client.expect("queue.bind-ok")
+        client.expect("basic.consume-ok")
+        client.send(amqp.publish_frames(1, b"x", exchange="amq.topic", routing_key="nameless"))
+        client.expect("basic.deliver")
+        assert client.read().body_size == 1
+        assert client.read().payload == b"x"
+        client.close()
+    assert rabbit.count("named") == 0
