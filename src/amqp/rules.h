@@ -13,6 +13,7 @@ enum rule {
     RULE_HERE = 8,         /* can be answered in RabbitMQ's place while it is away */
     RULE_TRANSACTION = 16, /* of tx */
     RULE_CONSUMES = 32,    /* its client gets messages by it */
+    RULE_TAKES = 64,       /* takes messages away, or ways for them */
 };
 
 /* A method has some rules; one that is not in the table has none. */

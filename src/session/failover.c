@@ -167,6 +167,20 @@ static void close_client(struct relay *r)
         client_refuse(client, 320, LOST_RABBITMQ, 0);
 }
 
+/* It takes away messages, or ways to them; what was published behind it is in the spool, and may be
+ * there first when it is sent again. */
+static bool would_take_what_follows(const struct relay *r, const struct awaited *call)
+{
+    if (!rule_has(call->method, RULE_TAKES))
+        return false;
+    for (uint32_t i = 0; i < r->unconfirmed.count; i++) {
+        const struct retained *entry = unconfirmed_at(&r->unconfirmed, i);
+        if (entry->state == RETAINED_OPEN && entry->stamp > call->stamp)
+            return true;
+    }
+    return false;
+}
+
 static void move_call(struct relay *r, struct awaited *call, bool spools, bool suspect)
 {
     struct channel *channel = r->channel;
@@ -196,6 +210,8 @@ static void move_call(struct relay *r, struct awaited *call, bool spools, bool s
         close_client(r); /* its answer would overtake that of a commit, which follows the spool's */
     else if (is_heard && waits && !channel->redo)
         answer_here(channel, call->method, payload);
+    else if (channel->state == CHANNEL_OPEN && would_take_what_follows(r, call))
+        close_client(r); /* as RabbitMQ's own end would */
     else if (channel->state == CHANNEL_OPEN) {
         redo_add(&channel->redo, call->method, payload, r->pool->failures);
         client_hold(channel->client);

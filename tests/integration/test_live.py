@@ -10,6 +10,7 @@ from conftest import url_of
 from support import amqp
 from support.broker import FakeBroker
 from support.raw import RawClient
+from support.relay import Relay
 from support.wait import wait_until
 
 
@@ -460,3 +461,26 @@ def test_the_last_queue_is_one_that_has_no_name_yet(rabbit, proxy, no_wait):
         assert client.read().payload == b"x"
         client.close()
     assert rabbit.count("named") == 0
+
+
+@pytest.mark.parametrize("first", [
+    amqp.method_frame(1, "queue.purge", queue="taken", no_wait=True),
+    amqp.method_frame(1, "queue.delete", queue="taken", no_wait=True) +
+    amqp.method_frame(1, "queue.declare", queue="taken", durable=True, no_wait=True),
+], ids=["purge", "delete"])
+def test_a_purge_does_not_take_what_was_published_behind_it(rabbit, make_proxy, first):
+    """Sent again when its connection was lost, it would find what the drain has brought meanwhile."""
+    rabbit.delete("taken")
+    rabbit.declare("taken")
+    with Relay(rabbit.port) as relay:
+        proxy = make_proxy(f"amqp://127.0.0.1:{relay.port}")
+        with RawClient(proxy.port) as client:
+            client.open_channel(confirms=True)
+            client.call(1, "queue.purge", queue="taken")
+            relay.cut_after(1)
+            client.send(first + amqp.publish_frames(1, b"kept", routing_key="taken"))
+            proxy.wait_event("upstream_lost")
+            relay.mend()
+            assert "Lost connection" in client.expect_close(320)
+        proxy.wait_empty()
+        assert rabbit.wait_for("taken", 1) == [b"kept"]
