@@ -106,7 +106,8 @@ static enum route send_live(struct channel *ch, struct slab *slab, const struct 
                             amqp_method_number_t method, const void *decoded, struct refusal *why)
 {
     struct client *client = ch->client;
-    if (!client->own && !is_shareable(client, method, decoded))
+    bool is_alarm = client->member.pool->state == POOL_OFFLINE;
+    if (!client->own && (is_alarm || !is_shareable(client, method, decoded)))
         own_upstream_dial(client);
     enum route bound = binding_find(ch, false, why);
     if (bound != ROUTE_DONE)
@@ -133,12 +134,14 @@ static enum route send_live(struct channel *ch, struct slab *slab, const struct 
     return ROUTE_DONE;
 }
 
-/* An alarm stops publishing; who consumes must go on, or it never ends. */
+/* An alarm stops publishing; who consumes must go on, or it never ends, and so must all else that
+ * RabbitMQ alone can answer: it reads what comes on connections that have not published. */
 static bool has_own_way(struct client *client, amqp_method_number_t method, const void *decoded)
 {
     if (client->own)
         return true; /* open, or it waits until that is decided */
-    return connections_are_open(client->member.pool) && !is_shareable(client, method, decoded);
+    return connections_are_open(client->member.pool) &&
+           (!is_shareable(client, method, decoded) || !offline_can_answer(method, decoded));
 }
 
 /* What RabbitMQ alone can answer, while it is away, or before the drain has declared what the

@@ -259,6 +259,20 @@ def test_alarm_lets_consumers_go_on(broker, make_proxy):
         client.close()
 
 
+@pytest.mark.parametrize("method", ["queue.delete", "exchange.delete"])
+def test_alarm_lets_rabbitmq_answer_what_it_alone_can(broker, make_proxy, method):
+    """On a connection that has not published, as straight."""
+    proxy = make_proxy(broker.url)
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        broker.connections[0].send_method(0, "connection.blocked", reason="low on memory")
+        proxy.wait_event("buffering_started")
+        name = "exchange" if method == "exchange.delete" else "queue"
+        client.call(1, method, **{name: "q"})
+        assert f"1:{method}" in broker.wait_connection(2).sequence()
+        client.close()
+
+
 def test_consumer_that_is_woken_while_its_connection_is_dialled_waits_on(broker, make_proxy):
     """In an alarm; whatever wakes it before the connection is there is no reason to refuse it."""
     proxy = make_proxy(broker.url)
