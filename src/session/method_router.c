@@ -230,7 +230,8 @@ static enum route route_decoded(struct channel *ch, struct slab *slab, const str
     return send_live(ch, slab, frame, method, decoded, why);
 }
 
-/* Of a queue that RabbitMQ gives a name, and has not told yet. */
+/* It means the last declared queue, of which RabbitMQ has not told yet that it is that, perhaps by
+ * a name that it makes up. */
 static bool means_a_name_to_come(const struct channel *ch, amqp_method_number_t method,
                                  void *decoded)
 {

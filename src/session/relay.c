@@ -103,12 +103,9 @@ bool relay_is_consumed(struct relay *r)
 
 bool relay_awaits_name(const struct relay *r)
 {
-    enum { NAME_LEN_AT = 6 }; /* behind class, method and ticket */
-    for (uint32_t i = r->calls.count; i > 0; i--) {
-        const struct awaited *call = calls_at(&r->calls, i - 1);
-        if (call->method == AMQP_QUEUE_DECLARE_METHOD && call->payload.len > NAME_LEN_AT)
-            return call->payload.at[NAME_LEN_AT] == 0;
-    }
+    for (uint32_t i = 0; i < r->calls.count; i++)
+        if (calls_at(&r->calls, i)->method == AMQP_QUEUE_DECLARE_METHOD)
+            return true;
     return false;
 }
 

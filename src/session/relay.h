@@ -54,8 +54,7 @@ bool relay_has_acks(const struct relay *);
 bool relay_commit_acks(struct relay *);
 /* The client consumes on it, is about to, or has not settled what it got. */
 bool relay_is_consumed(struct relay *);
-/* The channel's last declared queue is one that RabbitMQ makes up the name of; it has not told it.
- */
+/* RabbitMQ is still to say which queue the channel has declared last. */
 bool relay_awaits_name(const struct relay *);
 /* Nothing unconfirmed and nothing awaited. */
 bool relay_is_settled(const struct relay *);

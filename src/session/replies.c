@@ -67,23 +67,14 @@ static void note_exchange(struct relay *r, const struct span *declare)
                         declare->at[6]);
 }
 
-/* queue.declare-ok begins with the queue's name, a short string. */
+/* queue.declare-ok begins with the queue's name, a short string, perhaps one that RabbitMQ has made
+ * up. It is the channel's last one now. */
 static void note_queue(struct relay *r, const struct frame *frame)
 {
-    if (frame->payload_len > 5 && frame->payload[4] <= frame->payload_len - 5)
-        queue_note_seen(r->pool->queue, AMQP_QUEUE_DECLARE_METHOD, frame->payload + 5,
-                        frame->payload[4]);
-}
-
-/* A name that RabbitMQ has made up; one that the client gave is noted when it is sent. */
-static void note_declared(struct relay *r, const struct frame *frame, const struct span *declare)
-{
-    enum { NAME_LEN_AT = 6 }; /* behind class, method and ticket */
-    if (declare->len <= NAME_LEN_AT || declare->at[NAME_LEN_AT] > 0)
-        return;
-    /* queue.declare-ok: queue name (short string) first. */
     if (frame->payload_len <= 5 || frame->payload[4] > frame->payload_len - 5)
         return;
+    queue_note_seen(r->pool->queue, AMQP_QUEUE_DECLARE_METHOD, frame->payload + 5,
+                    frame->payload[4]);
     channel_set_last_queue(r->channel, frame->payload + 5, frame->payload[4]);
 }
 
@@ -110,8 +101,6 @@ void replies_pass_method(struct relay *r, struct slab *slab, const struct frame 
         break;
     case AMQP_QUEUE_DECLARE_OK_METHOD:
         note_queue(r, frame);
-        if (payload)
-            note_declared(r, frame, payload);
         break;
     case AMQP_EXCHANGE_DECLARE_OK_METHOD:
         if (payload)

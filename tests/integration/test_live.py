@@ -463,6 +463,19 @@ def test_the_last_queue_is_one_that_has_no_name_yet(rabbit, proxy, no_wait):
     assert rabbit.count("named") == 0
 
 
+def test_the_last_queue_is_the_one_declared_last(proxy):
+    """Although RabbitMQ tells the name of the one before it later than this one's was sent."""
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        client.send(amqp.method_frame(1, "queue.declare", exclusive=True) +
+                    amqp.method_frame(1, "queue.declare", queue="last", exclusive=True))
+        client.expect("queue.declare-ok")
+        client.expect("queue.declare-ok")
+        client.call(1, "basic.consume")
+        client.publish(b"x", "last")
+        client.expect("basic.deliver")
+
+
 @pytest.mark.parametrize("first", [
     amqp.method_frame(1, "queue.purge", queue="taken", no_wait=True),
     amqp.method_frame(1, "queue.delete", queue="taken", no_wait=True) +
