@@ -61,9 +61,10 @@ static unsigned next_id;
 
 const char *client_kind_name(enum client_kind kind)
 {
-    static const char *const names[] = {
-        "job",  "stream",   "confirming", "transaction", "declaring", "consuming", "dying",
-        "deaf", "stranger", "worker",     "unruly",      "hasty",     "flood",     "probe"};
+    static const char *const names[] = {"job",       "stream",    "confirming", "transaction",
+                                        "declaring", "consuming", "dying",      "deaf",
+                                        "stranger",  "worker",    "unruly",     "hasty",
+                                        "flood",     "probe",     "guesser"};
     return names[kind];
 }
 
@@ -252,10 +253,13 @@ static void take_reply(struct simulated_client *c, uint16_t number, amqp_method_
 
 static void say_start_ok(struct simulated_client *c)
 {
-    char response[64];
+    char response[64], guess[24];
     const struct login *l = &logins[c->script.login];
+    snprintf(guess, sizeof guess, "guess-%u", c->id);
     int len = snprintf(response, sizeof response, "%c%s%c%s", 0, l->user, 0,
-                       c->script.is_stranger ? "wrong" : rabbit_password(c->script.login));
+                       c->script.guesses       ? guess
+                       : c->script.is_stranger ? "wrong"
+                                               : rabbit_password(c->script.login));
     amqp_table_entry_t capabilities[] = {
         {bytes_of("authentication_failure_close"), {AMQP_FIELD_KIND_BOOLEAN, {.boolean = true}}},
         {bytes_of("connection.blocked"), {AMQP_FIELD_KIND_BOOLEAN, {.boolean = true}}}};
@@ -597,6 +601,11 @@ static void act(void *arg)
     c->at++;
     if (!die_if_due(c) && c->at < c->script.count && !c->awaits_one)
         go_on(c, c->script.acts[c->at].pause_us);
+}
+
+unsigned client_started(void)
+{
+    return next_id;
 }
 
 bool client_is_there(unsigned id)

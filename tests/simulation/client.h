@@ -23,6 +23,7 @@ enum client_kind {
     CLIENT_HASTY,       /* waits for as little as it may: much of what it says crosses an answer */
     CLIENT_FLOOD,       /* as much as it can, and goes without a word */
     CLIENT_PROBE,       /* one message, with a confirm */
+    CLIENT_GUESSER,     /* a wrong password of its own */
     CLIENT_KINDS,
 };
 const char *client_kind_name(enum client_kind);
@@ -37,6 +38,8 @@ void client_start_as(enum client_kind, uint64_t seed, unsigned login);
 unsigned client_start_to(enum client_kind, uint64_t seed, unsigned login, enum destination);
 /* It has not come to its end. */
 bool client_is_there(unsigned id);
+/* How many have come. */
+unsigned client_started(void);
 /* Those that have not come to their end. */
 unsigned client_count(void);
 /* What the first of those waits for. */

@@ -253,7 +253,8 @@ static void write_one(struct script *s, enum client_kind kind, struct prng *p)
 void script_write(struct script *s, enum client_kind kind, struct prng *p)
 {
     *s = (struct script){.login = (unsigned)prng_below(p, LOGINS),
-                         .is_stranger = kind == CLIENT_STRANGER,
+                         .is_stranger = kind == CLIENT_STRANGER || kind == CLIENT_GUESSER,
+                         .guesses = kind == CLIENT_GUESSER,
                          .pipelines = prng_percent(p, 40)};
     bool is_one_of_these = kind == CLIENT_DYING || kind == CLIENT_DEAF;
     write_one(s, is_one_of_these ? prng_below(p, CLIENT_DYING) : kind, p);

@@ -54,6 +54,7 @@ struct script {
     unsigned login;
     enum settling settling;
     bool is_stranger, pipelines, is_deaf_first, reads;
+    bool guesses;
     bool is_hasty; /* waits for the answer to its closes alone */
     uint64_t dies_at, hears_after_us;
 };

@@ -460,6 +460,16 @@ static const struct happening settings[] = {
     {"the spool is small", 20, spool_is_small, NULL, 0, AT_FIRST},
 };
 
+static void crowd_guesses(struct entry *e)
+{
+    enum { CROWD = 40 };
+    for (unsigned i = 0; i < CROWD; i++)
+        client_start(CLIENT_GUESSER, e->seed + i);
+}
+
+static const struct happening crowds[] = {
+    {"a crowd guesses passwords", 1, crowd_guesses, NULL, 0, MEANWHILE}};
+
 /* ---- one queue that is silent, in a world that is well ---- */
 
 /* Together less than the time after which the proxy asks a silent one again. */
@@ -516,6 +526,7 @@ static const struct wave {
     {moods, sizeof moods / sizeof moods[0], 17, 6, 30},
     {settings, sizeof settings / sizeof settings[0], 18, 6, 30},
     {silence, 1, 19, 2, 20},
+    {crowds, 1, 20, 3, 15},
 };
 enum { WAVES = sizeof waves / sizeof waves[0] };
 

@@ -121,6 +121,8 @@ static void take_start_ok(struct rabbit_connection *c, const amqp_connection_sta
     c->login = rabbit_find_login(ok->response);
     c->channel_max = rabbit.channel_max;
     if (c->login == LOGINS)
+        rabbit_note_refusal();
+    if (c->login == LOGINS)
         rabbit_connection_close(c, 403,
                                 "ACCESS_REFUSED - Login was refused using authentication "
                                 "mechanism PLAIN.");

@@ -36,6 +36,10 @@ struct rabbit {
     uint64_t next_channel; /* numbers channels over all connections */
     uint64_t seed, next_connection;
     struct rabbit_connection *connections;
+    struct {
+        uint64_t second;
+        unsigned count, clients; /* in it; those that had gone when it began */
+    } refusals;
     unsigned count, ends;
 };
 extern struct rabbit rabbit;
@@ -154,7 +158,9 @@ void rabbit_commit_settled(struct rabbit_connection *, struct rabbit_channel *, 
 void rabbit_plan_deliveries(struct rabbit_connection *);
 void rabbit_lose_deliveries(struct rabbit_channel *, bool is_left);
 
-/* rabbit_rights.c. LOGINS: nobody's. */
+/* rabbit_rights.c. A login is refused. */
+void rabbit_note_refusal(void);
+/* LOGINS: nobody's. */
 unsigned rabbit_find_login(amqp_bytes_t response);
 /* In RabbitMQ's words, NULL: it does not. */
 const char *rabbit_refuses_open(const struct rabbit_connection *);

@@ -3,11 +3,13 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agenda.h"
+#include "client.h"
 #include "history.h"
 #include "rabbit_inside.h"
 #include "tally.h"
 
-enum { PASSWORD_BYTES = 32 };
+enum { PASSWORD_BYTES = 32, SECOND_US = 1000000, REFUSALS_MAX = 6 };
 
 const char *rabbit_password(unsigned login)
 {
@@ -50,6 +52,21 @@ static unsigned channels_of(unsigned login)
     return count;
 }
 
+/* P5: who is refused comes back with patience; each client may ask for itself. */
+void rabbit_note_refusal(void)
+{
+    uint64_t second = agenda_now_us() / SECOND_US;
+    if (second != rabbit.refusals.second) {
+        rabbit.refusals.second = second;
+        rabbit.refusals.count = 0;
+        rabbit.refusals.clients = client_started() - client_count();
+    }
+    unsigned clients = client_started() - rabbit.refusals.clients;
+    CHECK(++rabbit.refusals.count <= REFUSALS_MAX + clients,
+          "P5: %u logins are refused within a second, with %u clients", rabbit.refusals.count,
+          clients);
+}
+
 const char *rabbit_refuses_open(const struct rabbit_connection *c)
 {
     const struct rabbit_rights *r = &rabbit.rights[c->login];
@@ -58,6 +75,8 @@ const char *rabbit_refuses_open(const struct rabbit_connection *c)
         why = "NOT_ALLOWED - vhost not found";
     else if (r->connections_max > 0 && connections_of(c->login) >= r->connections_max)
         why = "NOT_ALLOWED - connection refused for user: user connection limit is reached";
+    if (why)
+        rabbit_note_refusal();
     if (why)
         tally_add(TALLY_LOGIN_REFUSED);
     return why;
