@@ -148,6 +148,16 @@ static void take_message(struct connection *c, uint16_t channel)
         confirm(c, channel, false);
 }
 
+/* PLAIN: a NUL before the user, and one before the password. */
+static void note_password(const struct connection *c, const amqp_connection_start_ok_t *m)
+{
+    const char *at = m->response.bytes, *end = at + m->response.len;
+    const char *password = memchr(at + 1, 0, m->response.len - 1);
+    assert_non_null(password);
+    snprintf(broker.passwords[c->number % 256], 256, "%.*s", (int)(end - password - 1),
+             password + 1);
+}
+
 static void take_method(struct connection *c, const struct frame *frame)
 {
     amqp_method_number_t method = method_number(frame->payload, frame->payload_len);
@@ -168,7 +178,11 @@ static void take_method(struct connection *c, const struct frame *frame)
         .channel_max = broker.channel_max, .frame_max = 131072, .heartbeat = 60};
     switch (method) {
     case AMQP_CONNECTION_START_OK_METHOD:
-        if (broker.refuse_code == 403)
+        note_password(c, decoded);
+        if (broker.refused_password[0] &&
+            strcmp(broker.passwords[c->number % 256], broker.refused_password) == 0)
+            close_connection(c, 403, "ACCESS_REFUSED - Login was refused");
+        else if (broker.refuse_code == 403)
             close_connection(c, 403, broker.refuse_text);
         else
             say(c, 0, AMQP_CONNECTION_TUNE_METHOD, &tune);

@@ -1,5 +1,6 @@
 /* spooler/spooler.h in memory: jobs are done between two turns of the loop, in their order. */
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,8 +20,11 @@ struct stored {
     uint8_t *method, *header, *body; /* the body with a NUL behind it */
 };
 
+enum { QUEUES_MAX = 16 };
+
 struct spooler {
     struct mail_chain jobs;
+    char names[QUEUES_MAX][128]; /* of queues: user and vhost */
     struct stored *first;
     uint64_t pending, seq;
     uint32_t queues;
@@ -227,15 +231,28 @@ static enum status read_records(struct job *job)
     return STATUS_OK;
 }
 
+/* The same login has the same queue, whatever its password. */
+static enum status put(struct job *job)
+{
+    char name[128];
+    snprintf(name, sizeof name, "%s@%s", job->put.user, job->put.vhost);
+    uint32_t i = 0;
+    while (i < spooler.queues && strcmp(spooler.names[i], name) != 0)
+        i++;
+    assert_true(i < QUEUES_MAX);
+    strcpy(spooler.names[i], name);
+    if (i == spooler.queues)
+        spooler.queues++;
+    job->queue = i + 1;
+    return STATUS_OK;
+}
+
 static enum status run(struct job *job)
 {
     struct stored *s;
     switch (job->type) {
     case JOB_QUEUE_PUT:
-        if (disk.is_full)
-            return STATUS_FULL;
-        job->queue = ++spooler.queues;
-        return STATUS_OK;
+        return disk.is_full ? STATUS_FULL : put(job);
     case JOB_QUEUE_DROP:
         return STATUS_OK;
     case JOB_APPEND:

@@ -98,6 +98,7 @@ struct broker {
     bool offers_confirms;
     uint16_t refuse_code; /* connection.open is answered with connection.close, 0: it is not */
     char refuse_text[128];
+    char refused_password[256]; /* logins with it are refused, "": none */
     /* What a body begins with decides about it: with '!' it closes its channel with this code, with
      * '?' its connection, and with '~' it is not confirmed before broker_confirm_all. */
     uint16_t close_code;
@@ -110,10 +111,11 @@ struct broker {
     unsigned connections; /* that were made */
     unsigned published;   /* messages that came, all connections together */
     char bodies[256][64];
-    unsigned origins[256]; /* which connection each came on, as they were made, from 1 */
-    unsigned calls;        /* other methods */
-    char heard[1024][32];  /* their names */
-    char last_call[64];    /* the name of the last method that came, but for publishes */
+    char passwords[256][256]; /* of each connection, as they were made, from 1 */
+    unsigned origins[256];    /* which connection each came on, as they were made, from 1 */
+    unsigned calls;           /* other methods */
+    char heard[1024][32];     /* their names */
+    char last_call[64];       /* the name of the last method that came, but for publishes */
 };
 extern struct broker broker;
 
