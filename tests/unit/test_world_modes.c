@@ -214,7 +214,7 @@ static void test_acks_of_a_stored_transaction_are_committed(void **state)
 static void test_a_transaction_stays_where_it_began(void **state)
 {
     (void)state;
-    begin(NULL, NULL);
+    begin("spool.mode=always", NULL); /* what begins later is stored first */
     disk.is_full = true;
     struct peer *p = peer_login();
     assert_int_equal(world_queue()->backlog.id, 0);
@@ -351,6 +351,31 @@ static void test_nothing_is_sent_behind_a_close_that_proves(void **state)
     assert_int_equal(disk.appended, 1);
     peer_close(p);
     peer_close(doubted);
+}
+
+/* RabbitMQ gives no confirms, so only a close could prove its publishes: and end its consumer. */
+static void test_a_consumers_channel_is_not_closed_to_prove(void **state)
+{
+    (void)state;
+    begin(NULL, NULL);
+    broker.offers_confirms = false;
+    struct peer *p = peer_login();
+    peer_open_channel(p, 1);
+    consume(p);
+    const struct stream *own = broker_last_stream();
+    peer_publish(p, 1, "q", "0");
+    world_run();
+    assert_int_equal(broker.published, 1);
+    world.config.spool.mode = MODE_ALWAYS;
+    queue_reconfigured(world_queue());
+    peer_publish(p, 1, "q", "1");
+    peer_publish(p, 1, "q", "2");
+    world_pass(5000);
+    assert_int_equal(broker.published, 3);
+    assert_ptr_equal(broker_last_stream(), own);
+    broker_deliver(1, "tag", 1, "work");
+    peer_expect(p, 1, AMQP_BASIC_DELIVER_METHOD);
+    peer_die(p);
 }
 
 /* ---- calls ---- */
@@ -592,6 +617,7 @@ int main(void)
         ALONE(test_only_what_is_transient_is_forgotten),
         ALONE(test_a_close_proves_what_was_forgotten),
         ALONE(test_nothing_is_sent_behind_a_close_that_proves),
+        ALONE(test_a_consumers_channel_is_not_closed_to_prove),
         ALONE(test_an_error_of_the_proxys_own_comes_behind_answers),
         ALONE(test_what_is_asked_of_a_silent_rabbitmq_has_a_bound),
         ALONE(test_a_consume_waits_for_the_declaration_in_the_spool),

@@ -98,8 +98,10 @@ static void store(uint32_t queue, const struct job_append *a, bool rejected)
 
 static enum status append(struct job *job)
 {
-    if (disk.is_full)
+    if (disk.is_full) {
+        job->append.last_seq = spooler.seq + job->append.count; /* as when the commit fails */
         return STATUS_FULL;
+    }
     for (const struct job_append *a = &job->append.first; a; a = a->next)
         store(job->queue, a, job->append.rejection_text != NULL);
     job->append.last_seq = spooler.seq;
