@@ -140,6 +140,62 @@ static void test_a_drain_does_not_wait_for_its_channel_for_ever(void **state)
     world_begin(NULL);
 }
 
+/* The proxy's end of the connection that all share, while there is another one. */
+static struct stream *shared_stream(void)
+{
+    struct stream *s = world_stream(0);
+    for (unsigned i = 0; s == broker_last_stream() || world_is_server_side(s); i++)
+        s = world_stream(i);
+    return s;
+}
+
+static void publish_many(struct peer *p, const char *form, const char *key, unsigned count)
+{
+    char body[16];
+    for (unsigned i = 0; i < count; i++) {
+        snprintf(body, sizeof body, form, i);
+        peer_publish(p, 1, key, body);
+    }
+}
+
+/* A drain that goes back over a refusal passes over the same ones in doubt again, and still sees
+ * what is left. */
+static void test_refusals_in_a_backlog_beside_what_is_in_doubt(void **state)
+{
+    (void)state;
+    struct peer *shared = begin("pool.confirm_timeout=5s", "upstream.heartbeat=0"),
+                *own = peer_login();
+    peer_open_channel(own, 1);
+    amqp_basic_consume_t consume = {.queue = bytes_of("q"), .consumer_tag = bytes_of("tag")};
+    peer_send_method(own, 1, AMQP_BASIC_CONSUME_METHOD, &consume);
+    peer_expect(own, 1, AMQP_BASIC_CONSUME_OK_METHOD);
+    publish_many(own, "~%u", "stuck", 2);
+    world_pass(7000);
+    assert_int_equal(disk_count(false), 2);
+    broker.is_there = false;
+    broker.close_code = 406;
+    world_end_stream(shared_stream(), UV_ECONNRESET);
+    for (unsigned i = 0; i < 3; i++)
+        peer_publish_to(shared, 1, "x", "k", "!bad", false);
+    publish_many(shared, "%u", "fine", 150); /* behind which more than one goes at a time again */
+    publish_many(shared, "~later %u", "stuck", 18);
+    peer_publish_to(shared, 1, "x", "k", "!bad", false);
+    publish_many(shared, "last %u", "fine", 5);
+    expect_acked_up_to(shared, 177);
+    broker.is_there = true;
+    world_pass(60000);
+    assert_int_equal(disk_count(true), 4);
+    assert_int_equal(disk_count(false), 20);
+    assert_int_equal(world_queue()->backlog.drained, 155);
+    for (unsigned i = 0; i < 100; i++) {
+        broker_confirm_all();
+        world_pass(250);
+    }
+    assert_int_equal(disk_count(false), 0);
+    peer_die(own);
+    peer_close(shared);
+}
+
 /* ---- what ends connections ---- */
 
 /* Each is ended by what waits: the next one waits as any other would. */
@@ -310,6 +366,7 @@ int main(void)
         ALONE(test_a_publisher_leaves_such_a_channel),
         ALONE(test_many_silent_destinations_and_a_lost_connection),
         ALONE(test_a_drain_does_not_wait_for_its_channel_for_ever),
+        ALONE(test_refusals_in_a_backlog_beside_what_is_in_doubt),
         ALONE(test_connections_for_a_drain_alone_wait_for_each_other),
         ALONE(test_a_shared_connection_stays_beside_that_of_a_drain),
         ALONE(test_what_is_deleted_late_is_counted),

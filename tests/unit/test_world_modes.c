@@ -471,22 +471,28 @@ static void test_a_consume_waits_for_the_declaration_in_the_spool(void **state)
     peer_close(p);
 }
 
+/* Beside what still waits: an identical one that comes now is kept again. */
 static void test_a_declaration_that_rabbitmq_has_answered_waits_no_more(void **state)
 {
     (void)state;
     begin(NULL, NULL);
     struct peer *p = peer_login();
     peer_open_channel(p, 1);
+    broker_down();
+    declare(p, "q");
+    peer_expect(p, 1, AMQP_QUEUE_DECLARE_OK_METHOD);
+    peer_publish(p, 1, "q", "~waits");
+    world_run();
+    assert_int_equal(disk_count(false), 2);
+    broker_up();
+    world_pass(10000);
+    assert_int_equal(disk_count(false), 1);
+    broker_down();
     for (unsigned i = 0; i < 2; i++) {
-        broker_down();
         declare(p, "q");
         peer_expect(p, 1, AMQP_QUEUE_DECLARE_OK_METHOD);
-        assert_int_equal(disk_count(false), 1);
-        broker_up();
-        world_pass(30000);
-        assert_int_equal(disk_count(false), 0);
+        assert_int_equal(disk_count(false), 2);
     }
-    assert_int_equal(disk.appended, 2);
     peer_close(p);
 }
 

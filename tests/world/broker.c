@@ -17,6 +17,8 @@ struct connection {
     bool greeted;
     struct {
         bool confirms, is_bad;
+        bool
+            closed; /* with an exception; what follows on it is not looked at before its close-ok */
         bool holds; /* something older than the last one is not confirmed */
         uint64_t tag, confirmed;
         char names[256], body[256];
@@ -132,6 +134,7 @@ static void take_message(struct connection *c, uint16_t channel)
                                       .class_id = 60,
                                       .method_id = 40};
         say(c, channel, AMQP_CHANNEL_CLOSE_METHOD, &close);
+        c->channels[channel].closed = true;
         return;
     }
     if (body[0] == '?') {
@@ -163,6 +166,9 @@ static void take_method(struct connection *c, const struct frame *frame)
     amqp_method_number_t method = method_number(frame->payload, frame->payload_len);
     uint16_t n = frame->channel;
     assert_true(n < CHANNELS);
+    if (c->channels[n].closed && method != AMQP_CHANNEL_CLOSE_OK_METHOD &&
+        method != AMQP_CHANNEL_CLOSE_METHOD)
+        return;
     struct method_arena arena;
     method_arena_init(&arena);
     amqp_method_number_t number;
