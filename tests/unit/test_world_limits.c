@@ -229,6 +229,7 @@ static void test_a_refusal_before_an_outage(void **state)
     assert_int_equal(pool->login, LOGIN_SUSPECTED);
     broker.refuse_code = 0;
     broker_down();
+    peer_close(peer_login()); /* nor is anybody locked out at its beginning */
     world_pass(20000);
     assert_int_equal(pool->login, LOGIN_PROVEN);
     peer_expect_nothing(p);
@@ -389,6 +390,26 @@ static void test_what_is_unroutable_after_the_wait_is_dropped_or_rejected(void *
     }
 }
 
+/* Each return is of one of them. */
+static void test_two_equal_ones_that_are_unroutable(void **state)
+{
+    (void)state;
+    struct peer *p = begin("drain.unroutable=reject", "drain.unroutable_wait=0");
+    broker_down();
+    for (unsigned i = 0; i < 2; i++) {
+        peer_publish_to(p, 1, "x", "nowhere", "one", false);
+        peer_expect(p, 1, AMQP_BASIC_ACK_METHOD);
+    }
+    broker.returns = true;
+    broker.confirms = BROKER_SILENT;
+    broker_up();
+    world_pass(10000);
+    broker_confirm_all();
+    assert_int_equal(disk_count(false), 0);
+    assert_int_equal(disk_count(true), 2);
+    peer_close(p);
+}
+
 static void test_what_is_nacked_again_and_again_is_rejected(void **state)
 {
     (void)state;
@@ -530,6 +551,7 @@ int main(void)
         ALONE(test_a_rate_holds_the_drain_back),
         ALONE(test_a_rate_is_kept_over_the_ticks),
         ALONE(test_what_is_unroutable_after_the_wait_is_dropped_or_rejected),
+        ALONE(test_two_equal_ones_that_are_unroutable),
         ALONE(test_what_is_nacked_again_and_again_is_rejected),
         ALONE(test_a_client_that_is_silent_is_closed),
         ALONE(test_a_rabbitmq_that_is_silent_is_given_up),
