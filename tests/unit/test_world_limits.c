@@ -329,6 +329,33 @@ static void test_rejected_messages_are_tried_again_or_dropped(void **state)
     peer_close(p);
 }
 
+static void test_a_damaged_one_is_passed_over(void **state)
+{
+    (void)state;
+    struct peer *p = begin("pool.publish_buffer_size=100", NULL);
+    broker.close_code = 406;
+    broker_down();
+    for (unsigned i = 0; i < 3; i++) {
+        peer_publish_to(p, 1, "x", "q", "!bad", false);
+        peer_expect(p, 1, AMQP_BASIC_ACK_METHOD);
+    }
+    broker_up();
+    world_pass(30000);
+    assert_int_equal(disk_count(true), 3);
+    disk.damaged = 2;
+    rejected_discard(world_queue(), 2, on_done, 77);
+    world_run();
+    assert_int_equal(last.status, STATUS_INVALID);
+    assert_int_equal(last.moved, 0);
+    rejected_discard(world_queue(), 0, on_done, 77);
+    world_run();
+    assert_int_equal(last.status, STATUS_OK);
+    assert_int_equal(last.moved, 2);
+    assert_int_equal(disk_count(true), 1);
+    assert_int_equal(world_queue()->backlog.rejected, 1);
+    peer_close(p);
+}
+
 static void test_a_rate_holds_the_drain_back(void **state)
 {
     (void)state;
@@ -548,6 +575,7 @@ int main(void)
         ALONE(test_a_login_that_nobody_uses_is_forgotten),
         ALONE(test_a_drain_can_be_paused),
         ALONE(test_rejected_messages_are_tried_again_or_dropped),
+        ALONE(test_a_damaged_one_is_passed_over),
         ALONE(test_a_rate_holds_the_drain_back),
         ALONE(test_a_rate_is_kept_over_the_ticks),
         ALONE(test_what_is_unroutable_after_the_wait_is_dropped_or_rejected),

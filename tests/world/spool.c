@@ -147,6 +147,8 @@ static enum status move_rejected(struct job *job)
         if (!s)
             return STATUS_NOT_FOUND;
         job->rejected.after = job->rejected.reached = s->seq;
+        if (s->seq == disk.damaged)
+            return STATUS_INVALID;
         job->rejected.count++;
         if (job->type == JOB_RETRY)
             s->rejected = false;

@@ -148,6 +148,7 @@ struct disk {
     bool is_nearly_full;
     bool hangs; /* no job comes back */
     bool deletes_fail;
+    uint64_t damaged; /* the rejected record with this sequence number cannot be moved; 0: none */
     unsigned appended, deleted, rejected;
 };
 extern struct disk disk;
