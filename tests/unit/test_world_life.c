@@ -239,6 +239,26 @@ static void test_a_connections_close_waits_for_the_confirms(void **state)
     peer_die(p);
 }
 
+/* The channel is gone, over an error of its own; its publish is not confirmed yet. */
+static void test_a_connections_close_waits_for_channels_that_are_gone(void **state)
+{
+    (void)state;
+    begin(NULL, NULL);
+    struct peer *p = confirming();
+    broker.confirms = BROKER_SILENT;
+    peer_publish(p, 1, "q", "one");
+    amqp_queue_purge_t purge = {.queue = amqp_empty_bytes};
+    peer_send_method(p, 1, AMQP_QUEUE_PURGE_METHOD, &purge);
+    peer_expect(p, 1, AMQP_CHANNEL_CLOSE_METHOD);
+    peer_send_plain(p, 1, AMQP_CHANNEL_CLOSE_OK_METHOD);
+    amqp_connection_close_t close = {.reply_code = 200, .reply_text = bytes_of("bye")};
+    peer_send_method(p, 0, AMQP_CONNECTION_CLOSE_METHOD, &close);
+    peer_expect_nothing(p);
+    broker_confirm_all();
+    peer_expect(p, 0, AMQP_CONNECTION_CLOSE_OK_METHOD);
+    peer_die(p);
+}
+
 /* RabbitMQ reads nothing in an alarm: who waited for it would wait until that is over. */
 static void test_a_workers_close_does_not_wait_for_an_alarm(void **state)
 {
@@ -424,6 +444,7 @@ int main(void)
         ALONE(test_who_does_not_read_and_dies_leaves_no_connection),
         ALONE(test_qos_is_said_where_the_consumer_is),
         ALONE(test_a_connections_close_waits_for_the_confirms),
+        ALONE(test_a_connections_close_waits_for_channels_that_are_gone),
         ALONE(test_a_workers_close_does_not_wait_for_an_alarm),
         ALONE(test_who_can_be_blocked_says_so),
         ALONE(test_no_wait_leaves_nothing_awaited),
