@@ -1,9 +1,14 @@
 """The differences that are allowed: a function each, by the name that it has in allowed.md.
 
-Each takes the lines of one side and returns them without what may differ.
+Each takes the lines of one side and returns them without what may differ; those of PAIRED take both sides'.
 """
 
 import re
+
+HURT = "a bystander is hurt"
+# The last four are basic.publish, ack, reject and nack.
+UNANSWERED = r"\d+ replies: channel\.close .*'class_id': 60, 'method_id': (40|80|90|120)}"
+OWN_MISTAKE = r"(\d+) replies: channel\.close .*(no previously declared queue|cannot switch from tx to confirm).*"
 
 
 def _segments(lines):
@@ -34,16 +39,65 @@ def texts_of_frame_errors(lines):
 
 
 def malformed_fields(lines):
-    """RabbitMQ's own processes fail over them: 541, 502, or an end without a word."""
-    return [re.sub(r"0 replies: (end of the connection$|connection\.close \{'reply_code': 5(41|02).*)",
+    """RabbitMQ's own processes fail over them, and over methods that it does not know: 541, 502, or an end without a word."""
+    return [re.sub(r"0 replies: (end of the connection$|connection\.close \{'reply_code': (5(41|02)|540, 'reply_text': 'NOT_IMPLEMENTED - unknown method).*)",
                    "0 replies: the end, over malformed fields", line) for line in lines]
 
 
-RULES = {rule.__name__: rule for rule in (confirms_before_a_close, texts_of_frame_errors, malformed_fields)}
+def second_closes(lines):
+    """RabbitMQ looks for a channel's last queue before it looks whether it has closed that channel."""
+    kept, closed = [], set()
+    for line in lines:
+        channel = line.split(" ", 1)[0]
+        if "replies: channel.open-ok" in line:
+            closed.discard(channel)
+        elif "replies: channel.close {" in line:
+            if channel in closed and "no previously declared queue" in line:
+                continue
+            closed.add(channel)
+        kept.append(line)
+    return kept
 
 
-def reduced(lines):
-    """Both sides' lines go through this before they are compared."""
+def first_of_two_mistakes(straight, proxied):
+    """RabbitMQ's about a method without an answer, amqpbuf's about one that it judges itself."""
+    found = [re.match(OWN_MISTAKE, line) for line in proxied]
+    own = {match[1]: match[0] for match in found if match and match[0] not in straight}
+    out = []
+    for line in straight:
+        channel = line.split(" ", 1)[0]
+        if channel in own and line not in proxied and re.match(UNANSWERED, line):
+            line = own.pop(channel)
+        out.append(line)
+    return out, proxied
+
+
+def transactions_of_consumers(straight, proxied):
+    """From the refusal on nothing is alike."""
+    refusal = "PRECONDITION_FAILED - cannot switch from confirm to tx mode"
+    for at, line in enumerate(proxied):
+        if refusal in line and line not in straight:
+            segment = proxied[:at].count("--")
+            hurt = [line for line in proxied if line.startswith(HURT)]
+            return _until(straight, segment), _until(proxied, segment) + hurt
+    return straight, proxied
+
+
+def _until(lines, count):
+    """What stands before that many segments' beginning."""
+    starts = [at for at, line in enumerate(lines) if line == "--"]
+    return lines[:starts[count - 1]] if len(starts) >= count > 0 else lines
+
+
+RULES = {rule.__name__: rule for rule in (confirms_before_a_close, texts_of_frame_errors, malformed_fields,
+                                        second_closes)}
+PAIRED = {rule.__name__: rule for rule in (first_of_two_mistakes, transactions_of_consumers)}
+
+
+def reduced(straight, proxied):
+    """Both sides' lines, as they are compared."""
     for rule in RULES.values():
-        lines = rule(lines)
-    return lines
+        straight, proxied = rule(straight), rule(proxied)
+    for rule in PAIRED.values():
+        straight, proxied = rule(straight, proxied)
+    return straight, proxied

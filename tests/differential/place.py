@@ -13,15 +13,14 @@ PROVOKES = ("client_refused", "upstream_lost")  # what is sent is wrong on purpo
 
 
 @contextlib.contextmanager
-def place(rabbit=None):
+def place():
     """Yields the ports: RabbitMQ's, amqpbuf's, its admin port; and the proxy. In memory, where there is a folder for that."""
-    if rabbit is None and os.access("/dev/shm", os.W_OK):
-        tempfile.tempdir = "/dev/shm"
     with contextlib.ExitStack() as stack:
-        rabbit = rabbit or stack.enter_context(Rabbit())
-        for vhost in (f"{side}{number}" for side in "sp" for number in range(WORKERS)):
-            rabbit.ctl("add_vhost", vhost)
-            rabbit.ctl("set_permissions", "-p", vhost, "guest", ".*", ".*", ".*")
+        stack.callback(setattr, tempfile, "tempdir", tempfile.tempdir)
+        if os.access("/dev/shm", os.W_OK):
+            tempfile.tempdir = "/dev/shm"
+        rabbit = stack.enter_context(Rabbit(vhosts=["/"] + [
+            f"{side}{number}" for side in "sp" for number in range(WORKERS)]))
         admin = free_port()
         stack.callback(release_port, admin)
         proxy = stack.enter_context(Proxy(f"amqp://127.0.0.1:{rabbit.port}", {

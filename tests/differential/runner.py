@@ -90,7 +90,7 @@ class Pair:
         self.hurt = self.bystander.hurt()
         if self.hurt:
             self.bystander = Bystander(self.bystander.port, self.bystander.vhost)
-            answers[1].append(f"a bystander is hurt: {self.hurt}")
+            answers[1].append(f"{allowed.HURT}: {self.hurt}")
         if any("close {" in line for line in answers[1]):
             wait_until(self.is_live, "what was stored behind a refusal has been drained")
         if any(not side.is_open for side in self.sides.values()):
@@ -120,9 +120,9 @@ def difference(pair, sequence, tries=TRIES, quiet=0.4):
     """(straight, proxied) if amqpbuf never answers as RabbitMQ does on any of some tries; else None."""
     straight, proxied = set(), set()
     for _ in range(tries):
-        answers = [tuple(allowed.reduced(lines)) for lines in pair.run(sequence, True, quiet)]
-        straight.add(answers[0])
-        proxied.add(answers[1])
+        answers = allowed.reduced(*pair.run(sequence, True, quiet))
+        straight.add(tuple(answers[0]))
+        proxied.add(tuple(answers[1]))
         if straight & proxied:
             return None
     return answers
@@ -177,7 +177,7 @@ def check(pair, seed, found, counts):
     """Runs the sequence of a seed; a new kind of difference goes to `found`, made short."""
     sequence = make(seed)
     try:
-        answers = [allowed.reduced(lines) for lines in pair.run(sequence)]
+        answers = allowed.reduced(*pair.run(sequence))
     except (AssertionError, OSError, AttributeError) as error:
         found.put((seed, f"seed {seed}: {error!r}\n{sequence}"))
         pair.__init__(*pair.arguments)
@@ -250,7 +250,7 @@ def replay(ports, seed, tell=print):
         sequence = shortest(pair, sequence)
         tell(f"shortest:\n{sequence}\n{side_by_side(*(difference(pair, sequence) or different))}")
     else:
-        tell("\n".join(allowed.reduced(pair.run(sequence, True, 1)[1])))
+        tell("\n".join(allowed.reduced(*pair.run(sequence, True, 1))[1]))
     return bool(different)
 
 

@@ -25,6 +25,7 @@ class Action:
     messages: int = 0  # that a confirm is expected for, if the channel has confirms
     whole: bool = True  # content may be unfinished behind it
     blind: bool = False  # goes out also if RabbitMQ has closed the channel
+    alone: bool = False  # in its burst: means the channel's last queue
 
     def __str__(self):
         return f"{self.channel}:{self.name} {self.shown}".rstrip()
@@ -125,7 +126,8 @@ class _Maker:
     def method(self, channel, name, waits=True, **args):
         shown = " ".join(f"{key}={value!r}" for key, value in args.items() if value not in (0, False, "", {}))
         return Action(channel, name, amqp.method_frame(channel, name, **args),
-                      waits and not args.get("no_wait"), shown)
+                      waits and not args.get("no_wait"), shown,
+                      alone=args.get("queue") == "" and name != "queue.declare")
 
     def publish(self, channel, **more):
         args = {"exchange": self.pick(["", "", self.exchange()]), "routing_key": self.key(),
@@ -219,7 +221,8 @@ class _Maker:
             "body alone": frame(amqp.BODY, channel, b"x"),
             "method in content": publish + frame(amqp.METHOD, channel, known),
             "method in body": publish + frame(amqp.HEADER, channel, header(5)) + frame(amqp.METHOD, channel, known),
-            "body too long": publish + frame(amqp.HEADER, channel, header(1)) + frame(amqp.BODY, channel, b"xyz"),
+            "body too long": publish + frame(amqp.HEADER, channel, header(1)) + frame(amqp.BODY, channel, b"xyz") + frame(
+                amqp.METHOD, channel, known),
             "wrong class": publish + frame(amqp.HEADER, channel, header(0, class_id=50)),
             "weight": publish + frame(amqp.HEADER, channel, header(0, weight=1)),
             "cut properties": publish + frame(amqp.HEADER, channel, header(0, b"\xf0\x00")),
@@ -274,7 +277,8 @@ class _Maker:
             before = [self.publish(channel)] if self.chance(0.5) else []
             return before + [self.method(channel, "channel.close", reply_code=200, reply_text="done")]
         # One channel at a time while one consumes: what two do at once RabbitMQ orders as it likes.
-        return [self.action(channel) for _ in range(1 if self.consuming else self.pick([1, 1, 2, 4, 8]))]
+        actions = [self.action(channel) for _ in range(1 if self.consuming else self.pick([1, 1, 2, 4, 8]))]
+        return next(([action] for action in actions if action.alone), actions)
 
 
 def make(seed):
@@ -286,4 +290,7 @@ def make(seed):
     if strange:
         bursts.append(maker.burst(True))
         bursts += [maker.burst(False) for _ in range(maker.random.randint(0, 2))]
-    return Sequence(seed, bursts, maker.chance(0.2), maker.chance(0.8), random.Random(seed))
+    sequence = Sequence(seed, bursts, maker.chance(0.2), maker.chance(0.8), random.Random(seed))
+    for action in () if sequence.patient else sequence.actions():
+        action.blind &= action.name != "basic.publish"  # what it means there is chance
+    return sequence

@@ -46,6 +46,7 @@ class Side:
         self.content = {}  # number: what the next header and bodies belong to
         self.channels = {}  # number: _Channel, of those that are open
         self.segment, self.patient = {}, sequence.patient
+        self.unfinished = set()  # numbers with content that may go on
         self.closing = set()  # numbers that RabbitMQ has closed and that wait for close-ok
         for burst in sequence.bursts:
             if not self.is_open:
@@ -70,6 +71,8 @@ class Side:
             if self._may_send(action):
                 data += action.data.replace(NAME, self.name)
                 self._expect(action)
+                if not action.whole:
+                    self.unfinished.add(action.channel)
         if cuts.random() < 0.2 and len(data) > 2:
             at = cuts.randrange(1, len(data))
             self._send(data[:at])
@@ -212,6 +215,8 @@ class Side:
         self._wait()
 
     def _end(self, closes):
+        if self.is_open and not self.patient:  # or a close of RabbitMQ's crosses the client's
+            self._ask([number for number in self.channels if number not in self.unfinished])
         if not self.is_open:
             return
         if closes:

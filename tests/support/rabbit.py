@@ -56,14 +56,15 @@ def _command(script, *arguments):
 class Rabbit:
     """Data and port stay the same from one start to the next."""
 
-    def __init__(self, peer=None, **settings):
-        """`settings` go into rabbitmq.conf; an underscore pair stands for a dot.
+    def __init__(self, peer=None, vhosts=VHOSTS, **settings):
+        """`settings` go into rabbitmq.conf; an underscore pair stands for a dot. Each user may do
+        all in each of the vhosts.
 
         With a `peer`, a running Rabbit that ends later, it can `join` that one's cluster.
         """
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="amqpbuf-rabbit-"))
         self.port, self._dist = free_port(), free_port()
-        self._peer = peer
+        self._peer, self._vhosts = peer, vhosts
         self._epmd_port = peer._epmd_port if peer else free_port()
         self.node = f"rabbit{self.port}@localhost"
         self._server = self._epmd = None
@@ -87,10 +88,10 @@ class Rabbit:
         (self.folder / "definitions.json").write_text(json.dumps({
             "users": [{"name": name, "password": password, "tags": ["administrator"]}
                       for name, password in USERS.items()],
-            "vhosts": [{"name": name} for name in VHOSTS],
+            "vhosts": [{"name": name} for name in self._vhosts],
             "permissions": [{"user": user, "vhost": vhost,
                              "configure": ".*", "write": ".*", "read": ".*"}
-                            for user in USERS for vhost in VHOSTS],
+                            for user in USERS for vhost in self._vhosts],
         }))
 
     def _write_cookie(self):
