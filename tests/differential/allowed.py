@@ -72,6 +72,16 @@ def first_of_two_mistakes(straight, proxied):
     return out, proxied
 
 
+def answers_behind_a_mistake(straight, proxied):
+    """Those that amqpbuf gives by itself."""
+    out = []
+    for segment in _segments(proxied):
+        closed = {line.split(" ", 1)[0] for line in segment if re.match(UNANSWERED, line)}
+        out += [line for line in segment if line in straight or line.split(" ", 1)[0] not in closed or
+                not re.match(r"\d+ replies: (confirm\.select|basic\.qos)-ok", line)]
+    return straight, out
+
+
 def transactions_of_consumers(straight, proxied):
     """From the refusal on nothing is alike."""
     refusal = "PRECONDITION_FAILED - cannot switch from confirm to tx mode"
@@ -91,7 +101,8 @@ def _until(lines, count):
 
 RULES = {rule.__name__: rule for rule in (confirms_before_a_close, texts_of_frame_errors, malformed_fields,
                                         second_closes)}
-PAIRED = {rule.__name__: rule for rule in (first_of_two_mistakes, transactions_of_consumers)}
+PAIRED = {rule.__name__: rule for rule in (first_of_two_mistakes, answers_behind_a_mistake,
+                                         transactions_of_consumers)}
 
 
 def reduced(straight, proxied):

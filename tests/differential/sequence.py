@@ -290,7 +290,9 @@ def make(seed):
     if strange:
         bursts.append(maker.burst(True))
         bursts += [maker.burst(False) for _ in range(maker.random.randint(0, 2))]
-    sequence = Sequence(seed, bursts, maker.chance(0.2), maker.chance(0.8), random.Random(seed))
+    # Whether what is odd still goes out behind a close is chance where nobody waits.
+    patient = maker.chance(0.8) or strange
+    sequence = Sequence(seed, bursts, maker.chance(0.2), patient, random.Random(seed))
     for action in () if sequence.patient else sequence.actions():
         action.blind &= action.name != "basic.publish"  # what it means there is chance
     return sequence
