@@ -198,6 +198,30 @@ static void test_who_does_not_read_and_dies_leaves_no_connection(void **state)
     assert_int_equal(world.rt.counters.upstreams, 1);
 }
 
+/* ---- between a delivery and its content ---- */
+
+static void test_an_ack_waits_for_the_end_of_a_delivery(void **state)
+{
+    (void)state;
+    begin(NULL, NULL);
+    struct peer *p = consumer();
+    peer_send_plain(p, 1, AMQP_CONFIRM_SELECT_METHOD);
+    peer_expect(p, 1, AMQP_CONFIRM_SELECT_OK_METHOD);
+    broker.confirms = BROKER_SILENT;
+    peer_publish(p, 1, "q", "one");
+    world_run();
+    broker_deliver(1, "tag", 1, NULL);
+    peer_expect(p, 1, AMQP_BASIC_DELIVER_METHOD);
+    broker_confirm_all();
+    peer_expect_nothing(p);
+    broker_deliver_rest(1, "work");
+    struct frame frame;
+    assert_int_equal(peer_read(p, &frame), FRAME_HEADER);
+    assert_int_equal(peer_read(p, &frame), FRAME_BODY);
+    expect_ack(p, 1);
+    peer_close(p);
+}
+
 /* ---- qos ---- */
 
 static void test_qos_is_said_where_the_consumer_is(void **state)
@@ -442,6 +466,7 @@ int main(void)
         ALONE(test_a_rabbitmq_that_wants_heartbeats_gets_them),
         ALONE(test_who_does_not_read_is_not_delivered_to),
         ALONE(test_who_does_not_read_and_dies_leaves_no_connection),
+        ALONE(test_an_ack_waits_for_the_end_of_a_delivery),
         ALONE(test_qos_is_said_where_the_consumer_is),
         ALONE(test_a_connections_close_waits_for_the_confirms),
         ALONE(test_a_connections_close_waits_for_channels_that_are_gone),
