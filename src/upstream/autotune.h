@@ -29,7 +29,7 @@
 
 enum {
     AUTOTUNE_MIN = 256,
-    AUTOTUNE_MAX = 1 << 20, /* of the smallest messages, 64 MiB: pool.window_bytes bounds the rest */
+    AUTOTUNE_MAX = 1 << 20, /* what they cost in memory is pool.window_bytes' to bound */
 };
 
 enum autotune_state {
