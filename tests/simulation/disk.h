@@ -1,8 +1,9 @@
 #pragma once
 
-/* The disk under the spool: the system calls on its data.mdb, which is a file in memory (tmpfs). It
- * knows what would be left of it when the process is killed (all that was written), and when the
- * power is cut (what was synced, and any part of what was not). */
+/* The disk under the spool: the system calls on its data.mdb and its checkpoint, which are files in
+ * memory (tmpfs). It knows what would be left of them when the process is killed (all that was
+ * written), and when the power is cut (what was synced, and any part of what was not). That there
+ * is a file is never forgotten. */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -25,5 +26,9 @@ void disk_freeze(bool power_cut);
 void disk_thaw(void);
 /* Something has failed since the process began. */
 bool disk_was_broken(void);
+/* The longest sync since then, and since when none of a checkpoint has succeeded after one failed;
+ * 0: the last one did. */
+uint64_t disk_longest_sync_us(void);
+uint64_t disk_failing_since_us(void);
 /* Called at each system call on the disk, before it happens. */
 void disk_on_step(void (*step)(void));

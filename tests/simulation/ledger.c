@@ -60,8 +60,9 @@ struct message {
     bool persistent, mandatory;
     enum told told;
     uint32_t arrivals;
-    bool is_held, is_excused, is_rejected, was_nacked;
+    bool is_held, is_excused, is_rejected, was_nacked, may_be_lost;
     uint64_t held_us; /* when it was confirmed last */
+    uint64_t safe_us; /* when its publisher was told so */
 };
 
 static struct {
@@ -141,6 +142,7 @@ void ledger_told_safe(uint32_t number)
     struct message *m = at(number);
     CHECK(m->told == TOLD_NOTHING, "message %u: its publisher is told of it twice", number);
     m->told = TOLD_SAFE;
+    m->safe_us = agenda_now_us();
     ledger.counts.safe++;
 }
 
@@ -244,6 +246,16 @@ void ledger_excuses_since(uint64_t since_us)
             ledger.messages[i].is_excused = true;
 }
 
+/* Of what its publisher has not heard of yet the word may be on its way. */
+void ledger_may_lose_since(uint64_t since_us)
+{
+    for (uint32_t i = 1; i <= ledger.count; i++) {
+        struct message *m = &ledger.messages[i];
+        m->may_be_lost =
+            m->may_be_lost || m->told == TOLD_NOTHING || (m->safe_us >= since_us && !m->is_held);
+    }
+}
+
 void ledger_may_refuse(enum destination d)
 {
     ledger.may_refuse[d] = true;
@@ -284,7 +296,7 @@ void ledger_found_rejected(uint32_t number, unsigned code)
 
 static bool may_be_lost(const struct message *m)
 {
-    return m->told != TOLD_SAFE ||
+    return m->told != TOLD_SAFE || m->may_be_lost ||
            (ledger.forgives_transient && !m->persistent && !m->lane->confirms);
 }
 

@@ -69,6 +69,8 @@ void ledger_accuses(uint32_t message);
 /* So may those that are not confirmed, or were within this time: the proxy was killed, and what it
  * had not written with it. */
 void ledger_excuses_since(uint64_t since_us);
+/* The power was cut, and what was told to be safe since then was not all synced. */
+void ledger_may_lose_since(uint64_t since_us);
 /* From now on messages to it may be rejected with 403. */
 void ledger_may_refuse(enum destination);
 /* pool.confirm_transient = no: what is transient, and of a client without confirms, may be lost. */

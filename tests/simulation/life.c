@@ -11,6 +11,7 @@
 #include "disk.h"
 #include "history.h"
 #include "ledger.h"
+#include "machine.h"
 #include "proxy/proxy.h"
 #include "sim_uv.h"
 
@@ -20,6 +21,7 @@ enum {
     LEAVES_US =
         1900000, /* from SIGTERM on: clients are told after a second, and have one to read */
     DELETES_US = 10000000, /* a confirmed message is off a disk that works within this time */
+    TURN_US = 10000,       /* of the spooler's thread, without syncs */
 };
 
 static struct {
@@ -34,6 +36,7 @@ static struct {
     bool should_run, is_up;
     uint64_t kill_at, step; /* 0: not */
     bool power_cut;
+    uint64_t sync_interval_us; /* of this process; 0: each commit is synced */
     struct event start;
     bool is_last;
 } life;
@@ -157,6 +160,18 @@ static void excuse_repeats(uint64_t late_us)
     ledger_excuses_since(disk_was_broken() || now < late_us ? 0 : now - late_us);
 }
 
+/* spool.sync = interval: what came within the last one, and while a sync and a checkpoint took
+ * their time; longer only where the disk did not let it sync. */
+static void excuse_losses(void)
+{
+    if (life.sync_interval_us == 0)
+        return;
+    uint64_t failing_us = disk_failing_since_us(),
+             since_us = failing_us ? failing_us : agenda_now_us(),
+             late_us = life.sync_interval_us + 2 * disk_longest_sync_us() + TURN_US;
+    ledger_may_lose_since(since_us > late_us ? since_us - late_us : 0);
+}
+
 static void end_now(void)
 {
     if (!life_is_up())
@@ -164,6 +179,10 @@ static void end_now(void)
     life.ends++;
     excuse_repeats(DELETES_US);
     disk_freeze(life.power_cut);
+    if (life.power_cut) {
+        machine_boots();
+        excuse_losses();
+    }
     sim_uv_kill();
 }
 
@@ -238,6 +257,8 @@ static void run_process(void)
         .file = "/dev/null", .sets = (const char *const *)life.sets, .set_count = life.set_count};
     ENSURE(config_load(&config, &sources, stderr));
     log_init(config.log.level, config.log.format);
+    life.sync_interval_us =
+        config.spool.sync == CONFIG_SYNC_INTERVAL ? config.spool.sync_interval_ms * 1000ull : 0;
     sim_uv_begin(life.seed + life.ends);
     life.is_up = true;
     life.stops = 0;

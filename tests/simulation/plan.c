@@ -510,6 +510,37 @@ static const struct happening silence[] = {
 static const struct happening haste[] = {
     {"a hasty client", 1, hasty_one_comes, NULL, 0, MEANWHILE}};
 
+/* ---- syncs by time ---- */
+
+static void syncs_are_by_time(struct entry *e)
+{
+    static const char *const intervals[] = {"spool.sync_interval=50ms", "spool.sync_interval=200ms",
+                                            "spool.sync_interval=1s"};
+    life_set("spool.sync=interval");
+    life_set(intervals[prng_below(&e->prng, 3)]);
+}
+
+/* From the next start on. */
+static void syncs_are_by_commit(struct entry *e)
+{
+    (void)e;
+    history_note("plan: spool.sync=commit");
+    life_set("spool.sync=commit");
+}
+
+static void syncs_are_by_time_again(struct entry *e)
+{
+    (void)e;
+    history_note("plan: spool.sync=interval");
+    life_set("spool.sync=interval");
+}
+
+static const struct happening syncs[] = {
+    {"syncs are by time", 60, syncs_are_by_time, NULL, 0, AT_FIRST},
+    {"the power is cut", 30, power_is_cut, NULL, 0, MEANWHILE},
+    {"syncs are by commit", 10, syncs_are_by_commit, syncs_are_by_time_again, 8000000, MEANWHILE},
+};
+
 /* Each is drawn apart, so that a new one leaves those before it as they are. */
 static const struct wave {
     const struct happening *from;
@@ -527,6 +558,7 @@ static const struct wave {
     {settings, sizeof settings / sizeof settings[0], 18, 6, 30},
     {silence, 1, 19, 2, 20},
     {crowds, 1, 20, 3, 15},
+    {syncs, sizeof syncs / sizeof syncs[0], 21, 6, 30},
 };
 enum { WAVES = sizeof waves / sizeof waves[0] };
 
