@@ -13,6 +13,7 @@
 #include "client.h"
 #include "deliveries.h"
 #include "history.h"
+#include "leftovers.h"
 #include "life.h"
 #include "link.h"
 #include "pool/queue.h"
@@ -35,6 +36,7 @@ static struct {
     uint64_t healed_us;    /* 0: things still happen */
     uint64_t quiet_us;     /* since when nobody waits; 0: somebody does */
     uint64_t logged_in_us; /* when plan_log_in was called last */
+    unsigned descriptors;  /* at the beginning */
 } run;
 
 /* ---- how it is set up ---- */
@@ -90,30 +92,6 @@ static void no_queue_is_too_long(void)
     }
 }
 
-/* What is held for nobody, once all clients have gone; NULL: nothing is. */
-static const char *what_is_held(const struct proxy *proxy)
-{
-    if (proxy->rt.counters.clients > 0 || !list_empty(&proxy->clients.all))
-        return "a client is counted that has gone";
-    if (proxy->rt.budget.kept > 0)
-        return "memory is charged to nobody";
-    for (const struct list *n = proxy->pools.queues.all.next; n != &proxy->pools.queues.all;
-         n = n->next) {
-        const struct queue *queue = LIST_ENTRY(n, const struct queue, node);
-        if (queue->backlog.waiting > 0)
-            return "messages wait in the spool";
-        if (queue->retained > 0 || queue->reserved > 0 || queue->appending > 0)
-            return "places of a queue are held by nobody";
-    }
-    for (const struct list *n = proxy->upstreams.all.next; n != &proxy->upstreams.all;
-         n = n->next) {
-        const struct upstream *u = LIST_ENTRY(n, const struct upstream, node);
-        if (u->under_way.window.under_way > 0 || u->under_way.bytes > 0)
-            return "places of a window are held by nobody";
-    }
-    return NULL;
-}
-
 /* Who or what is not done yet; NULL: all is. */
 static const char *who_waits(void)
 {
@@ -124,7 +102,7 @@ static const char *who_waits(void)
         return "a probe is to come";
     if (!proxy || proxy->stage != PROXY_RUNNING)
         return "the proxy is not there";
-    return what_is_held(proxy);
+    return leftovers_in(proxy);
 }
 
 static void look(void *arg)
@@ -202,6 +180,7 @@ struct run_result run_seed(uint64_t seed, const char *spool, const bool left_out
                            bool prints)
 {
     memset(&run, 0, sizeof run);
+    run.descriptors = leftovers_descriptors();
     empty(spool);
     agenda_begin(BEGAN_US);
     history_begin(prints);
@@ -231,6 +210,8 @@ struct run_result run_seed(uint64_t seed, const char *spool, const bool left_out
         ;
     deliveries_end();
     CHECK(link_ends() == 0, "%u ends of connections are left", link_ends());
+    CHECK(leftovers_descriptors() == run.descriptors, "%u descriptors are open, and %u were before",
+          leftovers_descriptors(), run.descriptors);
     agenda_end();
     result.hash = history_hash();
     return result;
