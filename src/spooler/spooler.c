@@ -149,13 +149,23 @@ static bool gives_back(const struct spooler *sp)
            store_gives_back(sp->work.store, sp->rest_due_ms > 0);
 }
 
-static uint64_t wait_ms(const struct spooler *sp)
+/* 0: never by time. After a failure sooner, so that it does not last for an interval. */
+static uint64_t sync_every_ms(const struct spooler *sp)
 {
-    bool soon =
-        sp->rest_due_ms > 0 && (sp->sync_interval_ms == 0 || sp->sync_interval_ms > REST_MS);
+    return sp->work.failing && sp->sync_interval_ms > REST_MS ? REST_MS : sp->sync_interval_ms;
+}
+
+/* Whatever comes meanwhile: a sync is not put off. */
+static uint64_t wait_ms(const struct spooler *sp, uint64_t last_sync_ns)
+{
+    uint64_t rest = sp->rest_due_ms > 0 ? REST_MS : 0, every = sync_every_ms(sp);
     if (gives_back(sp))
         return GIVE_PAUSE_MS;
-    return soon ? REST_MS : sp->sync_interval_ms;
+    if (every == 0)
+        return rest;
+    uint64_t passed = (uv_hrtime() - last_sync_ns) / 1000000;
+    uint64_t left = passed < every ? every - passed : 1;
+    return rest > 0 && rest < left ? rest : left;
 }
 
 /* Nothing has come for a moment: time for what can wait. While there is no room, it is looked for
@@ -190,12 +200,9 @@ static void begin_work(struct spooler *sp)
     sp->busy_since_ms = uv_hrtime() / 1000000;
 }
 
-/* After a failure sooner, so that it does not last for an interval. */
 static bool is_sync_due(const struct spooler *sp, uint64_t last_sync_ns)
 {
-    uint64_t every_ms = sp->sync_interval_ms;
-    if (sp->work.failing && every_ms > REST_MS)
-        every_ms = REST_MS;
+    uint64_t every_ms = sync_every_ms(sp);
     return every_ms && uv_hrtime() - last_sync_ns >= every_ms * 1000000;
 }
 
@@ -206,7 +213,7 @@ static void thread_main(void *arg)
     for (;;) {
         struct mail_chain batch = {0};
         sp->busy_since_ms = 0;
-        if (!inbox_wait(&sp->inbox, &batch, wait_ms(sp)))
+        if (!inbox_wait(&sp->inbox, &batch, wait_ms(sp, last_sync_ns)))
             break;
         begin_work(sp);
         if (!batch.first)
