@@ -281,6 +281,11 @@ void rabbit_open_slowly(uint64_t us)
     rabbit.opens_us = us;
 }
 
+uint64_t rabbit_opens_us(void)
+{
+    return rabbit.opens_us;
+}
+
 void rabbit_allow_small_frames(bool is_on)
 {
     history_note("rabbit: frames are %s", is_on ? "small" : "as usual");

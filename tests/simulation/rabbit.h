@@ -71,6 +71,7 @@ void rabbit_delay(uint64_t us);
 void rabbit_speak_oddly(bool is_on);
 /* Each channel.open takes so long, and its connection with it. */
 void rabbit_open_slowly(uint64_t us);
+uint64_t rabbit_opens_us(void);
 /* It starts again, with frames below the least that AMQP has, or with larger ones. */
 void rabbit_allow_small_frames(bool is_on);
 /* Each message to the queue ends the connection on which it comes: 541, over no method. */
