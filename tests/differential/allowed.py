@@ -8,6 +8,7 @@ import re
 HURT = "a bystander is hurt"
 # The last four are basic.publish, ack, reject and nack.
 UNANSWERED = r"\d+ replies: channel\.close .*'class_id': 60, 'method_id': (40|80|90|120)}"
+ENDED = r"0 replies: connection\.close {'reply_code': (503|540)"
 OWN_MISTAKE = r"(\d+) replies: channel\.close .*(no previously declared queue|cannot switch from tx to confirm).*"
 
 
@@ -93,6 +94,32 @@ def transactions_of_consumers(straight, proxied):
     return straight, proxied
 
 
+def repeated_behind_an_error(straight, proxied):
+    """Each message once, if RabbitMQ has ended the connection for what its client asked."""
+    if not any(re.match(ENDED, line) for line in proxied):
+        return straight, proxied
+    return _each_once(straight), _each_once(proxied)
+
+
+def _each_once(lines):
+    kept = []
+    for line in lines:
+        queue = re.match(r"queue (\w+): ", line)
+        if not queue:
+            kept.append(line)
+        elif re.fullmatch(r"queue \w+: \d+", line):
+            if line.endswith((" 404", " 405")):
+                kept.append(line)
+        elif " basic.get-ok " in line:
+            kept.append([re.sub("'(redelivered|message_count)': \\w+", "", line)])
+        elif isinstance(kept[-1], list):
+            kept[-1].append(line)
+        else:
+            kept.append(line)
+    messages = {tuple(entry) for entry in kept if isinstance(entry, list)}
+    return [entry for entry in kept if isinstance(entry, str)] + [line for entry in sorted(messages) for line in entry]
+
+
 def _until(lines, count):
     """What stands before that many segments' beginning."""
     starts = [at for at, line in enumerate(lines) if line == "--"]
@@ -102,7 +129,7 @@ def _until(lines, count):
 RULES = {rule.__name__: rule for rule in (confirms_before_a_close, texts_of_frame_errors, malformed_fields,
                                         second_closes)}
 PAIRED = {rule.__name__: rule for rule in (first_of_two_mistakes, answers_behind_a_mistake,
-                                         transactions_of_consumers)}
+                                         repeated_behind_an_error, transactions_of_consumers)}
 
 
 def reduced(straight, proxied):
