@@ -173,51 +173,56 @@ def kind_of(straight, proxied):
     return None
 
 
-def check(pair, seed, found, counts):
-    """Runs the sequence of a seed; a new kind of difference goes to `found`, made short."""
+def check(pair, seed, found, counts, brief):
+    """Runs the sequence of a seed; a new kind of difference goes to `found`, made short unless `brief`.
+    Returns whether it is as with RabbitMQ."""
     sequence = make(seed)
     try:
         answers = allowed.reduced(*pair.run(sequence))
     except (AssertionError, OSError, AttributeError) as error:
         found.put((seed, f"seed {seed}: {error!r}\n{sequence}"))
         pair.__init__(*pair.arguments)
-        return
+        return False
     counts["sequences"] += 1
     if answers[0] == answers[1]:
-        return
+        return True
     counts["again"] += 1
     different = difference(pair, sequence, quiet=1)
     if not different:
         counts[f"by chance: {kind_of(*answers)}"] += 1
-        return
+        return True
     kind = kind_of(*different)
     counts[f"different: {kind}"] += 1
     if counts[f"different: {kind}"] > 1:
-        return
-    sequence = shortest(pair, sequence)
-    different = difference(pair, sequence) or different
+        return False
+    if not brief:
+        sequence = shortest(pair, sequence)
+        different = difference(pair, sequence) or different
     found.put((seed, f"seed {seed}:\n{sequence}\n{side_by_side(*different)}"))
+    return False
 
 
-def work(ports, number, seeds, until, found, done):
+def work(ports, number, seeds, until, found, done, brief):
     counts, pair = collections.Counter(), Pair(ports, number)
     for seed in seeds:
         if time.monotonic() > until:
             break
-        check(pair, seed, found, counts)
+        if not check(pair, seed, found, counts, brief) and brief:
+            break
     for end in pair.ends.values():
         end.remove(pair.name)
     done.put(counts)
 
 
-def run(ports, first, seconds=None, limit=None, workers=WORKERS, tell=print):
-    """Seeds from `first` on, in so many processes. Returns (counts, what is wrong)."""
+def run(ports, first, seconds=None, limit=None, workers=WORKERS, tell=print, brief=False):
+    """Seeds from `first` on, in so many processes; if `brief`, each ends at its first difference.
+    Returns (counts, what is wrong)."""
     context = multiprocessing.get_context("fork")
     found, done = context.Queue(), context.Queue()
     until = time.monotonic() + seconds if seconds else float("inf")
     last = first + limit if limit else first + (1 << 60)
     children = [context.Process(target=work, daemon=True, args=(
-        ports, n, range(first + n, last, workers), until, found, done)) for n in range(workers)]
+        ports, n, range(first + n, last, workers), until, found, done, brief)) for n in range(workers)]
     for process in children:
         process.start()
     wrong, counts = [], collections.Counter()

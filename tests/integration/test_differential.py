@@ -19,6 +19,6 @@ def ports():
 @pytest.mark.parametrize("first, count", [(1, KNOWN), (runner.random_seed(), NEW)], ids=["known", "new"])
 def test_answers_as_rabbitmq(ports, first, count):
     print(f"tools/differential --seed {first}")
-    counts, wrong = runner.run(ports, first, limit=count)
+    counts, wrong = runner.run(ports, first, limit=count, brief=True)
     assert not wrong, f"{len(wrong)} differ: {counts}"
     assert counts["sequences"] == count
