@@ -3,6 +3,7 @@
 Each takes the lines of one side and returns them without what may differ; those of PAIRED take both sides'.
 """
 
+import itertools
 import re
 
 HURT = "a bystander is hurt"
@@ -60,8 +61,21 @@ def second_closes(lines):
     return kept
 
 
+def _by_segment(rule, straight, proxied):
+    """The rule takes one segment of each side at a time."""
+    out = [], []
+    for pair in itertools.zip_longest(_segments(straight), _segments(proxied), fillvalue=[]):
+        for kept, lines in zip(out, rule(*pair)):
+            kept.extend(lines)
+    return out
+
+
 def first_of_two_mistakes(straight, proxied):
     """RabbitMQ's about a method without an answer, amqpbuf's about one that it judges itself."""
+    return _by_segment(_first_of_two, straight, proxied)
+
+
+def _first_of_two(straight, proxied):
     found = [re.match(OWN_MISTAKE, line) for line in proxied]
     own = {match[1]: match[0] for match in found if match and match[0] not in straight}
     out = []
@@ -75,12 +89,13 @@ def first_of_two_mistakes(straight, proxied):
 
 def answers_behind_a_mistake(straight, proxied):
     """Those that amqpbuf gives by itself."""
-    out = []
-    for segment in _segments(proxied):
-        closed = {line.split(" ", 1)[0] for line in segment if re.match(UNANSWERED, line)}
-        out += [line for line in segment if line in straight or line.split(" ", 1)[0] not in closed or
-                not re.match(r"\d+ replies: (confirm\.select|basic\.qos)-ok", line)]
-    return straight, out
+    return _by_segment(_answers_behind, straight, proxied)
+
+
+def _answers_behind(straight, proxied):
+    closed = {line.split(" ", 1)[0] for line in proxied if re.match(UNANSWERED, line)}
+    return straight, [line for line in proxied if line in straight or line.split(" ", 1)[0] not in closed or
+                      not re.match(r"\d+ replies: (confirm\.select|basic\.qos)-ok", line)]
 
 
 def transactions_of_consumers(straight, proxied):
@@ -95,13 +110,16 @@ def transactions_of_consumers(straight, proxied):
 
 
 def repeated_behind_an_error(straight, proxied):
-    """Each message once, if RabbitMQ has ended the connection for what its client asked."""
+    """Each message once, and none that RabbitMQ alone threw away, if it has ended the connection for what was asked."""
     if not any(re.match(ENDED, line) for line in proxied):
         return straight, proxied
-    return _each_once(straight), _each_once(proxied)
+    lines, messages = _contents(straight)
+    more_lines, more = _contents(proxied)
+    return lines + sorted(messages), more_lines + sorted(messages & more)
 
 
-def _each_once(lines):
+def _contents(lines):
+    """(the other lines, the messages in queues)"""
     kept = []
     for line in lines:
         queue = re.match(r"queue (\w+): ", line)
@@ -116,8 +134,8 @@ def _each_once(lines):
             kept[-1].append(line)
         else:
             kept.append(line)
-    messages = {tuple(entry) for entry in kept if isinstance(entry, list)}
-    return [entry for entry in kept if isinstance(entry, str)] + [line for entry in sorted(messages) for line in entry]
+    messages = {"; ".join(entry) for entry in kept if isinstance(entry, list)}
+    return [entry for entry in kept if isinstance(entry, str)], messages
 
 
 def _until(lines, count):
