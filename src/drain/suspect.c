@@ -38,6 +38,7 @@ void trace_publish(struct trace *trace, const uint8_t *method, size_t method_len
     if (!publish_parse(method, method_len, &publish) || header_len < HEADER_FLAGS_AT)
         return;
     trace->exchange = hash(publish.exchange, publish.exchange_len);
+    trace->routing_key = hash(publish.routing_key, publish.routing_key_len);
     trace->user_id = user_id_of(header, header_len);
     trace->body_size = wire_get64(header + 4);
 }
@@ -56,19 +57,34 @@ static const char *between(const char *text, const char *before, const char *beh
     return at;
 }
 
+/* The exchange takes other keys, and another exchange takes this one. */
+static bool read_topic(const char *text, struct accusation *accusation)
+{
+    size_t key_len, len;
+    const char *key = between(text, "access to topic '", "' in exchange ", &key_len);
+    const char *name = key ? between(key + key_len, "exchange '", "' in vhost", &len) : NULL;
+    if (!name)
+        return false;
+    *accusation = (struct accusation){ACCUSED_TOPIC, hash(key, key_len), hash(name, len)};
+    return true;
+}
+
 struct accusation accusation_read(const char *text)
 {
     size_t len;
+    struct accusation topic;
+    if (read_topic(text, &topic))
+        return topic;
     const char *name = between(text, "user_id property set to '", "' but authenticated", &len);
     if (name)
-        return (struct accusation){ACCUSED_USER_ID, hash(name, len)};
+        return (struct accusation){.what = ACCUSED_USER_ID, .value = hash(name, len)};
     name = between(text, "exchange '", "' in vhost", &len);
     if (name)
-        return (struct accusation){ACCUSED_EXCHANGE, hash(name, len)};
+        return (struct accusation){.what = ACCUSED_EXCHANGE, .value = hash(name, len)};
     name = between(text, "message size ", " ", &len);
     if (name)
-        return (struct accusation){ACCUSED_SIZE, strtoull(name, NULL, 10)};
-    return (struct accusation){ACCUSED_UNKNOWN, 0};
+        return (struct accusation){.what = ACCUSED_SIZE, .value = strtoull(name, NULL, 10)};
+    return (struct accusation){.what = ACCUSED_UNKNOWN};
 }
 
 bool accusation_fits(const struct accusation *accusation, const struct trace *trace)
@@ -76,6 +92,8 @@ bool accusation_fits(const struct accusation *accusation, const struct trace *tr
     switch (accusation->what) {
     case ACCUSED_EXCHANGE:
         return trace->exchange == accusation->value;
+    case ACCUSED_TOPIC:
+        return trace->routing_key == accusation->value && trace->exchange == accusation->exchange;
     case ACCUSED_USER_ID:
         return trace->user_id == accusation->value;
     case ACCUSED_SIZE:

@@ -117,3 +117,30 @@ def test_words_that_point_at_nobody(broker, make_proxy):
     arrived = [int(message.body) for message in broker.messages]
     assert list(dict.fromkeys(arrived)) == [n for n in range(1, 201) if n != 150]
     assert [record["rejected"]["code"] for record in proxy.dump("--rejected")] == [541]
+
+
+def test_keys_of_one_exchange(rabbit, make_proxy, queue):
+    """A topic that the user may not publish to is told from the others by its key."""
+    rabbit.ctl("set_topic_permissions", "limited", "amq.topic", "^good", ".*")
+    with rabbit.connect() as connection:
+        connection.channel().queue_bind(queue, "amq.topic", "good")
+    count, bad = 200, 150
+    proxy = make_proxy(url_of(rabbit))
+    with RawClient(proxy.port, user="limited", password="secret") as client:
+        client.open_channel(confirms=True)
+        rabbit.stop()
+        proxy.wait_event("buffering_started")
+        for number in range(1, count + 1):
+            key = "bad" if number == bad else "good"
+            client.publish(b"%d" % number, key, exchange="amq.topic")
+        client.acked_up_to_tags(set(range(1, count + 1)))
+        client.close()
+    rabbit.start()
+    good = [number for number in range(1, count + 1) if number != bad]
+    bodies = rabbit.wait_for(queue, len(good))
+    proxy.wait_event("drain_finished", progress="drain_sent")
+    arrived = [int(body) for body in bodies + [body for *_, body in rabbit.take(queue)]]
+    assert list(dict.fromkeys(arrived)) == good
+    assert [record["seq"] for record in proxy.dump("--rejected")] == [bad]
+    # One window, and what stands behind the one that is sent alone.
+    assert len(arrived) - len(good) <= count

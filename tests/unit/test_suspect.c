@@ -58,6 +58,19 @@ static void test_exchange(void **state)
                      "x", NULL, 5));
 }
 
+static void test_topic(void **state)
+{
+    (void)state;
+    const char *mine = "ACCESS_REFUSED - access to topic 'key' in exchange 'x' in vhost '/' "
+                       "refused for user 'u'";
+    assert_true(fits(mine, "x", NULL, 5));
+    /* The same key may be allowed elsewhere, and another key here. */
+    assert_false(fits(mine, "y", NULL, 5));
+    assert_false(fits("ACCESS_REFUSED - access to topic 'other' in exchange 'x' in vhost '/' "
+                      "refused for user 'u'",
+                      "x", NULL, 5));
+}
+
 static void test_user_id(void **state)
 {
     (void)state;
@@ -90,6 +103,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_exchange),
+        cmocka_unit_test(test_topic),
         cmocka_unit_test(test_user_id),
         cmocka_unit_test(test_size),
         cmocka_unit_test(test_words_that_point_at_nobody),
