@@ -176,10 +176,10 @@ static void look_at_node(struct salvage *s, uint64_t number, const uint8_t *page
                                     .len = at > 0 ? node->data_len : 0});
         return;
     }
-    uint8_t *value = read_value(s, at, node->data_len);
-    if (value)
-        add_entry(s, &node->key, &(MDB_val){node->data_len, value});
-    free(value);
+    MDB_val value = {node->data_len, read_value(s, at, node->data_len)};
+    if (value.mv_data)
+        add_entry(s, &node->key, &value);
+    free(value.mv_data);
 }
 
 static void look_at_pages(struct salvage *s)
