@@ -257,8 +257,11 @@ enum status store_rest(struct store *s, struct failure *failure)
     return status == STATUS_OK ? space_recount(s, failure) : status;
 }
 
+/* What was committed before is synced also where nothing can be written. */
 enum status store_probe(struct store *s, struct failure *failure)
 {
-    enum status status = space_pass(s, failure);
+    enum status status = store_sync(s, failure);
+    if (status == STATUS_OK)
+        status = space_pass(s, failure);
     return status == STATUS_OK ? store_sync(s, failure) : status;
 }
