@@ -103,9 +103,17 @@ def transactions_of_consumers(straight, proxied):
     refusal = "PRECONDITION_FAILED - cannot switch from confirm to tx mode"
     for at, line in enumerate(proxied):
         if refusal in line and line not in straight:
-            segment = proxied[:at].count("--")
-            hurt = [line for line in proxied if line.startswith(HURT)]
-            return _until(straight, segment), _until(proxied, segment) + hurt
+            return _cut(straight, proxied, proxied[:at].count("--"))
+    return straight, proxied
+
+
+def settled_before_transactions(straight, proxied):
+    """From tx.select on nothing is alike."""
+    unknown = r"(\d+) replies: channel\.close .*unknown delivery tag"
+    for at, pair in enumerate(zip(_segments(straight), _segments(proxied))):
+        for match in filter(None, (re.match(unknown, line) for line in pair[0])):
+            if f"{match[1]} replies: tx.select-ok {{}}" in pair[1] and match[0] not in "\n".join(pair[1]):
+                return _cut(straight, proxied, at)
     return straight, proxied
 
 
@@ -138,6 +146,12 @@ def _contents(lines):
     return [entry for entry in kept if isinstance(entry, str)], messages
 
 
+def _cut(straight, proxied, segment):
+    """What stands before that segment, and whether a bystander was hurt."""
+    hurt = [line for line in proxied if line.startswith(HURT)]
+    return _until(straight, segment), _until(proxied, segment) + hurt
+
+
 def _until(lines, count):
     """What stands before that many segments' beginning."""
     starts = [at for at, line in enumerate(lines) if line == "--"]
@@ -147,7 +161,8 @@ def _until(lines, count):
 RULES = {rule.__name__: rule for rule in (confirms_before_a_close, texts_of_frame_errors, malformed_fields,
                                         second_closes)}
 PAIRED = {rule.__name__: rule for rule in (first_of_two_mistakes, answers_behind_a_mistake,
-                                         repeated_behind_an_error, transactions_of_consumers)}
+                                         repeated_behind_an_error, settled_before_transactions,
+                                         transactions_of_consumers)}
 
 
 def reduced(straight, proxied):
