@@ -94,8 +94,14 @@ def answers_behind_a_mistake(straight, proxied):
 
 def _answers_behind(straight, proxied):
     closed = {line.split(" ", 1)[0] for line in proxied if re.match(UNANSWERED, line)}
-    return straight, [line for line in proxied if line in straight or line.split(" ", 1)[0] not in closed or
-                      not re.match(r"\d+ replies: (confirm\.select|basic\.qos)-ok", line)]
+    due, kept = list(straight), []
+    for line in proxied:
+        if line in due:
+            due.remove(line)
+        elif line.split(" ", 1)[0] in closed and re.match(r"\d+ replies: (confirm\.select|basic\.qos)-ok", line):
+            continue
+        kept.append(line)
+    return straight, kept
 
 
 def transactions_of_consumers(straight, proxied):
