@@ -206,12 +206,13 @@ static void move_call(struct relay *r, struct awaited *call, bool spools, bool s
     if (!channel)
         return;
     bool is_heard = channel->state == CHANNEL_OPEN || channel->state == CHANNEL_SETTLING;
-    if (is_heard && channel->committing > 0)
-        close_client(r); /* its answer would overtake that of a commit, which follows the spool's */
-    else if (is_heard && waits && !channel->redo)
-        answer_here(channel, call->method, payload);
-    else if (channel->state == CHANNEL_OPEN && would_take_what_follows(r, call))
+    bool is_answered = is_heard && waits && !channel->redo;
+    bool overtakes = is_heard && channel->committing > 0; /* a commit's answer, after the spool's */
+    bool takes = !is_answered && channel->state == CHANNEL_OPEN && would_take_what_follows(r, call);
+    if (overtakes || takes)
         close_client(r); /* as RabbitMQ's own end would */
+    else if (is_answered)
+        answer_here(channel, call->method, payload);
     else if (channel->state == CHANNEL_OPEN) {
         redo_add(&channel->redo, call->method, payload, r->pool->failures);
         client_hold(channel->client);

@@ -141,7 +141,8 @@ static int delete_all_parts(struct store *s, uint32_t queue, uint64_t seq)
     while (!error) {
         MDB_val key = {sizeof first, first};
         error = mdb_cursor_get(cursor, &key, NULL, MDB_SET_RANGE);
-        if (error || key.mv_size != sizeof found || memcmp(key.mv_data, first, RECORD_KEY_BYTES))
+        if (error || key.mv_size != sizeof found ||
+            memcmp(key.mv_data, first, RECORD_KEY_BYTES) != 0)
             break;
         memcpy(found, key.mv_data, sizeof found); /* deleting moves pages */
         key.mv_data = found;
