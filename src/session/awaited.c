@@ -81,13 +81,16 @@ struct awaited *calls_find(const struct calls *calls, amqp_method_number_t reply
                            const struct frame *frame)
 {
     bool is_late = is_answered_late(reply - 1);
+    struct awaited *oldest = NULL; /* if the tag is that of none of them */
     for (uint32_t i = 0; i < calls->count; i++) {
         struct awaited *call = calls_at(calls, i);
-        if (is_late ? call->method == reply - 1 && is_of_consumer(call, frame)
-                    : !is_answered_late(call->method))
+        if (is_late ? call->method != reply - 1 : is_answered_late(call->method))
+            continue;
+        if (!is_late || is_of_consumer(call, frame))
             return call;
+        oldest = oldest ? oldest : call;
     }
-    return NULL;
+    return oldest;
 }
 
 static void take_out(struct calls *calls, uint32_t index)
