@@ -431,7 +431,8 @@ def test_a_consumer_that_asks_at_once(proxy, no_wait, then):
             client.send(consume + amqp.publish_frames(1, b"x", routing_key="mine"))
             expected.append("basic.deliver")
         else:
-            client.send(consume + amqp.method_frame(1, then))
+            arguments = {"exclusive": True} if then == "queue.declare" else {}
+            client.send(consume + amqp.method_frame(1, then, **arguments))
             expected.append(f"{then}-ok")
         heard = [client.read().name for _ in expected]
         assert sorted(heard) == sorted(expected)
