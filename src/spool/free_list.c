@@ -54,3 +54,18 @@ int free_list_walk(MDB_txn *txn, free_list_visit visit, void *arg)
     mdb_cursor_close(list.cursor);
     return error == MDB_NOTFOUND ? 0 : error;
 }
+
+static bool add_free(void *arg, size_t freed_by, const size_t *pages, size_t count)
+{
+    struct page_set *set = arg;
+    (void)freed_by;
+    for (size_t i = 0; i < count; i++)
+        if (pages[i] < set->pages)
+            page_set_add(set, pages[i]);
+    return true;
+}
+
+int free_list_collect(MDB_txn *txn, struct page_set *set)
+{
+    return free_list_walk(txn, add_free, set);
+}

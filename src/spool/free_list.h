@@ -8,6 +8,8 @@
 
 #include <lmdb.h>
 
+#include "spool/page_set.h"
+
 /* One list; false: no more of them. */
 typedef bool (*free_list_visit)(void *arg, size_t freed_by, const size_t *pages, size_t count);
 
@@ -16,3 +18,5 @@ typedef bool (*free_list_visit)(void *arg, size_t freed_by, const size_t *pages,
  * puts lists together, under the number of a later one. Returns an LMDB error; MDB_CORRUPTED if a
  * page of the database is damaged: not all of it was visited then. */
 int free_list_walk(MDB_txn *, free_list_visit, void *arg);
+/* Adds all of those pages for which the set has bits. */
+int free_list_collect(MDB_txn *, struct page_set *);

@@ -77,16 +77,6 @@ static uint8_t *read_value(const struct salvage *s, uint64_t at, size_t len)
 
 /* ---- what is free ---- */
 
-static bool add_free(void *arg, size_t freed_by, const size_t *pages, size_t count)
-{
-    struct page_set *set = arg;
-    (void)freed_by;
-    for (size_t i = 0; i < count; i++)
-        if (pages[i] < set->pages)
-            page_set_add(set, pages[i]);
-    return true;
-}
-
 /* A spool that waits for its checkpoint has a list of another state. */
 static void find_free(struct salvage *s, const char *path)
 {
@@ -97,7 +87,7 @@ static void find_free(struct salvage *s, const char *path)
         return;
     page_set_reach(&s->free, s->pages);
     if (view_begin(env, &txn) == 0) {
-        s->knows_free = free_list_walk(txn, add_free, &s->free) == 0;
+        s->knows_free = free_list_collect(txn, &s->free) == 0;
         view_end(txn);
     }
     env_close(env);
@@ -219,7 +209,7 @@ enum status salvage_open(struct salvage **out, const char *path, struct failure 
     struct stat file;
     snprintf(name, sizeof name, "%s/data.mdb", path);
     int fd = open(name, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &file) != 0)
+    if (fd < 0)
         return failure_set(failure, errno == ENOENT ? STATUS_NO_SPOOL : STATUS_PERMISSION, "%s: %s",
                            name, strerror(errno));
     if (home_is_locked(path)) {
@@ -232,7 +222,7 @@ enum status salvage_open(struct salvage **out, const char *path, struct failure 
     ENSURE(s);
     s->fd = fd;
     s->page_bytes = (size_t)sysconf(_SC_PAGESIZE); /* as LMDB chooses it */
-    s->pages = (uint64_t)file.st_size / s->page_bytes;
+    s->pages = fstat(fd, &file) == 0 ? (uint64_t)file.st_size / s->page_bytes : 0;
     find_free(s, path);
     look_at_pages(s);
     if (s->count > 0)

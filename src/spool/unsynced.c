@@ -16,16 +16,6 @@
 
 enum { RUN_BYTES = 256 * 1024, META_PAGES = 2 };
 
-static bool add_free(void *arg, size_t freed_by, const size_t *pages, size_t count)
-{
-    struct page_set *set = arg;
-    (void)freed_by;
-    for (size_t i = 0; i < count; i++)
-        if (pages[i] < set->pages)
-            page_set_add(set, pages[i]);
-    return true;
-}
-
 static bool remove_free(void *arg, size_t freed_by, const size_t *pages, size_t count)
 {
     (void)freed_by;
@@ -38,7 +28,7 @@ static int find(struct page_set *set, MDB_txn *synced, uint64_t synced_last_page
 {
     for (uint64_t page = synced ? synced_last_page + 1 : 0; page < set->pages; page++)
         page_set_add(set, page);
-    int error = synced ? free_list_walk(synced, add_free, set) : 0;
+    int error = synced ? free_list_collect(synced, set) : 0;
     if (!error)
         error = free_list_walk(now, remove_free, set);
     for (uint64_t page = 0; page < META_PAGES; page++)
