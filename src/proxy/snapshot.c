@@ -86,6 +86,10 @@ static const char *why_not_ready(const struct snapshot *s, const struct proxy *p
     if (s->spooler_busy_ms >= SPOOLER_STALLED_MS)
         return others_are_awaited() ? "another process holds LMDB's lock on the spool"
                                     : "the spool's disk does not answer";
+    const char *misplaced =
+        runtime_buffers(&proxy->rt) ? spooler_misplaced(proxy->rt.spooler) : NULL;
+    if (misplaced)
+        return misplaced;
     if (runtime_buffers(&proxy->rt) && !spooler_has_room(proxy->rt.spooler))
         return "the spool has no room";
     if (!login_is_possible(&proxy->logins))

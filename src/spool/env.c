@@ -168,6 +168,14 @@ static struct oldest_reader find_oldest_reader(MDB_env *env, size_t last_txnid)
     return has_changed ? look_at_table(env, last_txnid) : oldest;
 }
 
+bool env_is_alone(MDB_env *env)
+{
+    if (look_at_table(env, 0).is_alone)
+        return true;
+    lock_evict_dead(env);
+    return look_at_table(env, 0).is_alone;
+}
+
 struct free_count {
     size_t oldest;
     uint64_t pages, held;

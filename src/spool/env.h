@@ -43,6 +43,9 @@ struct env_pages {
  * last commit: LMDB shows its free list to no other. */
 enum status env_count_pages(MDB_env *, MDB_txn *, struct env_pages *, struct failure *);
 
+/* True if no other process that is alive has a place in LMDB's table of readers. */
+bool env_is_alone(MDB_env *);
+
 /* Returns an LMDB error. */
 int env_write_version(MDB_txn *, MDB_dbi meta);
 /* The format version in `meta`; STATUS_NOT_FOUND in a new environment, which has no databases. */

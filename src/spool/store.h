@@ -76,6 +76,14 @@ void store_close(struct store *);
 /* True if the machine went down since, and what was not synced then is not there any more. */
 bool store_was_restored(const struct store *);
 
+/* Looks whether the files in the directory are still those that are open, and says in the log what
+ * has changed. While data.mdb is not, nothing is appended (STATUS_FULL). STATUS_FATAL: lock.mdb is
+ * not; opened again, the store sees other readers, and they see it. Not inside a write
+ * transaction. */
+enum status store_look_at_place(struct store *);
+/* Why nothing is appended, in words that stay valid; NULL if data.mdb is in its place. */
+const char *store_misplaced(const struct store *);
+
 /* Visits every queue, by id. `visit` returns false to stop. Not inside a write transaction. */
 void store_queues(const struct store *, bool (*visit)(void *arg, const struct store_queue *),
                   void *arg);

@@ -14,6 +14,7 @@
 #include "spool/directory.h"
 #include "spool/holder.h"
 #include "spool/home.h"
+#include "spool/place.h"
 #include "spool/room.h"
 #include "spool/walk.h"
 
@@ -56,6 +57,8 @@ struct store {
     MDB_dbi messages, rejected, parts; /* of all queues */
     struct home_lock lock;
     char *path;
+    struct place place;
+    enum place_change misplaced;
     struct checkpoint checkpoint;
     bool was_restored;
     struct queue_slot *slots; /* by id */

@@ -159,6 +159,7 @@ enum status store_open(struct store **store, const struct store_options *options
     if (status == STATUS_OK)
         status = open_env(s, options, failure);
     if (status == STATUS_OK) {
+        place_note(&s->place, options->path);
         room_init(&s->room, s->env, s->max_bytes, map_bytes(s->max_bytes));
         status = load(s, failure);
     }
@@ -189,6 +190,47 @@ void store_close(struct store *s)
 bool store_was_restored(const struct store *s)
 {
     return s->was_restored;
+}
+
+/* ---- its place ---- */
+
+static void say_misplaced(const struct store *s)
+{
+    switch (s->misplaced) {
+    case PLACE_AS_IT_WAS:
+        LOG(LOG_WARN, "spool_in_place");
+        break;
+    case PLACE_LOCK_GONE:
+        LOG(LOG_ERROR, "spool_misplaced", LOG_T("file", "lock.mdb"),
+            LOG_T("reason",
+                  "it was removed or replaced beside the running amqpbuf: what other "
+                  "processes began to read since may be damaged (a backup: make it again)"));
+        break;
+    case PLACE_DATA_GONE:
+        LOG(LOG_ERROR, "spool_misplaced", LOG_T("file", "data.mdb"),
+            LOG_T("reason",
+                  "it was moved, removed or replaced beside the running amqpbuf: nothing is "
+                  "stored until it is back; what waits is delivered as long as amqpbuf runs"));
+        break;
+    }
+}
+
+enum status store_look_at_place(struct store *s)
+{
+    ENSURE(!s->txn);
+    enum place_change change = place_look(&s->place, s->path);
+    if (change != s->misplaced) {
+        s->misplaced = change;
+        say_misplaced(s);
+    }
+    /* Who reads by the old one is seen as long as it is used. */
+    return change == PLACE_LOCK_GONE && env_is_alone(s->env) ? STATUS_FATAL : STATUS_OK;
+}
+
+const char *store_misplaced(const struct store *s)
+{
+    return s->misplaced == PLACE_DATA_GONE ? "the spool's data.mdb was moved, removed or replaced"
+                                           : NULL;
 }
 
 /* ---- transactions ---- */

@@ -28,6 +28,8 @@ enum {
     BRAKE_MS = 100,            /* deletions gather for so long where each commit costs space */
     HOLDER_MS = 2000,          /* a reader that moves on within this is no trouble */
     HOLDER_AGAIN_MS = 60000,
+    PLACE_MS = 100,          /* between two looks at the spool's files, while there is work */
+    PLACE_IDLE_MS = 10000,   /* and while there is none */
     NEARLY_FULL_DIVISOR = 4, /* of spool.max_size is free */
 };
 
@@ -48,6 +50,8 @@ struct spooler {
         uint64_t since_ms, tell_ms; /* when it was seen first, when it is to be named */
         bool is_named;
     } holder;
+    uint64_t place_due_ms; /* when the spool's files are to be looked at again */
+    _Atomic(const char *) misplaced;
     _Atomic bool has_room;
     _Atomic bool is_nearly_full;
     _Atomic uint64_t busy_since_ms; /* 0: it waits for work */
@@ -118,6 +122,25 @@ static void look_at_room(struct spooler *sp)
     sp->has_room = sp->work.store && !sp->work.failing && store_has_room(sp->work.store);
 }
 
+/* Before anything is written. */
+static void look_at_place(struct spooler *sp)
+{
+    struct failure failure = {0};
+    uint64_t now_ms = uv_hrtime() / 1000000;
+    if (!sp->work.store || sp->work.failing || now_ms < sp->place_due_ms)
+        return;
+    sp->place_due_ms = now_ms + PLACE_MS;
+    enum status status = store_look_at_place(sp->work.store);
+    sp->misplaced = store_misplaced(sp->work.store);
+    if (status != STATUS_FATAL)
+        return;
+    work_close_if_fatal(&sp->work, status);
+    if (work_open(&sp->work, &failure))
+        LOG(LOG_WARN, "spool_in_place");
+    else
+        LOG(LOG_ERROR, "spool_failed", LOG_T("reason", failure.text));
+}
+
 static void rest_later(struct spooler *sp)
 {
     sp->rest_due_ms = uv_hrtime() / 1000000 + REST_MS;
@@ -158,14 +181,14 @@ static uint64_t sync_every_ms(const struct spooler *sp)
 /* Whatever comes meanwhile: a sync is not put off. */
 static uint64_t wait_ms(const struct spooler *sp, uint64_t last_sync_ns)
 {
-    uint64_t rest = sp->rest_due_ms > 0 ? REST_MS : 0, every = sync_every_ms(sp);
+    uint64_t rest = sp->rest_due_ms > 0 ? REST_MS : PLACE_IDLE_MS, every = sync_every_ms(sp);
     if (gives_back(sp))
         return GIVE_PAUSE_MS;
     if (every == 0)
         return rest;
     uint64_t passed = (uv_hrtime() - last_sync_ns) / 1000000;
     uint64_t left = passed < every ? every - passed : 1;
-    return rest > 0 && rest < left ? rest : left;
+    return rest < left ? rest : left;
 }
 
 /* Nothing has come for a moment: time for what can wait. While there is no room, it is looked for
@@ -216,6 +239,7 @@ static void thread_main(void *arg)
         if (!inbox_wait(&sp->inbox, &batch, wait_ms(sp, last_sync_ns)))
             break;
         begin_work(sp);
+        look_at_place(sp);
         if (!batch.first)
             rest(sp);
         if (batch.first) {
@@ -303,6 +327,11 @@ void spooler_post(struct spooler *sp, struct job *job)
 bool spooler_has_room(const struct spooler *sp)
 {
     return sp->has_room;
+}
+
+const char *spooler_misplaced(const struct spooler *sp)
+{
+    return sp->misplaced;
 }
 
 bool spooler_is_nearly_full(const struct spooler *sp)

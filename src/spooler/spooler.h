@@ -50,6 +50,8 @@ bool spooler_is_full(const struct spooler *);
 /* False while a message of ordinary size would not find room in the spool, or writing fails: as of
  * the last batch, and looked at again some times a second. */
 bool spooler_has_room(const struct spooler *);
+/* Why nothing is stored, if somebody has taken the spool's file away; else NULL. */
+const char *spooler_misplaced(const struct spooler *);
 /* True while less than a quarter of spool.max_size is free, as of the last batch. */
 bool spooler_is_nearly_full(const struct spooler *);
 /* Jobs posted whose `done` has not run. */

@@ -586,6 +586,51 @@ static void test_a_fatal_failure_opens_the_store_again(void **state)
     assert_int_equal(fake_store.opened, 3);
 }
 
+/* It looks before a batch, but not before each. */
+static void read_until(bool (*is_true)(void))
+{
+    do {
+        done_count = 0;
+        read_all();
+    } while (!is_true());
+}
+
+static bool is_opened_again(void)
+{
+    return fake_store.opened == 2;
+}
+
+static bool is_said_to_be_misplaced(void)
+{
+    return spooler_misplaced(spooler);
+}
+
+static bool is_said_to_be_in_place(void)
+{
+    return !spooler_misplaced(spooler);
+}
+
+static void test_a_lock_that_is_gone_opens_the_store_again(void **state)
+{
+    (void)state;
+    fake_store.lock_is_gone = true;
+    read_until(is_opened_again);
+    assert_int_equal(done[0].status, STATUS_OK); /* of the same batch */
+    assert_null(spooler_misplaced(spooler));
+}
+
+static void test_a_file_that_is_gone_is_told(void **state)
+{
+    (void)state;
+    assert_null(spooler_misplaced(spooler));
+    fake_store.misplaced = "it was moved";
+    read_until(is_said_to_be_misplaced);
+    assert_string_equal(spooler_misplaced(spooler), "it was moved");
+    assert_int_equal(fake_store.opened, 1);
+    fake_store.misplaced = NULL;
+    read_until(is_said_to_be_in_place);
+}
+
 static void test_damage_is_passed_over(void **state)
 {
     (void)state;
@@ -700,6 +745,8 @@ int main(void)
         WITH_SPOOLER(test_a_disk_that_fails_is_tried_twice),
         WITH_SPOOLER(test_an_append_that_fails_is_written_alone),
         WITH_SPOOLER(test_a_fatal_failure_opens_the_store_again),
+        WITH_SPOOLER(test_a_lock_that_is_gone_opens_the_store_again),
+        WITH_SPOOLER(test_a_file_that_is_gone_is_told),
         WITH_SPOOLER(test_damage_is_passed_over),
         WITH_SPOOLER(test_what_does_not_fit_a_frame_is_known),
         WITH_SPOOLER(test_a_declaration_is_one_frame),

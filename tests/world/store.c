@@ -56,6 +56,7 @@ enum status store_open(struct store **out, const struct store_options *options,
     store = (struct store){0};
     *out = &store;
     fake_store.opened++;
+    fake_store.lock_is_gone = false;
     return STATUS_OK;
 }
 
@@ -69,6 +70,18 @@ bool store_was_restored(const struct store *s)
 {
     (void)s;
     return false;
+}
+
+enum status store_look_at_place(struct store *s)
+{
+    (void)s;
+    return fake_store.lock_is_gone ? STATUS_FATAL : STATUS_OK;
+}
+
+const char *store_misplaced(const struct store *s)
+{
+    (void)s;
+    return fake_store.misplaced;
 }
 
 enum status store_begin(struct store *s, struct failure *failure)

@@ -12,7 +12,9 @@ struct fake_store {
     enum status failure;                             /* what they report */
     unsigned skip; /* so many appends go well before the first fails */
     bool has_room;
-    unsigned damaged; /* sequence number of a record that cannot be read; 0: none */
+    bool lock_is_gone;     /* until it is opened again */
+    const char *misplaced; /* why nothing is appended */
+    unsigned damaged;      /* sequence number of a record that cannot be read; 0: none */
     unsigned opened, commits, aborts, syncs, probes;
     unsigned bodies; /* that were handed to who reads */
 };
