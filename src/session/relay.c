@@ -550,14 +550,21 @@ static uint32_t unconfirmed(const struct relay *r)
     return r->open;
 }
 
-static bool awaits(const struct relay *r)
-{
-    return r->calls.count > 0;
-}
-
 static bool carries_publishes_alone(const struct relay *r)
 {
     return r->shared && r->confirming;
+}
+
+/* How its channel comes to be is no matter of the client's: a RabbitMQ that stands still does not
+ * answer it, and what was published is kept. */
+static bool awaits(const struct relay *r)
+{
+    if (!carries_publishes_alone(r))
+        return r->calls.count > 0;
+    for (uint32_t i = 0; i < r->calls.count; i++)
+        if (calls_at(&r->calls, i)->payload.len > 0)
+            return true;
+    return false;
 }
 
 static const struct carrier carrier = {

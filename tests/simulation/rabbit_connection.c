@@ -121,7 +121,7 @@ static void take_start_ok(struct rabbit_connection *c, const amqp_connection_sta
     c->login = rabbit_find_login(ok->response);
     c->channel_max = rabbit.channel_max;
     if (c->login == LOGINS)
-        rabbit_note_refusal();
+        rabbit_note_refusal(c);
     if (c->login == LOGINS)
         rabbit_connection_close(c, 403,
                                 "ACCESS_REFUSED - Login was refused using authentication "
@@ -352,6 +352,7 @@ struct rabbit_connection *rabbit_connection_new(struct end *end, unsigned node)
     ENSURE(c);
     c->login = LOGINS;
     c->node = node;
+    c->came_us = agenda_now_us();
     c->prng = prng_of(rabbit.seed + ++rabbit.next_connection, 11);
     c->next = rabbit.connections;
     rabbit.connections = c;

@@ -108,6 +108,7 @@ struct rabbit_connection {
     struct event confirm, beat, deliver, gone;
     struct prng prng; /* of what it sends to consumers */
     unsigned login;   /* LOGINS: none yet */
+    uint64_t came_us;
     unsigned node;
     uint16_t channel_max;
     bool is_open, is_closing, publishes;
@@ -159,7 +160,7 @@ void rabbit_plan_deliveries(struct rabbit_connection *);
 void rabbit_lose_deliveries(struct rabbit_channel *, bool is_left);
 
 /* rabbit_rights.c. A login is refused. */
-void rabbit_note_refusal(void);
+void rabbit_note_refusal(const struct rabbit_connection *);
 /* LOGINS: nobody's. */
 unsigned rabbit_find_login(amqp_bytes_t response);
 /* In RabbitMQ's words, NULL: it does not. */

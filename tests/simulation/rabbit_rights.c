@@ -52,9 +52,12 @@ static unsigned channels_of(unsigned login)
     return count;
 }
 
-/* P5: who is refused comes back with patience; each client may ask for itself. */
-void rabbit_note_refusal(void)
+/* P5: who is refused comes back with patience; each client may ask for itself. A RabbitMQ that was
+ * frozen refuses at once all that came meanwhile. */
+void rabbit_note_refusal(const struct rabbit_connection *c)
 {
+    if (agenda_now_us() - c->came_us > SECOND_US)
+        return;
     uint64_t second = agenda_now_us() / SECOND_US;
     if (second != rabbit.refusals.second) {
         rabbit.refusals.second = second;
@@ -76,7 +79,7 @@ const char *rabbit_refuses_open(const struct rabbit_connection *c)
     else if (r->connections_max > 0 && connections_of(c->login) >= r->connections_max)
         why = "NOT_ALLOWED - connection refused for user: user connection limit is reached";
     if (why)
-        rabbit_note_refusal();
+        rabbit_note_refusal(c);
     if (why)
         tally_add(TALLY_LOGIN_REFUSED);
     return why;

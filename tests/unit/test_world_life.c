@@ -283,6 +283,43 @@ static void test_a_connections_close_waits_for_channels_that_are_gone(void **sta
     peer_die(p);
 }
 
+/* It has not even said that the channel is open, and is not given up yet. */
+static void test_a_close_does_not_wait_for_a_rabbitmq_that_stands_still(void **state)
+{
+    (void)state;
+    for (unsigned closes_channel = 0; closes_channel < 2; closes_channel++) {
+        begin("upstream.heartbeat=0", NULL);
+        struct peer *p = peer_login();
+        world_run();
+        broker.silent_on = AMQP_CHANNEL_OPEN_METHOD;
+        broker.confirms = BROKER_SILENT;
+        peer_open_confirming(p, 1);
+        peer_publish(p, 1, "q", "one");
+        amqp_connection_close_t close = {.reply_code = 200, .reply_text = bytes_of("bye")};
+        amqp_channel_close_t close_channel = {.reply_code = 200, .reply_text = bytes_of("bye")};
+        if (closes_channel)
+            peer_send_method(p, 1, AMQP_CHANNEL_CLOSE_METHOD, &close_channel);
+        else
+            peer_send_method(p, 0, AMQP_CONNECTION_CLOSE_METHOD, &close);
+        peer_expect_nothing(p);
+        world_pass(world.config.pool.confirm_timeout_ms + 1000);
+        peer_expect(p, 1, AMQP_BASIC_ACK_METHOD);
+        assert_int_equal(disk_count(false), 1);
+        if (closes_channel)
+            peer_expect(p, 1, AMQP_CHANNEL_CLOSE_OK_METHOD);
+        else
+            peer_expect(p, 0, AMQP_CONNECTION_CLOSE_OK_METHOD);
+        peer_die(p);
+        broker.silent_on = 0;
+        broker.confirms = BROKER_ACKS;
+        broker_cut();
+        world_pass(10000);
+        assert_int_equal(disk_count(false), 0);
+        assert_int_equal(world_teardown(NULL), 0);
+    }
+    begin(NULL, NULL);
+}
+
 /* RabbitMQ reads nothing in an alarm: who waited for it would wait until that is over. */
 static void test_a_workers_close_does_not_wait_for_an_alarm(void **state)
 {
@@ -470,6 +507,7 @@ int main(void)
         ALONE(test_qos_is_said_where_the_consumer_is),
         ALONE(test_a_connections_close_waits_for_the_confirms),
         ALONE(test_a_connections_close_waits_for_channels_that_are_gone),
+        ALONE(test_a_close_does_not_wait_for_a_rabbitmq_that_stands_still),
         ALONE(test_a_workers_close_does_not_wait_for_an_alarm),
         ALONE(test_who_can_be_blocked_says_so),
         ALONE(test_no_wait_leaves_nothing_awaited),
