@@ -185,6 +185,13 @@ struct upstream *connections_for_drain(struct pool *pool)
 
 /* ---- closing ---- */
 
+/* It came when what it was dialled for had been confirmed, late, where it was sent first. */
+static bool is_too_late(const struct pool *pool, const struct upstream *u)
+{
+    return u->use == UPSTREAM_FOR_DRAIN && !pool->queue->backlog.drain &&
+           !queue_must_drain(pool->queue);
+}
+
 void connections_close_idle(struct pool *pool, uint64_t now_ms)
 {
     uint64_t timeout = pool->rt->config->pool.idle_timeout_ms;
@@ -194,8 +201,9 @@ void connections_close_idle(struct pool *pool, uint64_t now_ms)
         struct upstream *u = LIST_ENTRY(n, struct upstream, owner_node);
         next = n->next;
         bool last = u->use == UPSTREAM_FOR_ALL && connections_open_count(pool) == 1;
+        bool is_old = now_ms - u->idle_since_ms >= timeout && !(last && keep_one);
         if (u->state == UPSTREAM_OPEN && links_are_idle(&u->links) &&
-            now_ms - u->idle_since_ms >= timeout && !(last && keep_one))
+            (is_old || is_too_late(pool, u)))
             upstream_close(u);
     }
 }

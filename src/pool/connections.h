@@ -44,6 +44,7 @@ void connections_add(struct pool *, struct upstream *);
  * own if the queue is to be drained alone. */
 struct upstream *connections_for_drain(struct pool *);
 
-/* Closes those that nobody has used for pool.idle_timeout. */
+/* Closes those that nobody has used for pool.idle_timeout, and what was dialled for a drain that is
+ * not needed any more. */
 void connections_close_idle(struct pool *, uint64_t now_ms);
 void connections_close(struct pool *);

@@ -243,6 +243,42 @@ static void test_a_shared_connection_stays_beside_that_of_a_drain(void **state)
     peer_close(p);
 }
 
+static bool has_one_for_a_drain(const struct pool *pool)
+{
+    for (struct list *n = pool->upstreams.next; n != &pool->upstreams; n = n->next)
+        if (LIST_ENTRY(n, struct upstream, owner_node)->use == UPSTREAM_FOR_DRAIN)
+            return true;
+    return false;
+}
+
+/* While it was being dialled RabbitMQ has confirmed what it was to carry. */
+static void test_a_connection_for_a_drain_that_is_not_needed_is_closed(void **state)
+{
+    (void)state;
+    struct peer *p = begin("upstream.heartbeat=0", NULL);
+    struct pool *pool = LIST_ENTRY(world.pools.all.next, struct pool, node);
+    broker.confirms = BROKER_SILENT;
+    broker.is_slow_to_accept = true;
+    peer_publish(p, 1, "q", "late");
+    peer_publish(p, 1, "r", "later");
+    world_queue()->backlog.alone = true;
+    world_pass(world.config.pool.confirm_timeout_ms + 1000);
+    expect_acked_up_to(p, 2);
+    assert_int_equal(disk_count(false), 2);
+    broker_say(1, AMQP_BASIC_ACK_METHOD, &(amqp_basic_ack_t){.delivery_tag = 1});
+    assert_true(has_one_for_a_drain(pool)); /* what followed the first one may wait */
+    broker_say(1, AMQP_BASIC_ACK_METHOD, &(amqp_basic_ack_t){.delivery_tag = 2});
+    assert_int_equal(disk_count(false), 0);
+    broker.is_slow_to_accept = false;
+    world_pass(1000);
+    assert_true(has_one_for_a_drain(pool));
+    connections_close_idle(pool, world.now_ms);
+    assert_false(has_one_for_a_drain(pool));
+    assert_int_equal(connections_open_count(pool), 1);
+    assert_int_equal(broker.published, 2);
+    peer_close(p);
+}
+
 /* ---- out of the spool ---- */
 
 /* Of drains that have ended before their deletes came back. */
@@ -368,6 +404,7 @@ int main(void)
         ALONE(test_a_drain_does_not_wait_for_its_channel_for_ever),
         ALONE(test_refusals_in_a_backlog_beside_what_is_in_doubt),
         ALONE(test_connections_for_a_drain_alone_wait_for_each_other),
+        ALONE(test_a_connection_for_a_drain_that_is_not_needed_is_closed),
         ALONE(test_a_shared_connection_stays_beside_that_of_a_drain),
         ALONE(test_what_is_deleted_late_is_counted),
         ALONE(test_a_drain_gets_nothing_that_the_disk_has_refused),
