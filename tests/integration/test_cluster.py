@@ -31,7 +31,7 @@ class Publisher(threading.Thread):
             with self._proxy.connect(self.user, vhost=self.vhost) as connection:
                 channel = connection.channel()
                 channel.confirm_delivery()
-                while not self._finishing.is_set():
+                while not self._finishing.wait(0.005):
                     body = f"{self.user}:{self.confirmed}".encode()
                     channel.basic_publish("", self.queue, body,
                                           pika.BasicProperties(delivery_mode=2))

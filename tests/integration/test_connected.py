@@ -29,7 +29,7 @@ class Publisher(threading.Thread):
             channel = connection.channel()
             if self.confirms:
                 channel.confirm_delivery()
-            while not self.stopping.wait(0.002):
+            while not self.stopping.wait(0.01):
                 channel.basic_publish("", self.queue, b"%d:%d" % (self.number, self.sent),
                                       pika.BasicProperties(delivery_mode=2))
                 self.sent += 1

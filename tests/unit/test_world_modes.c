@@ -209,6 +209,55 @@ static void test_acks_of_a_stored_transaction_are_committed(void **state)
     broker_confirm_all();
 }
 
+/* Nothing that RabbitMQ could answer at once overtakes the spool's answer. */
+static void test_what_follows_a_stored_commit_is_answered_behind_it(void **state)
+{
+    (void)state;
+    begin("spool.mode=always", NULL);
+    struct peer *p = peer_login();
+    peer_open_channel(p, 1);
+    select_tx(p);
+    peer_publish(p, 1, "q", "stored");
+    disk.hangs = true;
+    peer_send_plain(p, 1, AMQP_TX_COMMIT_METHOD);
+    peer_send_plain(p, 1, AMQP_TX_ROLLBACK_METHOD);
+    amqp_queue_declare_t declare = {.queue = bytes_of("q"), .passive = true};
+    peer_send_method(p, 1, AMQP_QUEUE_DECLARE_METHOD, &declare);
+    peer_expect_nothing(p);
+    assert_int_equal(broker_heard("queue.declare"), 0);
+    disk.hangs = false;
+    peer_expect(p, 1, AMQP_TX_COMMIT_OK_METHOD);
+    peer_expect(p, 1, AMQP_TX_ROLLBACK_OK_METHOD);
+    peer_expect(p, 1, AMQP_QUEUE_DECLARE_OK_METHOD);
+    expect_bodies((const char *[]){"stored", NULL});
+    peer_close(p);
+}
+
+/* It ends what was published before it, and nothing that came behind. */
+static void test_a_rollback_that_is_lost_takes_nothing_behind_it(void **state)
+{
+    (void)state;
+    begin(NULL, NULL);
+    struct peer *p = peer_login();
+    peer_open_channel(p, 1);
+    select_tx(p);
+    peer_publish(p, 1, "q", "rolled back");
+    broker.silent_on = AMQP_TX_ROLLBACK_METHOD;
+    peer_send_plain(p, 1, AMQP_TX_ROLLBACK_METHOD);
+    peer_publish(p, 1, "q", "committed");
+    peer_expect_nothing(p);
+    broker.silent_on = 0;
+    broker_down();
+    peer_expect(p, 1, AMQP_TX_ROLLBACK_OK_METHOD);
+    commit(p);
+    assert_int_equal(disk_count(false), 1);
+    assert_string_equal(disk_body(0), "committed");
+    peer_close(p);
+    broker_up();
+    world_pass(60000);
+    assert_int_equal(disk_count(false), 0);
+}
+
 /* ---- before anything can be stored ---- */
 
 static void test_a_transaction_stays_where_it_began(void **state)
@@ -617,6 +666,8 @@ int main(void)
         ALONE(test_messages_of_tokens_are_not_stored_while_rabbitmq_is_there),
         ALONE(test_a_transaction_of_a_consumer_does_not_overtake_what_it_has_stored),
         ALONE(test_acks_of_a_stored_transaction_are_committed),
+        ALONE(test_what_follows_a_stored_commit_is_answered_behind_it),
+        ALONE(test_a_rollback_that_is_lost_takes_nothing_behind_it),
         ALONE(test_a_transaction_stays_where_it_began),
         ALONE(test_a_login_that_is_not_stored_has_its_bound_all_the_same),
         ALONE(test_a_nack_that_nobody_hears_and_the_disk_does_not_take),
