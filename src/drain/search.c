@@ -1,7 +1,7 @@
 #include "drain/search.h"
 
 /* The root of the usual window: two small steps find one of 256. */
-enum { CAREFUL_WINDOW = 16 };
+enum { CAREFUL_WINDOW = 16, ACCUSED_MAX = 3 };
 
 void search_begin(struct search *s, uint32_t window)
 {
@@ -36,8 +36,9 @@ void search_found(struct search *s)
 
 void search_narrow(struct search *s, uint32_t count, uint64_t accused)
 {
-    if (accused && accused != s->suspect) {
+    if (accused && accused != s->suspect && s->accused < ACCUSED_MAX) {
         s->suspect = accused;
+        s->accused++;
         return;
     }
     s->careful = count;
@@ -49,6 +50,7 @@ uint32_t search_failed(struct search *s, uint64_t seq)
     if (s->failing != seq)
         s->tries = 0;
     s->failing = seq;
+    s->accused = 0;
     uint32_t fine = s->fine < CAREFUL_WINDOW ? s->fine : CAREFUL_WINDOW;
     s->window = fine > 0 ? fine : 1;
     s->fine = 0;

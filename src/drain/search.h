@@ -3,9 +3,10 @@
 /* How many records a drain may have under way, and the search for the one that RabbitMQ refuses.
  *
  * RabbitMQ closes a channel over one message and does not say which. If its words point at one of
- * them (suspect.h), that one is sent alone next. If not, all that were under way are sent again a
- * few at a time, and those of the step that fails one by one. What is refused while it is alone is
- * the bad one. The window shrinks then to what went well before it, and doubles as long as all goes
+ * them (suspect.h), that one is sent alone next. If not, or if they were wrong several times (a
+ * property of the message may stand in them), all that were under way are sent again a few at a
+ * time, and those of the step that fails one by one. What is refused while it is alone is the bad
+ * one. The window shrinks then to what went well before it, and doubles as long as all goes
  * well, so that one bad message in ten is no great matter. Decisions only: no state of RabbitMQ's,
  * no I/O. */
 
@@ -17,6 +18,7 @@ struct search {
     uint32_t fine;   /* that went well since the window last grew, or the rejection */
 
     uint64_t suspect; /* the record that RabbitMQ's words point at: it is sent alone; 0: none */
+    uint32_t accused; /* suspects since one was refused: too many, and nothing is in the words */
     uint32_t careful; /* records still to be sent few at a time, one of them is bad; 0: none */
     uint32_t careful_window;
 

@@ -66,6 +66,27 @@ static void test_a_hint_is_followed_once(void **state)
     assert_int_equal(s.suspect, 8);
 }
 
+/* Words that point at another one each time help nobody. */
+static void test_hints_that_are_wrong_are_given_up(void **state)
+{
+    (void)state;
+    struct search s = begun();
+    for (uint32_t i = 1; i <= 3; i++) {
+        search_narrow(&s, 100 - i, i);
+        assert_int_equal(s.suspect, i);
+        assert_int_equal(s.careful, 0);
+    }
+    search_narrow(&s, 96, 4);
+    assert_int_equal(search_window(&s, MOST), 16);
+    search_narrow(&s, 16, 5);
+    assert_int_equal(search_window(&s, MOST), 1);
+    search_failed(&s, 9);
+    search_found(&s);
+    search_narrow(&s, 50, 10); /* of another one */
+    assert_int_equal(s.suspect, 10);
+    assert_int_equal(s.careful, 0);
+}
+
 static void test_the_window_follows_what_went_well(void **state)
 {
     (void)state;
@@ -141,6 +162,7 @@ int main(void)
         cmocka_unit_test(test_without_a_hint_all_are_sent_few_at_a_time),
         cmocka_unit_test(test_settling_more_than_the_careful_ones_ends_the_care),
         cmocka_unit_test(test_a_hint_is_followed_once),
+        cmocka_unit_test(test_hints_that_are_wrong_are_given_up),
         cmocka_unit_test(test_the_window_follows_what_went_well),
         cmocka_unit_test(test_the_window_doubles_up_to_the_limit),
         cmocka_unit_test(test_half_a_window_is_not_enough),
