@@ -26,6 +26,13 @@ static bool is_tame(const struct job_record *record)
                              record->header_len);
 }
 
+static void note_under_way(struct drain *d)
+{
+    struct aside *a = d->batch.only ? asides_find(&d->backlog->asides, d->batch.only) : NULL;
+    if (a)
+        a->under_way++;
+}
+
 static void send_record(struct drain *d, const struct job_record *record)
 {
     bool is_publish = record->kind == RECORD_PUBLISH, fits = record->frames_len > 0;
@@ -36,6 +43,7 @@ static void send_record(struct drain *d, const struct job_record *record)
     if (goes) {
         if (!is_publish)
             note_declared(d, entry, record);
+        note_under_way(d);
         stream_write_span(drain_stream(d), d->batch.slab, record->frames, record->frames_len);
         return;
     }
@@ -76,13 +84,6 @@ static void note_scanned(struct drain *d)
         a->scanned = d->batch.scanned;
 }
 
-static void note_under_way(struct drain *d)
-{
-    struct aside *a = d->batch.only ? asides_find(&d->backlog->asides, d->batch.only) : NULL;
-    if (a)
-        a->under_way++;
-}
-
 static bool is_held_back(const struct backlog *backlog, const struct job_record *record)
 {
     return record->kind == RECORD_PUBLISH && doubts_hold(&backlog->doubts, record->destination);
@@ -112,7 +113,6 @@ static uint32_t send_batch(struct drain *d)
             return sent;
         send_record(d, record);
         note_reached(d, record->seq);
-        note_under_way(d);
         sent++;
     }
     note_reached(d, d->batch.reached);

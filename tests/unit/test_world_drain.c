@@ -196,6 +196,42 @@ static void test_refusals_in_a_backlog_beside_what_is_in_doubt(void **state)
     peer_close(shared);
 }
 
+/* ---- destinations that are aside ---- */
+
+/* RabbitMQ would end the connection over it: in the header CC is an asker who is gone. */
+static void publish_wild(struct peer *p, const char *key, const char *body)
+{
+    enum { HAS_HEADERS = 0x2000 };
+    static const char cc[] = "\0\0\0\x23\2CCA\0\0\0\x1bS\0\0\0\x16"
+                             "amq.rabbitmq.reply-to.";
+    peer_publish_with(p, 1, key, body, HAS_HEADERS, cc, sizeof cc - 1);
+}
+
+/* Nothing of it is under way, so what follows has its turn. */
+static void test_what_is_rejected_unsent_holds_up_no_destination(void **state)
+{
+    (void)state;
+    struct peer *p = begin("drain.window=1", NULL);
+    broker_down();
+    peer_publish(p, 1, "q", "one");
+    publish_wild(p, "q", "wild");
+    peer_publish(p, 1, "q", "two");
+    peer_publish(p, 1, "another", "behind"); /* up to which all is read */
+    expect_acked_up_to(p, 4);
+    broker.confirms = BROKER_NACKS;
+    broker_up();
+    world_pass(3000);
+    assert_true(world_queue()->backlog.asides.count > 0);
+    broker.confirms = BROKER_ACKS;
+    world_pass(60000);
+    assert_int_equal(times_published("wild"), 0);
+    assert_int_equal(times_published("two"), 1);
+    assert_int_equal(disk_count(false), 0);
+    assert_int_equal(disk_count(true), 1);
+    assert_null(world_queue()->backlog.drain);
+    peer_close(p);
+}
+
 /* ---- what ends connections ---- */
 
 /* Each is ended by what waits: the next one waits as any other would. */
@@ -403,6 +439,7 @@ int main(void)
         ALONE(test_many_silent_destinations_and_a_lost_connection),
         ALONE(test_a_drain_does_not_wait_for_its_channel_for_ever),
         ALONE(test_refusals_in_a_backlog_beside_what_is_in_doubt),
+        ALONE(test_what_is_rejected_unsent_holds_up_no_destination),
         ALONE(test_connections_for_a_drain_alone_wait_for_each_other),
         ALONE(test_a_connection_for_a_drain_that_is_not_needed_is_closed),
         ALONE(test_a_shared_connection_stays_beside_that_of_a_drain),
