@@ -85,6 +85,20 @@ void apart_wake(struct drain *d, uint64_t now_ms)
     }
 }
 
+void apart_begin_again(struct drain *d, uint64_t now_ms)
+{
+    struct asides *asides = &d->backlog->asides;
+    uint32_t timeout = d->backlog->rt->config->pool.confirm_timeout_ms;
+    for (uint32_t i = 0; i < asides->count; i++) {
+        struct aside *a = &asides->all[i];
+        a->under_way = a->fine = 0;
+        if (a->state == ASIDE_SILENT && d->backlog->search.careful > 0)
+            aside_is_silent(a, now_ms, timeout);
+        else if (a->state == ASIDE_SILENT)
+            aside_move(a, ASIDE_TRYING);
+    }
+}
+
 static bool has_caught_up(const struct drain *d, const struct aside *a)
 {
     return (a->scanned > 0 && a->scanned == d->read_after) ||

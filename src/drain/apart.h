@@ -16,6 +16,9 @@ struct aside *apart_set(struct drain *, uint64_t destination);
 void apart_look_for_silence(struct drain *, uint64_t now_ms);
 /* Those whose time has come are tried again; what a silent one owes is sent once more. */
 void apart_wake(struct drain *, uint64_t now_ms);
+/* Nothing is under way: what a silent one owes is sent once more. Not at once while a record is
+ * searched for that RabbitMQ refuses, or there would always be something beside that. */
+void apart_begin_again(struct drain *, uint64_t now_ms);
 /* Those that have caught up with all others are not aside any more: true if there were any. */
 bool apart_join(struct drain *);
 /* The first that may have something sent, and *room: how much. NULL if there is none. */

@@ -120,11 +120,7 @@ static void rewind_open(struct drain *d)
         else if (entry->seq <= d->read_after)
             read_from(d, entry);
     }
-    for (uint32_t i = 0; i < asides->count; i++) {
-        asides->all[i].under_way = asides->all[i].fine = 0;
-        if (asides->all[i].state == ASIDE_SILENT)
-            aside_move(&asides->all[i], ASIDE_TRYING);
-    }
+    apart_begin_again(d, runtime_now(d->backlog->rt));
     places_freed(d, in_flight_forget_open(&d->sent, 0));
     batch_drop(&d->batch);
 }

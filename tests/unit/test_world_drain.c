@@ -232,6 +232,32 @@ static void test_what_is_rejected_unsent_holds_up_no_destination(void **state)
     peer_close(p);
 }
 
+/* RabbitMQ has read what it does not confirm, and refuses something else. */
+static void test_a_refused_message_beside_a_silent_destination(void **state)
+{
+    (void)state;
+    struct peer *p = begin("pool.confirm_timeout=1s", NULL);
+    broker.close_code = 406;
+    broker_down();
+    peer_publish(p, 1, "stuck", "~stuck");
+    expect_acked_up_to(p, 1);
+    broker_up();
+    world_pass(10000);
+    assert_int_equal(world_queue()->backlog.asides.count, 1);
+    peer_publish_to(p, 1, "x", "k", "!bad", false);
+    peer_publish(p, 1, "fine", "fine");
+    expect_acked_up_to(p, 3);
+    world_pass(60000);
+    assert_int_equal(disk_count(true), 1);
+    assert_int_equal(disk_count(false), 1);
+    assert_int_equal(times_published("fine") > 0, 1);
+    for (unsigned i = 0; i < 100; i++) {
+        broker_confirm_all();
+        world_pass(250);
+    }
+    peer_close(p);
+}
+
 /* ---- what ends connections ---- */
 
 /* Each is ended by what waits: the next one waits as any other would. */
@@ -440,6 +466,7 @@ int main(void)
         ALONE(test_a_drain_does_not_wait_for_its_channel_for_ever),
         ALONE(test_refusals_in_a_backlog_beside_what_is_in_doubt),
         ALONE(test_what_is_rejected_unsent_holds_up_no_destination),
+        ALONE(test_a_refused_message_beside_a_silent_destination),
         ALONE(test_connections_for_a_drain_alone_wait_for_each_other),
         ALONE(test_a_connection_for_a_drain_that_is_not_needed_is_closed),
         ALONE(test_a_shared_connection_stays_beside_that_of_a_drain),
