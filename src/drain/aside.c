@@ -85,11 +85,16 @@ void aside_rest(struct aside *a, uint64_t now_ms, uint32_t pause_ms)
     a->again_ms = now_ms + pause_ms;
 }
 
+bool aside_owes(const struct aside *a)
+{
+    return a->state == ASIDE_SILENT && a->under_way > 0;
+}
+
 void aside_taken(struct aside *a, uint64_t seq)
 {
     if (a->failing == seq)
         a->failing = a->tries = 0;
-    if (a->state == ASIDE_SILENT)
+    if (a->state == ASIDE_SILENT && !aside_owes(a))
         aside_move(a, ASIDE_TRYING);
     else if (a->state == ASIDE_TRYING)
         a->fine++;

@@ -5,12 +5,13 @@
  * known of them is the queue's, and outlives the drain. A destination is that of window.h: an
  * exchange and a routing key.
  *
- *     SILENT   RabbitMQ has been silent for pool.confirm_timeout: nothing more is sent there until
- * it has confirmed something, or until a long while is over RESTING  RabbitMQ failed at its first
- * message: not tried again before `again_ms` TRYING   its messages go out again, one at a time
- * first, then more and more; when none is left behind what all others have reached, it is one of
- * them again
- */
+ * SILENT: RabbitMQ has been silent for pool.confirm_timeout. Nothing more is sent there until it
+ * has answered all that was, or until a long while is over.
+ *
+ * RESTING: RabbitMQ failed at its first message, which is not tried again before `again_ms`.
+ *
+ * TRYING: its messages go out again, one at a time first, then more and more; when none is left
+ * behind what all others have reached, it is one of them again. */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -50,6 +51,8 @@ void aside_rewind(struct aside *, uint64_t seq);
  * such record; returns how many that one has had, 0 if this is a later one. */
 uint32_t aside_failed(struct aside *, uint64_t seq);
 void aside_rest(struct aside *, uint64_t now_ms, uint32_t pause_ms);
+/* RabbitMQ is silent, and has not answered all that was sent: more would wait behind that. */
+bool aside_owes(const struct aside *);
 /* RabbitMQ has taken this record of it. */
 void aside_taken(struct aside *, uint64_t seq);
 void aside_is_silent(struct aside *, uint64_t now_ms, uint32_t pause_ms);

@@ -55,7 +55,8 @@ static enum remedy judge_one(struct drain *d, struct sent *entry, uint16_t code,
     LOG_OFTEN(LOG_INFO, "drain_again", LOG_T("user", d->backlog->user),
               LOG_T("vhost", d->backlog->vhost), LOG_N("seq", entry->seq), LOG_N("code", code),
               LOG_T("reason", text), LOG_N("tries", tries));
-    aside_rest(a, now, blame_pause_ms(tries));
+    if (!aside_owes(a))
+        aside_rest(a, now, blame_pause_ms(tries));
     return remedy;
 }
 

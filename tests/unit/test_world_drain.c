@@ -258,6 +258,38 @@ static void test_a_refused_message_beside_a_silent_destination(void **state)
     peer_close(p);
 }
 
+/* What it has answered of a silent destination says nothing of the rest. */
+static void test_a_silent_destination_that_answers_in_part(void **state)
+{
+    (void)state;
+    static const amqp_basic_ack_t ack = {.delivery_tag = 2};
+    static const amqp_basic_nack_t nack = {.delivery_tag = 2};
+    for (unsigned i = 0; i < 2; i++) {
+        struct peer *p = begin("pool.confirm_timeout=1s", NULL);
+        broker_down();
+        publish_many(p, "~%u", "stuck", 3);
+        expect_acked_up_to(p, 3);
+        broker_up();
+        world_pass(5000);
+        assert_int_equal(world_queue()->backlog.asides.count, 1);
+        assert_int_equal(broker.published, 3);
+        if (i == 0)
+            broker_say(1, AMQP_BASIC_ACK_METHOD, &ack);
+        else
+            broker_say(1, AMQP_BASIC_NACK_METHOD, &nack);
+        for (unsigned k = 0; k < 120; k++) {
+            world_pass(250);
+            if (k > 60)
+                broker_confirm_all(); /* of what was sent again */
+        }
+        assert_int_equal(disk_count(false), 0);
+        assert_true(times_published("~0") > 1);
+        peer_close(p);
+        assert_int_equal(world_teardown(NULL), 0);
+    }
+    world_begin(NULL);
+}
+
 /* ---- what ends connections ---- */
 
 /* Each is ended by what waits: the next one waits as any other would. */
@@ -467,6 +499,7 @@ int main(void)
         ALONE(test_refusals_in_a_backlog_beside_what_is_in_doubt),
         ALONE(test_what_is_rejected_unsent_holds_up_no_destination),
         ALONE(test_a_refused_message_beside_a_silent_destination),
+        ALONE(test_a_silent_destination_that_answers_in_part),
         ALONE(test_connections_for_a_drain_alone_wait_for_each_other),
         ALONE(test_a_connection_for_a_drain_that_is_not_needed_is_closed),
         ALONE(test_a_shared_connection_stays_beside_that_of_a_drain),
