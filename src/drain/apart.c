@@ -58,7 +58,8 @@ void apart_look_for_silence(struct drain *d, uint64_t now_ms)
     uint32_t timeout = d->backlog->rt->config->pool.confirm_timeout_ms;
     const struct sent *entry;
     for (uint32_t at = 0; (entry = in_flight_next(&d->sent, &at)) != NULL;) {
-        if (entry->state != SENT_UNCONFIRMED || now_ms - entry->sent_ms < timeout)
+        uint64_t since = upstream_reads_since(d->link.upstream, entry->sent_ms);
+        if (entry->state != SENT_UNCONFIRMED || now_ms - since < timeout)
             continue;
         if (entry->tag > 0)
             set_silent(d, entry, now_ms);

@@ -316,13 +316,17 @@ void drain_go_on(struct drain *d)
 
 void drain_tick(struct drain *d, uint64_t now_ms)
 {
+    bool is_blocked = d->link.upstream->blocked; /* its silence is about all, and no failure */
+    if (d->deadline_ms && is_blocked)
+        d->deadline_ms = now_ms + d->backlog->rt->config->pool.confirm_timeout_ms;
     if (d->deadline_ms && now_ms >= d->deadline_ms) {
         upstream_abort(d->link.upstream,
                        "no answer to the drain's channel within pool.confirm_timeout");
         return; /* and the drain is gone */
     }
     removal_retry(d);
-    if ((d->state == DRAIN_RUNNING || d->state == DRAIN_RENEWING) && d->confirms) {
+    bool sends = d->state == DRAIN_RUNNING || d->state == DRAIN_RENEWING;
+    if (sends && d->confirms && !is_blocked) {
         apart_wake(d, now_ms);
         apart_look_for_silence(d, now_ms);
     }

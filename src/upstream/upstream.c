@@ -46,6 +46,8 @@ static void on_blocked(struct upstream *u, bool blocked)
 {
     if (blocked && !u->blocked)
         u->blocked_since_ms = runtime_now(u->rt);
+    if (!blocked && u->blocked)
+        u->unblocked_ms = runtime_now(u->rt);
     u->blocked = blocked;
     LOG(LOG_WARN, blocked ? "upstream_blocked" : "upstream_unblocked", LOG_N("upstream", u->id),
         LOG_T("user", u->user), LOG_T("vhost", u->vhost));
@@ -280,7 +282,8 @@ void upstream_tick(struct upstream *u, uint64_t now_ms)
     stream_rest(&u->stream);
     /* Heartbeats may come all the same. An alarm is no failure. */
     if (stream_is_full(&u->stream) && !u->blocked &&
-        now_ms - u->stream.last_write_ms >= u->rt->config->pool.confirm_timeout_ms) {
+        now_ms - upstream_reads_since(u, u->stream.last_write_ms) >=
+            u->rt->config->pool.confirm_timeout_ms) {
         upstream_end_with(u, "RabbitMQ has read nothing for pool.confirm_timeout", 0);
         return;
     }
@@ -298,6 +301,11 @@ void upstream_tick(struct upstream *u, uint64_t now_ms)
 bool upstream_is_unread(const struct upstream *u)
 {
     return u->blocked && runtime_buffers(u->rt);
+}
+
+uint64_t upstream_reads_since(const struct upstream *u, uint64_t ms)
+{
+    return u->unblocked_ms > ms ? u->unblocked_ms : ms;
 }
 
 bool upstream_attach(struct upstream *u, struct link *link)

@@ -42,6 +42,8 @@ void upstream_tick(struct upstream *, uint64_t now_ms);
 /* An alarm: RabbitMQ reads nothing more from it, and the spool takes what there is to send. With
  * buffering off there is nowhere else to go: it waits, as without a proxy. */
 bool upstream_is_unread(const struct upstream *);
+/* That moment, or the end of an alarm since: before, RabbitMQ could not know of what was sent. */
+uint64_t upstream_reads_since(const struct upstream *, uint64_t ms);
 /* Gives the link the lowest free channel number; false if there is none. Sends nothing. */
 bool upstream_attach(struct upstream *, struct link *);
 void upstream_detach(struct link *);

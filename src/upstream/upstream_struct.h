@@ -105,5 +105,5 @@ struct upstream {
     struct upstream_end end; /* why, once it is closed */
     bool offers_confirms;
     bool blocked;
-    uint64_t blocked_since_ms;
+    uint64_t blocked_since_ms, unblocked_ms; /* as of the last alarm; 0: there was none */
 };

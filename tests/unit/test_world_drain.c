@@ -290,6 +290,31 @@ static void test_a_silent_destination_that_answers_in_part(void **state)
     world_begin(NULL);
 }
 
+/* It is about the connection, and says nothing of a destination. */
+static void test_an_alarm_sets_no_destination_aside(void **state)
+{
+    (void)state;
+    amqp_connection_blocked_t blocked = {.reason = bytes_of("low on memory")};
+    struct peer *p = begin("pool.confirm_timeout=1s", "drain.window=4");
+    store(p, 20);
+    broker.confirms = BROKER_SILENT;
+    broker_up();
+    world_pass(600);
+    broker_say(0, AMQP_CONNECTION_BLOCKED_METHOD, &blocked);
+    world_pass(20000);
+    assert_int_equal(broker.published, 4);
+    assert_int_equal(world_queue()->backlog.asides.count, 0);
+    broker_say(0, AMQP_CONNECTION_UNBLOCKED_METHOD, &blocked);
+    world_pass(500);
+    assert_int_equal(world_queue()->backlog.asides.count, 0);
+    broker.confirms = BROKER_ACKS;
+    broker_confirm_all();
+    world_pass(5000);
+    assert_int_equal(disk_count(false), 0);
+    assert_int_equal(broker.published, 20);
+    peer_close(p);
+}
+
 /* ---- what ends connections ---- */
 
 /* Each is ended by what waits: the next one waits as any other would. */
@@ -500,6 +525,7 @@ int main(void)
         ALONE(test_what_is_rejected_unsent_holds_up_no_destination),
         ALONE(test_a_refused_message_beside_a_silent_destination),
         ALONE(test_a_silent_destination_that_answers_in_part),
+        ALONE(test_an_alarm_sets_no_destination_aside),
         ALONE(test_connections_for_a_drain_alone_wait_for_each_other),
         ALONE(test_a_connection_for_a_drain_that_is_not_needed_is_closed),
         ALONE(test_a_shared_connection_stays_beside_that_of_a_drain),
