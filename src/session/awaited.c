@@ -77,12 +77,19 @@ static bool is_answered_late(amqp_method_number_t method)
     return method == AMQP_BASIC_CONSUME_METHOD || method == AMQP_BASIC_CANCEL_METHOD;
 }
 
+/* RabbitMQ says it without being asked. */
+static bool is_unasked(amqp_method_number_t method)
+{
+    return method == AMQP_BASIC_DELIVER_METHOD || method == AMQP_BASIC_RETURN_METHOD ||
+           method == AMQP_BASIC_CANCEL_METHOD || method == AMQP_CHANNEL_FLOW_METHOD;
+}
+
 struct awaited *calls_find(const struct calls *calls, amqp_method_number_t reply,
                            const struct frame *frame)
 {
     bool is_late = is_answered_late(reply - 1);
     struct awaited *oldest = NULL; /* if the tag is that of none of them */
-    for (uint32_t i = 0; i < calls->count; i++) {
+    for (uint32_t i = 0; i < calls->count && !is_unasked(reply); i++) {
         struct awaited *call = calls_at(calls, i);
         if (is_late ? call->method != reply - 1 : is_answered_late(call->method))
             continue;

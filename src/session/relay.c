@@ -521,11 +521,11 @@ static void on_method(struct relay *r, struct slab *slab, const struct frame *fr
         outcome_begin_return(r, frame);
     } else if (r->channel) { /* closing or not: it goes on until close-ok */
         replies_pass_method(r, slab, frame, method);
-    } else if (r->calls.count > 0 && method != AMQP_BASIC_DELIVER_METHOD &&
-               method != AMQP_BASIC_RETURN_METHOD) {
+    } else {
         struct awaited *call = calls_find(&r->calls, method, frame);
-        if (call)
-            calls_end(&r->calls, call);
+        if (!call)
+            return;
+        calls_end(&r->calls, call);
         settle_orphan(r);
     }
 }

@@ -320,6 +320,27 @@ static void test_a_close_does_not_wait_for_a_rabbitmq_that_stands_still(void **s
     begin(NULL, NULL);
 }
 
+/* The queue is deleted: that is no answer to what the client had asked before it went. */
+static void test_the_end_of_a_consumer_answers_nothing(void **state)
+{
+    (void)state;
+    begin(NULL, NULL);
+    struct peer *p = consumer();
+    broker.silent_on = AMQP_QUEUE_PURGE_METHOD;
+    amqp_queue_purge_t purge = {.queue = bytes_of("q")};
+    peer_send_method(p, 1, AMQP_QUEUE_PURGE_METHOD, &purge);
+    world_run();
+    peer_die(p);
+    world_run();
+    amqp_basic_cancel_t cancel = {.consumer_tag = bytes_of("tag")};
+    amqp_queue_purge_ok_t purged = {0};
+    broker_say(1, AMQP_BASIC_CANCEL_METHOD, &cancel);
+    assert_int_equal(broker_heard("channel.close"), 0);
+    broker_say(1, AMQP_QUEUE_PURGE_OK_METHOD, &purged);
+    assert_int_equal(broker_heard("channel.close"), 1);
+    world_pass(1000);
+}
+
 /* RabbitMQ reads nothing in an alarm: who waited for it would wait until that is over. */
 static void test_a_workers_close_does_not_wait_for_an_alarm(void **state)
 {
@@ -508,6 +529,7 @@ int main(void)
         ALONE(test_a_connections_close_waits_for_the_confirms),
         ALONE(test_a_connections_close_waits_for_channels_that_are_gone),
         ALONE(test_a_close_does_not_wait_for_a_rabbitmq_that_stands_still),
+        ALONE(test_the_end_of_a_consumer_answers_nothing),
         ALONE(test_a_workers_close_does_not_wait_for_an_alarm),
         ALONE(test_who_can_be_blocked_says_so),
         ALONE(test_no_wait_leaves_nothing_awaited),
