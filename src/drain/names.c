@@ -47,12 +47,16 @@ bool names_has_seen(const struct names *names, uint32_t kind, const uint8_t *nam
            declared_has(&names->seen, names_hash(kind, name, len));
 }
 
+bool names_is_sure(const struct names *names, uint32_t kind, const uint8_t *name, size_t len)
+{
+    return names_has_seen(names, kind, name, len) && !names_is_promised(names, kind, name, len);
+}
+
 void names_promise(struct names *names, uint32_t kind, const uint8_t *name, size_t len,
                    bool transient)
 {
     uint64_t hash = names_hash(kind, name, len);
-    bool is_there = !transient && names_has_seen(names, kind, name, len) &&
-                    !declared_has(&names->promised, hash);
+    bool is_there = !transient && names_is_sure(names, kind, name, len);
     names_note_seen(names, hash);
     if (!is_there && names->promised.count < NAMES_MAX)
         declared_add(&names->promised, hash);

@@ -25,6 +25,8 @@ uint64_t names_of_declaration(const uint8_t *payload, size_t len);
  * told that it exists. */
 void names_note_seen(struct names *, uint64_t name);
 bool names_has_seen(const struct names *, uint32_t kind, const uint8_t *name, size_t len);
+/* The same, and RabbitMQ has it already. */
+bool names_is_sure(const struct names *, uint32_t kind, const uint8_t *name, size_t len);
 /* It was declared here while RabbitMQ was away, and waits in the spool. A `transient` one may be
  * gone although it was seen before. */
 void names_promise(struct names *, uint32_t kind, const uint8_t *name, size_t len, bool transient);

@@ -91,6 +91,7 @@ struct client {
 
     enum client_place place;
     struct upstream *own; /* upstream of its own, NULL if it needs none */
+    bool lacks_own;       /* RabbitMQ has an alarm, and could not be asked on one */
     /* Publishes of it that neither RabbitMQ nor the disk has confirmed, also of channels that are
      * gone: sent upstream, and on their way to the spool. */
     uint64_t retained, appending;

@@ -135,13 +135,18 @@ static enum route send_live(struct channel *ch, struct slab *slab, const struct 
 }
 
 /* An alarm stops publishing; who consumes must go on, or it never ends, and so must all else that
- * RabbitMQ alone can answer: it reads what comes on connections that have not published. */
+ * RabbitMQ alone can answer: it reads what comes on connections that have not published. Who is to
+ * consume has declared before, perhaps with the first word that is heard of that queue. */
 static bool has_own_way(struct client *client, amqp_method_number_t method, const void *decoded)
 {
+    const struct pool *pool = client->member.pool;
     if (client->own)
         return true; /* open, or it waits until that is decided */
-    return connections_are_open(client->member.pool) &&
-           (!is_shareable(client, method, decoded) || !offline_can_answer(method, decoded));
+    if (!connections_are_open(pool))
+        return false;
+    bool is_guess = !client->lacks_own && offline_is_guess(pool->queue, method, decoded);
+    return is_guess || !is_shareable(client, method, decoded) ||
+           !offline_can_answer(method, decoded);
 }
 
 /* What RabbitMQ alone can answer, while it is away, or before the drain has declared what the

@@ -206,6 +206,16 @@ bool offline_can_answer(amqp_method_number_t method, const void *decoded)
     return rule_has(method, RULE_HERE) && !is_rabbitmqs;
 }
 
+bool offline_is_guess(const struct queue *queue, amqp_method_number_t method, const void *decoded)
+{
+    if (method != AMQP_QUEUE_DECLARE_METHOD && method != AMQP_EXCHANGE_DECLARE_METHOD)
+        return false;
+    const amqp_queue_declare_t *m = method == AMQP_QUEUE_DECLARE_METHOD ? decoded : NULL;
+    bool may_be_gone = m && !m->passive && (!m->durable || m->auto_delete);
+    amqp_bytes_t name = name_of(method, decoded);
+    return may_be_gone || !names_is_sure(&queue->backlog.names, method, name.bytes, name.len);
+}
+
 /* False: it is refused. */
 static bool answer(struct channel *ch, amqp_method_number_t method, void *decoded,
                    struct refusal *why)

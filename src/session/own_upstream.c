@@ -31,7 +31,15 @@ static void own_opened(struct upstream *u)
     struct client *c = u->owner;
     if (!c)
         return;
+    c->lacks_own = false;
     held_wake(c->member.pool);
+}
+
+/* What it wants may be answered here as well, as long as publishes go to the spool. */
+static bool can_do_without(const struct client *c, const struct upstream_end *end)
+{
+    return c->member.pool->state == POOL_OFFLINE && route_spools(c->member.pool) && !c->lacks_own &&
+           end->refusal != REFUSAL_LOGIN;
 }
 
 static void own_failed(struct upstream *u, const struct upstream_end *end)
@@ -40,6 +48,11 @@ static void own_failed(struct upstream *u, const struct upstream_end *end)
     if (!c)
         return;
     c->own = NULL;
+    if (can_do_without(c, end)) {
+        c->lacks_own = true;
+        held_wake(c->member.pool);
+        return;
+    }
     bool refused = end->refusal != REFUSAL_NONE;
     /* RabbitMQ may be going away, and the pool not know it yet: then what the client wants can wait
      * in the spool. If it still has to be asked a second later, it is asked once more. */

@@ -320,6 +320,69 @@ static void test_a_close_does_not_wait_for_a_rabbitmq_that_stands_still(void **s
     begin(NULL, NULL);
 }
 
+static void declare(struct peer *p, bool passive)
+{
+    amqp_queue_declare_t m = {.queue = bytes_of("q"), .durable = !passive, .passive = passive};
+    peer_send_method(p, 1, AMQP_QUEUE_DECLARE_METHOD, &m);
+}
+
+/* In an alarm it has to get in, or that never ends; and so has who asks whether a queue is there.
+ */
+static void test_a_worker_comes_in_an_alarm(void **state)
+{
+    (void)state;
+    for (unsigned passive = 0; passive < 2; passive++) {
+        begin(NULL, NULL);
+        struct peer *publisher = confirming(), *p = peer_login(), *another = peer_login();
+        peer_open_channel(p, 1);
+        peer_open_channel(another, 1);
+        peer_publish(publisher, 1, "q", "one");
+        peer_expect(publisher, 1, AMQP_BASIC_ACK_METHOD);
+        amqp_connection_blocked_t blocked = {.reason = bytes_of("low on memory")};
+        broker_say(0, AMQP_CONNECTION_BLOCKED_METHOD, &blocked);
+        declare(p, passive);
+        peer_expect(p, 1, AMQP_QUEUE_DECLARE_OK_METHOD);
+        assert_int_equal(broker.connections, 2);
+        assert_int_equal(disk_count(false), 0);
+        amqp_basic_consume_t consume = {.queue = bytes_of("q"), .consumer_tag = bytes_of("tag")};
+        peer_send_method(p, 1, AMQP_BASIC_CONSUME_METHOD, &consume);
+        peer_expect(p, 1, AMQP_BASIC_CONSUME_OK_METHOD);
+        declare(another, passive); /* it is known now */
+        peer_expect(another, 1, AMQP_QUEUE_DECLARE_OK_METHOD);
+        assert_int_equal(broker.connections, 2);
+        peer_die(another);
+        peer_close(p);
+        peer_die(publisher);
+        assert_int_equal(world_teardown(NULL), 0);
+    }
+    world_begin(NULL);
+}
+
+/* RabbitMQ takes no more connections: what can be stored is stored. */
+static void test_a_declaration_in_an_alarm_without_a_connection(void **state)
+{
+    (void)state;
+    begin(NULL, NULL);
+    struct peer *publisher = confirming(), *p = peer_login();
+    peer_open_channel(p, 1);
+    peer_publish(publisher, 1, "q", "one");
+    peer_expect(publisher, 1, AMQP_BASIC_ACK_METHOD);
+    amqp_connection_blocked_t blocked = {.reason = bytes_of("low on memory")};
+    broker_say(0, AMQP_CONNECTION_BLOCKED_METHOD, &blocked);
+    broker.refuse_code = 530;
+    strcpy(broker.refuse_text, "NOT_ALLOWED - access to vhost '/' refused: connection limit (1) is "
+                               "reached");
+    declare(p, false);
+    peer_expect(p, 1, AMQP_QUEUE_DECLARE_OK_METHOD);
+    assert_int_equal(disk_count(false), 1);
+    broker.refuse_code = 0;
+    broker_say(0, AMQP_CONNECTION_UNBLOCKED_METHOD, &(amqp_connection_unblocked_t){0});
+    world_pass(2000);
+    assert_int_equal(disk_count(false), 0);
+    peer_close(p);
+    peer_close(publisher);
+}
+
 /* The queue is deleted: that is no answer to what the client had asked before it went. */
 static void test_the_end_of_a_consumer_answers_nothing(void **state)
 {
@@ -529,6 +592,8 @@ int main(void)
         ALONE(test_a_connections_close_waits_for_the_confirms),
         ALONE(test_a_connections_close_waits_for_channels_that_are_gone),
         ALONE(test_a_close_does_not_wait_for_a_rabbitmq_that_stands_still),
+        ALONE(test_a_worker_comes_in_an_alarm),
+        ALONE(test_a_declaration_in_an_alarm_without_a_connection),
         ALONE(test_the_end_of_a_consumer_answers_nothing),
         ALONE(test_a_workers_close_does_not_wait_for_an_alarm),
         ALONE(test_who_can_be_blocked_says_so),
