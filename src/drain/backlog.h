@@ -46,7 +46,7 @@ struct backlog {
     struct search search;     /* for the record that RabbitMQ refuses */
     struct autotune tuned;    /* drain.window = auto */
     uint64_t drain_again_ms;  /* not before */
-    uint64_t back_ms;         /* when RabbitMQ could be used again */
+    uint64_t back_ms;         /* when RabbitMQ was there again; an alarm is no absence */
     uint64_t confirm_ms;      /* what RabbitMQ took for the last confirm of a drain */
     struct declared declared; /* declarations that wait */
     struct names names;

@@ -126,6 +126,8 @@ static bool has_only_asked(struct pool *pool, const struct upstream *u)
 static void opened(struct pool *pool, struct upstream *u)
 {
     bool has_asked = has_only_asked(pool, u);
+    if (u->use == UPSTREAM_FOR_ALL && connections_open_count(pool) == 1)
+        pool->queue->backlog.back_ms = runtime_now(pool->rt);
     pool->tried = 0;
     backoff_reset(&pool->more);
     pool->unreachable = false;

@@ -113,8 +113,6 @@ void pool_state_update(struct pool *pool)
         pool_state_buffers(pool);
     else
         pool->buffering_since_ms = 0;
-    if (pool->state == POOL_OFFLINE)
-        pool->queue->backlog.back_ms = runtime_now(pool->rt);
     if (state == POOL_LIVE)
         backoff_reset(&pool->backoff);
     STATE_MOVE(&states, pool->state, state);

@@ -315,6 +315,26 @@ static void test_an_alarm_sets_no_destination_aside(void **state)
     peer_close(p);
 }
 
+/* Nothing of RabbitMQ is still to start: what has no route then is not waited for. */
+static void test_the_end_of_an_alarm_is_no_return(void **state)
+{
+    (void)state;
+    amqp_connection_blocked_t blocked = {.reason = bytes_of("low on memory")};
+    struct peer *p = begin("drain.unroutable_wait=60s", "upstream.heartbeat=0");
+    peer_publish(p, 1, "q", "one");
+    expect_acked_up_to(p, 1);
+    world_pass(61000);
+    broker_say(0, AMQP_CONNECTION_BLOCKED_METHOD, &blocked);
+    peer_publish(p, 1, "nowhere", "two");
+    expect_acked_up_to(p, 2);
+    broker.returns = true;
+    broker_say(0, AMQP_CONNECTION_UNBLOCKED_METHOD, &(amqp_connection_unblocked_t){0});
+    world_pass(2000);
+    assert_int_equal(disk_count(false), 0);
+    assert_int_equal(world.rt.counters.unroutable, 1);
+    peer_close(p);
+}
+
 /* ---- what ends connections ---- */
 
 /* Each is ended by what waits: the next one waits as any other would. */
@@ -526,6 +546,7 @@ int main(void)
         ALONE(test_a_refused_message_beside_a_silent_destination),
         ALONE(test_a_silent_destination_that_answers_in_part),
         ALONE(test_an_alarm_sets_no_destination_aside),
+        ALONE(test_the_end_of_an_alarm_is_no_return),
         ALONE(test_connections_for_a_drain_alone_wait_for_each_other),
         ALONE(test_a_connection_for_a_drain_that_is_not_needed_is_closed),
         ALONE(test_a_shared_connection_stays_beside_that_of_a_drain),
