@@ -100,9 +100,7 @@ struct upstream {
     uint64_t deadline_ms; /* of the handshake or of leaving */
     uint64_t idle_since_ms;
     struct under_way under_way; /* publishes sent by relays */
-    struct list idle;           /* links that serve nobody, open for the next that needs one */
-    uint32_t idle_count;
-    struct upstream_end end; /* why, once it is closed */
+    struct upstream_end end;    /* why, once it is closed */
     bool offers_confirms;
     bool blocked;
     uint64_t blocked_since_ms, unblocked_ms; /* as of the last alarm; 0: there was none */
