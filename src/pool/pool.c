@@ -208,11 +208,11 @@ static void on_lost(struct upstream *u, const struct upstream_end *end)
     struct pool *pool = u->owner;
     note_trouble(pool, end->text);
     pool->pools->events->on_upstream_lost(pool, u, end);
+    bool is_missing = connections_are_missing(pool);
+    pool->unreachable = pool->unreachable || is_missing;
     pool_state_update(pool);
-    if (connections_are_missing(pool)) {
-        pool->unreachable = true;
+    if (is_missing)
         connections_retry(pool);
-    }
     queue_changed(pool->queue);
 }
 

@@ -109,7 +109,8 @@ void pool_state_update(struct pool *pool)
         return;
     LOG(LOG_DEBUG, "pool_state", LOG_T("user", pool->user), LOG_T("vhost", pool->vhost),
         LOG_T("from", states.names[pool->state]), LOG_T("to", states.names[state]));
-    if (state == POOL_OFFLINE)
+    /* An idle connection that was closed is missed by nobody. */
+    if (state == POOL_OFFLINE && (pool->unreachable || connections_are_wanted(pool)))
         pool_state_buffers(pool);
     else
         pool->buffering_since_ms = 0;

@@ -320,6 +320,31 @@ static void test_a_close_does_not_wait_for_a_rabbitmq_that_stands_still(void **s
     begin(NULL, NULL);
 }
 
+/* Nothing is published, so nothing is buffered. */
+static void test_an_idle_login_buffers_nothing(void **state)
+{
+    (void)state;
+    begin("pool.idle_timeout=1s", NULL);
+    peer_close(confirming());
+    struct pool *pool = LIST_ENTRY(world.pools.all.next, struct pool, node);
+    world_pass(1500);
+    pool_cleanup(pool, world.now_ms);
+    assert_int_equal(pool->state, POOL_OFFLINE);
+    assert_true(pool->buffering_since_ms == 0);
+    broker_down();
+    struct peer *p = confirming();
+    assert_true(pool->buffering_since_ms > 0);
+    peer_publish(p, 1, "q", "one");
+    peer_expect(p, 1, AMQP_BASIC_ACK_METHOD);
+    broker_up();
+    world_pass(10000);
+    assert_int_equal(disk_count(false), 0);
+    peer_close(p);
+    world_pass(1500);
+    broker_down(); /* that is an outage, also for who comes later */
+    assert_true(pool->buffering_since_ms > 0);
+}
+
 static void declare(struct peer *p, bool passive)
 {
     amqp_queue_declare_t m = {.queue = bytes_of("q"), .durable = !passive, .passive = passive};
@@ -592,6 +617,7 @@ int main(void)
         ALONE(test_a_connections_close_waits_for_the_confirms),
         ALONE(test_a_connections_close_waits_for_channels_that_are_gone),
         ALONE(test_a_close_does_not_wait_for_a_rabbitmq_that_stands_still),
+        ALONE(test_an_idle_login_buffers_nothing),
         ALONE(test_a_worker_comes_in_an_alarm),
         ALONE(test_a_declaration_in_an_alarm_without_a_connection),
         ALONE(test_the_end_of_a_consumer_answers_nothing),
