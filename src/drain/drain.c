@@ -283,6 +283,7 @@ struct drain *drain_start(struct backlog *backlog, struct upstream *u)
     d->started_ms = runtime_now(backlog->rt);
     search_begin(&backlog->search, backlog_window(backlog));
     d->confirms = wants_confirms(d);
+    d->is_apart = backlog->alone;
     LOG(LOG_INFO, "drain_started", LOG_T("user", backlog->user), LOG_T("vhost", backlog->vhost),
         LOG_N("messages", backlog->waiting), LOG_N("upstream", u->id));
     d->state = DRAIN_RESTING; /* a new one; RabbitMQ may have failed on another connection */
@@ -363,7 +364,7 @@ static void on_exception(struct drain *d, const struct frame *frame)
     LOG_OFTEN(LOG_INFO, "drain_refused", LOG_T("user", d->backlog->user),
               LOG_T("vhost", d->backlog->vhost), LOG_N("code", code), LOG_T("reason", text),
               LOG_N("sent", d->sent.count));
-    verdict_closed(d, code, text);
+    verdict_closed(d, code, text, true);
     if (d->state == DRAIN_CLOSING) /* they crossed: its close-ok is still to come */
         rewind_open(d);
     else
@@ -445,7 +446,7 @@ static void on_lost(struct link *link)
     if (end->code && blame_of(end->code, end->text) != BLAME_BROKER &&
         (is_parked || in_flight_has_sent(&d->sent, end->cause))) {
         backlog->alone = true;
-        verdict_closed(d, end->code, end->text);
+        verdict_closed(d, end->code, end->text, d->is_apart);
     }
     drain_stop(d);
     backlog_changed(backlog);

@@ -37,6 +37,7 @@ struct drain {
     enum drain_state state;
     uint64_t deadline_ms; /* of the answer that is awaited; 0: none */
     bool confirms;
+    bool is_apart; /* shares its connection with nobody, or there can be no such connection */
     bool reading;
     bool more;           /* came since the read that is under way was asked for */
     bool at_end;         /* the last read saw the end of the queue */

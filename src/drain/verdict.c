@@ -145,7 +145,8 @@ bool verdict_declared(struct drain *d)
 
 /* RabbitMQ failed at a record that was alone. Either it is rejected, or it stays where it is, and
  * so does what is behind it. */
-static void judge(struct drain *d, struct sent *entry, uint16_t code, const char *text)
+static void judge(struct drain *d, struct sent *entry, uint16_t code, const char *text,
+                  bool is_sure)
 {
     struct backlog *backlog = d->backlog;
     const struct config *config = backlog->rt->config;
@@ -154,7 +155,9 @@ static void judge(struct drain *d, struct sent *entry, uint16_t code, const char
         .nack_limit = config->drain.nack_limit,
         .missing_waits = config->drain.missing == MISSING_WAIT,
     };
-    if (remedy_of(blame_of(code, text), &circumstances) == REMEDY_AGAIN) {
+    enum blame blame = blame_of(code, text);
+    bool is_another = !is_sure && blame != BLAME_TRANSIENT;
+    if (is_another || remedy_of(blame, &circumstances) == REMEDY_AGAIN) {
         search_again(&backlog->search, entry->seq);
         backlog->drain_again_ms = runtime_now(backlog->rt) + blame_pause_ms(circumstances.tries);
         return;
@@ -168,14 +171,14 @@ static void judge(struct drain *d, struct sent *entry, uint16_t code, const char
     removal_reject(d, entry->seq, code, text);
 }
 
-void verdict_closed(struct drain *d, uint16_t code, const char *text)
+void verdict_closed(struct drain *d, uint16_t code, const char *text, bool is_sure)
 {
     uint32_t count;
     struct sent *first = in_flight_first_open(&d->sent, &count);
     if (!first)
         return;
     if (count == 1) {
-        judge(d, first, code, text);
+        judge(d, first, code, text, is_sure);
         return;
     }
     const struct sent *accused = in_flight_accused(&d->sent, text);

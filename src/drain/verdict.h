@@ -22,5 +22,6 @@ void verdict_apply(struct drain *, const struct verdict *);
  * if none was open. */
 bool verdict_declared(struct drain *);
 /* The channel, or the connection, is closed over one of what was sent: the first that is not
- * confirmed, if it was alone, else one that has to be found. */
-void verdict_closed(struct drain *, uint16_t code, const char *text);
+ * confirmed, if it was alone, else one that has to be found. `is_sure`: nobody else can have been
+ * the reason, so that it may be rejected for its own sake. */
+void verdict_closed(struct drain *, uint16_t code, const char *text, bool is_sure);

@@ -361,6 +361,41 @@ static void test_connections_for_a_drain_alone_wait_for_each_other(void **state)
     peer_close(p);
 }
 
+static void declare(struct peer *p, const char *name)
+{
+    amqp_queue_declare_t m = {.queue = bytes_of(name), .durable = true};
+    peer_send_method(p, 1, AMQP_QUEUE_DECLARE_METHOD, &m);
+}
+
+/* It may have been over what a client has sent there: what waits is judged alone. */
+static void test_a_shared_connection_that_ends_accuses_nothing_that_waits(void **state)
+{
+    (void)state;
+    struct peer *p = begin(NULL, NULL);
+    broker_down();
+    declare(p, "stored");
+    peer_expect(p, 1, AMQP_QUEUE_DECLARE_OK_METHOD);
+    broker.silent_calls = true;
+    broker_up();
+    world_pass(1000);
+    struct peer *another = peer_login();
+    peer_open_channel(another, 1);
+    declare(another, "live");
+    world_run();
+    assert_int_equal(broker_heard("queue.declare"), 2);
+    broker.silent_calls = false;
+    amqp_connection_close_t close = {.reply_code = 540,
+                                     .reply_text = bytes_of("NOT_IMPLEMENTED - scripted"),
+                                     .class_id = 50,
+                                     .method_id = 10};
+    broker_say(0, AMQP_CONNECTION_CLOSE_METHOD, &close);
+    world_pass(10000);
+    assert_int_equal(disk_count(true), 0);
+    assert_int_equal(disk_count(false), 0);
+    peer_die(another);
+    peer_close(p);
+}
+
 /* The shared one is not closed as idle while a drain has one of its own. */
 static void test_a_shared_connection_stays_beside_that_of_a_drain(void **state)
 {
@@ -549,6 +584,7 @@ int main(void)
         ALONE(test_the_end_of_an_alarm_is_no_return),
         ALONE(test_connections_for_a_drain_alone_wait_for_each_other),
         ALONE(test_a_connection_for_a_drain_that_is_not_needed_is_closed),
+        ALONE(test_a_shared_connection_that_ends_accuses_nothing_that_waits),
         ALONE(test_a_shared_connection_stays_beside_that_of_a_drain),
         ALONE(test_what_is_deleted_late_is_counted),
         ALONE(test_a_drain_gets_nothing_that_the_disk_has_refused),
