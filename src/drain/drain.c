@@ -284,6 +284,8 @@ struct drain *drain_start(struct backlog *backlog, struct upstream *u)
     search_begin(&backlog->search, backlog_window(backlog));
     d->confirms = wants_confirms(d);
     d->is_apart = backlog->alone;
+    if (!d->confirms)
+        asides_clear(&backlog->asides); /* nobody would say when their time has come */
     LOG(LOG_INFO, "drain_started", LOG_T("user", backlog->user), LOG_T("vhost", backlog->vhost),
         LOG_N("messages", backlog->waiting), LOG_N("upstream", u->id));
     d->state = DRAIN_RESTING; /* a new one; RabbitMQ may have failed on another connection */

@@ -290,6 +290,27 @@ static void test_a_silent_destination_that_answers_in_part(void **state)
     world_begin(NULL);
 }
 
+/* The next drain asks for no confirms, and what is aside has its turn all the same. */
+static void test_what_is_aside_without_confirms(void **state)
+{
+    (void)state;
+    struct peer *p = begin(NULL, NULL);
+    store(p, 3);
+    broker.confirms = BROKER_NACKS;
+    broker_up();
+    world_pass(4000);
+    assert_int_equal(world_queue()->backlog.asides.count, 3);
+    broker_down();
+    world.config.drain.confirms = CONFIRMS_OFF;
+    broker.confirms = BROKER_ACKS;
+    broker_up();
+    world_pass(60000);
+    assert_int_equal(disk_count(false), 0);
+    assert_int_equal(disk_count(true), 0);
+    assert_null(world_queue()->backlog.drain);
+    peer_close(p);
+}
+
 /* It is about the connection, and says nothing of a destination. */
 static void test_an_alarm_sets_no_destination_aside(void **state)
 {
@@ -580,6 +601,7 @@ int main(void)
         ALONE(test_what_is_rejected_unsent_holds_up_no_destination),
         ALONE(test_a_refused_message_beside_a_silent_destination),
         ALONE(test_a_silent_destination_that_answers_in_part),
+        ALONE(test_what_is_aside_without_confirms),
         ALONE(test_an_alarm_sets_no_destination_aside),
         ALONE(test_the_end_of_an_alarm_is_no_return),
         ALONE(test_connections_for_a_drain_alone_wait_for_each_other),
