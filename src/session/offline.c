@@ -208,12 +208,16 @@ bool offline_can_answer(amqp_method_number_t method, const void *decoded)
 
 bool offline_is_guess(const struct queue *queue, amqp_method_number_t method, const void *decoded)
 {
-    if (method != AMQP_QUEUE_DECLARE_METHOD && method != AMQP_EXCHANGE_DECLARE_METHOD)
+    if (method == AMQP_QUEUE_DECLARE_METHOD) {
+        const amqp_queue_declare_t *m = decoded;
+        bool may_be_gone = !m->durable || m->auto_delete, wants_counts = m->passive;
+        if (may_be_gone || wants_counts)
+            return true;
+    } else if (method != AMQP_EXCHANGE_DECLARE_METHOD) {
         return false;
-    const amqp_queue_declare_t *m = method == AMQP_QUEUE_DECLARE_METHOD ? decoded : NULL;
-    bool may_be_gone = m && !m->passive && (!m->durable || m->auto_delete);
+    }
     amqp_bytes_t name = name_of(method, decoded);
-    return may_be_gone || !names_is_sure(&queue->backlog.names, method, name.bytes, name.len);
+    return !names_is_sure(&queue->backlog.names, method, name.bytes, name.len);
 }
 
 /* False: it is refused. */

@@ -13,7 +13,7 @@ struct refusal;
 /* True for what is answered here at all; everything else needs RabbitMQ. */
 bool offline_can_answer(amqp_method_number_t, const void *decoded);
 /* True if that would be a guess: it declares, or asks for, a queue or an exchange of which nothing
- * is known from RabbitMQ; or a queue that may be gone since. */
+ * is known from RabbitMQ; a queue that may be gone since; or how many messages wait in one. */
 bool offline_is_guess(const struct queue *, amqp_method_number_t, const void *decoded);
 /* True if it names a queue or an exchange that RabbitMQ may have only once the drain gets there:
  * sent to RabbitMQ it would overtake the declaration. */
