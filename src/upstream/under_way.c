@@ -65,7 +65,8 @@ bool under_way_is_busy(const struct under_way *u, const struct config *config)
 
 void under_way_is_full(struct under_way *u)
 {
-    if (autotune_full(&u->tuned))
+    /* Else it is the socket that is full, and what is confirmed later says nothing of a window. */
+    if (u->window.under_way > 0 && autotune_full(&u->tuned))
         autotune_begin_round(&u->tuned, u->window.under_way, uv_hrtime());
 }
 

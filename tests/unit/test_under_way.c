@@ -57,6 +57,21 @@ static void test_bytes_for_what_is_new(void **state)
     assert_int_equal(u.bytes, 0);
 }
 
+/* The socket may be full of what nobody confirms: the size would be worked out from the pause. */
+static void test_nothing_is_learned_of_an_empty_window(void **state)
+{
+    (void)state;
+    under_way_add(&u, 1, 5, 100);
+    under_way_is_full(&u);
+    assert_int_equal(u.tuned.round_end, 5);
+    under_way_remove(&u, 1, 5, 100);
+    assert_true(u.tuned.round_end_ns > 0);
+    autotune_init(&u.tuned);
+    u.tuned.settled = 5;
+    under_way_is_full(&u);
+    assert_int_equal(u.tuned.round_end, 0);
+}
+
 static void test_room_is_what_is_left(void **state)
 {
     (void)state;
@@ -79,6 +94,7 @@ int main(void)
 {
 #define ALONE(test) cmocka_unit_test_setup_teardown(test, begin, end)
     const struct CMUnitTest tests[] = {
+        ALONE(test_nothing_is_learned_of_an_empty_window),
         ALONE(test_one_always_fits),
         ALONE(test_bytes_for_what_is_new),
         ALONE(test_room_is_what_is_left),
