@@ -8,6 +8,7 @@
 #include "admin/admin.h"
 #include "base/bus_error.h"
 #include "base/log.h"
+#include "base/standard.h"
 #include "config/config.h"
 #include "options.h"
 #include "proxy/certificates.h"
@@ -88,6 +89,7 @@ static int with_options(const struct options *options)
 int main(int argc, char *argv[])
 {
     struct options options;
+    standard_descriptors_hold();
     bool understood = options_parse(&options, argc, argv, stderr);
     int status = understood ? with_options(&options) : EXIT_WRONG_USAGE;
     options_free(&options);

@@ -15,6 +15,7 @@
 #include <sys/uio.h>
 
 #include "base/assert.h"
+#include "base/log_output.h"
 
 enum {
     LINE_BYTES = PIPE_BUF, /* what a pipe takes in one piece, whoever else writes to it */
@@ -215,8 +216,7 @@ static void write_line(enum log_level level, struct line *line)
     static const char *const priorities[] = {"<7>", "<6>", "<4>", "<3>"};
     bool told = atomic_load_explicit(&to_journal, memory_order_relaxed);
     struct iovec parts[] = {{(char *)priorities[level], told ? 3 : 0}, {line->text, line->len}};
-    while (writev(STDERR_FILENO, parts, 2) < 0 && errno == EINTR)
-        ;
+    log_output_write(parts, 2);
 }
 
 void log_write(enum log_level level, const char *event, const struct log_field *fields,
@@ -294,4 +294,8 @@ void log_tell_suppressed(void)
         if (limit->suppressed > 0 && now - limit->since_ms >= LIMIT_MS)
             begin_second(limit, now);
     pthread_mutex_unlock(&limits_lock);
+    uint64_t lost = log_output_lost();
+    if (lost > 0)
+        LOG(LOG_WARN, "log_lost", LOG_N("lines", lost),
+            LOG_T("reason", "whoever reads standard error stood still"));
 }

@@ -7,6 +7,9 @@
  *
  *   ts=2024-05-17T09:30:00.123456Z level=info event=upstream_connected user=shop port=5672
  *
+ * Nobody waits for whoever reads them: lines that he does not take are lost, and log_lost says how
+ * many.
+ *
  * Values are quoted and escaped as the format needs; a byte that is not UTF-8 becomes U+FFFD.
  * A line is at most 4 KiB long (PIPE_BUF, so that a pipe takes it in one piece) and one value about
  * 1 KiB: longer ones end in an ellipsis, and fields that do not fit are left out. Passwords never
@@ -57,7 +60,7 @@ struct log_limit {
 };
 
 bool log_allowed(struct log_limit *, const char *event);
-/* Tells what was suppressed, once the second is over; to be called now and then. */
+/* Tells what was suppressed, once the second is over, and what was lost; to be called now and then. */
 void log_tell_suppressed(void);
 
 #define LOG_OFTEN(level, name, ...)                                                                \

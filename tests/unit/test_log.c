@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -254,6 +255,49 @@ static void test_what_comes_often(void **state)
     assert_in_range(written, 1, (time(NULL) - begin + 2) * LOG_OFTEN_LINES);
 }
 
+/* A pipe that nobody reads. */
+static void test_who_does_not_read_is_not_waited_for(void **state)
+{
+    (void)state;
+    enum { LINES = 1000, MOST_MS = 5000 };
+    static char text[1 << 20];
+    int ends[2], kept = dup(STDERR_FILENO);
+    struct timespec begun, ended;
+    log_init(LOG_INFO, LOG_LOGFMT);
+    assert_int_equal(pipe(ends), 0);
+    assert_int_equal(fcntl(ends[0], F_SETFL, O_NONBLOCK), 0);
+    dup2(ends[1], STDERR_FILENO);
+    clock_gettime(CLOCK_MONOTONIC, &begun);
+    alarm(60); /* it would wait for ever */
+    for (int i = 0; i < LINES; i++)
+        LOG(LOG_INFO, "line", LOG_N("i", i), LOG_T("text", "a value that makes the line longer, "
+                                                           "so that the pipe is full soon"));
+    alarm(0);
+    clock_gettime(CLOCK_MONOTONIC, &ended);
+    log_tell_suppressed(); /* not while nobody reads */
+    ssize_t len = read(ends[0], text, sizeof text - 1);
+    log_tell_suppressed();
+    ssize_t more = read(ends[0], text + len, sizeof text - 1 - (size_t)len);
+    log_tell_suppressed(); /* once */
+    dup2(kept, STDERR_FILENO);
+    close(kept);
+    close(ends[1]);
+    char over;
+    assert_int_equal(read(ends[0], &over, 1), 0);
+    close(ends[0]);
+    assert_true(len > 0 && more > 0);
+    assert_in_range((ended.tv_sec - begun.tv_sec) * 1000, 0, MOST_MS);
+    int whole = 0, lost = 0;
+    const char *told = strstr(text + len, " event=log_lost lines=");
+    for (const char *at = text; at < text + len; at = strchr(at, '\n') + 1) {
+        assert_non_null(strstr(at, " event=line i="));
+        whole++;
+    }
+    assert_non_null(told);
+    assert_int_equal(sscanf(told, " event=log_lost lines=%d", &lost), 1);
+    assert_int_equal(whole + lost, LINES);
+}
+
 static void test_errno_is_kept(void **state)
 {
     (void)state;
@@ -281,6 +325,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_long_value_is_cut, log_redirect, log_restore),
         cmocka_unit_test_setup_teardown(test_a_full_line, log_redirect, log_restore),
         cmocka_unit_test_setup_teardown(test_what_comes_often, log_redirect, log_restore),
+        cmocka_unit_test(test_who_does_not_read_is_not_waited_for),
         cmocka_unit_test_setup_teardown(test_errno_is_kept, log_redirect, log_restore),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

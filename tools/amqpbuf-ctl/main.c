@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/standard.h"
 #include "config/spool_path.h"
 #include "ctl.h"
 
@@ -38,6 +39,7 @@ int main(int argc, char *argv[])
 {
     struct ctl ctl;
     enum ctl_exit status;
+    standard_descriptors_hold();
     if (!ctl_parse(&ctl, argc, argv, &status))
         return (int)status;
     char *found = NULL;

@@ -12,6 +12,7 @@
 
 #include "arguments.h"
 #include "base/bus_error.h"
+#include "base/standard.h"
 #include "config/spool_path.h"
 #include "output.h"
 
@@ -93,6 +94,7 @@ int main(int argc, char *argv[])
 {
     struct inspect inspect = {0};
     char *found = NULL;
+    standard_descriptors_hold();
     inspect_look_at_clock(&inspect);
     command_run run;
     enum inspect_exit status;
