@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "base/assert.h"
+#include "json/escape.h"
 
 /* A string, or {"base64": ...} if it is not UTF-8, as amqpbuf-inspect has it. */
 static json_t *name(const char *bytes)
@@ -21,6 +22,20 @@ static json_t *name(const char *bytes)
     EVP_EncodeBlock((unsigned char *)coded, (const unsigned char *)bytes, (int)len);
     json_t *json = json_pack("{s:s}", "base64", coded);
     free(coded);
+    return json;
+}
+
+/* A sentence for a person; RabbitMQ's may have any bytes, and end inside a character. */
+static json_t *sentence_or_null(const char *text)
+{
+    if (!text)
+        return json_null();
+    json_t *json = json_string(text);
+    if (json)
+        return json;
+    char *escaped = escape_text(text, strlen(text));
+    json = json_string(escaped);
+    free(escaped);
     return json;
 }
 
@@ -47,14 +62,15 @@ static json_t *json_queue(const struct snapshot_queue *queue)
 {
     const struct queue_gauges *spool = &queue->spool;
     return json_pack(
-        "{s:o, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:o, s:I, s:s, s:b, s:s?, s:I, s:I, s:f}", "id",
+        "{s:o, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:o, s:I, s:s, s:b, s:o, s:I, s:I, s:f}", "id",
         number_or_null(spool->id), "user", name(queue->user), "vhost", name(queue->vhost),
         "messages", (json_int_t)spool->messages, "bytes", (json_int_t)spool->bytes, "first_seq",
         number_or_null(spool->first_seq), "last_seq", number_or_null(spool->last_seq), "oldest_at",
         moment_or_null(spool->oldest_at_us), "newest_at", moment_or_null(spool->newest_at_us),
         "rejected", (json_int_t)spool->rejected, "state", snapshot_state_names[queue->state],
-        "paused", queue->paused, "reason", queue->reason, "clients", (json_int_t)queue->clients,
-        "drained", (json_int_t)queue->drained, "drain_rate", round(queue->drain_rate * 10) / 10);
+        "paused", queue->paused, "reason", sentence_or_null(queue->reason), "clients",
+        (json_int_t)queue->clients, "drained", (json_int_t)queue->drained, "drain_rate",
+        round(queue->drain_rate * 10) / 10);
 }
 
 char *queues_json(const struct snapshot *snapshot, size_t *len)
@@ -67,12 +83,12 @@ char *queues_json(const struct snapshot *snapshot, size_t *len)
     uint64_t now_us = (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
     const struct counters *counters = &snapshot->counters;
     json_t *all = json_pack(
-        "{s:o, s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:s?, s:s}", "queues", queues, "bytes_used",
+        "{s:o, s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:o, s:s}", "queues", queues, "bytes_used",
         (json_int_t)snapshot->spool.used_bytes, "bytes_max", (json_int_t)snapshot->spool.max_bytes,
         "messages_max", (json_int_t)snapshot->queue_max, "now", moment_or_null(now_us), "clients",
         (json_int_t)counters->clients, "upstreams", (json_int_t)counters->upstreams, "forwarded",
-        (json_int_t)counters->forwarded, "not_ready", snapshot->not_ready, "version",
-        AMQPBUF_VERSION);
+        (json_int_t)counters->forwarded, "not_ready", sentence_or_null(snapshot->not_ready),
+        "version", AMQPBUF_VERSION);
     ENSURE(all);
     char *text = json_dumps(all, JSON_COMPACT);
     ENSURE(text);

@@ -135,6 +135,22 @@ def test_rejected_messages_are_counted_by_code(broker, make_watched):
                "the rejected one is shown")
 
 
+@pytest.mark.parametrize("text, shown", [
+    (b"NO - \xff\xfe", "NO - \\xFF\\xFE"),
+    (b"NO - " + b"a" * 121 + "äöü".encode(), "NO - " + "a" * 121 + "\\xC3"),  # where it is cut off
+])
+def test_a_reason_that_is_not_utf8_hides_no_queue(broker, make_watched, text, shown):
+    proxy, admin = make_watched(broker.url, {"upstream.reconnect_min": "1h",
+                                             "upstream.reconnect_max": "1h"})
+    with RawClient(proxy.port) as client:
+        broker.connections[0].send_method(0, "connection.close", reply_code=320, reply_text=text,
+                                          class_id=0, method_id=0)
+        proxy.wait_event("upstream_lost")
+        (queue,) = admin.queues()["queues"]
+        assert (queue["state"], queue["reason"]) == ("offline", shown)
+        client.close()
+
+
 def test_refused_login_is_a_state_with_a_reason(broker, make_watched):
     proxy, admin = make_watched(broker.url)
     with RawClient(proxy.port) as client:
