@@ -6,12 +6,14 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <fnmatch.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/assert.h"
 #include "config/ini_file.h"
+#include "config/place.h"
 #include "config/table.h"
 #include "config/url.h"
 #include "config/value.h"
@@ -167,28 +169,55 @@ static void variable_of(const struct config_option *option, char *name, size_t s
         *name = (char)toupper((unsigned char)*name);
 }
 
-/* What others put into the environment under our prefix: our own tests, and Kubernetes for a
- * service that has our name (AMQPBUF_SERVICE_HOST, AMQPBUF_PORT_5673_TCP_ADDR, ...). */
-static bool variable_is_foreign(const char *name)
+/* The option that this variable sets or comes nearest to, and in `known` the variable of that. */
+static const struct config_option *option_near_variable(const char *name,
+                                                        char known[NAME_MAX_BYTES])
 {
-    static const char *const prefixes[] = {"TEST_", "SERVICE_", "PORT_", "PORT="};
-    for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++)
-        if (strncmp(name + sizeof variable_prefix - 1, prefixes[i], strlen(prefixes[i])) == 0)
-            return true;
-    return false;
-}
-
-static void load_variable(struct loader *loader, const char *variable)
-{
-    size_t name_len = strcspn(variable, "=");
-    char name[NAME_MAX_BYTES], known[NAME_MAX_BYTES], path[NAME_MAX_BYTES];
-    snprintf(name, sizeof name, "%.*s", (int)name_len, variable);
+    char path[NAME_MAX_BYTES];
     snprintf(path, sizeof path, "%s", name + sizeof variable_prefix - 1);
     for (char *c = path; *c; c++)
         *c = (char)tolower((unsigned char)*c);
     path[strcspn(path, "_")] = '.'; /* no section has a _ in its name */
     const struct config_option *near = config_option_near_path(path);
-    variable_of(near, known, sizeof known);
+    variable_of(near, known, NAME_MAX_BYTES);
+    return near;
+}
+
+/* What Kubernetes puts into the environment of a container for each service, here for one that is
+ * called amqpbuf, amqpbuf-admin or the like: AMQPBUF_ADMIN_SERVICE_HOST=10.0.0.1,
+ * AMQPBUF_ADMIN_PORT_80_TCP_ADDR=10.0.0.1, AMQPBUF_ADMIN_PORT=tcp://10.0.0.1:80, ... */
+static bool variable_is_of_service(const char *name, const char *value)
+{
+    static const char *const patterns[] = {"*_SERVICE_HOST", "*_SERVICE_PORT", "*_SERVICE_PORT_*",
+                                           "*_PORT_[0-9]*"};
+    for (size_t i = 0; i < sizeof patterns / sizeof patterns[0]; i++)
+        if (fnmatch(patterns[i], name, 0) == 0)
+            return true;
+    return fnmatch("*_PORT", name, 0) == 0 && strstr(value, "://");
+}
+
+/* What others put into the environment under our prefix: our own tests, and Kubernetes. */
+static bool variable_is_foreign(struct loader *loader, const char *variable)
+{
+    const char *rest = variable + sizeof variable_prefix - 1, *value = strchrnul(variable, '=');
+    char *name = strndup(variable, (size_t)(value - variable));
+    ENSURE(name);
+    char known[NAME_MAX_BYTES];
+    bool is_of_service = variable_is_of_service(name, value);
+    option_near_variable(name, known);
+    if (is_of_service && strcmp(known, name) == 0)
+        fprintf(loader->errors,
+                "warning: %s: is left out: Kubernetes sets it for a service of this name\n", name);
+    free(name);
+    return is_of_service || strncmp(rest, "TEST_", sizeof "TEST_" - 1) == 0;
+}
+
+static void load_variable(struct loader *loader, const char *variable)
+{
+    size_t name_len = strcspn(variable, "=");
+    char name[NAME_MAX_BYTES], known[NAME_MAX_BYTES];
+    snprintf(name, sizeof name, "%.*s", (int)name_len, variable);
+    const struct config_option *near = option_near_variable(name, known);
     if (variable[name_len] == '=' && strcmp(known, name) == 0)
         set(loader, near, variable + name_len + 1, place_of("%s", name));
     else
@@ -199,7 +228,7 @@ static void load_environment(struct loader *loader, char *const *environment)
 {
     for (; environment && *environment; environment++)
         if (strncmp(*environment, variable_prefix, sizeof variable_prefix - 1) == 0 &&
-            !variable_is_foreign(*environment))
+            !variable_is_foreign(loader, *environment))
             load_variable(loader, *environment);
 }
 
@@ -269,15 +298,10 @@ static void check_spool(struct loader *loader)
          "needs pool.publish_buffer_size above 0");
 }
 
-static bool is_any(const char *address)
-{
-    return strcmp(address, "0.0.0.0") == 0 || strcmp(address, "::") == 0;
-}
-
 /* One cannot be bound beside the other. */
 static bool overlap(const char *address, const char *other)
 {
-    return strcmp(address, other) == 0 || is_any(address) || is_any(other);
+    return place_is_at(address, other) || place_is_at(other, address);
 }
 
 static void check_admin(struct loader *loader)
@@ -297,12 +321,7 @@ static void check_admin(struct loader *loader)
 static bool is_here(const struct config_upstream *upstream, const struct config *config)
 {
     int port = upstream->tls ? config->listen.tls_port : config->listen.port;
-    const char *address = config->listen.address;
-    bool on_loopback =
-        strncmp(upstream->host, "127.", 4) == 0 || strcmp(upstream->host, "localhost") == 0;
-    return upstream->port == port && (strcmp(upstream->host, address) == 0 ||
-                                      (on_loopback && (strcmp(address, "0.0.0.0") == 0 ||
-                                                       strcmp(address, "127.0.0.1") == 0)));
+    return upstream->port == port && place_leads_to(upstream->host, config->listen.address);
 }
 
 /* Each connection would open another one, without end. */

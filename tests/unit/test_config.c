@@ -302,6 +302,32 @@ static void test_missing_files(void **state)
     free(said);
 }
 
+/* What Kubernetes sets for services whose names begin with ours. */
+static void test_services(void)
+{
+    struct loading l = {
+        .variables = {"AMQPBUF_ADMIN_SERVICE_HOST=10.0.0.1", "AMQPBUF_HEADLESS_SERVICE_PORT=80",
+                      "AMQPBUF_ADMIN_SERVICE_PORT_HTTP=80", "AMQPBUF_SHOP_PORT=udp://10.0.0.1:53",
+                      "AMQPBUF_ADMIN_PORT_80_TCP=tcp://10.0.0.1:80",
+                      "AMQPBUF_ADMIN_PORT_80_TCP_PORT=80"},
+    };
+    load_fine(&l);
+    unload(&l);
+    l = (struct loading){.sets = {"admin.port=9419"},
+                         .variables = {"AMQPBUF_LISTEN_PORT=tcp://10.0.0.1:80"}};
+    assert_true(load(&l));
+    assert_string_equal(l.said,
+                        "warning: AMQPBUF_LISTEN_PORT: is left out: Kubernetes sets it for a "
+                        "service of this name\n");
+    assert_int_equal(l.config.listen.port, 5673);
+    unload(&l);
+    assert_refused(&(struct loading){.variables = {"AMQPBUF_LISTEN_PORT=tcp", "AMQPBUF_PORT=1",
+                                                   "AMQPBUF_SHOP_PORT_HTTP=1"}},
+                   "AMQPBUF_LISTEN_PORT: expected a port from 0 to 65535, found \"tcp\"\n"
+                   "AMQPBUF_PORT: unknown option, did you mean AMQPBUF_SPOOL_PATH?\n"
+                   "AMQPBUF_SHOP_PORT_HTTP: unknown option, did you mean AMQPBUF_SPOOL_PATH?\n");
+}
+
 static void test_environment(void **state)
 {
     (void)state;
@@ -313,6 +339,7 @@ static void test_environment(void **state)
     load_fine(&l);
     assert_string_equal(l.config.spool.path, "/a=b");
     unload(&l);
+    test_services();
     assert_refused(
         &(struct loading){.variables = {"AMQPBUF_POOL_FOO=1", "AMQPBUF_POOL=2",
                                         "AMQPBUF_SPOOL_SINK=commit", "AMQPBUF_pool_upstreams=3",
@@ -389,6 +416,37 @@ static void test_values_refused(void **state)
                    "AMQPBUF_LOG_FORMAT: expected one of: logfmt json, found \"a?[1mb\"\n");
 }
 
+/* Does a listener at this address lead to itself through that host? */
+static void assert_loops(bool loops, const char *address, const char *host)
+{
+    char listen[64], url[64];
+    snprintf(listen, sizeof listen, "listen.address=%s", address);
+    snprintf(url, sizeof url, "upstream.url=amqp://%s:5673", host);
+    struct loading l = {.sets = {listen, url}};
+    if (loops) {
+        assert_refused(
+            &l, "--set upstream.url: leads to amqpbuf itself (listen.address and its port)\n");
+    } else {
+        load_fine(&l);
+        unload(&l);
+    }
+}
+
+/* Can the admin port be the same number? */
+static void assert_beside(bool can, const char *address, const char *admin)
+{
+    char listen[64], beside[64];
+    snprintf(listen, sizeof listen, "listen.address=%s", address);
+    snprintf(beside, sizeof beside, "admin.address=%s", admin);
+    struct loading l = {.sets = {listen, beside, "admin.port=5673"}};
+    if (can) {
+        load_fine(&l);
+        unload(&l);
+    } else {
+        assert_refused(&l, "--set admin.port=5673: is the same port as listen.port\n");
+    }
+}
+
 static void test_options_that_need_each_other(void **state)
 {
     (void)state;
@@ -417,6 +475,29 @@ static void test_options_that_need_each_other(void **state)
     assert_refused(
         &(struct loading){.sets = {"listen.address=10.0.0.1", "upstream.url=amqp://10.0.0.1:5673"}},
         "--set upstream.url: leads to amqpbuf itself (listen.address and its port)\n");
+    assert_loops(true, "127.0.0.1", "LOCALHOST");
+    assert_loops(true, "127.0.0.1", "127.1");
+    assert_loops(true, "127.0.0.1", "0.0.0.0");
+    assert_loops(true, "127.0.0.1", "[::ffff:127.0.0.1]");
+    assert_loops(false, "127.0.0.1", "127.0.0.2");
+    assert_loops(false, "127.0.0.1", "[::1]");
+    assert_loops(false, "127.0.0.1", "rabbit");
+    assert_loops(false, "127.0.0.2", "127.0.0.1");
+    assert_loops(true, "127.0.0.2", "127.0.0.2");
+    assert_loops(true, "0.0.0.0", "127.0.0.2");
+    assert_loops(false, "0.0.0.0", "[::1]");
+    assert_loops(false, "0.0.0.0", "10.0.0.1");
+    assert_loops(true, "::", "127.0.0.1");
+    assert_loops(true, "::", "[::1]");
+    assert_loops(true, "::", "localhost");
+    assert_loops(true, "::", "[::]");
+    assert_loops(true, "::1", "[0:0:0:0:0:0:0:1]");
+    assert_loops(true, "::1", "localhost");
+    assert_loops(false, "::1", "127.0.0.1");
+    assert_beside(false, "127.0.0.1", "0.0.0.0");
+    assert_beside(false, "0::0", "127.0.0.1");
+    assert_beside(true, "127.0.0.1", "127.0.0.2");
+    assert_beside(true, "0.0.0.0", "::1");
     /* What could not be read is not held against others. */
     assert_refused(&(struct loading){.sets = {"listen.port=0", "listen.tls_port=x"}},
                    "--set listen.tls_port=x: expected a port from 0 to 65535, found \"x\"\n");
