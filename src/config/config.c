@@ -10,6 +10,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/assert.h"
 #include "config/ini_file.h"
@@ -133,6 +134,7 @@ static void on_value(void *arg, unsigned line, const char *key, const char *valu
         fprintf(loader->errors, "warning: %s:%u: [%s] %s: was set in line %u, this one counts\n",
                 loader->file, line, loader->section, key, *set_in);
     *set_in = line;
+    loader->config->file_sets_something = true;
     set(loader, option, value,
         place_of("%s:%u: [%s] %s", loader->file, line, option->section, key));
 }
@@ -390,6 +392,30 @@ bool config_load(struct config *config, const struct config_sources *sources, FI
     if (loader.failed)
         config_free(config);
     return !loader.failed;
+}
+
+static bool is_pipe(const char *path)
+{
+    struct stat found;
+    return stat(path, &found) == 0 && S_ISFIFO(found.st_mode);
+}
+
+bool config_load_again(struct config *next, const struct config *current,
+                       const struct config_sources *sources, FILE *errors)
+{
+    const char *file = sources->file ? sources->file : config_default_file;
+    *next = (struct config){0};
+    if (is_pipe(file)) {
+        fprintf(errors, "%s: is a pipe, which cannot be read again\n", file);
+        return false;
+    }
+    if (!config_load(next, sources, errors))
+        return false;
+    if (next->file_sets_something || !current->file_sets_something)
+        return true;
+    fprintf(errors, "%s: sets nothing any more: it is gone, or not written yet\n", file);
+    config_free(next);
+    return false;
 }
 
 void config_free(struct config *config)

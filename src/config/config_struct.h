@@ -20,6 +20,7 @@ enum config_expiration { EXPIRATION_SHORTEN, EXPIRATION_KEEP };
 /* Strings are owned by the configuration; an option without a value is "" and never NULL.
  * Durations are in milliseconds, sizes in bytes. */
 struct config {
+    bool file_sets_something;
     struct {
         char *address;
         uint16_t port, tls_port;

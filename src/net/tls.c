@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include <openssl/err.h>
 #include <openssl/ssl.h>
@@ -40,14 +41,49 @@ static bool explain(char *why, size_t size, const char *doing, const char *file)
     return false;
 }
 
+/* Nobody is asked for a pass phrase: a loop cannot wait for him. */
+static int no_pass_phrase(char *out, int size, int rwflag, void *arg)
+{
+    (void)out, (void)size, (void)rwflag;
+    bool *is_asked = arg;
+    if (is_asked)
+        *is_asked = true;
+    return -1;
+}
+
+static bool load_key(SSL_CTX *ssl, const char *file, char *why, size_t size)
+{
+    bool is_sealed = false;
+    SSL_CTX_set_default_passwd_cb_userdata(ssl, &is_sealed);
+    bool is_usable = SSL_CTX_use_PrivateKey_file(ssl, file, SSL_FILETYPE_PEM) == 1;
+    SSL_CTX_set_default_passwd_cb_userdata(ssl, NULL);
+    if (!is_usable)
+        explain(why, size, "private key", file);
+    if (is_sealed)
+        snprintf(why, size, "private key %s: has a pass phrase, and has to be without one", file);
+    return is_usable;
+}
+
+/* A pipe is empty when it is read again, or never opens. */
+static bool is_pipe(const char *file, char *why, size_t size)
+{
+    struct stat found;
+    if (stat(file, &found) < 0 || !S_ISFIFO(found.st_mode))
+        return false;
+    snprintf(why, size, "%s: is a pipe, and has to be a file", file);
+    return true;
+}
+
 static bool load_own(SSL_CTX *ssl, const struct tls_settings *s, char *why, size_t size)
 {
     if (s->certificate[0] == '\0')
         return true;
+    if (is_pipe(s->certificate, why, size) || is_pipe(s->private_key, why, size))
+        return false;
     if (SSL_CTX_use_certificate_chain_file(ssl, s->certificate) != 1)
         return explain(why, size, "certificate", s->certificate);
-    if (SSL_CTX_use_PrivateKey_file(ssl, s->private_key, SSL_FILETYPE_PEM) != 1)
-        return explain(why, size, "private key", s->private_key);
+    if (!load_key(ssl, s->private_key, why, size))
+        return false;
     if (SSL_CTX_check_private_key(ssl) != 1)
         return explain(why, size, "private key of another certificate", s->private_key);
     return true;
@@ -58,6 +94,8 @@ static bool load_ca(SSL_CTX *ssl, const struct tls_settings *s, char *why, size_
     if (s->ca[0] == '\0')
         return s->is_server || SSL_CTX_set_default_verify_paths(ssl) == 1 ||
                explain(why, size, "CA", "of the system");
+    if (is_pipe(s->ca, why, size))
+        return false;
     if (SSL_CTX_load_verify_locations(ssl, s->ca, NULL) != 1)
         return explain(why, size, "CA", s->ca);
     if (!s->is_server)
@@ -86,6 +124,7 @@ struct tls_context *tls_context_new(const struct tls_settings *s, char *why, siz
     SSL_CTX_set_mode(ssl, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
                               SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
     SSL_CTX_set_verify(ssl, verify_mode(s), NULL);
+    SSL_CTX_set_default_passwd_cb(ssl, no_pass_phrase);
     /* Sessions with client certificates are resumed only within a context of their own. */
     static const unsigned char session_context[] = "amqpbuf";
     SSL_CTX_set_session_id_context(ssl, session_context, sizeof session_context - 1);

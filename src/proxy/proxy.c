@@ -87,6 +87,18 @@ static bool is_work_left(const struct proxy *proxy)
            (proxy->rt.spooler && spooler_gathers(proxy->rt.spooler));
 }
 
+/* Not in the middle of an end, whose times have begun. */
+static void reload_if_wanted(struct proxy *proxy)
+{
+    bool is_wanted = proxy->reload_wanted && proxy->stage == PROXY_RUNNING;
+    proxy->reload_wanted = false;
+    if (!is_wanted)
+        return;
+    service_reloading();
+    reload(proxy);
+    service_ready();
+}
+
 static void advance_end(struct proxy *proxy);
 
 static void on_not_done(uv_idle_t *handle)
@@ -100,6 +112,7 @@ static void on_before_poll(uv_prepare_t *handle)
 {
     struct proxy *proxy = handle->data;
     unsigned rounds = 0;
+    reload_if_wanted(proxy);
     advance_end(proxy);
     if (uv_is_closing((uv_handle_t *)handle))
         return;
@@ -422,9 +435,8 @@ static void on_tick(uv_timer_t *timer)
 static void on_sighup(uv_signal_t *handle, int signal)
 {
     (void)signal;
-    service_reloading();
-    reload(handle->data);
-    service_ready();
+    struct proxy *proxy = handle->data;
+    proxy->reload_wanted = true;
 }
 
 /* ---- the start ---- */

@@ -1,5 +1,9 @@
 #include "proxy/reload.h"
 
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
 #include "base/log.h"
 #include "pool/pool.h"
 #include "pool/queue.h"
@@ -37,12 +41,37 @@ static void refuse(bool is_valid, const char *unusable)
     LOG(LOG_ERROR, "reload_failed", LOG_T("reason", reason));
 }
 
+/* Line by line, for this is the log now. */
+static void log_mistakes(char *text)
+{
+    static const char warning[] = "warning: ";
+    for (char *rest = NULL, *line = strtok_r(text, "\n", &rest); line;
+         line = strtok_r(NULL, "\n", &rest)) {
+        bool is_warning = strncmp(line, warning, sizeof warning - 1) == 0;
+        LOG(is_warning ? LOG_WARN : LOG_ERROR, is_warning ? "config_warning" : "config_mistake",
+            LOG_T("reason", is_warning ? line + sizeof warning - 1 : line));
+    }
+}
+
+static bool load(struct config *next, const struct proxy *proxy)
+{
+    char *text = NULL;
+    size_t size;
+    FILE *errors = open_memstream(&text, &size);
+    ENSURE(errors);
+    bool is_valid = config_load_again(next, proxy->rt.config, proxy->sources, errors);
+    ENSURE(fclose(errors) == 0);
+    log_mistakes(text);
+    free(text);
+    return is_valid;
+}
+
 void reload(struct proxy *proxy)
 {
     struct config next;
     struct certificates certificates;
     char unusable[CERTIFICATES_WHY_MAX];
-    bool is_valid = config_load(&next, proxy->sources, stderr);
+    bool is_valid = load(&next, proxy);
     /* The files' names need a restart; what is in them does not. */
     bool are_usable = certificates_read(&certificates, proxy->rt.config, unusable, sizeof unusable);
     if (is_valid && are_usable) {

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import time
 
 import pytest
 
@@ -40,6 +41,45 @@ def test_ready_alive_reloading_and_stopping(broker, make_proxy, manager):
     hear(manager, "READY=1")
     proxy.term()
     hear(manager, "STOPPING=1")
+
+
+def test_many_reloads_are_one_and_put_off_no_end(broker, make_proxy):
+    """amqps: each reads the system's CAs."""
+    proxy = make_proxy(f"{broker.url},amqps://127.0.0.1:1")
+    for _ in range(1000):
+        os.kill(proxy.pid, signal.SIGHUP)
+        time.sleep(0.0005)  # else the kernel makes one of them
+    proxy.wait_event("reloaded")
+    proxy.term()
+    assert len(proxy.events("reloaded")) < 500
+
+
+def test_a_reload_does_not_move_the_end(broker, make_proxy):
+    proxy, client = unanswered(broker, make_proxy, "2s")
+    proxy.signal_term()
+    proxy.wait_event("stopping")
+    proxy.options["listen.shutdown_timeout"] = "24h"
+    proxy._write_configuration()
+    os.kill(proxy.pid, signal.SIGHUP)
+    client.acked_up_to(5)
+    client.expect_close(320)
+    proxy.wait_end(20)
+    assert proxy.events("reloaded") == []
+
+
+@pytest.mark.provokes("reload_failed", "config_mistake")
+def test_a_file_that_is_being_written_changes_nothing(broker, make_proxy):
+    """Emptied, not filled yet: its defaults would turn buffering off."""
+    proxy = make_proxy(broker.url)
+    (proxy.folder / "proxy.ini").write_text("")
+    os.kill(proxy.pid, signal.SIGHUP)
+    proxy.wait_event("reload_failed")
+    assert "sets nothing any more" in proxy.wait_event("config_mistake")["reason"]
+    (proxy.folder / "proxy.ini").write_text("[listen]\nport = x\nprot = 1\n")
+    os.kill(proxy.pid, signal.SIGHUP)
+    proxy.wait_event("reload_failed", 2)
+    assert len(proxy.events("config_mistake")) == 3
+    assert proxy.events("reloaded") == [] and proxy.events("reload_ignored") == []
 
 
 def unanswered(broker, make_proxy, timeout):

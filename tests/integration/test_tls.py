@@ -307,15 +307,21 @@ def check(*settings):
                           capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_check_names_files_that_cannot_be_used(server, authority):
+def test_check_names_files_that_cannot_be_used(server, authority, tmp_path):
     """Before a restart or a reload finds out."""
     certificate, key = server
     other = authority.sign("other")[1]
+    sealed, pipe = tmp_path / "sealed.key", tmp_path / "pipe"
+    subprocess.run(["openssl", "pkey", "-in", key, "-aes256", "-passout", "pass:x", "-out", sealed],
+                   check=True, timeout=60)
+    os.mkfifo(pipe)
     for section, side in (("listen", "listen.tls_port=5671"), ("upstream", "upstream.url=amqps://rabbit")):
         def pair(one, two, section=section, side=side):
             return check(side, f"{section}.tls_certificate={one}", f"{section}.tls_private_key={two}")
 
         assert pair(certificate, key).returncode == 0
+        assert "has a pass phrase" in pair(certificate, sealed).stderr
+        assert "is a pipe" in pair(pipe, key).stderr
         for refused, named in ((pair("/nowhere.pem", key), "/nowhere.pem"),
                                (pair(certificate, "/nowhere.pem"), "/nowhere.pem"),
                                (pair(certificate, other), str(other))):

@@ -608,6 +608,67 @@ static void test_url_limits(void **state)
                    "--set upstream.url: URL 1: the host is longer than 253 bytes\n");
 }
 
+/* What a reload says when the file was `first` and is `next`; "%s" in it stands for its name. */
+static void assert_again(const char *first, const char *next, const char *format)
+{
+    static const struct config zeroed;
+    char *said, expected[128];
+    size_t size;
+    struct config again;
+    struct loading l = {.file = first};
+    load_fine(&l);
+    FILE *errors = open_memstream(&said, &size), *file = fopen(l.path, "we");
+    assert_non_null(file);
+    fputs(next, file);
+    fclose(file);
+    bool is_taken =
+        config_load_again(&again, &l.config, &(struct config_sources){.file = l.path}, errors);
+    fclose(errors);
+    unlink(l.path);
+    snprintf(expected, sizeof expected, "%s%s", format[0] ? l.path : "", format);
+    assert_string_equal(said, expected);
+    assert_int_equal(is_taken, format[0] == 0);
+    if (!is_taken)
+        assert_memory_equal(&again, &zeroed, sizeof zeroed);
+    config_free(&again);
+    free(said);
+    unload(&l);
+}
+
+static void test_load_again(void **state)
+{
+    (void)state;
+    static const char nothing[] = ": sets nothing any more: it is gone, or not written yet\n";
+    assert_again("[log]\nlevel=warn\n", "[log]\nlevel=error\n", "");
+    assert_again("", "[log]\nlevel=error\n", "");
+    assert_again("# nothing\n", "", "");
+    assert_again("[log]\nlevel=warn\n", "", nothing);
+    assert_again("[log]\nlevel=warn\n", "[log]\n# level=warn\n", nothing);
+    assert_again("[log]\nlevel=warn\n", "[log\n", ":1: expected ] behind the section\n");
+}
+
+static void test_load_again_from_a_pipe(void **state)
+{
+    (void)state;
+    struct config again, current = {0};
+    char folder[] = "/tmp/amqpbuf-test-XXXXXX", path[64], expected[128], *said;
+    size_t size;
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/pipe", folder);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    FILE *errors = open_memstream(&said, &size);
+    alarm(60); /* nobody writes: to open it would wait for ever */
+    assert_false(
+        config_load_again(&again, &current, &(struct config_sources){.file = path}, errors));
+    alarm(0);
+    fclose(errors);
+    snprintf(expected, sizeof expected, "%s: is a pipe, which cannot be read again\n", path);
+    assert_string_equal(said, expected);
+    free(said);
+    unlink(path);
+    rmdir(folder);
+}
+
 static char *printed(const struct config *config)
 {
     char *text;
@@ -765,6 +826,8 @@ int main(void)
         cmocka_unit_test(test_urls),
         cmocka_unit_test(test_urls_refused),
         cmocka_unit_test(test_url_limits),
+        cmocka_unit_test(test_load_again),
+        cmocka_unit_test(test_load_again_from_a_pipe),
         cmocka_unit_test(test_print),
         cmocka_unit_test(test_print_hides_passwords),
         cmocka_unit_test(test_example),
