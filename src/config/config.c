@@ -429,6 +429,7 @@ bool config_adopt(struct config *current, struct config *next,
                   void (*not_reloadable)(void *arg, const char *section_key), void *arg)
 {
     bool moved = false;
+    current->file_sets_something = next->file_sets_something;
     for (unsigned i = 0; i < config_table_count; i++) {
         const struct config_option *option = &config_table[i];
         if (value_equal(option, current, next))

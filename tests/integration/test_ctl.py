@@ -1,5 +1,7 @@
 """amqpbuf-ctl: what a person changes in a running amqpbuf."""
 
+import contextlib
+import select
 import socket
 import stat
 import subprocess
@@ -247,6 +249,39 @@ def test_a_command_that_is_under_way_has_its_time(broker, make_proxy, tmp_path):
         assert idle.recv(1) == b""
         disk.mend()
         assert asking.recv(12) == b"HTTP/1.1 200"
+
+
+def test_no_answer_is_said_before_it_has_come(broker, make_proxy):
+    proxy = make_proxy(broker.url)
+    with proxy.suspended():
+        asking = subprocess.Popen([str(CTL), "-s", str(proxy.spool), "pause", "1"],
+                                  stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                  stderr=subprocess.PIPE, text=True)
+        selected, _, _ = select.select([asking.stderr], [], [], 30)
+        assert selected and "does not answer" in asking.stderr.readline()
+    out, err = asking.communicate(timeout=60)
+    assert (asking.returncode, out, err) == (1, "", "amqpbuf-ctl: there is no such queue\n")
+
+
+def test_a_crowd_before_a_stopped_proxy(broker, make_proxy):
+    proxy = make_proxy(broker.url)
+    with proxy.suspended(), contextlib.ExitStack() as crowd:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                waiting = crowd.enter_context(socket.socket(socket.AF_UNIX))
+                waiting.setblocking(False)
+                waiting.connect(str(proxy.spool / "control.sock"))
+        status, out, err = run("-s", proxy.spool, "pause", 1)
+        assert (status, out) == (3, "") and "stands still" in err
+
+
+def test_output_that_cannot_be_written(rejecting):
+    proxy, _, _ = rejecting
+    with open("/dev/full", "wb") as full:
+        for arguments in (["--help"], ["-s", proxy.spool, "discard", "1", "--all"]):
+            done = subprocess.run([str(CTL), *arguments], stdin=subprocess.DEVNULL, stdout=full,
+                                  stderr=subprocess.PIPE, timeout=30, check=False)
+            assert done.returncode == 1 and b"No space left" in done.stderr
 
 
 def test_no_answer_is_not_waited_for(broker, make_proxy):

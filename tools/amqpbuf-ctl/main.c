@@ -35,17 +35,26 @@ static enum ctl_exit list(const struct ctl *ctl)
     return CTL_REFUSED;
 }
 
+/* What was said on standard output is there, or the exit status says that it is not. */
+static enum ctl_exit printed(enum ctl_exit status)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return status;
+    perror("amqpbuf-ctl: standard output");
+    return status == CTL_FINE ? CTL_REFUSED : status;
+}
+
 int main(int argc, char *argv[])
 {
     struct ctl ctl;
     enum ctl_exit status;
     standard_descriptors_hold();
     if (!ctl_parse(&ctl, argc, argv, &status))
-        return (int)status;
+        return (int)printed(status);
     char *found = NULL;
     if (!ctl.spool)
         ctl.spool = found = spool_path_find(NULL, stderr);
     status = ctl.verb == CTL_LIST ? list(&ctl) : ctl_ask(&ctl);
     free(found);
-    return (int)status;
+    return (int)printed(status);
 }
