@@ -34,6 +34,7 @@ static void say_bus_error(void)
 static int run(struct config *config, const struct config_sources *sources)
 {
     signal(SIGPIPE, SIG_IGN); /* a peer that is gone is told by the write */
+    signal(SIGXFSZ, SIG_IGN); /* and so is a file that may not grow: the log's, perhaps */
     signal(SIGUSR1, SIG_IGN); /* "reopen your log" to other programs: no reason to end */
     signal(SIGUSR2, SIG_IGN);
     setlocale(LC_CTYPE, "C.UTF-8"); /* as amqpbuf-inspect, whose lines rejected.jsonl has */

@@ -37,6 +37,8 @@ static int listen_at(const struct sockaddr *name, socklen_t len)
     if (fd < 0)
         return uv_translate_sys_error(errno);
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    /* Of the file that bind makes of a path: a umask would be other threads' too. */
+    fchmod(fd, 0600);
     if (bind(fd, name, len) == 0 && listen(fd, BACKLOG) == 0)
         return fd;
     int status = uv_translate_sys_error(errno);
@@ -64,10 +66,7 @@ static int listen_on_path(const char *path)
     memcpy(name.sun_path, path, strlen(path) + 1);
     if (unlink(path) < 0 && errno != ENOENT)
         return uv_translate_sys_error(errno);
-    mode_t before = umask(0177);
-    int fd = listen_at((struct sockaddr *)&name, sizeof name);
-    umask(before);
-    return fd;
+    return listen_at((struct sockaddr *)&name, sizeof name);
 }
 
 /* ---- parts ---- */

@@ -224,11 +224,12 @@ static void begin_closing(struct proxy *proxy)
         upstream_close(LIST_ENTRY(n, struct upstream, node));
     }
     balance_look_at_end(proxy);
-    if (proxy->rt.spooler)
-        spooler_close(proxy->rt.spooler, on_spooler_closed, proxy);
+    /* Before the spool is another's, who makes a control socket of the same name. */
     if (proxy->side_self)
         proxy->side->close(proxy->side_self);
     proxy->side_self = NULL;
+    if (proxy->rt.spooler)
+        spooler_close(proxy->rt.spooler, on_spooler_closed, proxy);
     pools_close(&proxy->pools);
     close_handle((uv_handle_t *)&proxy->sigterm);
     close_handle((uv_handle_t *)&proxy->sigint);

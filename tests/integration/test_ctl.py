@@ -1,6 +1,7 @@
 """amqpbuf-ctl: what a person changes in a running amqpbuf."""
 
 import contextlib
+import os
 import select
 import socket
 import stat
@@ -292,7 +293,10 @@ def test_no_answer_is_not_waited_for(broker, make_proxy):
 
 
 def test_socket_is_for_its_own_user_and_goes_with_the_proxy(broker, make_proxy):
-    proxy = make_proxy(broker.url)
+    proxy = make_proxy(broker.url, start=False)
+    before = os.umask(0)  # which it inherits
+    proxy.start()
+    os.umask(before)
     path = proxy.spool / "control.sock"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     proxy.crash_and_start()  # the old one is in the way

@@ -14,11 +14,11 @@ from support.wait import wait_until
 class Shell:
     """What stands between: amqpbuf starts with these redirections."""
 
-    def __init__(self, redirections, *descriptors):
-        self.redirections, self._descriptors = redirections, descriptors
+    def __init__(self, redirections, *descriptors, before="true"):
+        self.redirections, self.before, self._descriptors = redirections, before, descriptors
 
     def command(self, command):
-        return ["bash", "-c", f'exec "$@" {self.redirections}', "amqpbuf", *command]
+        return ["bash", "-c", f'{self.before}; exec "$@" {self.redirections}', "amqpbuf", *command]
 
     def descriptors(self):
         return self._descriptors
@@ -85,3 +85,16 @@ def test_a_pipe_that_nobody_reads(broker, make_proxy):
     os.close(writing)
     os.close(reading)
     assert proxy.bodies() == [str(number) for number in range(20)]
+
+
+def test_a_file_that_may_not_grow(broker, make_proxy, tmp_path):
+    """1 KiB for the log, and no spool. The limit's signal would end amqpbuf."""
+    proxy = make_proxy(broker.url, {"pool.publish_buffer_size": 0}, start=False)
+    log = tmp_path / "log"
+    start(proxy, Shell(f"2>{log}", before="ulimit -f 1"))
+    while log.stat().st_size < 1024:
+        RawClient(proxy.port).close()
+    for _ in range(10):
+        RawClient(proxy.port).close()
+    proxy.term()
+    assert log.stat().st_size == 1024
