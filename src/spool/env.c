@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "amqpbuf/spool_format.h"
@@ -79,24 +80,41 @@ static enum status no_place(const char *path, struct failure *failure)
 
 /* LMDB divides by the size of a page as it stands in the first of its two heads, and looks for the
  * second one behind so many bytes. */
-static bool page_size_is_sound(const char *path)
+static bool page_size_is_sound(int fd)
 {
     enum { AT_PAGE_BYTES = 40, LEAST = 512, MOST = 64 * 1024 };
-    char name[4096];
     uint32_t bytes = 0;
+    bool is_there = pread(fd, &bytes, sizeof bytes, AT_PAGE_BYTES) == sizeof bytes;
+    return !is_there || (bytes >= LEAST && bytes <= MOST && (bytes & (bytes - 1)) == 0);
+}
+
+/* What LMDB would take without a look. One that is not there it says itself. */
+static enum status look_at_file(const char *path, unsigned flags, struct failure *failure)
+{
+    char name[4096];
+    struct stat found;
+    enum status status = STATUS_OK;
     snprintf(name, sizeof name, "%s/data.mdb", path);
-    int fd = open(name, O_RDONLY | O_CLOEXEC);
-    bool is_there = fd >= 0 && pread(fd, &bytes, sizeof bytes, AT_PAGE_BYTES) == sizeof bytes;
+    int fd = open(name, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* a pipe would wait for a writer */
+    if (fd < 0 || fstat(fd, &found) < 0)
+        status = STATUS_OK;
+    else if (!S_ISREG(found.st_mode))
+        status = failure_set(failure, STATUS_DAMAGED, "%s is no regular file", name);
+    else if (found.st_size == 0 && flags & MDB_RDONLY) /* nothing was ever committed */
+        status = failure_set(failure, STATUS_NO_SPOOL, "%s is empty", name);
+    else if (!page_size_is_sound(fd))
+        status = failure_set(failure, STATUS_DAMAGED, "%s: its head is damaged", name);
     if (fd >= 0)
         close(fd);
-    return !is_there || (bytes >= LEAST && bytes <= MOST && (bytes & (bytes - 1)) == 0);
+    return status;
 }
 
 enum status env_open(MDB_env **env, const char *path, uint64_t map_size, unsigned flags,
                      struct failure *failure)
 {
-    if (!page_size_is_sound(path))
-        return failure_set(failure, STATUS_DAMAGED, "%s/data.mdb: its head is damaged", path);
+    enum status status = look_at_file(path, flags, failure);
+    if (status != STATUS_OK)
+        return status;
     int error = mdb_env_create(env);
     if (error)
         return env_error(failure, error, "creating the environment");
@@ -113,8 +131,7 @@ enum status env_open(MDB_env **env, const char *path, uint64_t map_size, unsigne
         error = view_take_places(*env);
     if (!error)
         return STATUS_OK;
-    enum status status =
-        error == MDB_READERS_FULL ? no_place(path, failure) : env_error(failure, error, path);
+    status = error == MDB_READERS_FULL ? no_place(path, failure) : env_error(failure, error, path);
     env_close(*env);
     *env = NULL;
     return status;

@@ -208,10 +208,14 @@ enum status salvage_open(struct salvage **out, const char *path, struct failure 
     char name[4096];
     struct stat file;
     snprintf(name, sizeof name, "%s/data.mdb", path);
-    int fd = open(name, O_RDONLY | O_CLOEXEC);
+    int fd = open(name, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0)
         return failure_set(failure, errno == ENOENT ? STATUS_NO_SPOOL : STATUS_PERMISSION, "%s: %s",
                            name, strerror(errno));
+    if (fstat(fd, &file) < 0 || !S_ISREG(file.st_mode)) {
+        close(fd);
+        return failure_set(failure, STATUS_PERMISSION, "%s is no regular file", name);
+    }
     if (home_is_locked(path)) {
         close(fd);
         return failure_set(failure, STATUS_IN_USE,
@@ -222,7 +226,7 @@ enum status salvage_open(struct salvage **out, const char *path, struct failure 
     ENSURE(s);
     s->fd = fd;
     s->page_bytes = (size_t)sysconf(_SC_PAGESIZE); /* as LMDB chooses it */
-    s->pages = fstat(fd, &file) == 0 ? (uint64_t)file.st_size / s->page_bytes : 0;
+    s->pages = (uint64_t)file.st_size / s->page_bytes;
     find_free(s, path);
     look_at_pages(s);
     if (s->count > 0)

@@ -612,6 +612,34 @@ def test_help_and_version_need_no_spool(tmp_path):
         assert done.stdout.startswith("amqpbuf-inspect ")
 
 
+@pytest.mark.parametrize("make", ["pipe", "folder", "link to a device"])
+@pytest.mark.parametrize("command", [["summary"], ["dump", "--recover"], ["verify"]])
+def test_what_is_no_file_in_the_place_of_one(tmp_path, make, command):
+    """A named pipe would wait for a writer."""
+    path = tmp_path / "data.mdb"
+    if make == "pipe":
+        os.mkfifo(path)
+    elif make == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero")
+    done = run("-s", tmp_path, *command, timeout=60)
+    assert done.returncode in (1, 3) and done.stdout == ""
+    assert f"{path} is no regular file" in done.stderr
+
+
+def test_a_checkpoint_that_is_a_pipe_holds_nobody_up(orders):
+    os.mkfifo(orders.path / "checkpoint")
+    assert run("-s", orders.path, timeout=60).returncode == 0
+
+
+def test_a_spool_that_was_never_written_is_none(tmp_path):
+    """What a kill in the first moment leaves."""
+    (tmp_path / "data.mdb").touch()
+    done = run("-s", tmp_path)
+    assert done.returncode == 3 and "there is no spool" in done.stderr
+
+
 def test_no_spool(tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
