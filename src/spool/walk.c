@@ -131,46 +131,79 @@ static int check_page(struct walk *w, const MDB_val *key)
     return MDB_CORRUPTED;
 }
 
+/* Another queue's key, and one of this queue behind it: it says what it is not. */
+static bool leads_past_own(const struct walk *w)
+{
+    MDB_val key;
+    return !w->has_peeked && mdb_cursor_get(w->cursor, &key, NULL, MDB_NEXT) == 0 &&
+           page_map_has(&w->list->map, &key) && key.mv_size == RECORD_KEY_BYTES &&
+           record_key_queue(key.mv_data) == w->list->queue;
+}
+
 static int check_item(struct walk *w, const MDB_val *key, const MDB_val *value)
 {
     if (check_key(w, key) != 0 || check_page(w, key) != 0)
         return MDB_CORRUPTED;
-    if (record_key_queue(key->mv_data) != w->list->queue)
-        return MDB_NOTFOUND; /* behind the last one of this queue */
+    if (record_key_queue(key->mv_data) != w->list->queue) /* behind the last one of this queue */
+        return leads_past_own(w) ? MDB_CORRUPTED : MDB_NOTFOUND;
     if (!page_map_has_value(&w->list->map, key, value))
         return MDB_CORRUPTED;
     w->seq = record_key_seq(key->mv_data);
     return 0;
 }
 
-static int find_behind(struct walk *w, MDB_val *key, MDB_val *value)
+/* Leaves the cursor where it is. */
+static bool is_before_the_next(const struct walk *w)
+{
+    uint8_t own[RECORD_KEY_BYTES];
+    MDB_val key;
+    record_key(own, w->list->queue, w->seq);
+    int error = mdb_cursor_get(w->cursor, &key, NULL, MDB_NEXT);
+    if (error)
+        return error == MDB_NOTFOUND;
+    return page_map_has(&w->list->map, &key) && key.mv_size == RECORD_KEY_BYTES &&
+           memcmp(key.mv_data, own, sizeof own) > 0 &&
+           mdb_cursor_get(w->cursor, &key, NULL, MDB_PREV) == 0;
+}
+
+/* What is wrong with it is in w->what. The number of a damaged one may be wrong as well, and lead
+ * past all that follow. */
+static int read_record(struct walk *w, const MDB_val *value)
+{
+    if (record_read(value->mv_data, value->mv_size, w->list->queue, w->seq, &w->record, &w->what) ==
+        STATUS_OK) {
+        w->what = w->record.is_rejected == w->list->rejected ? NULL : "it is in a wrong list";
+        return 0;
+    }
+    bool is_believed = w->seq == w->after + 1 || (!w->has_peeked && is_before_the_next(w));
+    return is_believed ? 0 : MDB_CORRUPTED;
+}
+
+static int find_behind(struct walk *w)
 {
     uint8_t key_bytes[RECORD_KEY_BYTES];
     record_key(key_bytes, w->list->queue, w->after + 1);
-    *key = (MDB_val){sizeof key_bytes, key_bytes};
-    int error = mdb_cursor_get(w->cursor, key, value, MDB_SET_RANGE);
-    return error ? error : check_item(w, key, value);
+    MDB_val key = {sizeof key_bytes, key_bytes}, value;
+    int error = mdb_cursor_get(w->cursor, &key, &value, MDB_SET_RANGE);
+    if (!error)
+        error = check_item(w, &key, &value);
+    return error ? error : read_record(w, &value);
+}
+
+static int find_next(struct walk *w)
+{
+    MDB_val key, value;
+    int error = mdb_cursor_get(w->cursor, &key, &value, MDB_NEXT);
+    if (!error)
+        error = check_item(w, &key, &value);
+    return error ? error : read_record(w, &value);
 }
 
 /* The next record, in w. Guarded. */
 static int fetch(void *arg)
 {
     struct walk *w = arg;
-    MDB_val key, value;
-    int error;
-    if (w->is_positioned) {
-        error = mdb_cursor_get(w->cursor, &key, &value, MDB_NEXT);
-        if (!error)
-            error = check_item(w, &key, &value);
-    } else {
-        error = find_behind(w, &key, &value);
-    }
-    if (error)
-        return error;
-    if (record_read(value.mv_data, value.mv_size, w->list->queue, w->seq, &w->record, &w->what) ==
-        STATUS_OK)
-        w->what = w->record.is_rejected == w->list->rejected ? NULL : "it is in a wrong list";
-    return 0;
+    return w->is_positioned ? find_next(w) : find_behind(w);
 }
 
 /* The body of that record. Guarded. */
@@ -188,12 +221,6 @@ static int fetch_body(void *arg)
         w->count = r->body_size > 0;
     }
     return 0;
-}
-
-static int find_one(void *arg)
-{
-    MDB_val key, value;
-    return find_behind(arg, &key, &value);
 }
 
 static void close_parts(struct walk *w)
@@ -222,7 +249,7 @@ static int probe(void *arg, uint64_t seq, uint64_t *found)
     w->after = seq - 1;
     int error = begin_anew(w);
     if (!error)
-        error = guard_run(find_one, w);
+        error = guard_run(fetch, w);
     *found = w->seq;
     return error;
 }

@@ -72,6 +72,70 @@ static void test_flips_in_a_part(void **state)
     home_open(home);
 }
 
+/* All of data.mdb. */
+static uint8_t *read_data(int fd, size_t *len)
+{
+    struct stat st;
+    assert_int_equal(fstat(fd, &st), 0);
+    *len = (size_t)st.st_size;
+    uint8_t *bytes = malloc(*len);
+    ENSURE(bytes);
+    assert_int_equal(pread(fd, bytes, *len, 0), st.st_size);
+    return bytes;
+}
+
+static bool is_on_a_leaf(const uint8_t *bytes, const uint8_t *at)
+{
+    enum { PAGE = 4096, AT_FLAGS = 10, FLAG_LEAF = 2 };
+    return bytes[(size_t)(at - bytes) / PAGE * PAGE + AT_FLAGS] == FLAG_LEAF;
+}
+
+/* As it lies on its page: LMDB knows nothing of it. */
+static void write_with_key(int fd, const uint8_t *bytes, size_t len, const uint8_t *key,
+                           const uint8_t *other)
+{
+    const uint8_t *at = bytes;
+    assert_int_equal(pwrite(fd, bytes, len, 0), (ssize_t)len);
+    while ((at = memmem(at, len - (size_t)(at - bytes), key, RECORD_KEY_BYTES)) != NULL) {
+        if (is_on_a_leaf(bytes, at))
+            assert_int_equal(pwrite(fd, other, RECORD_KEY_BYTES, at - bytes), RECORD_KEY_BYTES);
+        at += RECORD_KEY_BYTES;
+    }
+}
+
+/* A message that says it is another queue's, or behind those that follow, or before those that came
+ * first. */
+static void test_flips_in_a_key(void **state)
+{
+    enum { MESSAGES = 60, ON_A_PAGE = 12, FROM = 24, BITS = 8 * RECORD_KEY_BYTES };
+    struct home *home = *state;
+    uint8_t key[RECORD_KEY_BYTES], other[RECORD_KEY_BYTES];
+    char name[128];
+    size_t len;
+    home_fill(home, MESSAGES, 300);
+    home_close(home);
+    snprintf(name, sizeof name, "%s/data.mdb", home->spool);
+    int fd = open(name, O_RDWR);
+    assert_true(fd >= 0);
+    uint8_t *bytes = read_data(fd, &len);
+    for (unsigned at = 0; at < ON_A_PAGE * BITS; at += 5) { /* any place, any bit */
+        unsigned bit = at % BITS;
+        record_key(key, 1, FROM + at / BITS);
+        memcpy(other, key, sizeof key);
+        other[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        write_with_key(fd, bytes, len, key, other);
+        home_open(home);
+        struct seen seen = home_read(home, 1, 0);
+        assert_in_range(seen.count, MESSAGES - ON_A_PAGE, MESSAGES - 1);
+        assert_int_equal(seen.seq[0], 1);
+        assert_int_equal(seen.seq[seen.count - 1], MESSAGES);
+        assert_true(seen.damaged_count > 0);
+        home_close(home);
+    }
+    free(bytes);
+    close(fd);
+}
+
 static void test_missing_part(void **state)
 {
     struct home *home = *state;
@@ -362,6 +426,7 @@ int main(void)
         WITH_HOME(test_counters_that_are_wrong),
         WITH_HOME(test_flips_in_a_record),
         WITH_HOME(test_flips_in_a_part),
+        WITH_HOME(test_flips_in_a_key),
         WITH_HOME(test_missing_part),
         WITH_HOME(test_bodies_that_nobody_wants_are_not_looked_at),
         WITH_HOME(test_damaged_record_stays),
