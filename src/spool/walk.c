@@ -7,7 +7,10 @@
 #include "spool/guard.h"
 #include "spool/page.h"
 
-enum { PROBES_ONE_BY_ONE = 64 };
+enum {
+    PROBES_ONE_BY_ONE = 64,
+    STEP_DIVISOR = 16, /* then each step is longer by this share */
+};
 
 const char walk_pages_unsound[] = "a damaged page: its messages can be read, but not be deleted";
 const char walk_pages_damaged[] = "damaged pages: nothing can be read up to the next message";
@@ -257,26 +260,27 @@ static int probe(void *arg, uint64_t seq, uint64_t *found)
 uint64_t walk_pass_damage(uint64_t bad, int (*probe_at)(void *arg, uint64_t seq, uint64_t *found),
                           void *arg)
 {
-    uint64_t step = 1, good, found;
-    for (unsigned probes = 0;; probes++) {
-        int error = probe_at(arg, bad, &good);
-        if (error == 0)
-            break;
-        if (error == MDB_NOTFOUND || error == EINVAL)
-            return 0;
-        step = probes < PROBES_ONE_BY_ONE ? 1 : step * 2;
-        if (bad > UINT64_MAX / 2 - step)
+    uint64_t step = 1, good = 0, found;
+    int error;
+    for (unsigned probes = 0; (error = probe_at(arg, bad, &found)) != 0; probes++) {
+        if (error == MDB_NOTFOUND)
+            break; /* too far, perhaps */
+        step = probes < PROBES_ONE_BY_ONE ? 1 : step + step / STEP_DIVISOR + 1;
+        if (error == EINVAL || bad > UINT64_MAX / 2 - step)
             return 0;
         bad += step;
     }
+    if (!error)
+        good = found;
     for (uint64_t low = bad - step; bad - low > 1;) {
         uint64_t middle = low + (bad - low) / 2;
-        if (probe_at(arg, middle, &found) == 0) {
-            bad = middle;
+        error = probe_at(arg, middle, &found);
+        if (!error)
             good = found;
-        } else {
+        if (!error || error == MDB_NOTFOUND)
+            bad = middle;
+        else
             low = middle;
-        }
     }
     return good;
 }

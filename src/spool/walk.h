@@ -44,10 +44,10 @@ struct walk_edge {
  */
 int walk_edge(MDB_txn *, const struct walk_list *, bool last, struct walk_edge *);
 /* Finds where a list can be read again behind a damaged page: one number after the other first, for
- * a page has few; then in longer steps, and back to where it began to be readable. probe(arg, seq)
- * returns 0 with the first number from `seq` on in *found, MDB_NOTFOUND if there is none, EINVAL to
- * give up, or another error. `bad` is the first to be tried. Returns the number, or 0 if there is
- * none. */
+ * a page has few; then in steps that grow, and back to where it began to be readable. probe(arg,
+ * seq) returns 0 with the first number from `seq` on in *found, MDB_NOTFOUND if there is none,
+ * EINVAL to give up, or another error. `bad` is the first to be tried. Returns the number, or 0 if
+ * there is none. */
 uint64_t walk_pass_damage(uint64_t bad, int (*probe)(void *arg, uint64_t seq, uint64_t *found),
                           void *arg);
 /* Visits records with seq > after. Damaged ones are passed over, and damaged pages too if the
