@@ -73,6 +73,14 @@ bool inbox_wait(struct inbox *inbox, struct mail_chain *chain, uint64_t timeout_
     return chain->first || !closed;
 }
 
+bool inbox_has_mail(struct inbox *inbox)
+{
+    uv_mutex_lock(&inbox->mutex);
+    bool has_mail = inbox->chain.first;
+    uv_mutex_unlock(&inbox->mutex);
+    return has_mail;
+}
+
 void inbox_close(struct inbox *inbox)
 {
     uv_mutex_lock(&inbox->mutex);

@@ -34,6 +34,8 @@ void inbox_post(struct inbox *, struct mail_chain *);
 /* Waits for mail, at most timeout_ms (0: for ever), and takes all of it. False once the inbox is
  * closed and empty; true with an empty chain when the time is over. */
 bool inbox_wait(struct inbox *, struct mail_chain *, uint64_t timeout_ms);
+/* True if somebody has posted what was not taken yet. */
+bool inbox_has_mail(struct inbox *);
 void inbox_close(struct inbox *);
 
 /* From the other thread to the loop thread. */

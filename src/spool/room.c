@@ -18,7 +18,8 @@ enum {
     NEXT_DIVISOR = 8,                   /* of what is ahead */
     GIVE_BACK_BYTES = 64 * 1024 * 1024, /* less is not worth the work */
     GIVE_BUSY_FACTOR = 4,               /* so much less while there is other work */
-    STEP_PAGES = 4096,                  /* looked for in a step, at most */
+    STEP_PAGES = 512,                   /* looked for in a step, at most */
+    SHORT_STEP_PAGES = 4096,            /* the same while the disk has none for deletions */
 };
 
 static uint64_t now_ns(void)
@@ -289,7 +290,7 @@ static bool look_for_blocks(void *arg, size_t freed_by, const size_t *pages, siz
         if (step->pages.count == 0)
             step->from = freed_by;
         add_page(&step->pages, pages[i]);
-        if (step->pages.count == STEP_PAGES)
+        if (step->pages.count == (r->is_short ? SHORT_STEP_PAGES : STEP_PAGES))
             return false;
     }
     return true;
@@ -308,17 +309,18 @@ static bool punch(struct room *r, const struct pages *pages, size_t at, size_t r
     return true;
 }
 
-static void punch_some(struct room *r, const struct pages *pages, uint64_t budget_ns)
+static void punch_some(struct room *r, const struct pages *pages, uint64_t end_ns,
+                       bool (*is_awaited)(void *arg), void *arg)
 {
-    uint64_t end_ns = now_ns() + budget_ns;
     for (size_t i = 0, run; i < pages->count; i += run) {
         run = run_at(pages, i);
-        if (!punch(r, pages, i, run) || now_ns() >= end_ns)
+        if (!punch(r, pages, i, run) || now_ns() >= end_ns || (!r->is_short && is_awaited(arg)))
             return;
     }
 }
 
-int room_give_back(struct room *r, uint64_t oldest, uint64_t budget_ns)
+int room_give_back(struct room *r, uint64_t oldest, uint64_t budget_ns,
+                   bool (*is_awaited)(void *arg), void *arg)
 {
     MDB_txn *txn;
     int error = view_begin(r->env, &txn);
@@ -332,7 +334,7 @@ int room_give_back(struct room *r, uint64_t oldest, uint64_t budget_ns)
     view_end(txn);
     if (!error && step.pages.count > 0) {
         qsort(step.pages.numbers, step.pages.count, sizeof *step.pages.numbers, by_number);
-        punch_some(r, &step.pages, budget_ns);
+        punch_some(r, &step.pages, now_ns() + budget_ns, is_awaited, arg);
     }
     r->give_from = error || r->cannot_give ? 0 : step.from;
     free(step.pages.numbers);

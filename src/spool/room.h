@@ -56,6 +56,8 @@ bool room_has(struct room *, const struct room_need *);
 /* True if giving back is under way, or would be worth it with so many free bytes; less so if there
  * is other work, which may need them again. */
 bool room_gives(const struct room *, uint64_t free_bytes, bool is_busy);
-/* One step: returns blocks of free pages until budget_ns are over. `oldest` as in room_need.
- * Returns an LMDB error. Nothing must be written meanwhile. */
-int room_give_back(struct room *, uint64_t oldest, uint64_t budget_ns);
+/* One step: returns blocks of free pages, at least one run of them, until budget_ns are over or
+ * is_awaited says that others wait; on a full disk others need what it frees. `oldest` as in
+ * room_need. Returns an LMDB error. Nothing must be written meanwhile. */
+int room_give_back(struct room *, uint64_t oldest, uint64_t budget_ns,
+                   bool (*is_awaited)(void *arg), void *arg);

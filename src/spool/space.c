@@ -127,14 +127,15 @@ bool store_gives_back(const struct store *s, bool is_busy)
     return !s->is_free_list_damaged && room_gives(&s->room, free_bytes(s), is_busy);
 }
 
-enum status store_give_back(struct store *s, uint64_t budget_ns, struct failure *failure)
+enum status store_give_back(struct store *s, uint64_t budget_ns, bool (*is_awaited)(void *arg),
+                            void *arg, struct failure *failure)
 {
     ENSURE(!s->txn);
     enum status status = s->room.is_short ? space_recount(s, failure) : STATUS_OK;
     if (status != STATUS_OK)
         return status;
-    return env_error(failure, room_give_back(&s->room, s->oldest_txnid, budget_ns),
-                     "giving disk space back");
+    int error = room_give_back(&s->room, s->oldest_txnid, budget_ns, is_awaited, arg);
+    return env_error(failure, error, "giving disk space back");
 }
 
 bool space_fits(const struct store *s, uint64_t cost)

@@ -167,8 +167,10 @@ enum status store_rest(struct store *, struct failure *);
 /* True while there is disk space to be given back after a large backlog, by steps; while there is
  * other work it has to be more. */
 bool store_gives_back(const struct store *, bool is_busy);
-/* One step, which takes about budget_ns. Not inside a write transaction. */
-enum status store_give_back(struct store *, uint64_t budget_ns, struct failure *);
+/* One step, which takes about budget_ns, and less once is_awaited says that others wait. Not inside
+ * a write transaction. */
+enum status store_give_back(struct store *, uint64_t budget_ns, bool (*is_awaited)(void *arg),
+                            void *arg, struct failure *);
 /* Commits a transaction that changes nothing: whether writing works. */
 enum status store_probe(struct store *, struct failure *);
 /* True if a message of ordinary size would find room, in the map and on the disk. */

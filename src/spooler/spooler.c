@@ -22,7 +22,7 @@ enum {
     PENDING_BYTES_MAX = 32 * 1024 * 1024,
     STEP_NS = 10 * 1000 * 1000,
     REST_MS = 200,             /* without work, after work */
-    GIVE_NS = 2 * 1000 * 1000, /* of a step of giving disk space back: about what a commit takes */
+    GIVE_NS = 2 * 1000 * 1000, /* of a step of giving disk space back */
     GIVE_PAUSE_MS = 2,         /* between two, without work */
     FAILURE_SHOWN_MS = 10000,  /* who stays away from a full spool would never learn of its end */
     BRAKE_MS = 100,            /* deletions gather for so long where each commit costs space */
@@ -210,11 +210,18 @@ static void rest(struct spooler *sp)
         malloc_trim(0); /* a burst's jobs were freed on this thread's and the loop's heaps */
 }
 
+static bool has_mail(void *arg)
+{
+    return inbox_has_mail(arg);
+}
+
+/* Who publishes waits for no more of it than has begun. */
 static void give_back(struct spooler *sp)
 {
     struct failure failure = {0};
     if (gives_back(sp))
-        work_close_if_fatal(&sp->work, store_give_back(sp->work.store, GIVE_NS, &failure));
+        work_close_if_fatal(
+            &sp->work, store_give_back(sp->work.store, GIVE_NS, has_mail, &sp->inbox, &failure));
 }
 
 /* What it does from now on may hang with the disk. */

@@ -93,30 +93,41 @@ static uint64_t bytes_on_disk(struct fixture *f)
     return (uint64_t)st.st_blocks * 512;
 }
 
-static void delete_all(struct fixture *f)
+static void delete_each(struct fixture *f, uint32_t step)
 {
     MDB_txn *txn = begin(f, 0);
-    for (uint32_t n = 0; n < VALUES; n++) {
+    for (uint32_t n = 0; n < VALUES; n += step) {
         MDB_val key = {sizeof n, &n};
         assert_int_equal(mdb_del(txn, f->dbi, &key, NULL), 0);
     }
     commit(txn);
 }
 
-/* All that can go. */
-static void give_back(struct fixture *f)
+static bool is_awaited(void *arg)
+{
+    return *(bool *)arg;
+}
+
+static void give_step(struct fixture *f, uint64_t budget_ns, bool awaited)
 {
     MDB_envinfo info;
     mdb_env_info(f->env, &info);
+    assert_int_equal(room_give_back(&f->room, info.me_last_txnid, budget_ns, is_awaited, &awaited),
+                     0);
+}
+
+/* All that can go. */
+static void give_back(struct fixture *f)
+{
     do
-        assert_int_equal(room_give_back(&f->room, info.me_last_txnid, 0), 0);
+        give_step(f, 0, false);
     while (f->room.give_from > 0);
 }
 
 static void test_what_the_last_commit_freed_stays(void **state)
 {
     struct fixture *f = *state;
-    delete_all(f);
+    delete_each(f, 1);
     uint64_t before = bytes_on_disk(f);
     give_back(f);
     assert_true(bytes_on_disk(f) == before);
@@ -125,11 +136,26 @@ static void test_what_the_last_commit_freed_stays(void **state)
 static void test_what_was_freed_before_goes(void **state)
 {
     struct fixture *f = *state;
-    delete_all(f);
+    delete_each(f, 1);
     put(f, 0, 1);
     uint64_t before = bytes_on_disk(f);
     give_back(f);
     assert_true(f->room.cannot_give || bytes_on_disk(f) < before / 2);
+}
+
+/* With one run of pages, of the two that a step looks for. */
+static void test_a_step_ends_when_others_wait(void **state)
+{
+    const uint64_t long_ns = UINT64_C(3600) * 1000000000;
+    struct fixture *f = *state;
+    delete_each(f, 2);
+    put(f, 0, 1);
+    uint64_t before = bytes_on_disk(f);
+    give_step(f, long_ns, true);
+    uint64_t one = before - bytes_on_disk(f);
+    before = bytes_on_disk(f);
+    give_step(f, long_ns, false);
+    assert_true(f->room.cannot_give || (one > 0 && before - bytes_on_disk(f) > one));
 }
 
 int main(void)
@@ -137,6 +163,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_what_the_last_commit_freed_stays, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_was_freed_before_goes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_step_ends_when_others_wait, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

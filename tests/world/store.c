@@ -133,9 +133,10 @@ bool store_gives_back(const struct store *s, bool is_busy)
     return false;
 }
 
-enum status store_give_back(struct store *s, uint64_t budget_ns, struct failure *failure)
+enum status store_give_back(struct store *s, uint64_t budget_ns, bool (*is_awaited)(void *arg),
+                            void *arg, struct failure *failure)
 {
-    (void)s, (void)budget_ns, (void)failure;
+    (void)s, (void)budget_ns, (void)is_awaited, (void)arg, (void)failure;
     return STATUS_OK;
 }
 
