@@ -117,7 +117,8 @@ uint64_t store_append_cost(const struct store *, uint32_t queue, const struct st
 enum status store_room_for(struct store *, uint64_t cost, struct failure *);
 /* STATUS_NOT_FOUND if there is no such message (the transaction stays usable). */
 enum status store_delete(struct store *, uint32_t queue, uint64_t seq, struct failure *);
-/* Moves a waiting message to the queue's rejected list under the same sequence number. */
+/* Moves a waiting message to the queue's rejected list under the same sequence number; without the
+ * rejection's text if the disk is full. */
 enum status store_reject(struct store *, uint32_t queue, uint64_t seq, const struct rejection *,
                          struct failure *);
 /* Puts a message that never waited straight into the rejected list. */

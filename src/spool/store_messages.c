@@ -370,7 +370,10 @@ enum status store_reject(struct store *s, uint32_t queue, uint64_t seq,
     uint8_t *copy = malloc(value.mv_size);
     if (!copy)
         return failure_set(failure, STATUS_NO_MEMORY, "out of memory for a rejected message");
-    status = move_head(s, slot, seq, &r, rejection, copy, failure);
+    struct rejection why = *rejection;
+    if (!space_has_blocks(s, 0)) /* what the disk still has is for deletions */
+        why.text_len = 0;
+    status = move_head(s, slot, seq, &r, &why, copy, failure);
     free(copy);
     return status;
 }

@@ -7,6 +7,7 @@ import pytest
 
 from support import amqp
 from support.raw import RawClient
+from support.small_disk import SmallDisk
 from support.wait import wait_until
 
 REASON = "NOT_FOUND - no exchange 'missing' in vhost '/'"
@@ -160,6 +161,56 @@ def test_a_full_spool_that_is_refused(broker, make_proxy, overflow):
                    lambda: proxy.failure("all others are kept"))
     assert not proxy.events("reject_failed") + proxy.events("rejected_not_bounded")
     proxy.inspect("verify")
+
+
+def publish_until_refused(proxy):
+    """One in twenty to an exchange that is there: their bodies, and how many were stored."""
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        for count in range(100_000):
+            body, known = b"%d " % count + b"x" * 1_850, count % 20 == 19
+            client.publish(body, "q", exchange="" if known else "missing")
+            if client.read().name != "basic.ack":
+                return [b"%d " % n + b"x" * 1_850 for n in range(19, count, 20)], count
+    raise AssertionError("it takes more than there is room for")
+
+
+@pytest.mark.provokes("spool_failed")
+def test_a_full_disk_that_is_refused(broker, make_proxy, tmp_path):
+    """With RabbitMQ's words a message takes a page more, and the disk has none: the drain goes on to
+    its end, and a discard makes room."""
+    words = REASON + "." * 200
+    broker.on_message = lambda connection, message: \
+        connection.close_channel(message.channel, 404, words) \
+        if message.args["exchange"] == "missing" else connection.ack(message)
+    with SmallDisk(tmp_path / "disk", "5m") as disk:
+        proxy = make_proxy(broker.url, {"spool.max_size": "16MiB"}, start=False)
+        proxy.spool = proxy.options["spool.path"] = disk.path / "spool"
+        proxy.start()
+        RawClient(proxy.port).close()
+        broker.down()
+        proxy.wait_event("buffering_started")
+        known, stored = publish_until_refused(proxy)
+        assert stored > 500
+        broker.up()
+        proxy.wait_empty()
+        arrived = [message.body for message in broker.messages if message.args["exchange"] == ""]
+        assert arrived == known
+        rejected = proxy.dump("--rejected")
+        assert len(rejected) == stored - len(known)
+        assert {record["rejected"]["code"] for record in rejected} == {404}
+        assert {record["rejected"]["text"] for record in rejected} == {words, ""}
+        proxy.inspect("verify")
+        proxy.ctl("discard", "1", "--all")
+        broker.down()
+        proxy.wait_event("buffering_started", 2)
+        with RawClient(proxy.port) as client:
+            client.open_channel(confirms=True)
+            client.publish(b"again", "q")
+            client.acked_up_to(1)
+            client.close()
+        assert proxy.bodies() == ["again"]
+        proxy.term()
 
 
 @pytest.mark.provokes("rejected_not_bounded")

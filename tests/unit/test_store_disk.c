@@ -203,6 +203,37 @@ static void test_holes_are_known_after_a_start(void **state)
     empty(home, queues[2], LAST, 64);
 }
 
+/* Whatever RabbitMQ has said: with that, none of them would fit into the place that it had. */
+static void test_rejections_fit_on_a_full_disk(void **state)
+{
+    enum { LONG_ENOUGH = 1900, AT_ONCE = 16 };
+    char words[255];
+    struct home *home = *state;
+    struct rejection why = {.code = 404, .text = words, .text_len = sizeof words, .at_us = 1};
+    memset(words, 'w', sizeof words);
+    assert_int_equal(home_try_open(home, MAX_SIZE), STATUS_OK);
+    home_begin(home);
+    uint32_t queue = home_put_queue(home, "a", "/");
+    home_commit(home);
+    uint64_t count = 0, seq;
+    for (uint64_t before = 1; count != before;) {
+        before = count;
+        home_begin(home);
+        while (count < before + 500 && home_try_append(home, queue, LONG_ENOUGH, &seq) == STATUS_OK)
+            count++;
+        home_commit(home);
+    }
+    assert_in_range(count, 50000, 200000);
+    for (seq = 1; seq <= count;) {
+        home_begin(home);
+        for (unsigned i = 0; i < AT_ONCE && seq <= count; i++, seq++)
+            assert_int_equal(store_reject(home->store, queue, seq, &why, &home->failure),
+                             STATUS_OK);
+        home_commit(home);
+    }
+    assert_int_equal(home_queue(home, queue).rejected, count);
+}
+
 int main(void)
 {
     be_alone_with_mounts();
@@ -210,6 +241,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_full_disk_does_not_stop_a_drain, setup, teardown),
         cmocka_unit_test_setup_teardown(test_deletions_have_room_of_their_own, setup, teardown),
         cmocka_unit_test_setup_teardown(test_holes_are_known_after_a_start, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_rejections_fit_on_a_full_disk, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
