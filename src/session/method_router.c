@@ -64,21 +64,20 @@ static bool answer_qos(struct channel *ch, amqp_method_number_t method, const vo
 }
 
 /* Publishes on an upstream of the client's own are confirmed as well, and RabbitMQ lets nobody
- * switch from confirms to transactions: the upstream channel is changed for a new one, once all on
- * it is answered. NULL: not yet. A channel that consumes is bound to its own. */
-static struct relay *relay_for_transactions(struct channel *ch, struct relay *r)
+ * switch from confirms to transactions: the upstream channel is changed for a new one behind its
+ * close-ok, because an ack that RabbitMQ refuses has no other answer. False: not yet. A channel
+ * that consumes is bound to its own. */
+static bool may_begin_transactions(struct channel *ch)
 {
+    struct relay *r = ch->relay;
     if (r->confirming && !ch->consumes) {
-        if (!relay_is_settled(r))
-            return NULL;
-        relay_release(r);
-        r = relay_bind(ch, ch->client->own, false, false);
-        if (!r)
-            return NULL;
+        if (relay_is_settled(r))
+            ch->carrier->close(r);
+        return false;
     }
     ch->transactional = true;
     r->transactional = true;
-    return r;
+    return true;
 }
 
 static void note_bound(struct channel *ch, amqp_method_number_t method, const void *decoded)
@@ -120,11 +119,8 @@ static enum route send_live(struct channel *ch, struct slab *slab, const struct 
         return route_refuse(why, REFUSED_CLIENT, 501,
                             "FRAME_ERROR - method larger than RabbitMQ's frame_max", method);
     }
-    if (method == AMQP_TX_SELECT_METHOD) {
-        r = relay_for_transactions(ch, r);
-        if (!r)
-            return ROUTE_HELD;
-    }
+    if (method == AMQP_TX_SELECT_METHOD && !may_begin_transactions(ch))
+        return ROUTE_HELD;
     note_bound(ch, method, decoded);
     relay_method(r, slab, frame, method);
     if (method == AMQP_TX_COMMIT_METHOD)

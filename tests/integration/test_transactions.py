@@ -188,6 +188,30 @@ def test_transactions_behind_publishes_that_were_confirmed(rabbit, make_proxy, q
     assert rabbit.wait_for(queue, 3) == [b"before", b"and again", b"committed"]
 
 
+def test_an_ack_that_is_refused_before_transactions_is_told(broker, proxy):
+    """It has no answer of its own: what RabbitMQ says of it may come as late as the channel's end."""
+    refusal = "PRECONDITION_FAILED - unknown delivery tag 99"
+
+    def late(connection, frame):
+        if frame.name != "channel.close":
+            return False
+        connection.close_channel(frame.channel, 406, refusal)
+        connection.send_method(frame.channel, "channel.close-ok")  # they cross
+        return True
+
+    broker.on_frame = late
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        client.call(1, "queue.declare", queue="mine", exclusive=True)
+        client.publish(b"before", "q")
+        client.send_method(1, "basic.ack", delivery_tag=99)
+        client.send_method(1, "tx.select")
+        assert client.expect("channel.close", 1).args["reply_text"] == refusal
+        client.send_method(1, "channel.close-ok")
+        client.open_channel()
+        client.call(1, "tx.select")
+
+
 @pytest.mark.parametrize("order", ["publish, ack", "ack, publish"])
 def test_acks_are_committed_with_what_is_stored(broker, make_proxy, order):
     """A worker's publishes wait behind a backlog; RabbitMQ has its acks."""
