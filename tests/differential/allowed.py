@@ -1,16 +1,26 @@
 """The differences that are allowed: a function each, by the name that it has in allowed.md.
 
-Each takes the lines of one side and returns them without what may differ; those of PAIRED take both sides'.
+Each takes the lines of one side and returns them without what may differ; those of PAIRED take both sides', those of
+KNOWING also what was sent. Those of VARIANTS say what RabbitMQ would have to be sent instead.
 """
 
+import ast
+import dataclasses
 import itertools
 import re
+
+from support import amqp
+
+from .sequence import PAUSE, Action
 
 HURT = "a bystander is hurt"
 # The last four are basic.publish, ack, reject and nack.
 UNANSWERED = r"\d+ replies: channel\.close .*'class_id': 60, 'method_id': (40|80|90|120)}"
-ENDED = r"0 replies: connection\.close {'reply_code': (503|540)"
-OWN_MISTAKE = r"(\d+) replies: channel\.close .*(no previously declared queue|cannot switch from tx to confirm).*"
+ENDED = r"0 replies: connection\.close {'reply_code': (503|540|541|504, .*processing 'tx\.commit')"
+OWN_MISTAKE = (r"(\d+) replies: channel\.close .*(no previously declared queue|cannot switch from (tx to confirm|confirm to tx)).*"
+               r"'class_id': (?P<class>\d+), 'method_id': (?P<method>\d+)}")
+COUNT = re.compile(r", 'message_count': (\d+)")
+VARIANTS_MAX = 8
 
 
 def _segments(lines):
@@ -70,23 +80,6 @@ def _by_segment(rule, straight, proxied):
     return out
 
 
-def first_of_two_mistakes(straight, proxied):
-    """RabbitMQ's about a method without an answer, amqpbuf's about one that it judges itself."""
-    return _by_segment(_first_of_two, straight, proxied)
-
-
-def _first_of_two(straight, proxied):
-    found = [re.match(OWN_MISTAKE, line) for line in proxied]
-    own = {match[1]: match[0] for match in found if match and match[0] not in straight}
-    out = []
-    for line in straight:
-        channel = line.split(" ", 1)[0]
-        if channel in own and line not in proxied and re.match(UNANSWERED, line):
-            line = own.pop(channel)
-        out.append(line)
-    return out, proxied
-
-
 def answers_behind_a_mistake(straight, proxied):
     """Those that amqpbuf gives by itself."""
     return _by_segment(_answers_behind, straight, proxied)
@@ -104,77 +97,194 @@ def _answers_behind(straight, proxied):
     return straight, kept
 
 
-def transactions_of_consumers(straight, proxied):
-    """From the refusal on nothing is alike."""
-    refusal = "PRECONDITION_FAILED - cannot switch from confirm to tx mode"
-    for at, line in enumerate(proxied):
-        if refusal in line and line not in straight:
-            return _cut(straight, proxied, proxied[:at].count("--"))
-    return straight, proxied
+def counts_behind_a_publish(straight, proxied, sent):
+    """By no more than was published before, in the burst that asks."""
+    out = [], []
+    for at, pair in enumerate(itertools.zip_longest(_segments(straight), _segments(proxied), fillvalue=[])):
+        for kept, lines in zip(out, _lagging(*pair, _published_with_a_declaration(sent.sequence, at))):
+            kept.extend(lines)
+    return out
 
 
-def settled_before_transactions(straight, proxied):
-    """From tx.select on nothing is alike."""
-    unknown = r"(\d+) replies: channel\.close .*unknown delivery tag"
-    for at, pair in enumerate(zip(_segments(straight), _segments(proxied))):
-        for match in filter(None, (re.match(unknown, line) for line in pair[0])):
-            if f"{match[1]} replies: tx.select-ok {{}}" in pair[1] and match[0] not in "\n".join(pair[1]):
-                return _cut(straight, proxied, at)
-    return straight, proxied
+def _published_with_a_declaration(sequence, segment):
+    """How many messages are published in bursts of that segment of answers which declare queues as well."""
+    if not sequence.patient:
+        bursts = [sequence.actions()]
+    else:
+        bursts = [] if sequence.consumes() else sequence.bursts[segment - 1:segment] if segment else []
+    return sum(action.messages for burst in bursts for action in burst
+               if any(other.name == "queue.declare" for other in burst))
 
 
-def repeated_behind_an_error(straight, proxied):
-    """Each message once, and none that RabbitMQ alone threw away, if it has ended the connection for what was asked."""
+def _lagging(straight, proxied, published):
+    def plain(line):
+        return COUNT.sub("", line) if "queue.declare-ok" in line else line
+
+    def count(line):
+        return int(COUNT.search(line)[1])
+    if [plain(line) for line in straight] != [plain(line) for line in proxied]:
+        return straight, proxied
+    kept = [b if a == b or abs(count(a) - count(b)) > published else a for a, b in zip(straight, proxied)]
+    return straight, kept
+
+
+def repeated_behind_an_error(straight, proxied, sent):
+    """If RabbitMQ has ended the connection for what was asked: takes one copy from each queue of what was not safe, and one
+    for each of those that are in no queue: when RabbitMQ refuses it, what is under way with it is sent once more."""
     if not any(re.match(ENDED, line) for line in proxied):
         return straight, proxied
-    lines, messages = _contents(straight)
-    more_lines, more = _contents(proxied)
-    return lines + sorted(messages), more_lines + sorted(messages & more)
+    lines, kept = _contents(proxied)
+    there = {_as_sent(message) for messages in kept.values() for message in messages}
+    copies = 1 + sum(message not in there for message in sent.unsafe)
+    more_lines, expected = _contents(straight)
+    for queue, messages in kept.items():
+        _take_repeated(messages, expected.get(queue, []), list(sent.unsafe), copies, sent.sequence.forgets(queue))
+    return _shown(more_lines, expected), _shown(lines, kept)
+
+
+def _take_repeated(messages, expected, unsafe, copies, forgets):
+    """What is expected stays, in its order; of the rest so many copies of what is unsafe go, each time in the order in which
+    it was sent. A queue with a limit may have forgotten what is expected, too."""
+    due, extra = list(expected), []
+    for at, message in enumerate(messages):
+        if due and message == due[0]:
+            del due[0]
+        else:
+            extra.append(at)
+    if due and forgets:
+        extra, unsafe = list(range(len(messages))), expected + unsafe
+        expected.clear()
+    gone = set()
+    for _ in range(copies):
+        left = list(unsafe)
+        for at in extra:
+            if at not in gone and _as_sent(messages[at]) in left:
+                del left[:left.index(_as_sent(messages[at])) + 1]
+                gone.add(at)
+    messages[:] = [message for at, message in enumerate(messages) if at not in gone]
+
+
+def _as_sent(message):
+    """A message that has waited has less time left."""
+    exchange, key, header, body = message
+    return exchange, key, re.sub(rb"\x0735\d{5}", b"\x073600000", header), body
 
 
 def _contents(lines):
-    """(the other lines, the messages in queues)"""
-    kept = []
+    """(the other lines, {queue: its messages}); without counts, and whether a message was delivered before."""
+    kept, queues = [], {}
     for line in lines:
-        queue = re.match(r"queue (\w+): ", line)
-        if not queue:
+        found = re.match(r"queue (\w+): (basic.get-ok (.*)|([23]) (b.*)|(\d+))", line)
+        if not found or found[6] in ("404", "405"):
             kept.append(line)
-        elif re.fullmatch(r"queue \w+: \d+", line):
-            if line.endswith((" 404", " 405")):
-                kept.append(line)
-        elif " basic.get-ok " in line:
-            kept.append([re.sub("'(redelivered|message_count)': \\w+", "", line)])
-        elif isinstance(kept[-1], list):
-            kept[-1].append(line)
-        else:
-            kept.append(line)
-    messages = {"; ".join(entry) for entry in kept if isinstance(entry, list)}
-    return [entry for entry in kept if isinstance(entry, str)], messages
+            continue
+        messages = queues.setdefault(found[1], [])
+        if found[3]:
+            args = ast.literal_eval(found[3])
+            messages.append((args["exchange"], args["routing_key"], b"", b""))
+        elif found[5]:
+            part = ast.literal_eval(found[5])
+            *first, header, body = messages[-1]
+            messages[-1] = (*first, part, body) if found[4] == "2" else (*first, header, body + part)
+    return kept, queues
 
 
-def _cut(straight, proxied, segment):
-    """What stands before that segment, and whether a bystander was hurt."""
-    hurt = [line for line in proxied if line.startswith(HURT)]
-    return _until(straight, segment), _until(proxied, segment) + hurt
-
-
-def _until(lines, count):
-    """What stands before that many segments' beginning."""
-    starts = [at for at, line in enumerate(lines) if line == "--"]
-    return lines[:starts[count - 1]] if len(starts) >= count > 0 else lines
+def _shown(lines, queues):
+    return lines + [f"queue {queue}: {message}" for queue in sorted(queues) for message in queues[queue]]
 
 
 RULES = {rule.__name__: rule for rule in (confirms_before_a_close, texts_of_frame_errors, malformed_fields,
                                         second_closes)}
-PAIRED = {rule.__name__: rule for rule in (first_of_two_mistakes, answers_behind_a_mistake,
-                                         repeated_behind_an_error, settled_before_transactions,
-                                         transactions_of_consumers)}
+PAIRED = {rule.__name__: rule for rule in (answers_behind_a_mistake, )}
+KNOWING = {rule.__name__: rule for rule in (counts_behind_a_publish, repeated_behind_an_error)}
 
 
-def reduced(straight, proxied):
-    """Both sides' lines, as they are compared."""
+def reduced(straight, proxied, sent):
+    """Both sides' lines, as they are compared. `sent` has the sequence, and which of its messages were not safe in the end."""
+    for rule in KNOWING.values():
+        straight, proxied = rule(straight, proxied, sent)
     for rule in RULES.values():
         straight, proxied = rule(straight), rule(proxied)
     for rule in PAIRED.values():
         straight, proxied = rule(straight, proxied)
     return straight, proxied
+
+
+# ---- variants: what RabbitMQ would be sent to answer as amqpbuf may ----
+
+
+def commands_behind_a_commit(sequence, straight, proxied):
+    """Each waits for commit-ok."""
+    if not any("unexpected command while processing 'tx.commit'" in line for line in straight):
+        return
+    pause = Action(0, PAUSE)
+    yield [[part for action in burst for part in ([action, pause] if action.name == "tx.commit" else [action])]
+           for burst in sequence.bursts]
+
+
+def transactions_of_consumers(sequence, straight, proxied):
+    """RabbitMQ is asked for confirms before: they are on between amqpbuf and it."""
+    refused = {line.split(" ", 1)[0] for line in proxied
+               if "PRECONDITION_FAILED - cannot switch from confirm to tx mode" in line and line not in straight}
+    for number in refused:
+        for at in _of_publishing_consumers(sequence, int(number)):
+            yield _with(sequence, at, [Action(int(number), "confirm.select", amqp.method_frame(
+                int(number), "confirm.select", no_wait=True))])
+
+
+def _of_publishing_consumers(sequence, channel):
+    """The places of tx.select on a channel that has consumed, or got, and published."""
+    done = set()
+    for at, action in _places(sequence, channel):
+        if action.name == "channel.open":
+            done = set()
+        if action.name == "tx.select" and "basic.publish" in done and done & {"basic.consume", "basic.get"}:
+            yield at
+        done.add(action.name)
+
+
+def first_of_two_mistakes(sequence, straight, proxied):
+    """RabbitMQ never gets the first, which nobody answers. What comes between it throws away, but amqpbuf keeps messages."""
+    for line in proxied:
+        found = re.match(OWN_MISTAKE, line)
+        if not found or line in straight:
+            continue
+        firsts = {(60, int(match[1])) for match in (re.match(UNANSWERED, other) for other in straight)
+                  if match and match[0].startswith(f"{found[1]} ")}
+        places = list(_places(sequence, int(found[1])))
+        for first, (at, action) in enumerate(places):
+            if amqp.METHODS.get(action.name, ())[:2] not in firsts:
+                continue
+            for end in range(first + 1, len(places)):
+                if amqp.METHODS.get(places[end][1].name, ())[:2] == (int(found["class"]), int(found["method"])):
+                    yield _without(sequence, [place for place, _ in places[first:end]])
+                    yield _without(sequence, [at])
+                    break
+
+
+def _places(sequence, channel):
+    """((burst, place in it), action) of what a sequence sends on a channel."""
+    return (((at, inner), action) for at, burst in enumerate(sequence.bursts)
+            for inner, action in enumerate(burst) if action.channel == channel)
+
+
+def _with(sequence, place, actions):
+    at, inner = place
+    bursts = [list(burst) for burst in sequence.bursts]
+    bursts[at][inner:inner] = actions
+    return bursts
+
+
+def _without(sequence, places):
+    return [[action for inner, action in enumerate(burst) if (at, inner) not in places]
+            for at, burst in enumerate(sequence.bursts)]
+
+
+VARIANTS = {rule.__name__: rule for rule in (commands_behind_a_commit, transactions_of_consumers, first_of_two_mistakes)}
+
+
+def variants(sequence, straight, proxied):
+    """(the name of the rule, another sequence): RabbitMQ may answer one of them as amqpbuf answers this one."""
+    for rule in VARIANTS.values():
+        for bursts in itertools.islice(rule(sequence, straight, proxied), VARIANTS_MAX):
+            yield rule.__name__, dataclasses.replace(sequence, bursts=bursts)

@@ -20,10 +20,10 @@ def place():
         if os.access("/dev/shm", os.W_OK):
             tempfile.tempdir = "/dev/shm"
         rabbit = stack.enter_context(Rabbit(vhosts=["/"] + [
-            f"{side}{number}" for side in "sp" for number in range(WORKERS)]))
+            f"{side}{number}" for side in "sp" for number in range(WORKERS)], log__file__level="none"))
         admin = free_port()
         stack.callback(release_port, admin)
         proxy = stack.enter_context(Proxy(f"amqp://127.0.0.1:{rabbit.port}", {
-            "pool.publish_buffer_size": 100000, "drain.nack_limit": 1, "admin.port": admin,
+            "pool.publish_buffer_size": 100000, "drain.nack_limit": 1, "drain.unroutable_wait": "0", "admin.port": admin,
             "log.level": "info"}, provokes=PROVOKES))
         yield (rabbit.port, proxy.port, admin), proxy

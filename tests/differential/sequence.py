@@ -13,19 +13,22 @@ from support import amqp
 NAME = b"@@@@@@"
 QUEUES, EXCHANGES, NEW = ["q0", "q1", "q2"], ["xd", "xf", "xt"], ["n0", "n1"]
 CHANNELS = [1, 2, 7]
+PAUSE = "pause"  # in a burst: what was sent is answered before the rest goes out
 
 
 @dataclasses.dataclass
 class Action:
     channel: int
     name: str  # of the method, or what is odd about it
-    data: bytes  # whole frames, or not, if odd
+    data: bytes = b""  # whole frames, or not, if odd
     waits: bool = False  # a reply is expected
     shown: str = ""
     messages: int = 0  # that a confirm is expected for, if the channel has confirms
     whole: bool = True  # content may be unfinished behind it
     blind: bool = False  # goes out also if RabbitMQ has closed the channel
     alone: bool = False  # in its burst: means the channel's last queue
+    args: dict = dataclasses.field(default_factory=dict)  # of its method
+    message: tuple = ()  # exchange, routing key, header, body
 
     def __str__(self):
         return f"{self.channel}:{self.name} {self.shown}".rstrip()
@@ -50,6 +53,11 @@ class Sequence:
         tidy = ("basic.", "channel.", "confirm.", "tx.", "connection.")
         return {name for name in QUEUES + EXCHANGES + NEW for action in self.actions()
                 if not action.name.startswith(tidy) and NAME + name.encode() in action.data}
+
+    def forgets(self, queue):
+        """It may declare that queue with a limit of messages or time."""
+        return any(action.name == "queue.declare" and action.args["queue"] == own(queue) and action.args["arguments"]
+                   for action in self.actions())
 
     def __str__(self):
         return ("" if self.patient else "  (impatient)\n") + \
@@ -127,7 +135,7 @@ class _Maker:
         shown = " ".join(f"{key}={value!r}" for key, value in args.items() if value not in (0, False, "", {}))
         return Action(channel, name, amqp.method_frame(channel, name, **args),
                       waits and not args.get("no_wait"), shown,
-                      alone=args.get("queue") == "" and name != "queue.declare")
+                      alone=args.get("queue") == "" and name != "queue.declare", args=args)
 
     def publish(self, channel, **more):
         args = {"exchange": self.pick(["", "", self.exchange()]), "routing_key": self.key(),
@@ -144,7 +152,8 @@ class _Maker:
             data += amqp.frame(amqp.BODY, channel, body[at:at + step])
         shown = " ".join(f"{key}={value!r}" for key, value in args.items() if value)
         return Action(channel, "basic.publish", data, False,
-                      f"{shown} properties={properties.hex()} body={len(body)}", 1)
+                      f"{shown} properties={properties.hex()} body={len(body)}", 1, args=args,
+                      message=(args["exchange"], args["routing_key"], amqp.header(len(body), properties), body))
 
     def select(self, channel):
         return self.method(channel, self.pick(["confirm.select"] * 5 + ["tx.select"]))
@@ -255,7 +264,9 @@ class _Maker:
             "wrong header table": publish + frame(amqp.HEADER, channel, header(0, b"\x20\x00" + amqp.long_string(b"\x01kI"))),
         }
         name = self.pick(sorted(choices))
-        return Action(channel, f"odd: {name}", choices[name], name not in ("heartbeat", "flow-ok"), whole=False, blind="closed" in name)
+        unanswered = name in ("heartbeat", "flow-ok")
+        waits = not unanswered and name != "deliver"  # that goes on with content
+        return Action(channel, f"odd: {name}", choices[name], waits, whole=unanswered, blind="closed" in name)
 
     def action(self, channel):
         action = self.pick([self.publish] * 9 + [self.select] + [self.declare] * 2 + [self.bind, self.remove, self.other] +
