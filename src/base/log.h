@@ -60,7 +60,8 @@ struct log_limit {
 };
 
 bool log_allowed(struct log_limit *, const char *event);
-/* Tells what was suppressed, once the second is over, and what was lost; to be called now and then. */
+/* Tells what was suppressed, once the second is over, and what was lost; to be called now and then.
+ */
 void log_tell_suppressed(void);
 
 #define LOG_OFTEN(level, name, ...)                                                                \

@@ -47,7 +47,7 @@ struct proxy {
     uint64_t stage_deadline_ms;
     uint64_t give_up_ms;    /* stopping: from then on a disk that hangs is not waited for */
     uint64_t stall_told_ms; /* when it was last said that the spool's disk hangs; 0: it does not */
-    bool reload_wanted; /* however many have asked for it since the last turn of the loop */
+    bool reload_wanted;     /* however many have asked for it since the last turn of the loop */
     int exit_status;
     const struct proxy_side *side;
     void *side_self;

@@ -9,7 +9,7 @@
 
 enum {
     PROBES_ONE_BY_ONE = 64,
-    STEP_DIVISOR = 16, /* then each step is longer by this share */
+    STEP_DIVISOR = 4, /* then each step is longer by this share */
 };
 
 const char walk_pages_unsound[] = "a damaged page: its messages can be read, but not be deleted";
