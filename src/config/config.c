@@ -13,8 +13,8 @@
 #include <sys/stat.h>
 
 #include "base/assert.h"
+#include "config/address.h"
 #include "config/ini_file.h"
-#include "config/place.h"
 #include "config/table.h"
 #include "config/url.h"
 #include "config/value.h"
@@ -303,7 +303,7 @@ static void check_spool(struct loader *loader)
 /* One cannot be bound beside the other. */
 static bool overlap(const char *address, const char *other)
 {
-    return place_is_at(address, other) || place_is_at(other, address);
+    return address_takes(address, other) || address_takes(other, address);
 }
 
 static void check_admin(struct loader *loader)
@@ -323,7 +323,7 @@ static void check_admin(struct loader *loader)
 static bool is_here(const struct config_upstream *upstream, const struct config *config)
 {
     int port = upstream->tls ? config->listen.tls_port : config->listen.port;
-    return upstream->port == port && place_leads_to(upstream->host, config->listen.address);
+    return upstream->port == port && address_leads_to(upstream->host, config->listen.address);
 }
 
 /* Each connection would open another one, without end. */

@@ -270,8 +270,9 @@ static void test_who_does_not_read_is_not_waited_for(void **state)
     clock_gettime(CLOCK_MONOTONIC, &begun);
     alarm(60); /* it would wait for ever */
     for (int i = 0; i < LINES; i++)
-        LOG(LOG_INFO, "line", LOG_N("i", i), LOG_T("text", "a value that makes the line longer, "
-                                                           "so that the pipe is full soon"));
+        LOG(LOG_INFO, "line", LOG_N("i", i),
+            LOG_T("text", "a value that makes the line longer, "
+                          "so that the pipe is full soon"));
     alarm(0);
     clock_gettime(CLOCK_MONOTONIC, &ended);
     log_tell_suppressed(); /* not while nobody reads */
