@@ -68,6 +68,49 @@ void apart_look_for_silence(struct drain *d, uint64_t now_ms)
     }
 }
 
+/* RabbitMQ works through a channel in order. */
+static bool is_behind(const struct sent *entry, const struct sent *first)
+{
+    return entry->destination != first->destination &&
+           (entry->tag > 0 ? entry->tag > first->tag : entry->sent_ms >= first->sent_ms);
+}
+
+/* The destination that RabbitMQ has got to; and more, twice as many each time, if the channel
+ * before was stuck as well, and at another one. */
+static void set_first_silent(struct drain *d, const struct sent *first, uint64_t now_ms)
+{
+    d->suspects = d->heard_tag > 0 || d->suspects == 0 ? 1 : d->suspects * 2;
+    uint32_t left = d->suspects - 1;
+    set_silent(d, first, now_ms);
+    const struct sent *entry;
+    for (uint32_t at = 0; left > 0 && (entry = in_flight_next(&d->sent, &at)) != NULL;) {
+        if (entry->state != SENT_UNCONFIRMED || entry->tag == 0)
+            continue; /* those of a silent one are parked */
+        set_silent(d, entry, now_ms);
+        left--;
+    }
+}
+
+bool apart_channel_seems_stuck(struct drain *d, uint64_t now_ms)
+{
+    uint32_t timeout = d->backlog->rt->config->pool.confirm_timeout_ms;
+    const struct sent *first = in_flight_oldest(&d->sent), *entry;
+    if (!first || d->heard_tag >= first->tag)
+        return false;
+    for (uint32_t at = 0; (entry = in_flight_next(&d->sent, &at)) != NULL;) {
+        uint64_t since = upstream_reads_since(d->link.upstream, entry->sent_ms);
+        if (entry->state == SENT_UNCONFIRMED && is_behind(entry, first) &&
+            now_ms - since >= timeout)
+            return true;
+    }
+    return false;
+}
+
+void apart_channel_is_stuck(struct drain *d, uint64_t now_ms)
+{
+    set_first_silent(d, in_flight_oldest(&d->sent), now_ms);
+}
+
 void apart_wake(struct drain *d, uint64_t now_ms)
 {
     struct asides *asides = &d->backlog->asides;
@@ -86,13 +129,15 @@ void apart_wake(struct drain *d, uint64_t now_ms)
     }
 }
 
-void apart_begin_again(struct drain *d, uint64_t now_ms)
+void apart_begin_again(struct drain *d, uint64_t now_ms, bool keeps_silent)
 {
     struct asides *asides = &d->backlog->asides;
     uint32_t timeout = d->backlog->rt->config->pool.confirm_timeout_ms;
     for (uint32_t i = 0; i < asides->count; i++) {
         struct aside *a = &asides->all[i];
         a->under_way = a->fine = 0;
+        if (a->state == ASIDE_SILENT && keeps_silent)
+            continue;
         if (a->state == ASIDE_SILENT && d->backlog->search.careful > 0)
             aside_is_silent(a, now_ms, timeout);
         else if (a->state == ASIDE_SILENT)

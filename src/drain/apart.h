@@ -14,11 +14,18 @@ struct aside *apart_set(struct drain *, uint64_t destination);
 /* Sets those aside that have not been confirmed for pool.confirm_timeout, and says so of
  * declarations. */
 void apart_look_for_silence(struct drain *, uint64_t now_ms);
+/* True if RabbitMQ answers nothing on this channel any more, for the destination that it has got to
+ * and for another one behind that, which may be well. */
+bool apart_channel_seems_stuck(struct drain *, uint64_t now_ms);
+/* It is: the first destination is silent, and if a channel is stuck right after another one, more
+ * of the first. */
+void apart_channel_is_stuck(struct drain *, uint64_t now_ms);
 /* Those whose time has come are tried again; what a silent one owes is sent once more. */
 void apart_wake(struct drain *, uint64_t now_ms);
 /* Nothing is under way: what a silent one owes is sent once more. Not at once while a record is
- * searched for that RabbitMQ refuses, or there would always be something beside that. */
-void apart_begin_again(struct drain *, uint64_t now_ms);
+ * searched for that RabbitMQ refuses, or there would always be something beside that; nor if it
+ * `keeps_silent`: the channel before was stuck at it. */
+void apart_begin_again(struct drain *, uint64_t now_ms, bool keeps_silent);
 /* Those that have caught up with all others are not aside any more: true if there were any. */
 bool apart_join(struct drain *);
 /* The first that may have something sent, and *room: how much. NULL if there is none. */

@@ -37,6 +37,7 @@ struct backlog {
     uint64_t rejected; /* messages that RabbitMQ has refused */
     uint64_t drained;  /* messages that RabbitMQ took out of it since the start */
     struct drain *drain;
+    uint32_t left;    /* channels of its drains whose close RabbitMQ has not answered (left.h) */
     bool paused;      /* a person has asked for no drain, until told otherwise or restarted */
     bool is_followed; /* its drain stays at the end, for what will come (spool.mode) */
     bool alone;       /* what waits has ended a connection: drained on one that nobody else uses */

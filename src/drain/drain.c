@@ -14,6 +14,7 @@
 #include "drain/backlog.h"
 #include "drain/blame.h"
 #include "drain/drain_internal.h"
+#include "drain/left.h"
 #include "drain/places.h"
 #include "drain/reading.h"
 #include "drain/removal.h"
@@ -65,6 +66,8 @@ static const struct states states = {
         },
 };
 
+enum { PROBE_MS = 5000 };
+
 static const struct link_handler handler;
 
 static void drain_move(struct drain *d, enum drain_state to)
@@ -84,7 +87,7 @@ static void expect_answer(struct drain *d, enum drain_state state)
 static void open_channel(struct drain *d)
 {
     wire_send_plain(drain_stream(d), d->link.channel, AMQP_CHANNEL_OPEN_METHOD);
-    d->last_tag = 0;
+    d->last_tag = d->heard_tag = d->probed_ms = 0;
     in_flight_new_channel(&d->sent);
     d->epoch++;
     d->nacked = false;
@@ -107,7 +110,7 @@ static void read_from(struct drain *d, const struct sent *entry)
 }
 
 /* What RabbitMQ has not answered for will be read, and sent, again. */
-static void rewind_open(struct drain *d)
+static void rewind_open(struct drain *d, bool keeps_silent)
 {
     struct asides *asides = &d->backlog->asides;
     const struct sent *entry;
@@ -120,7 +123,7 @@ static void rewind_open(struct drain *d)
         else if (entry->seq <= d->read_after)
             read_from(d, entry);
     }
-    apart_begin_again(d, runtime_now(d->backlog->rt));
+    apart_begin_again(d, runtime_now(d->backlog->rt), keeps_silent);
     places_freed(d, in_flight_forget_open(&d->sent, 0));
     batch_drop(&d->batch);
 }
@@ -147,7 +150,7 @@ static void rewind_asides(struct drain *d)
 
 static void drain_free(struct drain *d)
 {
-    rewind_open(d);
+    rewind_open(d, false);
     rewind_asides(d);
     d->backlog->drain = NULL;
     handles_remove(d->handle);
@@ -262,9 +265,40 @@ static void advance(struct drain *d)
 
 static void wait_for_deletes(struct drain *d)
 {
-    rewind_open(d); /* or what is read again would be sent again */
+    rewind_open(d, false); /* or what is read again would be sent again */
     drain_move(d, DRAIN_DELETING);
     advance(d);
+}
+
+/* What is stuck there is not waited for: all others go on on a new one. */
+static void leave_channel(struct drain *d)
+{
+    struct upstream *u = d->link.upstream;
+    LOG(LOG_INFO, "drain_channel_left", LOG_T("user", d->backlog->user),
+        LOG_T("vhost", d->backlog->vhost), LOG_N("upstream", u->id),
+        LOG_N("unconfirmed", d->sent.unconfirmed + d->sent.parked));
+    left_take(d->backlog, &d->link);
+    ENSURE(upstream_attach(u, &d->link));
+    rewind_open(d, true);
+    drain_move(d, DRAIN_DELETING);
+}
+
+/* Queues may be silent, and the channel is not: it answers a method behind what was published. */
+static void look_at_channel(struct drain *d, uint64_t now_ms)
+{
+    uint32_t timeout = d->backlog->rt->config->pool.confirm_timeout_ms;
+    bool may_leave =
+        d->backlog->left < LEFT_MAX && links_have_room(&d->link.upstream->links, false);
+    if (!may_leave || !apart_channel_seems_stuck(d, now_ms)) {
+        apart_look_for_silence(d, now_ms);
+    } else if (d->probed_ms == 0) {
+        wire_send_plain(drain_stream(d), d->link.channel, AMQP_CONFIRM_SELECT_METHOD);
+        d->probed_ms = now_ms;
+        d->probed_tag = d->last_tag;
+    } else if (now_ms - d->probed_ms >= (timeout < PROBE_MS ? timeout : PROBE_MS)) {
+        apart_channel_is_stuck(d, now_ms);
+        leave_channel(d);
+    }
 }
 
 struct drain *drain_start(struct backlog *backlog, struct upstream *u)
@@ -331,11 +365,11 @@ void drain_tick(struct drain *d, uint64_t now_ms)
     bool sends = d->state == DRAIN_RUNNING || d->state == DRAIN_RENEWING;
     if (sends && d->confirms && !is_blocked) {
         apart_wake(d, now_ms);
-        apart_look_for_silence(d, now_ms);
+        look_at_channel(d, now_ms);
     }
     uint32_t rate = d->backlog->rt->config->drain.rate;
     allowance_refill(&d->allowance, rate, now_ms);
-    if (rate > 0 || d->state == DRAIN_RESTING || d->backlog->asides.count > 0)
+    if (rate > 0 || d->state >= DRAIN_DELETING || d->backlog->asides.count > 0)
         advance(d); /* which may end the drain */
 }
 
@@ -368,7 +402,7 @@ static void on_exception(struct drain *d, const struct frame *frame)
               LOG_N("sent", d->sent.count));
     verdict_closed(d, code, text, true);
     if (d->state == DRAIN_CLOSING) /* they crossed: its close-ok is still to come */
-        rewind_open(d);
+        rewind_open(d, false);
     else
         wait_for_deletes(d);
 }
@@ -395,6 +429,10 @@ static void on_method(struct drain *d, const struct frame *frame)
         }
         break;
     case AMQP_CONFIRM_SELECT_OK_METHOD:
+        if (d->probed_ms > 0) {
+            d->probed_ms = 0;
+            d->heard_tag = d->heard_tag > d->probed_tag ? d->heard_tag : d->probed_tag;
+        }
         if (d->state != DRAIN_SELECTING)
             return;
         drain_move(d, DRAIN_RUNNING);

@@ -46,7 +46,10 @@ struct drain {
     uint64_t read_after; /* sequence number of the last record of all but those aside */
     uint64_t pass;       /* doubts.pass of its queue when it began at the first record */
     uint64_t skipped;    /* records of doubtful destinations that were read since */
-    uint64_t last_tag;
+    uint64_t probed_ms,
+        probed_tag;    /* a channel that seems stuck was asked, behind this one; 0: not */
+    uint32_t suspects; /* destinations that were held for the reason why a channel was stuck */
+    uint64_t last_tag, heard_tag; /* that was sent; the highest that RabbitMQ has answered for */
     uint64_t epoch; /* which opening of the channel: what was read for an older one is stale */
     uint64_t drained, rejected, started_ms;
     uint64_t told; /* the declaration of which the log has said that it is not answered */

@@ -78,6 +78,8 @@ static bool settle_one(struct drain *d, struct sent *entry, bool nack)
     const char *text = nack ? "nacked by RabbitMQ" : entry->why;
     in_flight_set(&d->sent, entry, SENT_CONFIRMED);
     forget_declared(d, entry);
+    if (entry->tag > d->heard_tag)
+        d->heard_tag = entry->tag;
     struct aside *a = asides_find(&backlog->asides, entry->destination);
     if (a && a->under_way > 0)
         a->under_way--;
@@ -136,6 +138,7 @@ bool verdict_declared(struct drain *d)
         if (entry->tag == 0 && entry->state == SENT_UNCONFIRMED) {
             in_flight_set(&d->sent, entry, SENT_CONFIRMED);
             forget_declared(d, entry);
+            d->heard_tag = d->last_tag; /* it has read all that was sent before */
             removal_delete(d, &entry->seq, 1);
             return true;
         }

@@ -76,6 +76,15 @@ void links_remove(struct links *links, struct link *link)
     links->taking_all -= !link->leaves_one;
 }
 
+void links_hand_over(struct links *links, struct link *from, struct link *to)
+{
+    ENSURE(links_find(links, from->channel) == from && !link_is_idle(from));
+    to->channel = from->channel;
+    to->leaves_one = from->leaves_one;
+    list_init(&to->idle_node);
+    links->by_number[to->channel] = to;
+}
+
 struct link *links_next(const struct links *links, uint32_t *at)
 {
     while (*at < links->capacity) {

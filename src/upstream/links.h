@@ -46,6 +46,8 @@ bool links_have_room(const struct links *, bool leaves_one);
 /* Gives it the lowest free number; false if there is none. */
 bool links_add(struct links *, struct link *);
 void links_remove(struct links *, struct link *);
+/* The number of the first, which is removed, is the second's from now on. */
+void links_hand_over(struct links *, struct link *from, struct link *to);
 /* NULL: the number is free. */
 struct link *links_find(const struct links *, uint16_t number);
 /* The next one from number *at on, which moves behind it; NULL at the end. Begin with 0. Links may

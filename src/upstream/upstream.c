@@ -326,6 +326,13 @@ void upstream_detach(struct link *link)
         u->idle_since_ms = runtime_now(u->rt);
 }
 
+void upstream_hand_over(struct link *from, struct link *to)
+{
+    links_hand_over(&from->upstream->links, from, to);
+    to->upstream = from->upstream;
+    from->upstream = NULL;
+}
+
 void upstream_keep_idle(struct link *link)
 {
     struct upstream *u = link->upstream;

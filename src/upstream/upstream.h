@@ -47,5 +47,7 @@ uint64_t upstream_reads_since(const struct upstream *, uint64_t ms);
 /* Gives the link the lowest free channel number; false if there is none. Sends nothing. */
 bool upstream_attach(struct upstream *, struct link *);
 void upstream_detach(struct link *);
+/* The channel of the first, which is detached, is the second's from now on. */
+void upstream_hand_over(struct link *from, struct link *to);
 /* It serves nobody, and stays open for the next that needs one. */
 void upstream_keep_idle(struct link *);

@@ -142,10 +142,24 @@ static void test_links_may_be_removed_while_they_are_walked(void **state)
     assert_int_equal(links.count, 0);
 }
 
+static void test_a_number_is_handed_over(void **state)
+{
+    (void)state;
+    add(0, 2);
+    links_hand_over(&links, &all[0], &all[2]);
+    assert_ptr_equal(links_find(&links, 1), &all[2]);
+    add(0, 1);
+    assert_int_equal(all[0].channel, 3);
+    links_remove(&links, &all[2]);
+    assert_null(links_find(&links, 1));
+    assert_int_equal(links.count, 2);
+}
+
 int main(void)
 {
 #define WITH_LINKS(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
     const struct CMUnitTest tests[] = {
+        WITH_LINKS(test_a_number_is_handed_over),
         WITH_LINKS(test_the_lowest_free_number_is_given),
         WITH_LINKS(test_a_number_that_was_never_given_is_free),
         WITH_LINKS(test_the_last_number_is_a_drains),

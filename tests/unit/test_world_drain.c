@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "../world/world.h"
+#include "amqp/wire.h"
 #include "base/log.h"
 #include "pool/connections.h"
 
@@ -58,6 +59,12 @@ static unsigned times_published(const char *body)
     for (unsigned i = 0; i < broker.published; i++)
         count += strcmp(broker.bodies[i], body) == 0;
     return count;
+}
+
+static void declare(struct peer *p, const char *name)
+{
+    amqp_queue_declare_t m = {.queue = bytes_of(name), .durable = true};
+    peer_send_method(p, 1, AMQP_QUEUE_DECLARE_METHOD, &m);
 }
 
 /* ---- channels that nack for ever ---- */
@@ -290,6 +297,88 @@ static void test_a_silent_destination_that_answers_in_part(void **state)
     world_begin(NULL);
 }
 
+/* As RabbitMQ 3.10 is at a quorum queue without a leader. What is behind goes on on another one. */
+static void test_a_channel_that_is_stuck_is_left(void **state)
+{
+    (void)state;
+    struct peer *p = begin("pool.confirm_timeout=1s", "drain.window=4");
+    broker_down();
+    publish_many(p, "@%u", "stuck", 2);
+    publish_many(p, "%u", "fine", 20);
+    declare(p, "declared");
+    peer_publish(p, 1, "another", "last");
+    unsigned acked = 0;
+    while (acked < 23) {
+        struct frame frame;
+        uint32_t method = peer_read(p, &frame);
+        if (method == AMQP_BASIC_ACK_METHOD)
+            acked = (unsigned)wire_get64(frame.payload + 4);
+        else
+            assert_int_equal(method, AMQP_QUEUE_DECLARE_OK_METHOD);
+    }
+    broker_up();
+    world_pass(15000);
+    assert_int_equal(disk_count(false), 2);
+    assert_int_equal(times_published("last"), 1);
+    assert_int_equal(world_queue()->backlog.left, 1);
+    for (unsigned i = 0; i < 20; i++) {
+        char body[16];
+        snprintf(body, sizeof body, "%u", i);
+        assert_string_equal(broker.bodies[i], body);
+    }
+    for (unsigned i = 0; i < 6; i++) { /* tried again, and stuck each time */
+        peer_publish(p, 1, "fine", "later");
+        world_pass(15000);
+        assert_int_equal(times_published("later"), i + 1);
+    }
+    assert_true(world_queue()->backlog.left > 1);
+    assert_int_equal(disk_count(false), 2);
+    broker_close_stuck();
+    assert_int_equal(world_queue()->backlog.left, 0);
+    broker_cut();
+    peer_die(p);
+}
+
+/* All that is stuck is found soon, not one with each channel. */
+static void test_many_that_are_stuck(void **state)
+{
+    (void)state;
+    struct peer *p = begin("pool.confirm_timeout=1s", NULL);
+    char body[16];
+    broker_down();
+    for (unsigned i = 0; i < 7; i++) {
+        snprintf(body, sizeof body, "@%u", i);
+        peer_publish(p, 1, body, body);
+    }
+    peer_publish(p, 1, "fine", "fine");
+    expect_acked_up_to(p, 8);
+    broker_up();
+    world_pass(11500);
+    assert_int_equal(times_published("fine"), 1);
+    assert_int_equal(disk_count(false), 7);
+    broker_cut();
+    peer_die(p);
+}
+
+/* It answers what is asked of it: its queues are silent, and late confirms are waited for there. */
+static void test_a_channel_with_silent_queues_is_kept(void **state)
+{
+    (void)state;
+    struct peer *p = begin("pool.confirm_timeout=1s", NULL);
+    store(p, 60);
+    broker.confirms = BROKER_SILENT;
+    broker_up();
+    world_pass(8000);
+    assert_int_equal(world_queue()->backlog.asides.count, 60);
+    assert_int_equal(world_queue()->backlog.left, 0);
+    broker.confirms = BROKER_ACKS;
+    broker_confirm_all();
+    world_pass(60000);
+    assert_int_equal(disk_count(false), 0);
+    assert_int_equal(broker.published, 60);
+    peer_close(p);
+}
+
 /* The next drain asks for no confirms, and what is aside has its turn all the same. */
 static void test_what_is_aside_without_confirms(void **state)
 {
@@ -380,12 +469,6 @@ static void test_connections_for_a_drain_alone_wait_for_each_other(void **state)
     assert_int_equal(disk_count(true), 1);
     assert_int_equal(times_published("b") > 0, 1);
     peer_close(p);
-}
-
-static void declare(struct peer *p, const char *name)
-{
-    amqp_queue_declare_t m = {.queue = bytes_of(name), .durable = true};
-    peer_send_method(p, 1, AMQP_QUEUE_DECLARE_METHOD, &m);
 }
 
 /* It may have been over what a client has sent there: what waits is judged alone. */
@@ -601,6 +684,9 @@ int main(void)
         ALONE(test_what_is_rejected_unsent_holds_up_no_destination),
         ALONE(test_a_refused_message_beside_a_silent_destination),
         ALONE(test_a_silent_destination_that_answers_in_part),
+        ALONE(test_a_channel_that_is_stuck_is_left),
+        ALONE(test_many_that_are_stuck),
+        ALONE(test_a_channel_with_silent_queues_is_kept),
         ALONE(test_what_is_aside_without_confirms),
         ALONE(test_an_alarm_sets_no_destination_aside),
         ALONE(test_the_end_of_an_alarm_is_no_return),

@@ -25,6 +25,7 @@ struct connection {
         size_t names_len, body_len;
         uint64_t missing;
         bool inside, mandatory;
+        bool is_stuck; /* RabbitMQ does nothing on it */
         uint8_t method[512], header[512];
         size_t method_len, header_len;
     } channels[CHANNELS];
@@ -137,6 +138,10 @@ static void take_message(struct connection *c, uint16_t channel)
         c->channels[channel].closed = true;
         return;
     }
+    if (body[0] == '@') {
+        c->channels[channel].is_stuck = true;
+        return;
+    }
     if (body[0] == '?') {
         close_connection(c, 501, "FRAME_ERROR");
         return;
@@ -166,6 +171,8 @@ static void take_method(struct connection *c, const struct frame *frame)
     amqp_method_number_t method = method_number(frame->payload, frame->payload_len);
     uint16_t n = frame->channel;
     assert_true(n < CHANNELS);
+    if (c->channels[n].is_stuck)
+        return;
     if (c->channels[n].closed && method != AMQP_CHANNEL_CLOSE_OK_METHOD &&
         method != AMQP_CHANNEL_CLOSE_METHOD)
         return;
@@ -372,6 +379,17 @@ void broker_confirm_all(void)
     for (unsigned i = 0; i < 64; i++)
         for (uint16_t n = 1; connections[i] && n < CHANNELS; n++)
             confirm(connections[i], n, true);
+    world_run();
+}
+
+void broker_close_stuck(void)
+{
+    for (unsigned i = 0; i < 64; i++)
+        for (uint16_t n = 1; connections[i] && n < CHANNELS; n++)
+            if (connections[i]->channels[n].is_stuck) {
+                memset(&connections[i]->channels[n], 0, sizeof connections[i]->channels[n]);
+                say_plain(connections[i], n, AMQP_CHANNEL_CLOSE_OK_METHOD);
+            }
     world_run();
 }
 

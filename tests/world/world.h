@@ -100,7 +100,8 @@ struct broker {
     char refuse_text[128];
     char refused_password[256]; /* logins with it are refused, "": none */
     /* What a body begins with decides about it: with '!' it closes its channel with this code, with
-     * '?' its connection, and with '~' it is not confirmed before broker_confirm_all. */
+     * '?' its connection, with '~' it is not confirmed before broker_confirm_all, and with '@' its
+     * channel is stuck. */
     uint16_t close_code;
     bool silent_calls;              /* methods are not answered, nor the close of a channel */
     amqp_method_number_t silent_on; /* this one is not answered; 0: none */
@@ -126,6 +127,8 @@ void broker_up(void);
 void broker_cut(void);
 /* Confirms what has come and is not confirmed. */
 void broker_confirm_all(void);
+/* Answers the close of channels that are stuck. */
+void broker_close_stuck(void);
 /* How often it has got this method. */
 unsigned broker_heard(const char *method);
 /* The proxy's end of the connection that was made last. */
