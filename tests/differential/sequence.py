@@ -292,6 +292,23 @@ class _Maker:
         return next(([action] for action in actions if action.alone), actions)
 
 
+def method(channel, name, waits=True, **args):
+    """An action of sequences that are written by hand, with the arguments that the runner asks for."""
+    if name.endswith(".declare"):
+        args = {"passive": False, "arguments": {}} | args
+    return _Maker(0).method(channel, name, waits, **args)
+
+
+def publish(channel, key, body):
+    data = amqp.publish_frames(channel, body, routing_key=key)
+    return Action(channel, "basic.publish", data, shown=repr(body), messages=1, args={"exchange": "", "routing_key": key},
+                  message=("", key, amqp.header(len(body)), body))
+
+
+def written(*bursts):
+    return Sequence(0, [list(burst) for burst in bursts], False, True, random.Random(0))
+
+
 def make(seed):
     maker = _Maker(seed)
     maker.consuming = maker.chance(0.2)

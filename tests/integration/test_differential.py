@@ -8,9 +8,27 @@ import pytest
 
 from differential import runner
 from differential.place import place
+from differential.sequence import method, own, publish, written
 
 KNOWN = 300
 NEW = int(os.environ.get("AMQPBUF_TEST_SEQUENCES", "0"))  # with seeds that nobody has tried
+
+
+# What stands behind a difference that is allowed is compared all the same.
+WRITTEN = {
+    "repeated_behind_an_error": written(
+        [method(1, "channel.open")], [method(1, "basic.get", queue=own("q0"))],
+        [*(publish(1, own("q0"), body) for body in (b"A", b"B", b"C")),
+         method(1, "exchange.declare", exchange=own("n0"), type="nonsense")]),
+    "transactions_of_consumers": written(
+        [method(1, "channel.open")], [publish(1, own("q0"), b"A")], [method(1, "basic.get", queue=own("q0"))],
+        [publish(1, own("q0"), b"B")], [method(1, "tx.select")],
+        [method(2, "channel.open")], [publish(2, own("q1"), b"C")]),
+    "first_of_two_mistakes": written(
+        [method(1, "channel.open"), method(1, "tx.select")],
+        [publish(1, own("q0"), b"A"), method(1, "basic.ack", False, delivery_tag=99), method(1, "confirm.select")],
+        [method(1, "channel.open")], [publish(1, own("q1"), b"B")]),
+}
 
 
 @pytest.fixture(scope="module")
@@ -26,3 +44,9 @@ def test_answers_as_rabbitmq(ports, first, count):
     counts, wrong = runner.run(ports, first, limit=count, brief=True)
     assert not wrong, f"{len(wrong)} differ: {counts}"
     assert counts["sequences"] == count
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_what_stands_behind_an_allowed_difference(ports, name):
+    different = runner.difference(runner.Pair(ports, 0), WRITTEN[name])
+    assert not different, runner.side_by_side(*different)
