@@ -20,7 +20,7 @@ ENDED = r"0 replies: connection\.close {'reply_code': (503|540|541|504, .*proces
 OWN_MISTAKE = (r"(\d+) replies: channel\.close .*(no previously declared queue|cannot switch from (tx to confirm|confirm to tx)).*"
                r"'class_id': (?P<class>\d+), 'method_id': (?P<method>\d+)}")
 COUNT = re.compile(r", 'message_count': (\d+)")
-VARIANTS_MAX = 8
+VARIANTS_MAX = 16
 
 
 def _segments(lines):
@@ -252,14 +252,14 @@ def first_of_two_mistakes(sequence, straight, proxied):
         firsts = {(60, int(match[1])) for match in (re.match(UNANSWERED, other) for other in straight)
                   if match and match[0].startswith(f"{found[1]} ")}
         places = list(_places(sequence, int(found[1])))
-        for first, (at, action) in enumerate(places):
-            if amqp.METHODS.get(action.name, ())[:2] not in firsts:
+        numbers = [amqp.METHODS.get(action.name, ())[:2] for _, action in places]
+        for end in range(len(places)):
+            if numbers[end] != (int(found["class"]), int(found["method"])):
                 continue
-            for end in range(first + 1, len(places)):
-                if amqp.METHODS.get(places[end][1].name, ())[:2] == (int(found["class"]), int(found["method"])):
+            for first in reversed(range(end)):  # the nearest one is the likeliest
+                if numbers[first] in firsts:
                     yield _without(sequence, [place for place, _ in places[first:end]])
-                    yield _without(sequence, [at])
-                    break
+                    yield _without(sequence, [places[first][0]])
 
 
 def _places(sequence, channel):
