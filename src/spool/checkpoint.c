@@ -18,8 +18,10 @@
 #include "spool/view.h"
 
 /* Two slots, written in turn, and a byte behind them that says that a sync has failed since the
- * newer one was written; docs/spool-format.md has the bytes. That byte is for a process that comes
- * after this one in the same boot: a power cut makes it meaningless, so it needs no sync. */
+ * newer one was written, or is under way; docs/spool-format.md has the bytes. That byte is for a
+ * process that comes after this one in the same boot: a power cut makes it meaningless, so it needs
+ * no sync. It is written before each sync, because who is killed in one does not hear how it ended.
+ */
 
 enum {
     SLOT_BYTES = 256 * 1024,
@@ -182,11 +184,10 @@ static bool read_doubt(int fd)
     return pread(fd, &doubt, 1, AT_DOUBT) == 1 && doubt != 0;
 }
 
-static void write_doubt(struct checkpoint *c, bool is_doubted)
+static int write_doubt(int fd, bool is_doubted)
 {
     char doubt = is_doubted ? 1 : 0;
-    c->is_doubted = is_doubted;
-    (void)!pwrite(c->fd, &doubt, 1, AT_DOUBT);
+    return pwrite(fd, &doubt, 1, AT_DOUBT) == 1 ? 0 : errno;
 }
 
 /* What a sync that failed may have lost is written again: at once, while the kernel still has it,
@@ -194,15 +195,17 @@ static void write_doubt(struct checkpoint *c, bool is_doubted)
 static int sync_data(struct checkpoint *c, MDB_env *env)
 {
     int error = c->is_doubted ? unsynced_write_again(env, c->held, c->last_page) : 0;
+    if (!error)
+        error = write_doubt(c->fd, true);
     if (error)
-        return error;
+        return error; /* what was not tried has lost nothing */
     error = mdb_env_sync(env, 1);
+    c->is_doubted = error != 0;
     if (error) {
-        write_doubt(c, true);
         CRASH_POINT("after_failed_sync");
         (void)unsynced_write_again(env, c->held, c->last_page);
-    } else if (c->is_doubted) {
-        write_doubt(c, false);
+    } else {
+        (void)write_doubt(c->fd, false); /* else the next process writes more than it has to */
     }
     return error;
 }

@@ -355,6 +355,21 @@ static enum status move_head(struct store *s, struct queue_slot *slot, uint64_t 
     return env_error(failure, error, "moving a message");
 }
 
+/* With them it may not fit where it was; and what a full disk still has is for deletions. */
+static bool takes_words(struct store *s, const struct record *found,
+                        const struct rejection *rejection)
+{
+    struct record r = *found;
+    r.is_rejected = true;
+    r.rejection = *rejection;
+    uint64_t cost = value_cost(s, record_size(&r), false);
+    if (!space_has_blocks(s, cost))
+        return false;
+    s->used_bytes += cost; /* until it is counted again */
+    s->txn_bytes += cost;
+    return true;
+}
+
 enum status store_reject(struct store *s, uint32_t queue, uint64_t seq,
                          const struct rejection *rejection, struct failure *failure)
 {
@@ -371,7 +386,7 @@ enum status store_reject(struct store *s, uint32_t queue, uint64_t seq,
     if (!copy)
         return failure_set(failure, STATUS_NO_MEMORY, "out of memory for a rejected message");
     struct rejection why = *rejection;
-    if (!space_has_blocks(s, 0)) /* what the disk still has is for deletions */
+    if (!takes_words(s, &r, rejection))
         why.text_len = 0;
     status = move_head(s, slot, seq, &r, &why, copy, failure);
     free(copy);

@@ -7,17 +7,24 @@
 
 #include <cmocka.h>
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "spool/big_endian.h"
 #include "spool/checkpoint.h"
 
-enum { SLOT_BYTES = 256 * 1024, AT_TXNID = 8, AT_BOOT = 32 }; /* docs/spool-format.md */
+enum {
+    SLOT_BYTES = 256 * 1024,
+    AT_TXNID = 8,
+    AT_BOOT = 32,
+    AT_DOUBT = 524288
+}; /* docs/spool-format.md */
 
 struct fixture {
     char folder[64];
@@ -55,6 +62,31 @@ static bool has(struct fixture *f, uint32_t number)
     mdb_txn_abort(txn);
     assert_true(found == 0 || found == MDB_NOTFOUND);
     return found == 0;
+}
+
+/* What LMDB and the checkpoint call for a sync, here. */
+static struct {
+    int slots; /* the checkpoint's file, to look at; 0: nobody looks */
+    bool fails;
+    char doubt; /* as it was in the first sync */
+    unsigned calls;
+} syncs;
+
+static char doubt_of(int slots)
+{
+    char doubt = 0; /* where nothing was written yet */
+    (void)!pread(slots, &doubt, 1, AT_DOUBT);
+    return doubt;
+}
+
+int fdatasync(int fd)
+{
+    if (syncs.slots && syncs.calls++ == 0)
+        syncs.doubt = doubt_of(syncs.slots);
+    if (!syncs.slots || !syncs.fails)
+        return (int)syscall(SYS_fdatasync, fd);
+    errno = EIO;
+    return -1;
 }
 
 /* Three states, each a checkpoint: with 1, with 1 and 2, with 1 to 3; then 4, which is in none. */
@@ -239,9 +271,63 @@ static void test_a_start_spares_the_one_that_counts(void **state)
     assert_true(has(f, 4));
 }
 
+/* Who is killed in a sync does not hear how it ended: the next process cannot believe it. */
+static void test_a_sync_is_in_doubt_until_it_has_ended_well(void **state)
+{
+    struct fixture *f = *state;
+    syncs.slots = open_slots(f);
+    for (unsigned fails = 0; fails < 2; fails++) {
+        put(f, 5 + fails);
+        syncs.calls = 0;
+        syncs.fails = fails;
+        assert_int_equal(checkpoint_take(&f->checkpoint, f->env, &f->failure),
+                         fails ? STATUS_IO : STATUS_OK);
+        assert_true(syncs.calls > 0);
+        assert_int_equal(syncs.doubt, 1);
+        assert_int_equal(doubt_of(syncs.slots), fails);
+        assert_int_equal(f->checkpoint.is_doubted, fails);
+    }
+    kill_process(f);
+    open_env(f);
+    assert_int_equal(checkpoint_begin(&f->checkpoint, f->folder, f->env, &f->failure), STATUS_IO);
+    assert_true(f->checkpoint.is_doubted);
+    syncs.fails = false;
+    assert_int_equal(checkpoint_take(&f->checkpoint, f->env, &f->failure), STATUS_OK);
+    assert_int_equal(doubt_of(syncs.slots), 0);
+    close(syncs.slots);
+    syncs.slots = 0;
+    kill_process(f);
+    open_env(f);
+}
+
+/* It cannot be said that one is under way: then none is. */
+static void test_a_sync_that_cannot_be_doubted_is_not_tried(void **state)
+{
+    struct fixture *f = *state;
+    int writable = f->checkpoint.fd;
+    char path[96];
+    snprintf(path, sizeof path, "%s/checkpoint", f->folder);
+    f->checkpoint.fd = open(path, O_RDONLY);
+    syncs.slots = f->checkpoint.fd;
+    syncs.calls = 0;
+    assert_int_equal(checkpoint_take(&f->checkpoint, f->env, &f->failure), STATUS_IO);
+    assert_int_equal(syncs.calls, 0);
+    assert_false(f->checkpoint.is_doubted);
+    close(f->checkpoint.fd);
+    f->checkpoint.fd = writable;
+    assert_int_equal(checkpoint_take(&f->checkpoint, f->env, &f->failure), STATUS_OK);
+    syncs.slots = 0;
+    kill_process(f);
+    open_env(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_a_sync_is_in_doubt_until_it_has_ended_well, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_sync_that_cannot_be_doubted_is_not_tried, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_newest_is_put_back, setup, teardown),
         cmocka_unit_test_setup_teardown(test_torn_one_leaves_the_one_before, setup, teardown),
         cmocka_unit_test_setup_teardown(test_nothing_is_put_back_in_the_same_boot, setup, teardown),
