@@ -122,6 +122,7 @@ void rabbit_freeze(bool is_frozen)
         return;
     history_note("rabbit: %s", is_frozen ? "frozen" : "goes on");
     rabbit.is_frozen = is_frozen;
+    rabbit.went_on_us = agenda_now_us();
     listen_all();
     for (struct rabbit_connection *c = rabbit.connections; c; c = c->next) {
         rabbit_plan_confirms(c);
@@ -167,6 +168,7 @@ void rabbit_node_stop(unsigned node)
 static void go_on(unsigned node)
 {
     rabbit.nodes[node].is_frozen = rabbit.nodes[node].is_silent = false;
+    rabbit.went_on_us = agenda_now_us();
     listen_all();
     for (struct rabbit_connection *c = rabbit.connections; c; c = c->next) {
         rabbit_plan_confirms(c);

@@ -36,6 +36,7 @@ struct rabbit {
     uint64_t next_channel; /* numbers channels over all connections */
     uint64_t seed, next_connection;
     struct rabbit_connection *connections;
+    uint64_t went_on_us; /* after it, or a node, was frozen */
     struct {
         uint64_t second;
         unsigned count, clients; /* in it; those that had gone when it began */

@@ -56,7 +56,7 @@ static unsigned channels_of(unsigned login)
  * frozen refuses at once all that came meanwhile. */
 void rabbit_note_refusal(const struct rabbit_connection *c)
 {
-    if (agenda_now_us() - c->came_us > SECOND_US)
+    if (c->came_us < rabbit.went_on_us)
         return;
     uint64_t second = agenda_now_us() / SECOND_US;
     if (second != rabbit.refusals.second) {
