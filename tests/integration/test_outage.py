@@ -9,6 +9,7 @@ import pytest
 from conftest import url_of
 from support.broker import FakeBroker
 from support.jobs import AMQPLIB, EXTENSION, amqp_publish, php_job, run_jobs
+from support.rabbit import WHICH
 from support.raw import RawClient
 from support.wait import wait_until
 
@@ -116,8 +117,13 @@ def test_two_clients_and_an_outage_between(rabbit, proxy, queue):
     assert rabbit.wait_for(queue, 2) == [b"one", b"two"]
 
 
-@pytest.mark.parametrize("step", ["client gone", "upstream gone", "first published",
-                                  "second published", "closed", "upstream back"])
+STEPS = ["client gone", "upstream gone", "first published", "second published", "closed",
+         "upstream back"]
+if WHICH:
+    STEPS = ["first published", "upstream back"]  # the others on one RabbitMQ
+
+
+@pytest.mark.parametrize("step", STEPS)
 def test_kill_the_proxy_between_the_steps(rabbit, make_proxy, queue, step):
     proxy = make_proxy(url_of(rabbit))
 

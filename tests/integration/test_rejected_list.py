@@ -175,6 +175,13 @@ def publish_until_refused(proxy):
     raise AssertionError("it takes more than there is room for")
 
 
+def is_taken(proxy, body):
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        client.publish(body, "q")
+        return client.read().name == "basic.ack"
+
+
 @pytest.mark.provokes("spool_failed")
 def test_a_full_disk_that_is_refused(broker, make_proxy, tmp_path):
     """With RabbitMQ's words a message takes a page more, and the disk has none: the drain goes on to
@@ -204,11 +211,7 @@ def test_a_full_disk_that_is_refused(broker, make_proxy, tmp_path):
         proxy.ctl("discard", "1", "--all")
         broker.down()
         proxy.wait_event("buffering_started", 2)
-        with RawClient(proxy.port) as client:
-            client.open_channel(confirms=True)
-            client.publish(b"again", "q")
-            client.acked_up_to(1)
-            client.close()
+        wait_until(lambda: is_taken(proxy, b"again"), "what was discarded has made room")
         assert proxy.bodies() == ["again"]
         proxy.term()
 
