@@ -67,6 +67,8 @@ enum route binding_find(struct channel *ch, bool forgets, struct refusal *why)
     }
     if (is_well_bound(ch, forgets))
         return ROUTE_DONE;
+    if (ch->relay && ch->inside_content)
+        return ROUTE_HELD; /* the rest of that message comes there */
     if (ch->relay)
         relay_release(ch->relay);
     struct upstream *u = pool_pick_upstream(client->member.pool);
@@ -95,7 +97,7 @@ bool binding_take_over(struct channel *ch)
     if (ch->relay && !upstream_is_unread(ch->relay->link.upstream))
         return true;
     if (!transaction_is_kept(ch->tx) ||
-        (ch->relay && (!relay_is_settled(ch->relay) || ch->consumes)))
+        (ch->relay && (!relay_is_settled(ch->relay) || ch->consumes || ch->inside_content)))
         return false;
     transaction_move(ch->tx, TRANSACTION_LOCAL);
     if (ch->relay)

@@ -86,10 +86,17 @@ static bool is_unread(const struct relay *r)
     return !relay_is_unheard(r) && upstream_is_unread(r->link.upstream);
 }
 
-/* A message is returned before it is confirmed; what is in doubt is not waited for. */
+/* A message of RabbitMQ's is on its way to the client, and not whole. */
+static bool is_inside(const struct relay *r)
+{
+    return r->channel && r->channel->inside_content;
+}
+
+/* A message is returned before it is confirmed; what is in doubt is not waited for, unless it is
+ * just being returned. */
 static bool owes(const struct relay *r)
 {
-    return r->calls.count > 0 ||
+    return r->calls.count > 0 || is_inside(r) ||
            (r->open > 0 && r->mandatory_tag > r->sent_tag - r->unconfirmed.count);
 }
 
@@ -256,7 +263,7 @@ void relay_release(struct relay *r)
 
 bool relay_leave(struct relay *r)
 {
-    if (r->open > 0 || r->calls.count > 0)
+    if (r->open > 0 || r->calls.count > 0 || is_inside(r))
         return false;
     if (relay_is_unheard(r)) {
         close_upstream(r);

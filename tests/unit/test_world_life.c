@@ -429,6 +429,35 @@ static void test_the_end_of_a_consumer_answers_nothing(void **state)
     world_pass(1000);
 }
 
+/* A channel that needs a connection of its own goes there, but not in the middle of a message. */
+static void test_a_return_is_whole_before_its_channel_moves(void **state)
+{
+    (void)state;
+    begin("upstream.heartbeat=0", NULL);
+    struct peer *p = confirming();
+    broker.confirms = BROKER_SILENT;
+    peer_publish_to(p, 1, "", "q", "late", true);
+    world_pass(world.config.pool.confirm_timeout_ms + 1000);
+    peer_expect(p, 1, AMQP_BASIC_ACK_METHOD); /* it is stored, and in doubt */
+    amqp_basic_return_t returned = {.reply_code = 312,
+                                    .reply_text = bytes_of("NO_ROUTE"),
+                                    .exchange = amqp_empty_bytes,
+                                    .routing_key = bytes_of("q")};
+    broker_say(1, AMQP_BASIC_RETURN_METHOD, &returned);
+    peer_expect(p, 1, AMQP_BASIC_RETURN_METHOD);
+    amqp_basic_consume_t m = {.queue = bytes_of("q"), .consumer_tag = bytes_of("tag")};
+    peer_send_method(p, 1, AMQP_BASIC_CONSUME_METHOD, &m);
+    peer_expect_nothing(p); /* although such a connection is there by now */
+    assert_int_equal(broker.connections, 2);
+    broker_say_content(1, "late");
+    struct frame frame;
+    assert_int_equal(peer_read(p, &frame), FRAME_HEADER);
+    assert_int_equal(peer_read(p, &frame), FRAME_BODY);
+    peer_expect(p, 1, AMQP_BASIC_CONSUME_OK_METHOD);
+    broker_confirm_all();
+    peer_close(p);
+}
+
 /* RabbitMQ reads nothing in an alarm: who waited for it would wait until that is over. */
 static void test_a_workers_close_does_not_wait_for_an_alarm(void **state)
 {
@@ -621,6 +650,7 @@ int main(void)
         ALONE(test_a_worker_comes_in_an_alarm),
         ALONE(test_a_declaration_in_an_alarm_without_a_connection),
         ALONE(test_the_end_of_a_consumer_answers_nothing),
+        ALONE(test_a_return_is_whole_before_its_channel_moves),
         ALONE(test_a_workers_close_does_not_wait_for_an_alarm),
         ALONE(test_who_can_be_blocked_says_so),
         ALONE(test_no_wait_leaves_nothing_awaited),

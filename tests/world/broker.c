@@ -438,16 +438,28 @@ void broker_deliver(uint16_t channel, const char *consumer, uint64_t tag, const 
     world_run();
 }
 
-void broker_deliver_rest(uint16_t channel, const char *body)
+static void say_content(struct connection *c, uint16_t channel, const char *body)
 {
-    struct connection *last = last_connection();
     uint8_t frame[1024] = {0};
     uint8_t *at = frame + FRAME_HEAD_BYTES;
     wire_put16(at, 60);
     wire_put64(at + 4, strlen(body));
-    say_frame(last, frame, frame_wrap(frame, FRAME_HEADER, channel, 14));
+    say_frame(c, frame, frame_wrap(frame, FRAME_HEADER, channel, 14));
     memcpy(at, body, strlen(body));
-    say_frame(last, frame, frame_wrap(frame, FRAME_BODY, channel, (uint32_t)strlen(body)));
+    say_frame(c, frame, frame_wrap(frame, FRAME_BODY, channel, (uint32_t)strlen(body)));
+}
+
+void broker_say_content(uint16_t channel, const char *body)
+{
+    for (unsigned i = 0; i < 64; i++)
+        if (connections[i] && world_is_open(connections[i]->stream))
+            say_content(connections[i], channel, body);
+    world_run();
+}
+
+void broker_deliver_rest(uint16_t channel, const char *body)
+{
+    say_content(last_connection(), channel, body);
     world_run();
 }
 

@@ -142,6 +142,8 @@ void broker_say(uint16_t channel, amqp_method_number_t, const void *fields);
 void broker_deliver(uint16_t channel, const char *consumer, uint64_t tag, const char *body);
 /* What follows on that method. */
 void broker_deliver_rest(uint16_t channel, const char *body);
+/* The same on every connection, behind a method of broker_say. */
+void broker_say_content(uint16_t channel, const char *body);
 
 /* ---- the spool ---- */
 
