@@ -92,11 +92,10 @@ static bool is_inside(const struct relay *r)
     return r->channel && r->channel->inside_content;
 }
 
-/* A message is returned before it is confirmed; what is in doubt is not waited for, unless it is
- * just being returned. */
+/* A message is returned before it is confirmed; what is in doubt is not waited for. */
 static bool owes(const struct relay *r)
 {
-    return r->calls.count > 0 || is_inside(r) ||
+    return r->calls.count > 0 ||
            (r->open > 0 && r->mandatory_tag > r->sent_tag - r->unconfirmed.count);
 }
 

@@ -195,10 +195,9 @@ static int write_doubt(int fd, bool is_doubted)
 static int sync_data(struct checkpoint *c, MDB_env *env)
 {
     int error = c->is_doubted ? unsynced_write_again(env, c->held, c->last_page) : 0;
-    if (!error)
-        error = write_doubt(c->fd, true);
     if (error)
-        return error; /* what was not tried has lost nothing */
+        return error;
+    (void)write_doubt(c->fd, true); /* on a disk that takes no byte a sync may do what it can */
     error = mdb_env_sync(env, 1);
     c->is_doubted = error != 0;
     if (error) {

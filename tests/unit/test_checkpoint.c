@@ -300,8 +300,8 @@ static void test_a_sync_is_in_doubt_until_it_has_ended_well(void **state)
     open_env(f);
 }
 
-/* It cannot be said that one is under way: then none is. */
-static void test_a_sync_that_cannot_be_doubted_is_not_tried(void **state)
+/* Where it cannot be said that one is under way. */
+static void test_a_sync_that_cannot_be_doubted_is_tried_all_the_same(void **state)
 {
     struct fixture *f = *state;
     int writable = f->checkpoint.fd;
@@ -311,7 +311,7 @@ static void test_a_sync_that_cannot_be_doubted_is_not_tried(void **state)
     syncs.slots = f->checkpoint.fd;
     syncs.calls = 0;
     assert_int_equal(checkpoint_take(&f->checkpoint, f->env, &f->failure), STATUS_IO);
-    assert_int_equal(syncs.calls, 0);
+    assert_true(syncs.calls > 0);
     assert_false(f->checkpoint.is_doubted);
     close(f->checkpoint.fd);
     f->checkpoint.fd = writable;
@@ -326,8 +326,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_a_sync_is_in_doubt_until_it_has_ended_well, setup,
                                         teardown),
-        cmocka_unit_test_setup_teardown(test_a_sync_that_cannot_be_doubted_is_not_tried, setup,
-                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_sync_that_cannot_be_doubted_is_tried_all_the_same,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(test_newest_is_put_back, setup, teardown),
         cmocka_unit_test_setup_teardown(test_torn_one_leaves_the_one_before, setup, teardown),
         cmocka_unit_test_setup_teardown(test_nothing_is_put_back_in_the_same_boot, setup, teardown),
