@@ -26,11 +26,11 @@ extern const char config_default_file[];
  * `config` zeroed. Every error is reported, not the first alone. A key that a file sets twice is
  * no error, the last one counts; `errors` gets a line that begins with "warning: ". */
 bool config_load(struct config *config, const struct config_sources *, FILE *errors);
-void config_free(struct config *config);
 /* The same for a reload of what `current` was loaded from. A file that sets nothing any more is a
  * mistake: it is gone, or somebody is writing it just now. So is a pipe, which is empty by then. */
 bool config_load_again(struct config *next, const struct config *current,
                        const struct config_sources *, FILE *errors);
+void config_free(struct config *config);
 
 /* For a reload: moves the values that may change without a restart from `next` into `current`, and
  * calls `not_reloadable` with "section.key" for each other one that differs (it stays as it was).

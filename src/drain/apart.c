@@ -75,22 +75,6 @@ static bool is_behind(const struct sent *entry, const struct sent *first)
            (entry->tag > 0 ? entry->tag > first->tag : entry->sent_ms >= first->sent_ms);
 }
 
-/* The destination that RabbitMQ has got to; and more, twice as many each time, if the channel
- * before was stuck as well, and at another one. */
-static void set_first_silent(struct drain *d, const struct sent *first, uint64_t now_ms)
-{
-    d->suspects = d->heard_tag > 0 || d->suspects == 0 ? 1 : d->suspects * 2;
-    uint32_t left = d->suspects - 1;
-    set_silent(d, first, now_ms);
-    const struct sent *entry;
-    for (uint32_t at = 0; left > 0 && (entry = in_flight_next(&d->sent, &at)) != NULL;) {
-        if (entry->state != SENT_UNCONFIRMED || entry->tag == 0)
-            continue; /* those of a silent one are parked */
-        set_silent(d, entry, now_ms);
-        left--;
-    }
-}
-
 bool apart_channel_seems_stuck(struct drain *d, uint64_t now_ms)
 {
     uint32_t timeout = d->backlog->rt->config->pool.confirm_timeout_ms;
@@ -106,9 +90,20 @@ bool apart_channel_seems_stuck(struct drain *d, uint64_t now_ms)
     return false;
 }
 
+/* The destination that RabbitMQ has got to; and more, twice as many each time, if the channel
+ * before was stuck as well, and at another one. */
 void apart_channel_is_stuck(struct drain *d, uint64_t now_ms)
 {
-    set_first_silent(d, in_flight_oldest(&d->sent), now_ms);
+    d->suspects = d->heard_tag > 0 || d->suspects == 0 ? 1 : d->suspects * 2;
+    uint32_t left = d->suspects - 1;
+    set_silent(d, in_flight_oldest(&d->sent), now_ms);
+    const struct sent *entry;
+    for (uint32_t at = 0; left > 0 && (entry = in_flight_next(&d->sent, &at)) != NULL;) {
+        if (entry->state != SENT_UNCONFIRMED || entry->tag == 0)
+            continue; /* those of a silent one are parked */
+        set_silent(d, entry, now_ms);
+        left--;
+    }
 }
 
 void apart_wake(struct drain *d, uint64_t now_ms)

@@ -369,7 +369,8 @@ void drain_tick(struct drain *d, uint64_t now_ms)
     }
     uint32_t rate = d->backlog->rt->config->drain.rate;
     allowance_refill(&d->allowance, rate, now_ms);
-    if (rate > 0 || d->state >= DRAIN_DELETING || d->backlog->asides.count > 0)
+    bool waits = d->state == DRAIN_DELETING || d->state == DRAIN_RESTING;
+    if (rate > 0 || waits || d->backlog->asides.count > 0)
         advance(d); /* which may end the drain */
 }
 

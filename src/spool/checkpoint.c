@@ -184,10 +184,11 @@ static bool read_doubt(int fd)
     return pread(fd, &doubt, 1, AT_DOUBT) == 1 && doubt != 0;
 }
 
-static int write_doubt(int fd, bool is_doubted)
+/* On a disk that takes no byte a sync may still do what it can. */
+static void write_doubt(const struct checkpoint *c, bool is_doubted)
 {
     char doubt = is_doubted ? 1 : 0;
-    return pwrite(fd, &doubt, 1, AT_DOUBT) == 1 ? 0 : errno;
+    (void)!pwrite(c->fd, &doubt, 1, AT_DOUBT);
 }
 
 /* What a sync that failed may have lost is written again: at once, while the kernel still has it,
@@ -197,14 +198,14 @@ static int sync_data(struct checkpoint *c, MDB_env *env)
     int error = c->is_doubted ? unsynced_write_again(env, c->held, c->last_page) : 0;
     if (error)
         return error;
-    (void)write_doubt(c->fd, true); /* on a disk that takes no byte a sync may do what it can */
+    write_doubt(c, true);
     error = mdb_env_sync(env, 1);
     c->is_doubted = error != 0;
     if (error) {
         CRASH_POINT("after_failed_sync");
         (void)unsynced_write_again(env, c->held, c->last_page);
     } else {
-        (void)write_doubt(c->fd, false); /* else the next process writes more than it has to */
+        write_doubt(c, false);
     }
     return error;
 }

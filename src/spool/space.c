@@ -159,7 +159,7 @@ bool store_has_room(struct store *s)
     uint64_t message = s->max_bytes / RESERVE_DIVISOR;
     if (message > ORDINARY_BYTES)
         message = ORDINARY_BYTES;
-    return !s->is_free_list_damaged && s->misplaced != PLACE_DATA_GONE && space_fits(s, message) &&
+    return !s->is_free_list_damaged && !store_misplaced(s) && space_fits(s, message) &&
            space_has_blocks(s, message);
 }
 

@@ -59,7 +59,7 @@ static uint64_t record_cost(const struct store *s, uint32_t queue, const struct 
 enum status store_room_for(struct store *s, uint64_t cost, struct failure *failure)
 {
     ENSURE(s->txn);
-    if (s->misplaced == PLACE_DATA_GONE)
+    if (store_misplaced(s))
         return failure_set(failure, STATUS_FULL, "%s", store_misplaced(s));
     if (!space_fits(s, cost) && !s->is_recounted) { /* what was deleted since is not counted yet */
         enum status status = space_recount(s, failure);

@@ -122,6 +122,11 @@ static void look_at_room(struct spooler *sp)
     sp->has_room = sp->work.store && !sp->work.failing && store_has_room(sp->work.store);
 }
 
+static void rest_later(struct spooler *sp)
+{
+    sp->rest_due_ms = uv_hrtime() / 1000000 + REST_MS;
+}
+
 /* Before anything is written. */
 static void look_at_place(struct spooler *sp)
 {
@@ -135,15 +140,13 @@ static void look_at_place(struct spooler *sp)
     if (status != STATUS_FATAL)
         return;
     work_close_if_fatal(&sp->work, status);
-    if (work_open(&sp->work, &failure))
+    if (work_open(&sp->work, &failure)) {
         LOG(LOG_WARN, "spool_in_place");
-    else
-        LOG(LOG_ERROR, "spool_failed", LOG_T("reason", failure.text));
-}
-
-static void rest_later(struct spooler *sp)
-{
-    sp->rest_due_ms = uv_hrtime() / 1000000 + REST_MS;
+        return;
+    }
+    LOG(LOG_ERROR, "spool_failed", LOG_T("reason", failure.text));
+    look_at_room(sp);
+    rest_later(sp); /* it is tried again then */
 }
 
 /* If it fails nothing more is taken until a probe has succeeded, whatever is committed meanwhile.

@@ -1,6 +1,8 @@
 """Somebody moves or removes a file of the spool beside the running proxy. What has been answered is not
 lost by what amqpbuf does then, and it says what has happened."""
 
+import os
+import pathlib
 import shutil
 import subprocess
 
@@ -83,3 +85,20 @@ def test_data_that_is_removed_is_delivered_by_who_has_it_open(broker, make_watch
     broker.up()
     proxy.wait_event("drain_finished")
     assert [m.body for m in broker.messages] == BODIES
+
+
+def test_data_that_is_removed_can_be_copied_from_the_process(broker, make_watched):
+    """As operations.md has it."""
+    proxy, _ = make_watched(broker.url, SMALL)
+    spool(broker, proxy, BODIES)
+    data = proxy.spool / "data.mdb"
+    data.unlink()
+    proxy.wait_event("spool_misplaced", timeout=30)
+    opened = [fd for fd in pathlib.Path(f"/proc/{proxy.pid}/fd").iterdir()
+              if os.readlink(fd) == f"{data} (deleted)"]
+    shutil.copy(opened[0], proxy.folder / "copy")
+    proxy.term()
+    (proxy.folder / "copy").rename(data)
+    proxy.start()
+    assert proxy.waiting() == len(BODIES)
+    drained(broker, proxy, BODIES)
