@@ -7,9 +7,8 @@
 
 #include <cmocka.h>
 
-#include <sys/prctl.h>
-
 #include "../support/spool_home.h"
+#include "../support/spool_readers.h"
 #include "spool/place.h"
 
 static char *name_in(const struct home *home, const char *name)
@@ -100,43 +99,16 @@ static void test_a_directory_that_is_moved(void **state)
     assert_takes(home, queue, true);
 }
 
-/* A process that has a place in the table of readers, as amqpbuf-inspect between two reads. */
-static pid_t start_reader(const struct home *home)
-{
-    int told[2];
-    char byte;
-    assert_int_equal(pipe(told), 0);
-    pid_t child = fork();
-    assert_true(child >= 0);
-    if (child == 0) {
-        MDB_env *env;
-        MDB_txn *txn;
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        ENSURE(mdb_env_create(&env) == 0);
-        ENSURE(mdb_env_open(env, home->spool, MDB_RDONLY | MDB_NOTLS, 0600) == 0);
-        ENSURE(mdb_txn_begin(env, NULL, MDB_RDONLY, &txn) == 0);
-        mdb_txn_reset(txn);
-        ENSURE(write(told[1], "y", 1) == 1);
-        for (;;)
-            pause();
-    }
-    close(told[1]);
-    assert_int_equal(read(told[0], &byte, 1), 1);
-    close(told[0]);
-    return child;
-}
-
 /* Who reads by the old file is seen until it ends; then the store is to be opened again. */
 static void test_a_lock_that_is_removed(void **state)
 {
     struct home *home = *state;
     uint32_t queue = open_with_one(home);
-    pid_t reader = start_reader(home);
+    pid_t reader = start_readers(home, (struct table_use){.readers = 1, .rests = true});
     assert_int_equal(unlink(name_in(home, "lock.mdb")), 0);
     assert_int_equal(store_look_at_place(home->store), STATUS_OK);
     assert_takes(home, queue, true);
-    assert_int_equal(kill(reader, SIGKILL), 0);
-    assert_int_equal(waitpid(reader, NULL, 0), reader);
+    kill_reader(reader);
     assert_int_equal(store_look_at_place(home->store), STATUS_FATAL);
     home_reopen(home);
     assert_int_equal(access(name_in(home, "lock.mdb"), F_OK), 0);
