@@ -2,7 +2,7 @@
 
 /* What the files of the store share: store_transactions.c (environment, transactions),
  * store_queues.c (queues), store_messages.c and store_rejected.c (messages), examine.c (damage),
- * space.c (room). Theirs alone.
+ * space.c (room), store_place.c (its files). Theirs alone.
  */
 
 #include <stdbool.h>
