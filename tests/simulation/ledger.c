@@ -234,11 +234,6 @@ void ledger_excuses(uint32_t number)
     at(number)->is_excused = true;
 }
 
-void ledger_accuses(uint32_t number)
-{
-    at(number)->is_excused = false;
-}
-
 void ledger_excuses_since(uint64_t since_us)
 {
     for (uint32_t i = 1; i <= ledger.count; i++)

@@ -54,9 +54,9 @@ enum { LEDGER_HEADER_BYTES = 15 };
 void ledger_write_header(uint32_t message, uint64_t body_size, uint8_t header[LEDGER_HEADER_BYTES]);
 /* It has arrived with this one. */
 void ledger_compare(uint32_t message, const uint8_t *header, size_t len);
-/* RabbitMQ has read it from this login, on a channel that no other one has the number of.
- * `is_late`: from a connection that the proxy has left long since, so that nothing follows from
- * when it comes. */
+/* RabbitMQ has read it, or what it committed, from this login, on a channel that no other one has
+ * the number of. `is_late`: from a connection that the proxy has left long since, so that nothing
+ * follows from when it comes. */
 void ledger_arrives(uint32_t message, unsigned login, uint64_t channel, bool is_late);
 /* It has confirmed it. So it has it for good; unless it was mandatory, and came back. */
 void ledger_holds(uint32_t message);
@@ -64,8 +64,6 @@ void ledger_holds(uint32_t message);
 void ledger_nacked(uint32_t message);
 /* It may come once more: the confirm has not reached the proxy, or it said no. */
 void ledger_excuses(uint32_t message);
-/* It may not, unless it is excused once more. */
-void ledger_accuses(uint32_t message);
 /* So may those that are not confirmed, or were within this time: the proxy was killed, and what it
  * had not written with it. */
 void ledger_excuses_since(uint64_t since_us);

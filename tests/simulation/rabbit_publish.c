@@ -96,7 +96,6 @@ static void note_uncommitted(struct rabbit_channel *ch, uint32_t message)
         ENSURE(ch->uncommitted);
     }
     ch->uncommitted[ch->uncommitted_count++] = message;
-    ledger_excuses(message); /* until it is committed: the proxy may give that up */
 }
 
 static enum verdict verdict_of(enum destination d)
@@ -130,8 +129,6 @@ static void excuse_pending(struct rabbit_connection *c, struct rabbit_channel *c
         if (is_left || life_is_leaving() || ch->pending[i].is_missed ||
             !is_heard(c, &ch->pending[i]))
             ledger_excuses(ch->pending[i].message);
-    for (unsigned i = 0; i < ch->uncommitted_count; i++)
-        ledger_excuses(ch->uncommitted[i]);
 }
 
 /* What the proxy had not heard of when it left, on connections whose end RabbitMQ has not seen. */
@@ -167,7 +164,8 @@ static void take_message(struct rabbit_connection *c, uint16_t number)
     history_note("rabbit: message %u on channel %u", message, number);
     excuse_left();
     ledger_compare(message, ch->header, ch->header_len);
-    ledger_arrives(message, c->login, ch->serial, end_is_left(c->talker.end));
+    if (!ch->is_transactional) /* in a transaction it comes with the commit, or never */
+        ledger_arrives(message, c->login, ch->serial, end_is_left(c->talker.end));
     if (ch->destination < DEST_QUEUES && rabbit.breaks_over[ch->destination]) {
         ledger_excuses(message);
         tally_add(TALLY_BROKEN_OVER);
@@ -222,8 +220,8 @@ void rabbit_content_comes(struct rabbit_connection *c, uint16_t number, const st
 void rabbit_commit(struct rabbit_connection *c, struct rabbit_channel *ch, bool keeps)
 {
     for (unsigned i = 0; i < ch->uncommitted_count && keeps; i++) {
+        ledger_arrives(ch->uncommitted[i], c->login, ch->serial, end_is_left(c->talker.end));
         ledger_holds(ch->uncommitted[i]);
-        ledger_accuses(ch->uncommitted[i]);
         await_verdict(ch, ch->uncommitted[i], VERDICT_ACK);
         struct pending *p = &ch->pending[ch->count - 1];
         p->is_said = true;
