@@ -58,7 +58,8 @@ class Side:
                 break
             self._burst(burst, sequence.cuts)
             if sequence.patient and sequence.consumes() and self.is_open:
-                self._settle()
+                self._settle()  # what consumers get comes before or behind the answer on another channel
+            self._note_segment()
         self._end(sequence.closes)
         return self.lines
 
@@ -92,7 +93,6 @@ class Side:
         numbers = {action.channel for action in burst if action.whole and not action.waits}
         if self.patient and numbers:
             self._ask(numbers)
-        self._note_segment()
 
     def _may_send(self, action):
         """Few clients go on with a channel that RabbitMQ has closed: that ends their connection."""
@@ -256,7 +256,6 @@ class Side:
             self._wait()
             answered += asked - (ping.owed if PING not in self.channels else 0)
         self._ask(numbers)
-        self._note_segment()
 
     def _ask(self, numbers):
         data = b""
