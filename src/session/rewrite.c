@@ -37,17 +37,9 @@ static bool has_last_queue(const struct channel *ch, amqp_method_number_t method
     return false;
 }
 
-static void note_declared(struct channel *ch, amqp_method_number_t method, const void *decoded)
-{
-    const amqp_queue_declare_t *m = decoded;
-    if (method == AMQP_QUEUE_DECLARE_METHOD && m->queue.len > 0)
-        channel_set_last_queue(ch, m->queue.bytes, m->queue.len);
-}
-
 bool rewrite_queue_name(struct channel *ch, amqp_method_number_t method, void *decoded,
                         struct frame *frame, struct slab **made, struct refusal *why)
 {
-    note_declared(ch, method, decoded);
     amqp_bytes_t *queue = rule_default_queue(method, decoded);
     if (!queue || queue->len > 0)
         return true;
