@@ -41,6 +41,7 @@ enum {
     ROUNDS_MAX = 16,  /* of a turn of the loop */
     FINISH_MS = 1000, /* but no more than half of listen.shutdown_timeout */
     LEAVE_MS = 1000,
+    GOODBYE_MS = 50, /* at least, for RabbitMQ's answers to ours */
     STALLED_AGAIN_MS = 60000,
     AWAY_TICKS = 4,
     HANGS_MS = 500, /* while stopping: a commit of a disk that works takes less */
@@ -191,6 +192,13 @@ static void enter(struct proxy *proxy, enum proxy_stage stage)
     proxy->rt.serves = stage <= PROXY_FINISHING;
 }
 
+/* Each stage leaves a share of listen.shutdown_timeout to those behind it. */
+static uint64_t before_the_end(const struct proxy *proxy, uint32_t share)
+{
+    uint64_t left_ms = proxy->rt.config->listen.shutdown_timeout_ms / share;
+    return proxy->give_up_ms > left_ms ? proxy->give_up_ms - left_ms : 0;
+}
+
 static void close_handle(uv_handle_t *handle)
 {
     if (!uv_is_closing(handle))
@@ -206,7 +214,9 @@ static void on_spooler_closed(void *arg)
 
 static void begin_closing(struct proxy *proxy)
 {
+    uint64_t least = runtime_now(&proxy->rt) + GOODBYE_MS, most = before_the_end(proxy, 16);
     enter(proxy, PROXY_CLOSING);
+    proxy->stage_deadline_ms = most > least ? most : least;
     struct list *next;
     for (struct list *n = proxy->clients.all.next; n != &proxy->clients.all; n = next) {
         next = n->next;
@@ -263,7 +273,10 @@ static void spool_the_rest(struct proxy *proxy)
 static void tell_clients(struct proxy *proxy)
 {
     enter(proxy, PROXY_LEAVING);
-    proxy->stage_deadline_ms = runtime_now(&proxy->rt) + LEAVE_MS;
+    uint64_t now = runtime_now(&proxy->rt), most = before_the_end(proxy, 8);
+    proxy->stage_deadline_ms = now + LEAVE_MS < most ? now + LEAVE_MS : most;
+    if (proxy->stage_deadline_ms <= now)
+        proxy->stage_deadline_ms = now + 1; /* what they are told is sent first */
     struct list *next;
     for (struct list *n = proxy->clients.all.next; n != &proxy->clients.all; n = next) {
         struct client *client = LIST_ENTRY(n, struct client, node);
@@ -279,9 +292,19 @@ static void tell_clients(struct proxy *proxy)
 static void settle(struct proxy *proxy)
 {
     enter(proxy, PROXY_SETTLING);
-    proxy->stage_deadline_ms = proxy->give_up_ms - proxy->rt.config->listen.shutdown_timeout_ms / 4;
+    proxy->stage_deadline_ms = before_the_end(proxy, 4);
     for (struct list *n = proxy->clients.all.next; n != &proxy->clients.all; n = n->next)
         stream_pause(&LIST_ENTRY(n, struct client, node)->stream);
+}
+
+/* RabbitMQ does not answer our goodbye. */
+static void abandon_upstreams(struct proxy *proxy)
+{
+    struct list *next;
+    for (struct list *n = proxy->upstreams.all.next; n != &proxy->upstreams.all; n = next) {
+        next = n->next;
+        upstream_abort(LIST_ENTRY(n, struct upstream, node), "the proxy is stopping");
+    }
 }
 
 static void end_stage(struct proxy *proxy)
@@ -305,6 +328,8 @@ static void end_stage(struct proxy *proxy)
             begin_closing(proxy);
         return;
     case PROXY_CLOSING:
+        if (now >= proxy->stage_deadline_ms)
+            abandon_upstreams(proxy);
         if (!list_empty(&proxy->upstreams.all) || proxy->rt.spooler)
             return;
         close_handle((uv_handle_t *)&proxy->tick);
@@ -336,8 +361,8 @@ static void stop(struct proxy *proxy)
     proxy->give_up_ms = now + patience_ms;
     close_handle((uv_handle_t *)&proxy->plain.tcp);
     close_handle((uv_handle_t *)&proxy->tls.tcp);
-    uv_timer_start(&proxy->tick, on_tick, RUNTIME_TICK_MS,
-                   RUNTIME_TICK_MS); /* a test's is longer */
+    uint64_t tick = patience_ms / 32 < RUNTIME_TICK_MS ? patience_ms / 32 : RUNTIME_TICK_MS;
+    uv_timer_start(&proxy->tick, on_tick, tick, tick > 0 ? tick : 1); /* a test's is longer */
     advance_end(proxy);
 }
 
@@ -377,6 +402,18 @@ static void say_stalled(struct proxy *proxy, uint64_t now, uint64_t busy_ms)
                   : "the disk does not answer: nothing is stored, and nobody gets an "
                     "answer"));
     proxy->stall_told_ms = now;
+}
+
+/* The system is asked about a name, mostly a DNS that is away, which nobody can break off. All else
+ * is over. */
+static void leave_lookups(const struct proxy *proxy)
+{
+    if (proxy->stage != PROXY_CLOSING || proxy->rt.spooler || list_empty(&proxy->upstreams.all))
+        return;
+    for (const struct list *n = proxy->upstreams.all.next; n != &proxy->upstreams.all; n = n->next)
+        if (!upstream_is_only_looked_up(LIST_ENTRY(n, struct upstream, node)))
+            return;
+    _exit(proxy->exit_status);
 }
 
 /* What the disk has not taken was answered to nobody. */
@@ -431,6 +468,7 @@ static void on_tick(uv_timer_t *timer)
     if (!login_is_possible(&proxy->logins))
         lookup_again(&proxy->lookup, now);
     advance_end(proxy);
+    leave_lookups(proxy);
 }
 
 static void on_sighup(uv_signal_t *handle, int signal)

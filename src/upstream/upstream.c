@@ -227,6 +227,11 @@ void upstream_abort(struct upstream *u, const char *why)
     upstream_end_with(u, why, 0);
 }
 
+bool upstream_is_only_looked_up(const struct upstream *u)
+{
+    return u->state == UPSTREAM_CLOSED && u->resolve.data && !u->stream.net;
+}
+
 void upstream_update_secret(struct upstream *u, const char *secret)
 {
     amqp_connection_update_secret_t update = {.new_secret = bytes_of(secret),

@@ -36,6 +36,8 @@ void upstream_leave(struct upstream *);
 void upstream_update_secret(struct upstream *, const char *secret);
 /* Gives up on an upstream that misbehaves, as if it had been lost: on_lost follows. */
 void upstream_abort(struct upstream *, const char *why);
+/* It is closed, and goes when the system has answered for its name. */
+bool upstream_is_only_looked_up(const struct upstream *);
 /* Once for each tick: heartbeats, deadlines. May report on_failed or on_lost. */
 void upstream_tick(struct upstream *, uint64_t now_ms);
 

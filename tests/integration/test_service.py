@@ -3,10 +3,12 @@
 import os
 import signal
 import socket
+import threading
 import time
 
 import pytest
 
+from support import names
 from support.raw import RawClient
 
 
@@ -113,3 +115,33 @@ def test_second_sigterm_is_at_once(broker, make_proxy):
     os.kill(proxy.pid, signal.SIGTERM)
     proxy.wait_end()
     proxy.start()
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_nobody_waits_for_a_rabbitmq_that_stands_still(broker, make_proxy, signals):
+    """It answers no goodbye, and the client that is told to leave reads nothing."""
+    proxy = make_proxy(broker.url, {"listen.shutdown_timeout": "1s" if signals == 1 else "24h"})
+    goes_on = threading.Event()
+    broker.on_frame = lambda _, frame: frame.name == "connection.close" and goes_on.wait(60)
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        client.publish(b"one", "q")
+        client.acked_up_to(1)
+        began = time.monotonic()
+        for _ in range(signals):
+            proxy.signal_term()
+            proxy.wait_event("stopping")
+        proxy.wait_end()
+        took = time.monotonic() - began
+        client.expect_close(320) if signals == 1 else None
+    goes_on.set()
+    assert took < 2  # it would give RabbitMQ 5 s
+
+
+def test_nobody_waits_for_a_name(make_proxy):
+    """The DNS is away."""
+    proxy = make_proxy("amqp://shop:a@broker.test:5672", {"listen.shutdown_timeout": "1s"},
+                       environment=names.hanging("broker.test"))
+    began = time.monotonic()
+    proxy.term()
+    assert time.monotonic() - began < 5

@@ -14,3 +14,8 @@ def environment(name, *addresses):
         # The sanitizer has to put up with a library in front of it.
         "ASAN_OPTIONS": "verify_asan_link_order=0:detect_leaks=1:exitcode=99",
     }
+
+
+def hanging(name):
+    """For a Proxy: nobody answers for the name, for a minute."""
+    return environment(name)
