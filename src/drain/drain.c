@@ -16,6 +16,7 @@
 #include "drain/drain_internal.h"
 #include "drain/left.h"
 #include "drain/places.h"
+#include "drain/probe.h"
 #include "drain/reading.h"
 #include "drain/removal.h"
 #include "drain/sending.h"
@@ -66,8 +67,6 @@ static const struct states states = {
         },
 };
 
-enum { PROBE_MS = 5000 };
-
 static const struct link_handler handler;
 
 static void drain_move(struct drain *d, enum drain_state to)
@@ -87,7 +86,8 @@ static void expect_answer(struct drain *d, enum drain_state state)
 static void open_channel(struct drain *d)
 {
     wire_send_plain(drain_stream(d), d->link.channel, AMQP_CHANNEL_OPEN_METHOD);
-    d->last_tag = d->heard_tag = d->probed_ms = 0;
+    d->last_tag = d->heard_tag = 0;
+    probe_end(&d->probe);
     in_flight_new_channel(&d->sent);
     d->epoch++;
     d->nacked = false;
@@ -154,6 +154,7 @@ static void drain_free(struct drain *d)
     rewind_asides(d);
     d->backlog->drain = NULL;
     handles_remove(d->handle);
+    probe_deinit(&d->probe);
     in_flight_clear(&d->sent);
     newest_forget(&d->newest);
     free(d);
@@ -283,22 +284,27 @@ static void leave_channel(struct drain *d)
     drain_move(d, DRAIN_DELETING);
 }
 
-/* Queues may be silent, and the channel is not: it answers a method behind what was published. */
-static void look_at_channel(struct drain *d, uint64_t now_ms)
+/* Queues may be silent, and the channel is not: it answers a method behind what was published.
+ * False: the connection is given up, and the drain is gone. */
+static bool look_at_channel(struct drain *d, uint64_t now_ms)
 {
+    bool has_room = links_have_room(&d->link.upstream->links, false);
+    bool may_leave = d->backlog->left < LEFT_MAX && has_room;
     uint32_t timeout = d->backlog->rt->config->pool.confirm_timeout_ms;
-    bool may_leave =
-        d->backlog->left < LEFT_MAX && links_have_room(&d->link.upstream->links, false);
-    if (!may_leave || !apart_channel_seems_stuck(d, now_ms)) {
+    enum probe_finding finding = probe_finding(&d->probe, timeout, now_ms);
+    if ((finding != PROBE_OPEN && !may_leave) || !apart_channel_seems_stuck(d, now_ms)) {
         apart_look_for_silence(d, now_ms);
-    } else if (d->probed_ms == 0) {
-        wire_send_plain(drain_stream(d), d->link.channel, AMQP_CONFIRM_SELECT_METHOD);
-        d->probed_ms = now_ms;
-        d->probed_tag = d->last_tag;
-    } else if (now_ms - d->probed_ms >= (timeout < PROBE_MS ? timeout : PROBE_MS)) {
+    } else if (finding == PROBE_NONE) {
+        probe_send(&d->probe, &d->link, d->last_tag, now_ms);
+    } else if (finding == PROBE_CHANNEL_IS_STUCK) {
         apart_channel_is_stuck(d, now_ms);
         leave_channel(d);
+    } else if (finding == PROBE_CONNECTION_IS_STUCK) {
+        apart_channel_is_stuck(d, now_ms);
+        upstream_abort(d->link.upstream, "no answer within pool.confirm_timeout");
+        return false;
     }
+    return true;
 }
 
 struct drain *drain_start(struct backlog *backlog, struct upstream *u)
@@ -313,6 +319,7 @@ struct drain *drain_start(struct backlog *backlog, struct upstream *u)
         return NULL;
     }
     d->handle = handles_add(d);
+    probe_init(&d->probe);
     d->pass = backlog->doubts.pass;
     d->started_ms = runtime_now(backlog->rt);
     search_begin(&backlog->search, backlog_window(backlog));
@@ -365,7 +372,8 @@ void drain_tick(struct drain *d, uint64_t now_ms)
     bool sends = d->state == DRAIN_RUNNING || d->state == DRAIN_RENEWING;
     if (sends && d->confirms && !is_blocked) {
         apart_wake(d, now_ms);
-        look_at_channel(d, now_ms);
+        if (!look_at_channel(d, now_ms))
+            return;
     }
     uint32_t rate = d->backlog->rt->config->drain.rate;
     allowance_refill(&d->allowance, rate, now_ms);
@@ -430,10 +438,9 @@ static void on_method(struct drain *d, const struct frame *frame)
         }
         break;
     case AMQP_CONFIRM_SELECT_OK_METHOD:
-        if (d->probed_ms > 0) {
-            d->probed_ms = 0;
-            d->heard_tag = d->heard_tag > d->probed_tag ? d->heard_tag : d->probed_tag;
-        }
+        if (d->probe.tag > d->heard_tag)
+            d->heard_tag = d->probe.tag;
+        probe_end(&d->probe);
         if (d->state != DRAIN_SELECTING)
             return;
         drain_move(d, DRAIN_RUNNING);

@@ -15,6 +15,7 @@
 #include "drain/batch.h"
 #include "drain/in_flight.h"
 #include "drain/newest.h"
+#include "drain/probe.h"
 #include "drain/returned.h"
 #include "spooler/framing.h"
 #include "upstream/upstream.h"
@@ -46,8 +47,7 @@ struct drain {
     uint64_t read_after; /* sequence number of the last record of all but those aside */
     uint64_t pass;       /* doubts.pass of its queue when it began at the first record */
     uint64_t skipped;    /* records of doubtful destinations that were read since */
-    uint64_t probed_ms,
-        probed_tag;    /* a channel that seems stuck was asked, behind this one; 0: not */
+    struct probe probe;  /* of a channel that seems stuck */
     uint32_t suspects; /* destinations that were held for the reason why a channel was stuck */
     uint64_t last_tag, heard_tag; /* that was sent; the highest that RabbitMQ has answered for */
     uint64_t epoch; /* which opening of the channel: what was read for an older one is stale */

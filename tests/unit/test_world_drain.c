@@ -360,6 +360,34 @@ static void test_many_that_are_stuck(void **state)
     peer_die(p);
 }
 
+/* That is no stuck channel: what RabbitMQ has is not sent again, and nothing waits for longer. */
+static void test_a_frozen_rabbitmq_is_waited_for(void **state)
+{
+    (void)state;
+    static const unsigned frozen_ms[] = {18000, 30000};
+    for (unsigned i = 0; i < 2; i++) {
+        struct peer *p = begin("pool.confirm_timeout=10s", NULL);
+        store(p, 6);
+        broker.confirms = BROKER_SILENT;
+        broker_up();
+        world_pass(2000);
+        assert_int_equal(broker.published, 6);
+        broker.is_frozen = true;
+        world_pass(frozen_ms[i]);
+        broker.is_frozen = false;
+        broker.confirms = BROKER_ACKS;
+        broker_confirm_all();
+        world_pass(5000);
+        assert_int_equal(disk_count(false), 0);
+        assert_int_equal(world_queue()->backlog.left, 0);
+        assert_int_equal(world_queue()->backlog.asides.count, 0);
+        assert_int_equal(broker.published, i == 0 ? 6 : 12);
+        peer_close(p);
+        assert_int_equal(world_teardown(NULL), 0);
+    }
+    world_begin(NULL);
+}
+
 /* It answers what is asked of it: its queues are silent, and late confirms are waited for there. */
 static void test_a_channel_with_silent_queues_is_kept(void **state)
 {
@@ -686,6 +714,7 @@ int main(void)
         ALONE(test_a_silent_destination_that_answers_in_part),
         ALONE(test_a_channel_that_is_stuck_is_left),
         ALONE(test_many_that_are_stuck),
+        ALONE(test_a_frozen_rabbitmq_is_waited_for),
         ALONE(test_a_channel_with_silent_queues_is_kept),
         ALONE(test_what_is_aside_without_confirms),
         ALONE(test_an_alarm_sets_no_destination_aside),

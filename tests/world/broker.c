@@ -296,7 +296,7 @@ static bool run_connection(struct stream *s)
     size_t len;
     uint8_t *data = world_written(s, &len);
     struct connection *c = connection_of(s);
-    if (len == 0)
+    if (len == 0 || broker.is_frozen)
         return false;
     if (!c->greeted) {
         assert_true(len >= 8);

@@ -93,6 +93,7 @@ enum broker_confirms { BROKER_ACKS, BROKER_NACKS, BROKER_SILENT };
 
 struct broker {
     bool is_there;
+    bool is_frozen; /* reads nothing */
     enum broker_confirms confirms;
     bool returns; /* what is mandatory comes back before its confirm */
     bool offers_confirms;
