@@ -228,14 +228,15 @@ void channel_lost_upstream(struct channel *ch)
 
 /* The close is answered once all publishes are safe. A channel of which RabbitMQ knows more than
  * publishes (or confirms nothing) is closed there first, so that its close-ok means the same; in an
- * alarm that would be answered when it is over. */
+ * alarm that would be answered when it is over, and is not waited for, unless a commit is. */
 static void settle(struct channel *ch)
 {
     struct client *client = ch->client;
     struct relay *r = ch->relay;
     bool wait = pool_state_close_waits(client->member.pool),
          unread = r && ch->carrier->is_unread(r);
-    if ((r && ch->carrier->awaits(r) && !unread) || (wait && channel_unsafe(ch) > 0))
+    bool awaits = r && (unread ? ch->carrier->commits(r) : ch->carrier->awaits(r));
+    if (awaits || (wait && channel_unsafe(ch) > 0))
         return;
     if (r && !ch->carrier->carries_publishes_alone(r) && !unread) {
         channel_move(ch, CHANNEL_CLOSING);

@@ -37,6 +37,8 @@ struct carrier {
     uint32_t (*unconfirmed)(const struct relay *);
     /* RabbitMQ has not answered all of its methods. */
     bool (*awaits)(const struct relay *);
+    /* RabbitMQ has not answered a commit: nobody knows whether it has what was published. */
+    bool (*commits)(const struct relay *);
     /* RabbitMQ may still send the client something that it has caused. */
     bool (*owes)(const struct relay *);
     /* An alarm: RabbitMQ reads nothing more of it. */

@@ -573,11 +573,20 @@ static bool awaits(const struct relay *r)
     return false;
 }
 
+static bool commits(const struct relay *r)
+{
+    for (uint32_t i = 0; i < r->calls.count; i++)
+        if (calls_at(&r->calls, i)->tx)
+            return true;
+    return false;
+}
+
 static const struct carrier carrier = {
     .release = relay_release,
     .close = close_upstream,
     .unconfirmed = unconfirmed,
     .awaits = awaits,
+    .commits = commits,
     .owes = owes,
     .is_unread = is_unread,
     .carries_publishes_alone = carries_publishes_alone,

@@ -1,5 +1,7 @@
 """tx.commit-ok says what is true of its own transaction, wherever RabbitMQ goes meanwhile."""
 
+import select
+
 import pytest
 
 from conftest import url_of
@@ -155,6 +157,33 @@ def test_a_transaction_goes_on_here_when_its_own_connection_is_blocked(broker, p
     client.publish(b"B", "q")
     client.call(1, "tx.commit")
     assert proxy.bodies() == ["A", "B"]
+    client.socket.close()
+
+
+@pytest.mark.parametrize("how", ["channel", "connection"])
+@pytest.mark.parametrize("then", ["answered", "lost"])
+def test_a_close_in_an_alarm_waits_for_the_commit_before_it(broker, proxy, how, then):
+    """Nobody knows whether RabbitMQ has read it; else the close would say that it is safe."""
+    commits = Commits(broker)
+    client = begin(proxy)
+    own, _ = own_of(broker)
+    client.publish(b"A", "q")
+    client.send_method(1, "tx.commit")
+    commits.wait(1)
+    broker.everywhere("connection.blocked", reason="scripted")
+    proxy.wait_event("upstream_blocked", 2)
+    number = 1 if how == "channel" else 0
+    client.send_method(number, how + ".close", reply_code=200)
+    with RawClient(proxy.port) as other:  # it was read
+        other.close()
+    assert select.select([client.socket], [], [], 0)[0] == []
+    if then == "answered":
+        commits.answer(0)
+    else:
+        own.die()
+    client.expect("tx.commit-ok", 1)
+    client.expect(how + ".close-ok", number)
+    assert proxy.waiting() == (0 if then == "answered" else 1)
     client.socket.close()
 
 
