@@ -71,7 +71,7 @@ static bool may_begin_transactions(struct channel *ch)
 {
     struct relay *r = ch->relay;
     if (r->confirming && !ch->consumes) {
-        if (relay_is_settled(r))
+        if (relay_may_be_left(r))
             ch->carrier->close(r);
         return false;
     }

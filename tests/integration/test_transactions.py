@@ -187,6 +187,24 @@ def test_a_close_in_an_alarm_waits_for_the_commit_before_it(broker, proxy, how, 
     client.socket.close()
 
 
+def test_transactions_behind_a_publish_that_is_never_confirmed(broker, make_proxy):
+    """On the client's own connection, which waits for confirms before it changes to transactions."""
+    proxy = make_proxy(broker.url, {"pool.confirm_timeout": "300ms"})
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        client.call(1, "queue.declare", queue="own", exclusive=True)
+        broker.acks = False
+        client.publish(b"A", "stuck")
+        broker.wait_messages(1)
+        client.call(1, "tx.select")
+        broker.acks = True
+        client.publish(b"B", "q")
+        client.call(1, "tx.commit")
+        client.close()
+    proxy.wait_empty()
+    assert sorted(set(message.body for message in broker.messages)) == [b"A", b"B"]
+
+
 def test_a_prefetch_count_makes_no_consumer(broker, proxy):
     client = begin(proxy)
     client.call(1, "basic.qos", prefetch_count=1)
