@@ -379,6 +379,7 @@ void channel_leave(struct channel *ch)
         channel_free(ch);
         return;
     }
+    redo_drop(&ch->redo); /* nobody hears of it any more, and what is published would wait for it */
     if (ch->relay)
         ch->carrier->release(ch->relay);
 }

@@ -1,6 +1,8 @@
 """Publishers that are told to leave and do not listen: what they have sent is stored, or known to be
 lost."""
 
+import threading
+
 import pytest
 
 from support import amqp
@@ -125,6 +127,32 @@ def test_held_publishers_are_looked_at_as_well(broker, make_proxy):
     client.send_method(0, "connection.close-ok")
     assert client.read() is None
     broker.down()
+    restarted(proxy)
+    assert proxy.bodies() == [body.decode() for body in bodies]
+    client.socket.close()
+
+
+def test_publishes_behind_a_call_that_waits_for_rabbitmq(broker, make_proxy):
+    """RabbitMQ has gone over it, and is being dialled to be asked again when the end comes."""
+    proxy = make_proxy(broker.url, {"upstream.connect_timeout": "60s"})
+    broker.silent_on.add("queue.delete")
+    client = RawClient(proxy.port)
+    client.open_channel()
+    client.send_method(1, "queue.delete", queue="old")
+    wait_until(lambda: any("1:queue.delete" in c.sequence() for c in broker.connections), "it is asked")
+    broker.gate = threading.Event()
+    for connection in broker.open_connections():
+        connection.die()
+    proxy.wait_event("upstream_lost")
+    bodies = [b"%d" % number for number in range(50)]
+    for body in bodies:
+        client.publish(body, "q")
+    stop(proxy)
+    assert told(client) == 320
+    client.send_method(0, "connection.close-ok")
+    assert client.read() is None
+    broker.down()
+    broker.gate.set()
     restarted(proxy)
     assert proxy.bodies() == [body.decode() for body in bodies]
     client.socket.close()
