@@ -91,7 +91,9 @@ struct client {
 
     enum client_place place;
     struct upstream *own; /* upstream of its own, NULL if it needs none */
-    bool lacks_own;       /* RabbitMQ has an alarm, and could not be asked on one */
+    /* RabbitMQ has, or had, an alarm, and could not be asked on one: own_upstream_is_lacking. */
+    bool lacks_own;
+    uint64_t lacks_own_since_ms; /* that alarm's beginning */
     /* Publishes of it that neither RabbitMQ nor the disk has confirmed, also of channels that are
      * gone: sent upstream, and on their way to the spool. */
     uint64_t retained, appending;

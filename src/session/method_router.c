@@ -140,7 +140,8 @@ static bool has_own_way(struct client *client, amqp_method_number_t method, cons
         return true; /* open, or it waits until that is decided */
     if (!connections_are_open(pool))
         return false;
-    bool is_guess = !client->lacks_own && offline_is_guess(pool->queue, method, decoded);
+    bool is_guess =
+        !own_upstream_is_lacking(client) && offline_is_guess(pool->queue, method, decoded);
     return is_guess || !is_shareable(client, method, decoded) ||
            !offline_can_answer(method, decoded);
 }

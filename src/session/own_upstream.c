@@ -12,6 +12,11 @@
 
 enum { DIAL_AGAIN_MS = 1000 };
 
+bool own_upstream_is_lacking(const struct client *c)
+{
+    return c->lacks_own && c->lacks_own_since_ms == c->member.pool->buffering_since_ms;
+}
+
 void own_upstream_release(struct client *c)
 {
     if (!c->own)
@@ -38,8 +43,8 @@ static void own_opened(struct upstream *u)
 /* What it wants may be answered here as well, as long as publishes go to the spool. */
 static bool can_do_without(const struct client *c, const struct upstream_end *end)
 {
-    return c->member.pool->state == POOL_OFFLINE && route_spools(c->member.pool) && !c->lacks_own &&
-           end->refusal != REFUSAL_LOGIN;
+    return c->member.pool->state == POOL_OFFLINE && route_spools(c->member.pool) &&
+           !own_upstream_is_lacking(c) && end->refusal != REFUSAL_LOGIN;
 }
 
 static void own_failed(struct upstream *u, const struct upstream_end *end)
@@ -50,6 +55,7 @@ static void own_failed(struct upstream *u, const struct upstream_end *end)
     c->own = NULL;
     if (can_do_without(c, end)) {
         c->lacks_own = true;
+        c->lacks_own_since_ms = c->member.pool->buffering_since_ms;
         held_wake(c->member.pool);
         return;
     }

@@ -273,6 +273,31 @@ def test_alarm_lets_rabbitmq_answer_what_it_alone_can(broker, make_proxy, method
         client.close()
 
 
+def test_each_alarm_asks_rabbitmq_anew(broker, make_proxy):
+    """It had no further connection in the one before, and then the spool had to do."""
+    proxy = make_proxy(broker.url)
+    passive = {"queue": "q", "passive": True}
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        client.call(1, "queue.declare", queue="q", durable=True)
+        broker.refuse_vhost = "NOT_ALLOWED - access to vhost '/' refused: connection limit (1) is reached"
+        broker.everywhere("connection.blocked", reason="scripted")
+        proxy.wait_event("buffering_started")
+        client.call(1, "queue.declare", **passive)
+        dialled = len(broker.connections)
+        client.call(1, "queue.declare", **passive)  # not again in this one
+        assert len(broker.connections) == dialled
+        broker.refuse_vhost = False
+        broker.everywhere("connection.unblocked")
+        proxy.wait_event("upstream_unblocked")
+        broker.everywhere("connection.blocked", reason="scripted")
+        proxy.wait_event("upstream_blocked", 2)
+        client.call(1, "queue.declare", **passive)
+        assert "1:queue.declare" in broker.wait_connection(dialled + 1).sequence()
+        broker.everywhere("connection.unblocked")
+        client.close()
+
+
 def test_consumer_that_is_woken_while_its_connection_is_dialled_waits_on(broker, make_proxy):
     """In an alarm; whatever wakes it before the connection is there is no reason to refuse it."""
     proxy = make_proxy(broker.url)
