@@ -367,6 +367,10 @@ void channel_set_last_queue(struct channel *ch, const void *name, size_t len)
 void channel_remember_qos(struct channel *ch, const amqp_basic_qos_t *asked)
 {
     amqp_basic_qos_t **kept = &ch->qos[asked->global != 0];
+    if (!asked->global) { /* it ends what was asked for all of the channel */
+        free(ch->qos[1]);
+        ch->qos[1] = NULL;
+    }
     if (!*kept)
         *kept = malloc(sizeof **kept);
     ENSURE(*kept);

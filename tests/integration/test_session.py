@@ -317,3 +317,21 @@ def test_consumer_that_is_woken_while_its_connection_is_dialled_waits_on(broker,
         client.expect("basic.consume-ok", 1)
         client.close()
         other.close()
+
+
+@pytest.mark.parametrize("asked, sent", [
+    ([(10, True), (5, False)], [(5, False)]),
+    ([(5, False), (10, True)], [(5, False), (10, True)]),
+])
+def test_a_prefetch_count_for_each_consumer_ends_that_of_the_channel(broker, make_proxy, asked, sent):
+    """As in RabbitMQ; both may stand beside each other in the other order alone."""
+    proxy = make_proxy(broker.url)
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        for count, is_global in asked:
+            client.call(1, "basic.qos", prefetch_count=count, global_=is_global)
+        client.call(1, "basic.consume", queue="q")
+        frames = broker.connections[-1].frames
+        assert [(frame.args["prefetch_count"], frame.args["global_"]) for frame in frames
+                if frame.name == "basic.qos"] == sent
+        client.close()
