@@ -181,7 +181,7 @@ void channel_free(struct channel *ch)
     content_deinit(&ch->content);
     free(ch->pending_close);
     free(ch->behind);
-    free(ch->last_queue);
+    free(ch->last_queue.bytes);
     free(ch->qos[0]);
     free(ch->qos[1]);
     free(ch);
@@ -358,10 +358,11 @@ void channel_open(struct client *client, uint16_t number)
 
 void channel_set_last_queue(struct channel *ch, const void *name, size_t len)
 {
-    char *copy = strndup(name, len);
+    char *copy = malloc(len + 1); /* there is one, though its name may be empty */
     ENSURE(copy);
-    free(ch->last_queue);
-    ch->last_queue = copy;
+    memcpy(copy, name, len);
+    free(ch->last_queue.bytes);
+    ch->last_queue = (amqp_bytes_t){.len = len, .bytes = copy};
 }
 
 void channel_remember_qos(struct channel *ch, const amqp_basic_qos_t *asked)

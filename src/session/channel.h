@@ -65,8 +65,8 @@ struct channel {
     const struct carrier *carrier; /* of the relay */
     struct redo *redo;             /* methods to be sent again; NULL: none */
     struct transaction *tx;        /* the open one; NULL: nothing was published since the last */
-    bool rejecting;   /* the publish that is arriving will be nacked: the queue is full */
-    char *last_queue; /* NULL: none declared */
+    bool rejecting;          /* the publish that is arriving will be nacked: the queue is full */
+    amqp_bytes_t last_queue; /* its bytes are NULL: none declared */
     /* What was asked for each consumer, and for all of the channel: two settings (the method's
      * `global`). NULL: nothing was. */
     amqp_basic_qos_t *qos[2];

@@ -31,7 +31,7 @@ struct slab *rewrite_encode(amqp_method_number_t method, const void *decoded, st
 static bool has_last_queue(const struct channel *ch, amqp_method_number_t method,
                            struct refusal *why)
 {
-    if (ch->last_queue)
+    if (ch->last_queue.bytes)
         return true;
     refusal_set(why, REFUSED_CHANNEL, 404, "NOT_FOUND - no previously declared queue", method);
     return false;
@@ -46,7 +46,7 @@ bool rewrite_queue_name(struct channel *ch, amqp_method_number_t method, void *d
     if (!has_last_queue(ch, method, why))
         return false;
     amqp_bytes_t *key = rule_default_key(method, decoded);
-    *queue = bytes_of(ch->last_queue);
+    *queue = ch->last_queue;
     if (key && key->len == 0) /* rabbit_channel: both empty mean the queue's name twice */
         *key = *queue;
     *made = rewrite_encode(method, decoded, frame);

@@ -335,3 +335,14 @@ def test_a_prefetch_count_for_each_consumer_ends_that_of_the_channel(broker, mak
         assert [(frame.args["prefetch_count"], frame.args["global_"]) for frame in frames
                 if frame.name == "basic.qos"] == sent
         client.close()
+
+
+def test_an_empty_name_means_all_bytes_of_the_last_one(broker, make_proxy):
+    proxy = make_proxy(broker.url)
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        client.call(1, "queue.declare", queue="one\0two")
+        client.call(1, "queue.bind", exchange="e", routing_key="k")
+        bind = next(frame for frame in broker.connections[0].frames if frame.name == "queue.bind")
+        assert bind.args["queue"] == "one\0two"
+        client.close()
