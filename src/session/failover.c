@@ -151,9 +151,8 @@ static void answer_here(struct channel *channel, amqp_method_number_t method,
                         const struct span *payload)
 {
     struct refusal why;
-    if (method == AMQP_TX_ROLLBACK_METHOD) /* what it ends was given up when it was sent */
-        channel_send(channel, AMQP_TX_ROLLBACK_OK_METHOD, &(amqp_tx_rollback_ok_t){0});
-    else if (!offline_method(channel, payload->at, payload->len, method, &why))
+    if (!offline_lost_end(channel, method) &&
+        !offline_method(channel, payload->at, payload->len, method, &why))
         refusal_say(&why, channel);
 }
 

@@ -205,9 +205,8 @@ static enum route route_decoded(struct channel *ch, struct slab *slab, const str
         channel_drop_transaction(ch); /* what RabbitMQ was told in it, it rolls back */
     if (ch->committing > 0)
         return ROUTE_HELD; /* replies keep their order; an ack belongs to the next transaction */
-    bool has_acks = ch->relay && relay_has_acks(ch->relay);
     bool is_end = method == AMQP_TX_COMMIT_METHOD || method == AMQP_TX_ROLLBACK_METHOD;
-    bool tx_here = ch->tx && !transaction_is_sent(ch->tx) && (is_end || !has_acks);
+    bool tx_here = is_end && ch->tx && !transaction_is_sent(ch->tx);
     if (method == AMQP_TX_SELECT_METHOD && ch->confirming) {
         return route_refuse(why, REFUSED_CHANNEL, 406,
                             "PRECONDITION_FAILED - cannot switch from confirm to tx mode", method);

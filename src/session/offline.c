@@ -172,6 +172,14 @@ static void remember_qos(struct channel *ch, const amqp_basic_qos_t *m)
     channel_send(ch, AMQP_BASIC_QOS_OK_METHOD, &(amqp_basic_qos_ok_t){0});
 }
 
+static void send_end_ok(struct channel *ch, bool commit)
+{
+    if (commit)
+        channel_send(ch, AMQP_TX_COMMIT_OK_METHOD, &(amqp_tx_commit_ok_t){0});
+    else
+        channel_send(ch, AMQP_TX_ROLLBACK_OK_METHOD, &(amqp_tx_rollback_ok_t){0});
+}
+
 static void end_transaction(struct channel *ch, bool commit)
 {
     struct transaction *tx = commit ? ch->tx : NULL;
@@ -180,10 +188,17 @@ static void end_transaction(struct channel *ch, bool commit)
         transaction_commit(tx, ch->client->member.pool);
     }
     channel_drop_transaction(ch);
-    if (commit && !tx)
-        channel_send(ch, AMQP_TX_COMMIT_OK_METHOD, &(amqp_tx_commit_ok_t){0});
-    else if (!commit)
-        channel_send(ch, AMQP_TX_ROLLBACK_OK_METHOD, &(amqp_tx_rollback_ok_t){0});
+    if (!tx) /* else it is answered when that is stored */
+        send_end_ok(ch, commit);
+}
+
+bool offline_lost_end(struct channel *ch, amqp_method_number_t method)
+{
+    bool commit = method == AMQP_TX_COMMIT_METHOD;
+    if (!ch->transactional || (!commit && method != AMQP_TX_ROLLBACK_METHOD))
+        return false;
+    send_end_ok(ch, commit);
+    return true;
 }
 
 bool offline_names_promised(const struct queue *queue, amqp_method_number_t method,

@@ -24,6 +24,10 @@ bool offline_takes_place(const struct channel *, amqp_method_number_t, void *dec
  * it is refused, and *why says it. */
 bool offline_method(struct channel *, const uint8_t *payload, size_t len, amqp_method_number_t,
                     struct refusal *why);
+/* Answers a tx.commit or tx.rollback that a connection was lost with: what it ends was given up, or
+ * goes to the spool, apart from it, and the channel's transaction, if there is one, has begun
+ * behind it. False: it is no such method, or the channel has no transactions. */
+bool offline_lost_end(struct channel *, amqp_method_number_t);
 /* A method of a client that is gone, which RabbitMQ has not answered: a declaration goes to the
  * spool, since what was published behind it does. */
 void offline_keep(struct pool *, const uint8_t *payload, size_t len);

@@ -6,6 +6,7 @@
 #include "session/channel.h"
 #include "session/client.h"
 #include "session/method_router.h"
+#include "session/offline.h"
 #include "session/own_upstream.h"
 #include "session/redo.h"
 #include "session/refusal.h"
@@ -28,6 +29,13 @@ static bool send_first(struct channel *ch)
     struct client *client = ch->client;
     const struct redo_call *call = redo_first(ch->redo);
     amqp_method_number_t method = call->method;
+    bool is_end = method == AMQP_TX_COMMIT_METHOD || method == AMQP_TX_ROLLBACK_METHOD;
+    if (is_end && channel_is_owed(ch))
+        return false; /* replies keep their order */
+    if (is_end && offline_lost_end(ch, method)) {
+        redo_drop_first(&ch->redo);
+        return true;
+    }
     struct span payload = span_of(call->payload.slab, call->payload.at, call->payload.len);
     struct frame frame = {.type = FRAME_METHOD,
                           .channel = ch->number,

@@ -258,6 +258,86 @@ static void test_a_rollback_that_is_lost_takes_nothing_behind_it(void **state)
     assert_int_equal(disk_count(false), 0);
 }
 
+/* It has nothing to commit, and what came behind it is not committed. */
+static void test_a_commit_that_is_lost_takes_nothing_behind_it(void **state)
+{
+    (void)state;
+    begin(NULL, NULL);
+    struct peer *p = peer_login();
+    peer_open_channel(p, 1);
+    select_tx(p);
+    broker.silent_on = AMQP_TX_COMMIT_METHOD;
+    peer_send_plain(p, 1, AMQP_TX_COMMIT_METHOD);
+    peer_publish(p, 1, "q", "rolled back");
+    peer_expect_nothing(p);
+    broker.silent_on = 0;
+    broker_down();
+    peer_expect(p, 1, AMQP_TX_COMMIT_OK_METHOD);
+    peer_send_plain(p, 1, AMQP_TX_ROLLBACK_METHOD);
+    peer_expect(p, 1, AMQP_TX_ROLLBACK_OK_METHOD);
+    assert_int_equal(disk.appended, 0);
+    peer_close(p);
+}
+
+/* They are behind a method that RabbitMQ alone can answer. */
+static void test_ends_that_are_sent_again_take_nothing_behind_them(void **state)
+{
+    (void)state;
+    begin(NULL, NULL);
+    struct peer *p = peer_login();
+    peer_open_channel(p, 1);
+    select_tx(p);
+    broker.silent_calls = true;
+    amqp_queue_unbind_t unbind = {.queue = bytes_of("q"), .exchange = bytes_of("e")};
+    peer_send_method(p, 1, AMQP_QUEUE_UNBIND_METHOD, &unbind);
+    peer_send_plain(p, 1, AMQP_TX_COMMIT_METHOD);
+    peer_send_plain(p, 1, AMQP_TX_ROLLBACK_METHOD);
+    peer_publish(p, 1, "q", "committed");
+    peer_expect_nothing(p);
+    unsigned ends = broker_heard("tx.commit") + broker_heard("tx.rollback");
+    assert_int_equal(ends, 2);
+    broker.silent_calls = false;
+    broker_cut();
+    world_pass(5000);
+    peer_expect(p, 1, AMQP_QUEUE_UNBIND_OK_METHOD);
+    peer_expect(p, 1, AMQP_TX_COMMIT_OK_METHOD);
+    peer_expect(p, 1, AMQP_TX_ROLLBACK_OK_METHOD);
+    assert_int_equal(broker_heard("tx.commit") + broker_heard("tx.rollback"), ends);
+    assert_int_equal(disk.appended, 0);
+    commit(p);
+    assert_int_equal(disk.appended + broker_heard("tx.commit"), 2);
+    peer_close(p);
+    world_pass(60000);
+    assert_int_equal(disk_count(false), 0);
+}
+
+/* What is asked in between is RabbitMQ's to answer, once it is back. */
+static void test_a_transaction_begun_in_an_outage_hinders_no_call(void **state)
+{
+    (void)state;
+    begin(NULL, NULL);
+    struct peer *p = peer_login();
+    peer_open_channel(p, 1);
+    broker_down();
+    select_tx(p);
+    peer_publish(p, 1, "q", "one");
+    world_run();
+    broker_up();
+    world_pass(5000);
+    amqp_queue_purge_t purge = {.queue = bytes_of("other")};
+    peer_send_method(p, 1, AMQP_QUEUE_PURGE_METHOD, &purge);
+    world_pass(1000);
+    peer_expect(p, 1, AMQP_QUEUE_PURGE_OK_METHOD);
+    peer_publish(p, 1, "q", "two");
+    world_run();
+    assert_int_equal(broker.published, 0);
+    commit(p);
+    assert_int_equal(disk.appended, 2);
+    peer_close(p);
+    world_pass(60000);
+    expect_bodies((const char *[]){"one", "two", NULL});
+}
+
 /* ---- before anything can be stored ---- */
 
 static void test_a_transaction_stays_where_it_began(void **state)
@@ -668,6 +748,9 @@ int main(void)
         ALONE(test_acks_of_a_stored_transaction_are_committed),
         ALONE(test_what_follows_a_stored_commit_is_answered_behind_it),
         ALONE(test_a_rollback_that_is_lost_takes_nothing_behind_it),
+        ALONE(test_a_commit_that_is_lost_takes_nothing_behind_it),
+        ALONE(test_ends_that_are_sent_again_take_nothing_behind_them),
+        ALONE(test_a_transaction_begun_in_an_outage_hinders_no_call),
         ALONE(test_a_transaction_stays_where_it_began),
         ALONE(test_a_login_that_is_not_stored_has_its_bound_all_the_same),
         ALONE(test_a_nack_that_nobody_hears_and_the_disk_does_not_take),
