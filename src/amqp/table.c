@@ -1,5 +1,7 @@
 #include "amqp/table.h"
 
+#include <string.h>
+
 static bool fields_check(const uint8_t *at, size_t len, bool named, unsigned depth);
 
 static bool float_finite(const uint8_t *p)
@@ -73,6 +75,21 @@ static bool fields_check(const uint8_t *at, size_t len, bool named, unsigned dep
 bool table_check(const uint8_t *at, size_t len)
 {
     return fields_check(at, len, true, 1);
+}
+
+const uint8_t *table_find(const uint8_t *at, size_t len, const char *name)
+{
+    struct cursor c = {.at = at, .end = at + len};
+    while (!c.failed && c.at < c.end) {
+        size_t name_len = cursor_u8(&c);
+        const uint8_t *key = cursor_take(&c, name_len);
+        const uint8_t *value = c.at;
+        if (key && name_len == strlen(name) && memcmp(key, name, name_len) == 0)
+            return value;
+        if (!value_check(&c, 1))
+            return NULL;
+    }
+    return NULL;
 }
 
 void cursor_skip_table(struct cursor *c)

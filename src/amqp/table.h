@@ -18,5 +18,9 @@ enum { TABLE_DEPTH_MAX = 100 };
 /* True if the fields of a table at[0..len), without its length, are well formed. */
 bool table_check(const uint8_t *at, size_t len);
 
+/* Where the value of the first field with this name stands, with its kind in front; NULL: there is
+ * none. The table is well formed. */
+const uint8_t *table_find(const uint8_t *at, size_t len, const char *name);
+
 /* Skips a table with its length; the cursor fails if the table is malformed. */
 void cursor_skip_table(struct cursor *);

@@ -75,7 +75,7 @@ struct client {
     uint64_t held_since_ms; /* when it last went on; 0: it is not held */
     bool processing;
 
-    uint8_t *properties; /* client-properties as on the wire */
+    uint8_t *properties; /* client-properties as on the wire, for an upstream of its own */
     size_t properties_len;
     bool can_be_blocked; /* has the capability connection.blocked */
     bool can_be_refused; /* has the capability authentication_failure_close */

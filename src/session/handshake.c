@@ -156,9 +156,7 @@ static void on_start_ok(struct client *c, const struct frame *frame,
     }
     /* The table stands right behind the method number, its length in front. */
     c->properties_len = 4 + (size_t)wire_get32(frame->payload + 4);
-    c->properties = malloc(c->properties_len);
-    ENSURE(c->properties);
-    memcpy(c->properties, frame->payload + 4, c->properties_len);
+    c->properties = capability_announce(frame->payload + 4, &c->properties_len);
     c->can_be_blocked = capability_find(&m->client_properties, "connection.blocked");
     c->can_be_refused = capability_find(&m->client_properties, "authentication_failure_close");
     identity_init(&c->member.identity, c->member.user, c->member.password);

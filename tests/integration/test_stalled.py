@@ -330,6 +330,27 @@ def test_an_alarm_and_a_client_with_its_own_upstream(broker, make_proxy):
     assert broker.wait_messages(2) == [b"0", b"1"]
 
 
+def test_an_alarm_is_heard_for_a_client_that_knows_of_none(broker, make_proxy):
+    """RabbitMQ tells those alone who say that they understand it, on its own connection too."""
+    proxy = make_proxy(broker.url)
+    with RawClient(proxy.port, handshake=False) as client:
+        client.begin("guest", "guest", properties={"product": "old"})
+        client.tune_ok()
+        client.call(0, "connection.open", vhost="/")
+        client.open_channel(confirms=True)
+        client.call(1, "basic.consume", queue="q")
+        own = broker.connections[-1]
+        assert own.client_properties == {"product": b"old", "capabilities": {
+            "authentication_failure_close": True, "connection.blocked": True}}
+        broker.on_frame = lambda connection, frame: frame.type != amqp.HEARTBEAT
+        client.publish(b"0", "q")
+        wait_until(lambda: "1:basic.publish" in own.sequence(), "it is sent")
+        own.send_method(0, "connection.blocked", reason="scripted")
+        client.acked_up_to(1)  # of the disk
+        client.close()
+    assert proxy.bodies() == ["0"]
+
+
 @pytest.mark.parametrize("who", ["stays", "closes", "dies"])
 def test_a_return_of_one_in_doubt_is_heard_or_kept(broker, make_proxy, who):
     proxy = make_proxy(broker.url, SOON)
