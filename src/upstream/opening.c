@@ -126,8 +126,8 @@ void opening_open_ok(struct upstream *u)
 {
     upstream_move(u, UPSTREAM_OPEN);
     u->idle_since_ms = runtime_now(u->rt);
-    LOG(LOG_INFO, "upstream_connected", LOG_N("upstream", u->id),
-        LOG_T("host", u->target->url->host), LOG_N("port", u->target->url->port),
-        LOG_T("user", u->user), LOG_T("vhost", u->vhost));
+    LOG_OFTEN(LOG_INFO, "upstream_connected", LOG_N("upstream", u->id),
+              LOG_T("host", u->target->url->host), LOG_N("port", u->target->url->port),
+              LOG_T("user", u->user), LOG_T("vhost", u->vhost));
     u->events->on_open(u);
 }

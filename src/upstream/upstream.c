@@ -49,8 +49,12 @@ static void on_blocked(struct upstream *u, bool blocked)
     if (!blocked && u->blocked)
         u->unblocked_ms = runtime_now(u->rt);
     u->blocked = blocked;
-    LOG(LOG_WARN, blocked ? "upstream_blocked" : "upstream_unblocked", LOG_N("upstream", u->id),
-        LOG_T("user", u->user), LOG_T("vhost", u->vhost));
+    if (blocked)
+        LOG_OFTEN(LOG_WARN, "upstream_blocked", LOG_N("upstream", u->id), LOG_T("user", u->user),
+                  LOG_T("vhost", u->vhost));
+    else
+        LOG_OFTEN(LOG_WARN, "upstream_unblocked", LOG_N("upstream", u->id), LOG_T("user", u->user),
+                  LOG_T("vhost", u->vhost));
     if (u->events)
         u->events->on_blocked(u);
 }

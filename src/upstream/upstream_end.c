@@ -64,23 +64,23 @@ static bool target_has_failed(const struct upstream *u, const struct upstream_en
 /* A login that RabbitMQ refuses is told where that is decided (login_refused). */
 static bool is_news(struct upstream *u, const struct upstream_end *end)
 {
-    return u->state == UPSTREAM_OPEN ||
-           (end->refusal != REFUSAL_LOGIN && u->state != UPSTREAM_TUNED &&
-            targets_is_news(u->target, end->text, runtime_now(u->rt)));
+    return end->refusal != REFUSAL_LOGIN && u->state != UPSTREAM_TUNED &&
+           targets_is_news(u->target, end->text, runtime_now(u->rt));
 }
+
+#define FIELDS(u, end)                                                                             \
+    LOG_N("upstream", (u)->id), LOG_T("host", (u)->target->url->host),                             \
+        LOG_N("port", (u)->target->url->port), LOG_T("user", (u)->user),                           \
+        LOG_T("vhost", (u)->vhost), LOG_N("code", (end)->code), LOG_T("reason", (end)->text)
 
 static void log_end(struct upstream *u, const struct upstream_end *end)
 {
-    if (is_news(u, end))
-        LOG(LOG_WARN, u->state == UPSTREAM_OPEN ? "upstream_lost" : "upstream_failed",
-            LOG_N("upstream", u->id), LOG_T("host", u->target->url->host),
-            LOG_N("port", u->target->url->port), LOG_T("user", u->user), LOG_T("vhost", u->vhost),
-            LOG_N("code", end->code), LOG_T("reason", end->text));
+    if (u->state == UPSTREAM_OPEN)
+        LOG_OFTEN(LOG_WARN, "upstream_lost", FIELDS(u, end));
+    else if (is_news(u, end))
+        LOG_OFTEN(LOG_WARN, "upstream_failed", FIELDS(u, end));
     else
-        LOG(LOG_DEBUG, "upstream_failed", LOG_N("upstream", u->id),
-            LOG_T("host", u->target->url->host), LOG_N("port", u->target->url->port),
-            LOG_T("user", u->user), LOG_T("vhost", u->vhost), LOG_N("code", end->code),
-            LOG_T("reason", end->text));
+        LOG(LOG_DEBUG, "upstream_failed", FIELDS(u, end));
 }
 
 void upstream_end(struct upstream *u, const struct upstream_end *end)

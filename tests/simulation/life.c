@@ -19,7 +19,7 @@ enum {
     SETS_MAX = 32,
     RETRY_US = 1000000,
     LEAVES_US =
-        1900000, /* from SIGTERM on: clients are told after a second, and have one to read */
+        1700000, /* from SIGTERM on: clients are told after a second, and have until 7/8 of two */
     DELETES_US = 10000000, /* a confirmed message is off a disk that works within this time */
     TURN_US = 10000,       /* of the spooler's thread, without syncs */
 };
