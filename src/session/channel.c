@@ -87,6 +87,12 @@ bool channel_is_owed(const struct channel *ch)
     return (ch->relay && ch->carrier->owes(ch->relay)) || ch->behind_len > BEHIND_MAX_BYTES;
 }
 
+bool channel_is_judged(const struct channel *ch)
+{
+    const struct relay *r = ch->relay;
+    return !r || ch->carrier->unconfirmed(r) == 0 || ch->carrier->is_unread(r);
+}
+
 /* ---- confirms to the client ---- */
 
 static void schedule_acks(struct channel *ch)

@@ -15,10 +15,11 @@
 /* Happy path: a method goes to the router; the frames of a publish are collected, and it goes there
  * when it is complete. What breaks the protocol is refused here, as RabbitMQ would. */
 
-/* confirm.select is the proxy's own affair: publishes are confirmed upstream anyway. */
+/* confirm.select is the proxy's own affair: publishes are confirmed upstream anyway. But RabbitMQ
+ * closes the channel over one that is wrong before it looks at what is behind it. */
 static bool select_confirms(struct channel *ch, const struct frame *frame)
 {
-    if (channel_is_owed(ch)) {
+    if (channel_is_owed(ch) || !channel_is_judged(ch)) {
         client_hold(ch->client);
         return false;
     }

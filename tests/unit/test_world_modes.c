@@ -311,6 +311,48 @@ static void test_ends_that_are_sent_again_take_nothing_behind_them(void **state)
     assert_int_equal(disk_count(false), 0);
 }
 
+/* There is no word of the proxy's own before RabbitMQ's about a message that is wrong. */
+static void test_a_select_is_answered_behind_what_was_published(void **state)
+{
+    (void)state;
+    static const amqp_method_number_t selects[] = {AMQP_CONFIRM_SELECT_METHOD,
+                                                   AMQP_TX_SELECT_METHOD};
+    begin(NULL, NULL);
+    for (unsigned i = 0; i < 2; i++) {
+        struct peer *p = peer_login();
+        i == 0 ? peer_open_channel(p, 1) : peer_open_confirming(p, 1);
+        broker.close_code = 406;
+        peer_publish(p, 1, "q", "!wrong");
+        peer_send_plain(p, 1, selects[i]);
+        const amqp_channel_close_t *close = peer_expect(p, 1, AMQP_CHANNEL_CLOSE_METHOD);
+        assert_int_equal(close->method_id, 40);
+        peer_send_plain(p, 1, AMQP_CHANNEL_CLOSE_OK_METHOD);
+        peer_expect_nothing(p);
+        peer_close(p);
+    }
+}
+
+static void test_a_select_waits_no_longer_than_for_a_confirm(void **state)
+{
+    (void)state;
+    begin("upstream.heartbeat=0", NULL);
+    struct peer *p = peer_login();
+    for (uint16_t channel = 1; channel <= 2; channel++) {
+        peer_open_channel(p, channel);
+        peer_publish(p, channel, "q", "~late");
+        peer_send_plain(p, channel, AMQP_CONFIRM_SELECT_METHOD);
+        peer_expect_nothing(p);
+        if (channel == 1)
+            broker_confirm_all();
+        else
+            world_pass(world.config.pool.confirm_timeout_ms + 1000);
+        peer_expect(p, channel, AMQP_CONFIRM_SELECT_OK_METHOD);
+    }
+    broker_confirm_all();
+    world_pass(1000);
+    peer_close(p);
+}
+
 /* What is asked in between is RabbitMQ's to answer, once it is back. */
 static void test_a_transaction_begun_in_an_outage_hinders_no_call(void **state)
 {
@@ -751,6 +793,8 @@ int main(void)
         ALONE(test_a_commit_that_is_lost_takes_nothing_behind_it),
         ALONE(test_ends_that_are_sent_again_take_nothing_behind_them),
         ALONE(test_a_transaction_begun_in_an_outage_hinders_no_call),
+        ALONE(test_a_select_is_answered_behind_what_was_published),
+        ALONE(test_a_select_waits_no_longer_than_for_a_confirm),
         ALONE(test_a_transaction_stays_where_it_began),
         ALONE(test_a_login_that_is_not_stored_has_its_bound_all_the_same),
         ALONE(test_a_nack_that_nobody_hears_and_the_disk_does_not_take),
