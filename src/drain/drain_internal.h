@@ -48,7 +48,7 @@ struct drain {
     uint64_t pass;       /* doubts.pass of its queue when it began at the first record */
     uint64_t skipped;    /* records of doubtful destinations that were read since */
     struct probe probe;  /* of a channel that seems stuck */
-    uint32_t suspects; /* destinations that were held for the reason why a channel was stuck */
+    uint32_t suspects;   /* destinations that were held for the reason why a channel was stuck */
     uint64_t last_tag, heard_tag; /* that was sent; the highest that RabbitMQ has answered for */
     uint64_t epoch; /* which opening of the channel: what was read for an older one is stale */
     uint64_t drained, rejected, started_ms;

@@ -248,7 +248,7 @@ class Connection(threading.Thread):
         if frame.name == "basic.publish":
             self._partial[frame.channel] = Message(frame.channel, frame.args, b"")
         elif frame.name == "confirm.select":
-            self.last_tags[frame.channel] = 0
+            self.last_tags.setdefault(frame.channel, 0)
         elif frame.name == "channel.open":
             self.last_tags.pop(frame.channel, None)
         if frame.name in self.broker.silent_on or frame.args.get("no_wait"):
