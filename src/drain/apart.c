@@ -9,6 +9,7 @@
 
 enum {
     ASIDES_MAX = 64,  /* apart_hold_others */
+    WOKEN_MAX = 32,   /* at once: more would hold up all others if RabbitMQ is silent still */
     SILENT_LONG = 10, /* times pool.confirm_timeout: then something is sent again all the same */
 };
 
@@ -106,21 +107,45 @@ void apart_channel_is_stuck(struct drain *d, uint64_t now_ms)
     }
 }
 
+/* What it owes goes out once more. */
+static void wake_silent(struct drain *d, struct aside *a)
+{
+    const struct sent *entry;
+    for (uint32_t at = 0; (entry = in_flight_next(&d->sent, &at)) != NULL;)
+        if (entry->destination == a->destination && sent_is_open(entry))
+            aside_rewind(a, entry->seq);
+    a->under_way = 0;
+    batch_drop_of(&d->batch, a->destination);
+    places_freed(d, in_flight_forget_open(&d->sent, a->destination));
+}
+
+/* The silent one that has waited longest beyond its time, or NULL. */
+static struct aside *longest_due(struct asides *asides, uint64_t now_ms)
+{
+    struct aside *best = NULL;
+    for (uint32_t i = 0; i < asides->count; i++) {
+        struct aside *a = &asides->all[i];
+        if (a->state == ASIDE_SILENT && now_ms >= a->again_ms &&
+            (!best || a->again_ms < best->again_ms))
+            best = a;
+    }
+    return best;
+}
+
 void apart_wake(struct drain *d, uint64_t now_ms)
 {
     struct asides *asides = &d->backlog->asides;
+    struct aside *a;
+    uint32_t untried = 0; /* RabbitMQ may be silent about them still */
     for (uint32_t i = 0; i < asides->count; i++) {
-        struct aside *a = &asides->all[i];
-        bool silent = a->state == ASIDE_SILENT;
-        if (!aside_wakes(a, now_ms) || !silent)
-            continue;
-        const struct sent *entry;
-        for (uint32_t at = 0; (entry = in_flight_next(&d->sent, &at)) != NULL;)
-            if (entry->destination == a->destination && sent_is_open(entry))
-                aside_rewind(a, entry->seq);
-        a->under_way = 0;
-        batch_drop_of(&d->batch, a->destination);
-        places_freed(d, in_flight_forget_open(&d->sent, a->destination));
+        a = &asides->all[i];
+        if (a->state == ASIDE_RESTING)
+            aside_wakes(a, now_ms);
+        untried += a->state == ASIDE_TRYING && a->fine == 0;
+    }
+    for (; untried < WOKEN_MAX && (a = longest_due(asides, now_ms)) != NULL; untried++) {
+        aside_wakes(a, now_ms);
+        wake_silent(d, a);
     }
 }
 
@@ -128,16 +153,15 @@ void apart_begin_again(struct drain *d, uint64_t now_ms, bool keeps_silent)
 {
     struct asides *asides = &d->backlog->asides;
     uint32_t timeout = d->backlog->rt->config->pool.confirm_timeout_ms;
+    bool searches = d->backlog->search.careful > 0;
     for (uint32_t i = 0; i < asides->count; i++) {
         struct aside *a = &asides->all[i];
         a->under_way = a->fine = 0;
-        if (a->state == ASIDE_SILENT && keeps_silent)
-            continue;
-        if (a->state == ASIDE_SILENT && d->backlog->search.careful > 0)
-            aside_is_silent(a, now_ms, timeout);
-        else if (a->state == ASIDE_SILENT)
-            aside_move(a, ASIDE_TRYING);
+        if (a->state == ASIDE_SILENT && !keeps_silent && (searches || a->again_ms > now_ms))
+            aside_is_silent(a, now_ms, searches ? timeout : 0);
     }
+    if (!keeps_silent)
+        apart_wake(d, now_ms);
 }
 
 static bool has_caught_up(const struct drain *d, const struct aside *a)

@@ -20,9 +20,10 @@ bool apart_channel_seems_stuck(struct drain *, uint64_t now_ms);
 /* It is: the first destination is silent, and if a channel is stuck right after another one, more
  * of the first. */
 void apart_channel_is_stuck(struct drain *, uint64_t now_ms);
-/* Those whose time has come are tried again; what a silent one owes is sent once more. */
+/* Those whose time has come are tried again, of the silent ones some at a time; what a silent one
+ * owes is sent once more. */
 void apart_wake(struct drain *, uint64_t now_ms);
-/* Nothing is under way: what a silent one owes is sent once more. Not at once while a record is
+/* Nothing is under way: the time of silent ones has come. Not at once while a record is
  * searched for that RabbitMQ refuses, or there would always be something beside that; nor if it
  * `keeps_silent`: the channel before was stuck at it. */
 void apart_begin_again(struct drain *, uint64_t now_ms, bool keeps_silent);

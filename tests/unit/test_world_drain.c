@@ -124,6 +124,39 @@ static void test_many_silent_destinations_and_a_lost_connection(void **state)
     world_begin(NULL);
 }
 
+/* Their turn comes every three seconds, and on each new connection. */
+static void test_many_silent_destinations_hold_nobody_up(void **state)
+{
+    (void)state;
+    enum { SILENT = 200 };
+    struct peer *p = begin("pool.confirm_timeout=300ms", NULL);
+    char body[16];
+    broker_down();
+    for (unsigned i = 0; i < SILENT; i++) {
+        snprintf(body, sizeof body, "~%u", i);
+        peer_publish(p, 1, body, body);
+    }
+    expect_acked_up_to(p, SILENT);
+    broker_up();
+    world_pass(2000);
+    for (unsigned i = 1; i <= 100; i++) {
+        if (i == 50) {
+            broker_cut();
+            world_pass(1000);
+        }
+        peer_publish(p, 1, "fine", "fine");
+        expect_acked_up_to(p, SILENT + i);
+        world_pass(250);
+        assert_int_equal(disk_count(false), SILENT);
+    }
+    for (unsigned i = 0; i < 200; i++) {
+        broker_confirm_all();
+        world_pass(250);
+    }
+    assert_int_equal(disk_count(false), 0);
+    peer_close(p);
+}
+
 static void test_a_drain_does_not_wait_for_its_channel_for_ever(void **state)
 {
     (void)state;
@@ -707,6 +740,7 @@ int main(void)
         ALONE(test_the_drain_tries_again_on_another_channel),
         ALONE(test_a_publisher_leaves_such_a_channel),
         ALONE(test_many_silent_destinations_and_a_lost_connection),
+        ALONE(test_many_silent_destinations_hold_nobody_up),
         ALONE(test_a_drain_does_not_wait_for_its_channel_for_ever),
         ALONE(test_refusals_in_a_backlog_beside_what_is_in_doubt),
         ALONE(test_what_is_rejected_unsent_holds_up_no_destination),
