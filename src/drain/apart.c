@@ -26,21 +26,31 @@ struct aside *apart_set(struct drain *d, uint64_t destination)
 /* RabbitMQ has not confirmed it for so long. */
 static void set_silent(struct drain *d, const struct sent *first, uint64_t now_ms)
 {
-    uint64_t destination = first->destination;
     uint32_t timeout = d->backlog->rt->config->pool.confirm_timeout_ms;
     char exchange[256], routing_key[256];
     sent_name(first, exchange, routing_key);
-    struct aside *a = apart_set(d, destination);
+    struct aside *a = apart_set(d, first->destination);
     aside_is_silent(a, now_ms, SILENT_LONG * timeout);
+    LOG_OFTEN(LOG_WARN, "confirms_stalled", LOG_T("user", d->backlog->user),
+              LOG_T("vhost", d->backlog->vhost), LOG_T("exchange", exchange),
+              LOG_T("routing_key", routing_key), LOG_N("unconfirmed", a->under_way));
+}
+
+static bool is_silent(struct drain *d, const struct sent *entry)
+{
+    const struct aside *a = asides_find(&d->backlog->asides, entry->destination);
+    return a && a->state == ASIDE_SILENT;
+}
+
+/* Nobody waits for what silent ones owe. */
+static void park_silent(struct drain *d)
+{
     uint32_t places = in_flight_in_window(&d->sent);
     struct sent *entry;
     for (uint32_t at = 0; (entry = in_flight_next(&d->sent, &at)) != NULL;)
-        if (entry->destination == destination && entry->state == SENT_UNCONFIRMED)
+        if (entry->state == SENT_UNCONFIRMED && entry->tag > 0 && is_silent(d, entry))
             in_flight_set(&d->sent, entry, SENT_PARKED);
     places_freed(d, places - in_flight_in_window(&d->sent));
-    LOG(LOG_WARN, "confirms_stalled", LOG_T("user", d->backlog->user),
-        LOG_T("vhost", d->backlog->vhost), LOG_T("exchange", exchange),
-        LOG_T("routing_key", routing_key), LOG_N("unconfirmed", a->under_way));
 }
 
 /* What was published behind it needs it: so it is waited for, as long as the connection lives. */
@@ -57,16 +67,20 @@ static void tell_unanswered(struct drain *d, const struct sent *entry)
 void apart_look_for_silence(struct drain *d, uint64_t now_ms)
 {
     uint32_t timeout = d->backlog->rt->config->pool.confirm_timeout_ms;
+    bool parks = false;
     const struct sent *entry;
     for (uint32_t at = 0; (entry = in_flight_next(&d->sent, &at)) != NULL;) {
         uint64_t since = upstream_reads_since(d->link.upstream, entry->sent_ms);
         if (entry->state != SENT_UNCONFIRMED || now_ms - since < timeout)
             continue;
-        if (entry->tag > 0)
-            set_silent(d, entry, now_ms);
-        else
+        if (entry->tag == 0)
             tell_unanswered(d, entry);
+        else if (!is_silent(d, entry))
+            set_silent(d, entry, now_ms);
+        parks = parks || entry->tag > 0;
     }
+    if (parks)
+        park_silent(d);
 }
 
 /* RabbitMQ works through a channel in order. */
@@ -100,11 +114,12 @@ void apart_channel_is_stuck(struct drain *d, uint64_t now_ms)
     set_silent(d, in_flight_oldest(&d->sent), now_ms);
     const struct sent *entry;
     for (uint32_t at = 0; left > 0 && (entry = in_flight_next(&d->sent, &at)) != NULL;) {
-        if (entry->state != SENT_UNCONFIRMED || entry->tag == 0)
-            continue; /* those of a silent one are parked */
+        if (entry->state != SENT_UNCONFIRMED || entry->tag == 0 || is_silent(d, entry))
+            continue;
         set_silent(d, entry, now_ms);
         left--;
     }
+    park_silent(d);
 }
 
 /* What it owes goes out once more. */

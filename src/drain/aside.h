@@ -34,6 +34,8 @@ struct aside {
 struct asides {
     struct aside *all;
     uint32_t count, capacity;
+    uint32_t
+        *places; /* where in `all` a destination is, plus one: twice as many as there is room */
 };
 
 /* NULL if it is not set aside. Valid until the next change. */

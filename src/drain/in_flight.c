@@ -48,6 +48,12 @@ static void count(struct in_flight *f, const struct sent *entry, bool in)
         f->unconfirmed += one;
     if (has_place(entry))
         f->bytes += in ? entry->bytes : -entry->bytes;
+    if (entry->tag == 0 || !sent_is_open(entry))
+        return;
+    if (in)
+        window_take(&f->open, entry->destination, 1);
+    else
+        window_give_back(&f->open, entry->destination, 1);
 }
 
 void in_flight_set(struct in_flight *f, struct sent *entry, enum sent_state state)
@@ -92,11 +98,7 @@ void sent_name(const struct sent *entry, char exchange[256], char routing_key[25
 
 uint32_t in_flight_open_of(const struct in_flight *f, uint64_t destination)
 {
-    uint32_t open = 0;
-    const struct sent *entry;
-    for (uint32_t at = 0; (entry = in_flight_next(f, &at)) != NULL;)
-        open += sent_is_open(entry) && entry->destination == destination;
-    return open;
+    return window_share(&f->open, destination);
 }
 
 struct sent *in_flight_find(const struct in_flight *f, uint64_t seq)
@@ -370,6 +372,7 @@ void in_flight_clear(struct in_flight *f)
     struct sent *entry;
     for (uint32_t at = 0; (entry = in_flight_next(f, &at)) != NULL;)
         let_go(f, entry);
+    window_clear(&f->open);
     free(f->all);
     free(f->tags);
     *f = (struct in_flight){0};

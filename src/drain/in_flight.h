@@ -10,6 +10,7 @@
 #include "drain/returned.h"
 #include "drain/suspect.h"
 #include "spooler/job.h"
+#include "upstream/window.h"
 
 enum sent_state {
     SENT_UNCONFIRMED,
@@ -53,7 +54,8 @@ struct in_flight {
     uint32_t count;  /* that are not GONE */
     uint32_t parked; /* of these */
     uint32_t unconfirmed;
-    uint64_t bytes; /* of those in the window */
+    uint64_t bytes;     /* of those in the window */
+    struct window open; /* publishes that RabbitMQ has not answered for, by destination */
 };
 
 /* In its place. `tag` is 0 for a declaration. The entry is valid until the next change. */
@@ -75,7 +77,7 @@ static inline bool sent_is_open(const struct sent *entry)
 }
 /* The names of a publish, cut at 255 bytes. */
 void sent_name(const struct sent *, char exchange[256], char routing_key[256]);
-/* How many to this destination RabbitMQ has not answered for. Looks at all. */
+/* How many publishes to this destination RabbitMQ has not answered for. */
 uint32_t in_flight_open_of(const struct in_flight *, uint64_t destination);
 /* NULL if it is not among them. */
 struct sent *in_flight_find(const struct in_flight *, uint64_t seq);

@@ -2,6 +2,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -108,10 +109,40 @@ static void test_rewinds_no_further_than_asked(void **state)
     assert_int_equal(a.cursor, 3);
 }
 
+/* Of some hundred that fall on few places, any come and go. */
+static void test_each_is_found(void **state)
+{
+    (void)state;
+    enum { NAMES = 300, TURNS = 5000 };
+    struct asides asides = {0};
+    bool is_there[NAMES] = {false};
+    uint32_t count = 0, random = 1;
+    for (unsigned turn = 0; turn < TURNS; turn++) {
+        random = random * 1664525 + 1013904223;
+        unsigned name = (random >> 16) % NAMES;
+        uint64_t destination = (uint64_t)(name / 100) + ((uint64_t)name << 32);
+        if (is_there[name])
+            asides_remove(&asides, asides_find(&asides, destination));
+        else
+            asides_add(&asides, destination, name);
+        count += is_there[name] ? UINT32_MAX : 1; /* modulo 2^32 */
+        is_there[name] = !is_there[name];
+        assert_int_equal(asides.count, count);
+        for (unsigned i = 0; i < NAMES; i++) {
+            destination = (uint64_t)(i / 100) + ((uint64_t)i << 32);
+            const struct aside *a = asides_find(&asides, destination);
+            assert_int_equal(a != NULL, is_there[i]);
+            assert_true(!a || (a->destination == destination && a->cursor == i));
+        }
+    }
+    asides_clear(&asides);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_found_by_name_until_removed),
+        cmocka_unit_test(test_each_is_found),
         cmocka_unit_test(test_tries_are_of_the_first_that_failed),
         cmocka_unit_test(test_one_at_a_time_then_more),
         cmocka_unit_test(test_rests_until_its_time),
