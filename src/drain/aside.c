@@ -26,30 +26,10 @@ void aside_move(struct aside *a, enum aside_state to)
     STATE_MOVE(&states, a->state, to);
 }
 
-/* Where the destination's place is, or the free one where it would be. */
-static uint32_t place_of(const struct asides *asides, uint64_t destination)
-{
-    uint32_t mask = asides->capacity * 2 - 1, i = (uint32_t)destination & mask;
-    while (asides->places[i] && asides->all[asides->places[i] - 1].destination != destination)
-        i = (i + 1) & mask;
-    return i;
-}
-
 struct aside *asides_find(struct asides *asides, uint64_t destination)
 {
-    uint32_t at = asides->count > 0 ? asides->places[place_of(asides, destination)] : 0;
-    return at > 0 ? &asides->all[at - 1] : NULL;
-}
-
-static void grow(struct asides *asides)
-{
-    asides->capacity = asides->capacity ? asides->capacity * 2 : 8;
-    asides->all = memory_grow(asides->all, asides->capacity, sizeof *asides->all);
-    free(asides->places);
-    asides->places = calloc(2 * (size_t)asides->capacity, sizeof *asides->places);
-    ENSURE(asides->places);
-    for (uint32_t i = 0; i < asides->count; i++)
-        asides->places[place_of(asides, asides->all[i].destination)] = i + 1;
+    const uint32_t *place = number_map_find(&asides->places, destination);
+    return place ? &asides->all[*place] : NULL;
 }
 
 struct aside *asides_add(struct asides *asides, uint64_t destination, uint64_t cursor)
@@ -57,44 +37,31 @@ struct aside *asides_add(struct asides *asides, uint64_t destination, uint64_t c
     struct aside *a = asides_find(asides, destination);
     if (a)
         return a;
-    if (asides->count == asides->capacity)
-        grow(asides);
-    ENSURE(asides->all);
+    if (asides->count == asides->capacity) {
+        asides->capacity = asides->capacity ? asides->capacity * 2 : 8;
+        asides->all = memory_grow(asides->all, asides->capacity, sizeof *asides->all);
+    }
+    *number_map_put(&asides->places, destination) = asides->count;
     a = &asides->all[asides->count++];
     *a = (struct aside){.destination = destination, .state = ASIDE_TRYING, .cursor = cursor};
-    asides->places[place_of(asides, destination)] = asides->count;
     return a;
-}
-
-/* Those behind a freed place move up, or they would not be found any more. */
-static void vacate(struct asides *asides, uint32_t hole)
-{
-    uint32_t mask = asides->capacity * 2 - 1;
-    for (uint32_t i = (hole + 1) & mask; asides->places[i]; i = (i + 1) & mask) {
-        uint32_t home = (uint32_t)asides->all[asides->places[i] - 1].destination & mask;
-        if (((i - home) & mask) < ((i - hole) & mask))
-            continue;
-        asides->places[hole] = asides->places[i];
-        hole = i;
-    }
-    asides->places[hole] = 0;
 }
 
 void asides_remove(struct asides *asides, struct aside *a)
 {
     ENSURE(a >= asides->all && a < asides->all + asides->count);
-    const struct aside *last = &asides->all[asides->count - 1];
-    uint32_t hole = place_of(asides, a->destination);
-    asides->places[place_of(asides, last->destination)] = asides->places[hole];
+    number_map_remove(&asides->places, a->destination);
+    const struct aside *last = &asides->all[--asides->count];
+    if (a == last)
+        return;
     *a = *last;
-    vacate(asides, hole);
-    asides->count--;
+    *number_map_find(&asides->places, a->destination) = (uint32_t)(a - asides->all);
 }
 
 void asides_clear(struct asides *asides)
 {
     free(asides->all);
-    free(asides->places);
+    number_map_clear(&asides->places);
     *asides = (struct asides){0};
 }
 

@@ -17,6 +17,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/number_map.h"
+
 enum aside_state { ASIDE_SILENT, ASIDE_RESTING, ASIDE_TRYING };
 
 struct aside {
@@ -34,8 +36,7 @@ struct aside {
 struct asides {
     struct aside *all;
     uint32_t count, capacity;
-    uint32_t
-        *places; /* where in `all` a destination is, plus one: twice as many as there is room */
+    struct number_map places; /* where in `all` a destination is */
 };
 
 /* NULL if it is not set aside. Valid until the next change. */

@@ -12,15 +12,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct window_slot {
-    uint64_t destination; /* 0: free */
-    uint32_t under_way;
-};
+#include "base/number_map.h"
 
 struct window {
-    struct window_slot *slots; /* open addressing; NULL: nothing has been sent */
-    uint32_t capacity, used;   /* destinations */
-    uint32_t under_way;        /* of all of them */
+    struct number_map shares; /* of each destination, how many are under way there */
+    uint32_t under_way;       /* of all of them */
 };
 
 /* True if one more publish may be sent there. */

@@ -36,7 +36,7 @@ static const char *of_pool(const struct pool *pool)
 
 static const char *of_upstream(const struct upstream *u)
 {
-    if (u->under_way.window.under_way > 0 || u->under_way.window.used > 0 ||
+    if (u->under_way.window.under_way > 0 || u->under_way.window.shares.used > 0 ||
         u->under_way.bytes > 0 || u->under_way.senders > 0)
         return "places of a window are held by nobody";
     if (u->use == UPSTREAM_FOR_DRAIN && u->links.count == 0)

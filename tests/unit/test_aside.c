@@ -120,7 +120,7 @@ static void test_each_is_found(void **state)
     for (unsigned turn = 0; turn < TURNS; turn++) {
         random = random * 1664525 + 1013904223;
         unsigned name = (random >> 16) % NAMES;
-        uint64_t destination = (uint64_t)(name / 100) + ((uint64_t)name << 32);
+        uint64_t destination = (uint64_t)(name / 100) + ((uint64_t)(name + 1) << 32);
         if (is_there[name])
             asides_remove(&asides, asides_find(&asides, destination));
         else
@@ -129,7 +129,7 @@ static void test_each_is_found(void **state)
         is_there[name] = !is_there[name];
         assert_int_equal(asides.count, count);
         for (unsigned i = 0; i < NAMES; i++) {
-            destination = (uint64_t)(i / 100) + ((uint64_t)i << 32);
+            destination = (uint64_t)(i / 100) + ((uint64_t)(i + 1) << 32);
             const struct aside *a = asides_find(&asides, destination);
             assert_int_equal(a != NULL, is_there[i]);
             assert_true(!a || (a->destination == destination && a->cursor == i));

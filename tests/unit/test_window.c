@@ -113,7 +113,7 @@ static void test_any_order_of_confirms(void **state)
     for (uint32_t n = 0; n < NAMES; n++)
         for (; counts[n] > 0; counts[n]--)
             window_give_back(&w, (uint64_t)(n % 5) + 16 * (uint64_t)n + 1, 1);
-    assert_int_equal(w.used, 0);
+    assert_int_equal(w.shares.used, 0);
     assert_int_equal(w.under_way, 0);
     window_clear(&w);
 }
