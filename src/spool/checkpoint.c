@@ -28,6 +28,11 @@ enum {
     PAGE_BYTES_MAX = 64 * 1024, /* LMDB's MAX_PAGESIZE is half of that */
     META_PAGES = 2,             /* the first two of data.mdb, written in turn by LMDB's commits */
 
+    /* In a meta page (LMDB 0.9: mdb.c, MDB_meta, behind the page's head). */
+    AT_META_MAGIC = 16,
+    AT_META_TXNID = 144,
+    META_BYTES = 152,
+
     AT_MAGIC = 0,
     AT_TXNID = 8,
     AT_PAGE_BYTES = 16,
@@ -102,6 +107,28 @@ static bool read_slot(int fd, unsigned which, uint8_t slot[SLOT_BYTES])
            checksum(slot) == big_endian_get(slot + AT_CHECKSUM, 8);
 }
 
+/* False of the state of another data.mdb, as after a backup was put in its place: that knows of no
+ * commit so late. What a power cut leaves of it does: its meta pages were synced before the slot
+ * was written. Where they cannot be told the checkpoint is all that there is. */
+static bool is_of(const uint8_t *slot, int data)
+{
+    const uint32_t magic_of_meta = 0xBEEFC0DE;
+    uint64_t last = 0, page_bytes = big_endian_get(slot + AT_PAGE_BYTES, 4);
+    bool is_known = false;
+    for (unsigned page = 0; page < META_PAGES; page++) {
+        uint8_t meta[META_BYTES];
+        uint64_t txnid;
+        if (pread(data, meta, sizeof meta, (off_t)(page * page_bytes)) != sizeof meta)
+            return false;
+        if (memcmp(meta + AT_META_MAGIC, &magic_of_meta, sizeof magic_of_meta) != 0)
+            continue;
+        memcpy(&txnid, meta + AT_META_TXNID, sizeof txnid);
+        last = txnid > last ? txnid : last;
+        is_known = true;
+    }
+    return !is_known || big_endian_get(slot + AT_TXNID, 8) <= last;
+}
+
 /* The newer of the two slots, in memory of the caller's, and its place; NULL if there is none. */
 static uint8_t *read_newest(int fd, unsigned *which)
 {
@@ -124,16 +151,26 @@ static uint8_t *read_newest(int fd, unsigned *which)
     return NULL;
 }
 
-static uint8_t *read_checkpoint(const char *path)
+static int open_to_read(const char *path, const char *file)
 {
     char name[4096];
+    name_file(name, path, file);
+    return open(name, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* whatever has this name */
+}
+
+static uint8_t *read_checkpoint(const char *path)
+{
     unsigned which;
-    name_file(name, path, "checkpoint");
-    int fd = open(name, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* whatever has this name */
-    if (fd < 0)
-        return NULL;
-    uint8_t *slot = read_newest(fd, &which);
-    close(fd);
+    int fd = open_to_read(path, "checkpoint"), data = open_to_read(path, "data.mdb");
+    uint8_t *slot = fd >= 0 && data >= 0 ? read_newest(fd, &which) : NULL;
+    if (slot && !is_of(slot, data)) {
+        free(slot);
+        slot = NULL;
+    }
+    if (fd >= 0)
+        close(fd);
+    if (data >= 0)
+        close(data);
     return slot;
 }
 
@@ -162,9 +199,7 @@ static enum status put_back(const char *path, const uint8_t *slot, struct failur
 
 enum status checkpoint_restore(const char *path, bool *restored, struct failure *failure)
 {
-    char name[4096];
-    name_file(name, path, "data.mdb");
-    uint8_t *slot = access(name, F_OK) == 0 ? read_checkpoint(path) : NULL;
+    uint8_t *slot = read_checkpoint(path);
     enum status status = STATUS_OK;
     char boot[BOOT_BYTES];
     *restored = slot && !is_this_boot(slot);
@@ -212,6 +247,13 @@ static int sync_data(struct checkpoint *c, MDB_env *env)
 
 /* ---- writing ---- */
 
+static int put_slot(int fd, unsigned which, const uint8_t *slot)
+{
+    ssize_t len = (ssize_t)(AT_PAGES + pages_bytes(slot));
+    bool is_put = pwrite(fd, slot, (size_t)len, (off_t)which * SLOT_BYTES) == len;
+    return is_put && fdatasync(fd) == 0 ? 0 : errno ? errno : EIO;
+}
+
 static int write_slot(struct checkpoint *c, MDB_env *env, uint64_t txnid)
 {
     mdb_filehandle_t data;
@@ -229,10 +271,8 @@ static int write_slot(struct checkpoint *c, MDB_env *env, uint64_t txnid)
     if (!error && pread(data, slot + AT_PAGES, pages, 0) != (ssize_t)pages)
         error = errno ? errno : EIO;
     big_endian_put(slot + AT_CHECKSUM, checksum(slot), 8);
-    ssize_t len = (ssize_t)(AT_PAGES + pages);
-    if (!error && (pwrite(c->fd, slot, (size_t)len, (off_t)c->slot * SLOT_BYTES) != len ||
-                   fdatasync(c->fd) != 0))
-        error = errno ? errno : EIO;
+    if (!error)
+        error = put_slot(c->fd, c->slot, slot);
     free(slot);
     return error;
 }
@@ -280,14 +320,27 @@ static int claim(int fd)
     return error == ENOSPC || error == EDQUOT ? error : 0;
 }
 
-/* Where the first one goes: not in the place of one that still counts. */
-static unsigned find_slot(int fd)
+/* The older one first: its pages may have been used again. */
+static int clear_slots(const struct checkpoint *c)
+{
+    int error = clear_slot(c->fd, c->slot);
+    return error ? error : clear_slot(c->fd, c->slot ^ 1);
+}
+
+/* The first one does not go in the place of one that still counts. That is written again before: it
+ * may be there for who reads it through the kernel, and not on the disk, if its sync has failed. */
+static int spare_newest(struct checkpoint *c, MDB_env *env)
 {
     unsigned newest;
-    uint8_t *slot = read_newest(fd, &newest);
-    unsigned first = slot ? newest ^ 1 : 0;
+    int error = 0;
+    mdb_filehandle_t data;
+    mdb_env_get_fd(env, &data);
+    uint8_t *slot = read_newest(c->fd, &newest);
+    c->slot = slot ? newest ^ 1 : 0;
+    if (slot)
+        error = is_of(slot, data) ? put_slot(c->fd, newest, slot) : clear_slots(c);
     free(slot);
-    return first;
+    return error;
 }
 
 enum status checkpoint_begin(struct checkpoint *c, const char *path, MDB_env *env,
@@ -302,20 +355,14 @@ enum status checkpoint_begin(struct checkpoint *c, const char *path, MDB_env *en
         return fail(failure, errno, name);
     int error = claim(c->fd);
     c->is_doubted = read_doubt(c->fd);
-    c->slot = find_slot(c->fd);
+    if (!error)
+        error = spare_newest(c, env);
     enum status status = error ? fail(failure, error, name) : checkpoint_take(c, env, failure);
     if (status != STATUS_OK)
         return status;
     /* An old one may have a higher number: of another boot, or of a spool that was replaced. */
     error = clear_slot(c->fd, c->slot);
     return error ? fail(failure, error, name) : home_sync(path, failure);
-}
-
-/* The older one first: its pages may have been used again. */
-static int clear_slots(const struct checkpoint *c)
-{
-    int error = clear_slot(c->fd, c->slot);
-    return error ? error : clear_slot(c->fd, c->slot ^ 1);
 }
 
 enum status checkpoint_end(struct checkpoint *c, MDB_env *env, struct failure *failure)
@@ -328,6 +375,17 @@ enum status checkpoint_end(struct checkpoint *c, MDB_env *env, struct failure *f
     close(c->fd);
     *c = (struct checkpoint){.fd = -1};
     return error ? env_error(failure, error, "letting go of the spool's checkpoint") : STATUS_OK;
+}
+
+enum status checkpoint_renew(struct checkpoint *c, const char *path, MDB_env *env,
+                             struct failure *failure)
+{
+    char name[4096];
+    name_file(name, path, "checkpoint");
+    (void)checkpoint_end(c, env, NULL); /* what fails here fails again in the new one */
+    if (unlink(name) != 0 && errno != ENOENT)
+        return fail(failure, errno, name);
+    return checkpoint_begin(c, path, env, failure);
 }
 
 enum status checkpoint_remove(const char *path, MDB_env *env, struct failure *failure)

@@ -30,7 +30,8 @@ struct checkpoint {
 };
 
 /* True if the machine went down since the checkpoint in `path` was taken and nobody has put it
- * back: the spool must not be read before checkpoint_restore. */
+ * back: the spool must not be read before checkpoint_restore. One of another data.mdb does not
+ * count. */
 bool checkpoint_is_due(const char *path);
 /* Goes back to the checkpoint in `path` if that is due; *restored says whether it was. For whoever
  * holds the spool's lock, before LMDB opens it. */
@@ -46,6 +47,8 @@ enum status checkpoint_take(struct checkpoint *, MDB_env *, struct failure *);
 /* Syncs all that is committed, and lets go of the checkpoint; the file stays, and says that there
  * is none. If the sync fails the checkpoint stays valid. */
 enum status checkpoint_end(struct checkpoint *, MDB_env *, struct failure *);
+/* Somebody has removed the file, or put another in its place: goes on in a new one. */
+enum status checkpoint_renew(struct checkpoint *, const char *path, MDB_env *, struct failure *);
 /* For a spool that is to keep none: syncs all that is committed, and removes the file, if there is
  * one. */
 enum status checkpoint_remove(const char *path, MDB_env *, struct failure *);

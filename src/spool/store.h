@@ -78,8 +78,8 @@ bool store_was_restored(const struct store *);
 
 /* Looks whether the files in the directory are still those that are open, and says in the log what
  * has changed. While data.mdb is not, nothing is appended (STATUS_FULL). STATUS_FATAL: lock.mdb is
- * not; opened again, the store sees other readers, and they see it. Not inside a write
- * transaction. */
+ * not; opened again, the store sees other readers, and they see it. A checkpoint is made again at
+ * once; if that fails: STATUS_FATAL. Not inside a write transaction. */
 enum status store_look_at_place(struct store *);
 /* Why nothing is appended, in words that stay valid; NULL if data.mdb is in its place. */
 const char *store_misplaced(const struct store *);

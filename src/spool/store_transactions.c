@@ -160,6 +160,8 @@ enum status store_open(struct store **store, const struct store_options *options
         status = open_env(s, options, failure);
     if (status == STATUS_OK) {
         place_note(&s->place, options->path);
+        if (store_keeps_checkpoints(s))
+            place_note_checkpoint(&s->place, options->path);
         room_init(&s->room, s->env, s->max_bytes, map_bytes(s->max_bytes));
         status = load(s, failure);
     }

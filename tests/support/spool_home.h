@@ -26,6 +26,7 @@ enum { HOME_MAX_SIZE = 64 * 1024 * 1024 };
 struct home {
     char top[64];   /* made by mkdtemp; what the test makes beside the spool goes here */
     char spool[80]; /* top/spool */
+    enum store_sync sync;
     struct store *store;
     struct failure failure;
 };
@@ -74,7 +75,7 @@ static inline int home_teardown(void **state)
 static inline enum status home_try_open(struct home *home, uint64_t max_size_bytes)
 {
     struct store_options options = {
-        .path = home->spool, .max_size_bytes = max_size_bytes, .sync = STORE_SYNC_COMMIT};
+        .path = home->spool, .max_size_bytes = max_size_bytes, .sync = home->sync};
     home->failure = (struct failure){0};
     enum status status = store_open(&home->store, &options, &home->failure);
     if (status != STATUS_OK)

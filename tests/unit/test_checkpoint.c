@@ -79,8 +79,29 @@ static char doubt_of(int slots)
     return doubt;
 }
 
+/* What is done to the checkpoint's file: "0" and "1" are writes of these slots, "s" is a sync. */
+static struct {
+    int slots; /* its descriptor; 0: nobody looks */
+    char text[32];
+} steps;
+
+static void note_step(int fd, char step)
+{
+    size_t len = strlen(steps.text);
+    if (steps.slots && fd == steps.slots && len + 1 < sizeof steps.text)
+        steps.text[len] = step;
+}
+
+ssize_t pwrite(int fd, const void *bytes, size_t len, off_t offset)
+{
+    if (offset < AT_DOUBT && len > 8)
+        note_step(fd, offset < SLOT_BYTES ? '0' : '1');
+    return syscall(SYS_pwrite64, fd, bytes, len, offset);
+}
+
 int fdatasync(int fd)
 {
+    note_step(fd, 's');
     if (syncs.slots && syncs.calls++ == 0)
         syncs.doubt = doubt_of(syncs.slots);
     if (!syncs.slots || !syncs.fails)
@@ -271,6 +292,52 @@ static void test_a_start_spares_the_one_that_counts(void **state)
     assert_true(has(f, 4));
 }
 
+/* Its sync may have failed: then the disk has another one under it. */
+static void test_a_start_syncs_the_one_that_counts_first(void **state)
+{
+    struct fixture *f = *state;
+    int fd = open_slots(f);
+    unsigned newest = number_of(fd, 1) > number_of(fd, 0);
+    close(fd);
+    kill_process(f);
+    open_env(f);
+    memset(steps.text, 0, sizeof steps.text);
+    steps.slots = dup(STDIN_FILENO); /* the checkpoint's will be the same */
+    close(steps.slots);
+    assert_int_equal(checkpoint_begin(&f->checkpoint, f->folder, f->env, &f->failure), STATUS_OK);
+    assert_int_equal(f->checkpoint.fd, steps.slots);
+    assert_memory_equal(steps.text, newest ? "1s0s" : "0s1s", 4);
+    steps.slots = 0;
+    kill_process(f);
+    open_env(f);
+}
+
+/* A backup is put in the place of data.mdb: going back to what that one was would spoil it. */
+static void test_one_of_another_data_file_does_not_count(void **state)
+{
+    struct fixture *f = *state;
+    char copy[96], data[96], copied[112];
+    snprintf(copy, sizeof copy, "%s/copy", f->folder);
+    snprintf(data, sizeof data, "%s/data.mdb", f->folder);
+    snprintf(copied, sizeof copied, "%s/data.mdb", copy);
+    assert_int_equal(mkdir(copy, 0700), 0);
+    assert_int_equal(mdb_env_copy2(f->env, copy, MDB_CP_COMPACT), 0);
+    cut(f);
+    assert_true(checkpoint_is_due(f->folder));
+    assert_int_equal(rename(copied, data), 0);
+    assert_int_equal(rmdir(copy), 0);
+    assert_nothing_to_restore(f);
+    assert_int_equal(checkpoint_begin(&f->checkpoint, f->folder, f->env, &f->failure), STATUS_OK);
+    put(f, 5);
+    cut(f);
+    bool restored = false;
+    assert_int_equal(checkpoint_restore(f->folder, &restored, &f->failure), STATUS_OK);
+    assert_true(restored);
+    open_env(f);
+    assert_true(has(f, 4));
+    assert_false(has(f, 5));
+}
+
 /* Who is killed in a sync does not hear how it ended: the next process cannot believe it. */
 static void test_a_sync_is_in_doubt_until_it_has_ended_well(void **state)
 {
@@ -324,6 +391,10 @@ static void test_a_sync_that_cannot_be_doubted_is_tried_all_the_same(void **stat
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_a_start_syncs_the_one_that_counts_first, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_one_of_another_data_file_does_not_count, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_a_sync_is_in_doubt_until_it_has_ended_well, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_sync_that_cannot_be_doubted_is_tried_all_the_same,

@@ -127,6 +127,36 @@ static void test_a_lock_that_is_another_file(void **state)
     assert_int_equal(store_look_at_place(home->store), STATUS_OK);
 }
 
+/* With spool.sync = interval. Another one may even be of another boot, and is not gone back to. */
+static void test_a_checkpoint_that_is_replaced(void **state)
+{
+    struct home *home = *state;
+    home->sync = STORE_SYNC_INTERVAL;
+    uint32_t queue = open_with_one(home);
+    assert_int_equal(store_sync(home->store, &home->failure), STATUS_OK);
+    for (unsigned is_there = 0; is_there < 2; is_there++) {
+        assert_int_equal(unlink(name_in(home, "checkpoint")), 0);
+        if (is_there)
+            make_file(name_in(home, "checkpoint"));
+        assert_int_equal(store_look_at_place(home->store), STATUS_OK);
+        struct stat st;
+        assert_int_equal(stat(name_in(home, "checkpoint"), &st), 0);
+        assert_true(st.st_size > 0);
+        assert_int_equal(store_look_at_place(home->store), STATUS_OK);
+        assert_takes(home, queue, true);
+        assert_int_equal(store_sync(home->store, &home->failure), STATUS_OK);
+    }
+    home_reopen(home);
+    assert_int_equal(home_queue(home, queue).messages, 3);
+    pid_t reader = start_readers(home, (struct table_use){.readers = 1, .rests = true});
+    assert_int_equal(unlink(name_in(home, "lock.mdb")), 0);
+    assert_int_equal(unlink(name_in(home, "checkpoint")), 0);
+    assert_int_equal(store_look_at_place(home->store), STATUS_OK);
+    assert_int_equal(access(name_in(home, "checkpoint"), F_OK), 0);
+    kill_reader(reader);
+    assert_int_equal(store_look_at_place(home->store), STATUS_FATAL);
+}
+
 /* A directory that cannot be looked into says nothing about what is in it. */
 static void test_what_nobody_can_see_is_not_gone(void **state)
 {
@@ -151,6 +181,7 @@ int main(void)
         WITH_HOME(test_a_directory_that_is_moved),
         WITH_HOME(test_a_lock_that_is_removed),
         WITH_HOME(test_a_lock_that_is_another_file),
+        WITH_HOME(test_a_checkpoint_that_is_replaced),
         WITH_HOME(test_what_nobody_can_see_is_not_gone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
