@@ -140,6 +140,8 @@ static void look_at_place(struct spooler *sp)
     if (status != STATUS_FATAL)
         return;
     work_close_if_fatal(&sp->work, status);
+    if (sp->work.store) /* data.mdb has gone meanwhile */
+        return;
     if (work_open(&sp->work, &failure)) {
         LOG(LOG_WARN, "spool_in_place");
         return;
@@ -427,7 +429,7 @@ static bool open_store(struct spooler *sp, const struct config *config, struct f
     sp->work.refuses_one_by_one = config->spool.overflow == OVERFLOW_REJECT;
     if (config->spool.sync == CONFIG_SYNC_INTERVAL)
         sp->sync_interval_ms = config->spool.sync_interval_ms;
-    if (store_open(&sp->work.store, &sp->work.options, failure) != STATUS_OK)
+    if (!work_open(&sp->work, failure))
         return false;
     if (store_was_restored(sp->work.store))
         LOG(LOG_WARN, "spool_restored",

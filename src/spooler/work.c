@@ -34,13 +34,26 @@ bool work_open(struct work *w, struct failure *failure)
 {
     if (w->store)
         return true;
-    return store_open(&w->store, &w->options, failure) == STATUS_OK;
+    if (w->was_opened && place_look(&w->place, w->options.path) == PLACE_DATA_GONE) {
+        failure_set(failure, STATUS_NO_SPOOL,
+                    "%s/data.mdb was moved, removed or replaced: it is not made anew",
+                    w->options.path);
+        return false;
+    }
+    if (store_open(&w->store, &w->options, failure) != STATUS_OK)
+        return false;
+    place_note(&w->place, w->options.path);
+    w->was_opened = true;
+    return true;
 }
 
 void work_close_if_fatal(struct work *w, enum status status)
 {
-    if (status == STATUS_FATAL && w->store) {
-        store_close(w->store);
-        w->store = NULL;
-    }
+    if (status != STATUS_FATAL || !w->store)
+        return;
+    (void)store_look_at_place(w->store);
+    if (store_misplaced(w->store))
+        return;
+    store_close(w->store);
+    w->store = NULL;
 }

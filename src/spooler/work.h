@@ -8,6 +8,7 @@
 
 #include "net/mailbox.h"
 #include "spool/credential.h"
+#include "spool/place.h"
 #include "spool/store.h"
 #include "spooler/gauges.h"
 #include "spooler/job.h"
@@ -23,7 +24,9 @@ struct work_failed {
 struct work {
     struct store *store; /* NULL: has to be opened again */
     struct store_options options;
-    char *path; /* of the options */
+    char *path;         /* of the options */
+    struct place place; /* of the store's files, once it was opened */
+    bool was_opened;
     struct credential_key key;
     _Atomic bool shorten_expiration;
     uint64_t batch; /* number of the last one, from 1 */
@@ -46,8 +49,11 @@ void work_clear(struct work *);
 
 bool job_writes(const struct job *);
 
-/* True if the store is open, or could be opened again. */
+/* True if the store is open, or could be opened; again only if it is still there: what waits is not
+ * to be mistaken for nothing, nor for what another data.mdb has. */
 bool work_open(struct work *, struct failure *);
+/* But not while data.mdb is out of its place: it could not be opened again, and may be removed, and
+ * then be gone with the last who has it open. */
 void work_close_if_fatal(struct work *, enum status);
 /* True while a step that began then (uv_hrtime) may go on: publishes wait for its end. */
 bool work_has_time(const struct work *, uint64_t begun_ns);

@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+from support.disk import Disk
 from support.outage import spool
 from support.proxy import INSPECT
 from support.raw import RawClient
@@ -74,6 +75,27 @@ def test_data_that_is_moved_and_put_back(broker, make_watched, with_folder):
     proxy.restart()
     assert proxy.waiting() == 200
     drained(broker, proxy, BODIES[:100] + MORE[:100])
+
+
+@pytest.mark.provokes("delete_failed", "spool_failed", "read_failed")
+def test_a_disk_that_fails_while_data_is_moved(broker, make_watched, tmp_path):
+    """LMDB has to be opened again then: nothing is made in the place of what waits."""
+    disk = Disk(tmp_path)
+    proxy, _ = make_watched(broker.url, SMALL, environment=disk.environment)
+    spool(broker, proxy, BODIES[:500])
+    aside = proxy.spool.with_name("aside")
+    proxy.spool.rename(aside)
+    proxy.wait_event("spool_misplaced", timeout=30)
+    disk.become("meta")
+    broker.up()
+    proxy.wait_event("delete_failed")
+    disk.mend()
+    assert not proxy.spool.exists()
+    aside.rename(proxy.spool)
+    proxy.wait_event("drain_finished")
+    assert {m.body for m in broker.messages} == set(BODIES[:500])
+    proxy.restart()
+    assert proxy.waiting() == 0
 
 
 def test_data_that_is_removed_is_delivered_by_who_has_it_open(broker, make_watched):

@@ -4,7 +4,8 @@
  * DISK_FAULT names a file whose first word says what is wrong now: `full` (nothing beyond what was
  * claimed before can be written), `sync` (EIO on fdatasync), `hang` (fdatasync does not return;
  * that one does is told by a file DISK_FAULT.hung),
- * `readonly` (EROFS), or nothing.
+ * `readonly` (EROFS), `meta` (EIO where LMDB makes a commit valid: it does nothing more then), or
+ * nothing.
  *
  * DISK_JOURNAL names a file to which each write and each sync is appended: a letter (W: a write, D:
  * a write that is durable when it returns, S: a sync, F: one that failed; w, s and f: the same of
@@ -22,6 +23,8 @@
 #include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+enum { META_PAGE = 4096 }; /* the first two; LMDB writes less than all of one */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static off_t claimed; /* end of what fallocate has promised */
@@ -96,6 +99,8 @@ static int obstacle(off_t offset, size_t len)
 {
     if (is_wrong("readonly"))
         return EROFS;
+    if (is_wrong("meta") && len < META_PAGE && offset < (off_t)2 * META_PAGE)
+        return EIO;
     return is_wrong("full") && offset + (off_t)len > claimed ? ENOSPC : 0;
 }
 

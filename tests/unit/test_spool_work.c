@@ -263,6 +263,39 @@ static void test_no_failed_channel_is_forgotten_too_early(void **state)
     gauges_deinit(&work.gauges);
 }
 
+static void move_data(const struct home *home, bool back)
+{
+    char data[128], aside[128];
+    snprintf(data, sizeof data, "%s/data.mdb", home->spool);
+    snprintf(aside, sizeof aside, "%s/aside", home->top);
+    assert_int_equal(back ? rename(aside, data) : rename(data, aside), 0);
+}
+
+/* It is not closed, nor is another one made or taken, while data.mdb is not in its place. */
+static void test_a_store_that_is_out_of_place_is_not_made_anew(void **state)
+{
+    struct home *home = *state;
+    home_fill(home, 3, 100);
+    struct work work = {.store = home->store,
+                        .options = {.path = home->spool, .max_size_bytes = HOME_MAX_SIZE}};
+    home->store = NULL;
+    move_data(home, false);
+    work_close_if_fatal(&work, STATUS_FATAL);
+    assert_non_null(work.store);
+    move_data(home, true);
+    work_close_if_fatal(&work, STATUS_FATAL);
+    assert_null(work.store);
+    assert_true(work_open(&work, &home->failure));
+    work_close_if_fatal(&work, STATUS_FATAL);
+    move_data(home, false);
+    assert_false(work_open(&work, &home->failure));
+    assert_false(work_open(&work, &home->failure));
+    move_data(home, true);
+    assert_true(work_open(&work, &home->failure));
+    home->store = work.store;
+    assert_int_equal(home_queue(home, 1).messages, 3);
+}
+
 #define WITH_HOME(test) cmocka_unit_test_setup_teardown(test, home_setup, home_teardown)
 
 int main(void)
@@ -274,6 +307,7 @@ int main(void)
         WITH_HOME(test_failing_disk_is_tried_twice),
         WITH_HOME(test_what_ends_a_failure),
         WITH_HOME(test_no_failed_channel_is_forgotten_too_early),
+        WITH_HOME(test_a_store_that_is_out_of_place_is_not_made_anew),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
