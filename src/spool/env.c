@@ -14,6 +14,8 @@
 #include "spool/others.h"
 #include "spool/view.h"
 
+enum { TABLE_BYTES_MAX = (ENV_READERS_MAX + 4) * 64 }; /* a reader's place is a cache line */
+
 enum status env_error(struct failure *failure, int error, const char *doing)
 {
     enum status status;
@@ -109,10 +111,33 @@ static enum status look_at_file(const char *path, unsigned flags, struct failure
     return status;
 }
 
+/* LMDB maps its table of readers and writes to it: a page that the disk has no block for ends the
+ * process. One that is there already has been written to where that matters. */
+static enum status claim_table(const char *path, struct failure *failure)
+{
+    char name[4096];
+    struct stat found = {0};
+    snprintf(name, sizeof name, "%s/lock.mdb", path);
+    int fd = open(name, O_RDWR | O_CREAT | O_NONBLOCK | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return STATUS_OK; /* LMDB says why */
+    int error = fstat(fd, &found) == 0 && S_ISREG(found.st_mode) &&
+                        fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, TABLE_BYTES_MAX) != 0
+                    ? errno
+                    : 0;
+    close(fd);
+    if ((error != ENOSPC && error != EDQUOT) || found.st_size > 0)
+        return STATUS_OK;
+    unlink(name); /* others could not use it, either */
+    return failure_set(failure, STATUS_NO_SPACE, "%s: %s", name, strerror(error));
+}
+
 enum status env_open(MDB_env **env, const char *path, uint64_t map_size, unsigned flags,
                      struct failure *failure)
 {
     enum status status = look_at_file(path, flags, failure);
+    if (status == STATUS_OK && !(flags & MDB_RDONLY))
+        status = claim_table(path, failure);
     if (status != STATUS_OK)
         return status;
     int error = mdb_env_create(env);

@@ -1,11 +1,15 @@
 """A disk that is full, fails, or is read-only: publishers are told, what was accepted stays, and
 service goes on by itself once there is room."""
 
+import subprocess
+
 import pytest
 
 from support.disk import Disk
 from support.outage import spool
+from support.proxy import INSPECT
 from support.raw import RawClient
+from support.small_disk import SmallDisk
 from support.wait import wait_until
 
 BODY = b"x" * 10000
@@ -211,3 +215,34 @@ def test_disk_space_goes_back_after_a_backlog(broker, make_proxy, sync):
     assert proxy.waiting() == 30
     broker.up()
     proxy.wait_empty()
+
+
+def fill(path):
+    with open(path, "ab", buffering=0) as file, pytest.raises(OSError, match="No space"):
+        while True:
+            file.write(bytes(4096))
+
+
+@pytest.mark.provokes("spool_unusable")
+def test_a_start_that_has_no_room_for_lmdbs_lock(broker, make_proxy, tmp_path):
+    """LMDB maps it and writes there: the reason is said, and what waits is left as it is."""
+    with SmallDisk(tmp_path / "disk", "16m") as disk:
+        proxy = make_proxy(broker.url, {"spool.path": disk.path / "spool"}, start=False)
+        proxy.spool = disk.path / "spool"
+        proxy.start()
+        spool(broker, proxy, [BODY] * 20)
+        proxy.term()
+        (proxy.spool / "lock.mdb").unlink()
+        fill(disk.path / "fill")
+        proxy.begin()
+        assert proxy.wait_status() == 1
+        assert "lock.mdb: No space left" in proxy.wait_event("spool_unusable")["reason"]
+        beside = subprocess.run([INSPECT, "-s", proxy.spool, "verify"], capture_output=True, text=True,
+                                check=False)
+        assert beside.returncode == 0, beside.stderr
+        (disk.path / "fill").unlink()
+        proxy.start()
+        broker.up()
+        proxy.wait_empty()
+        assert len(broker.messages) == 20
+        proxy.term()
