@@ -281,7 +281,18 @@ static uint32_t codepoint_at(const unsigned char *at, size_t *used)
         return *used = 2, (at[0] & 0x1FU) << 6 | (at[1] & 0x3FU);
     if (at[0] < 0xF0)
         return *used = 3, (at[0] & 0xFU) << 12 | (at[1] & 0x3FU) << 6 | (at[2] & 0x3FU);
-    return *used = 4, 0x10000; /* nothing steers there */
+    return *used = 4,
+           (at[0] & 7U) << 18 | (at[1] & 0x3FU) << 12 | (at[2] & 0x3FU) << 6 | (at[3] & 0x3FU);
+}
+
+/* Beyond 16 bits JSON wants two of UTF-16. */
+static int write_escaped(char out[16], uint32_t c)
+{
+    if (c < 0x10000)
+        return snprintf(out, 16, "\\u%04x", (unsigned)c);
+    c -= 0x10000;
+    return snprintf(out, 16, "\\u%04x\\u%04x", 0xD800U + (unsigned)(c >> 10),
+                    0xDC00U + (unsigned)(c & 0x3FF));
 }
 
 struct sink {
@@ -298,10 +309,10 @@ static int on_json(const char *buffer, size_t size, void *arg)
     size_t done = 0, used;
     for (size_t at = 0; at < size; at += used) {
         uint32_t codepoint = codepoint_at(bytes + at, &used);
-        if (!escape_is_steering(codepoint))
+        if (!escape_is_due(codepoint))
             continue;
         char escaped[16];
-        int len = snprintf(escaped, sizeof escaped, "\\u%04x", (unsigned)codepoint);
+        int len = write_escaped(escaped, codepoint);
         sink->write(sink->arg, buffer + done, at - done);
         sink->write(sink->arg, escaped, (size_t)len);
         done = at + used;

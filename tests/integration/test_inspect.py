@@ -180,6 +180,16 @@ def test_list_at_a_terminal_stays_aligned_over_many_rows(spool):
     assert all("3m 1" in row and "2.0 KiB" in row for row in rows)
 
 
+def test_a_long_key_at_a_terminal_is_out_of_line_alone(spool):
+    spool.queue()
+    for key in "short", "long" * 50, "other":
+        spool.publish(1, AT, "orders", key)
+    text, _ = terminal(spool, "list", environment={"NO_COLOR": "1"})
+    titles, short, long, other = text.splitlines()
+    assert titles.index("SIZE") + 1 == short.index("4 B") == other.index("4 B") < 100
+    assert "long" * 50 in long
+
+
 def test_list_json_is_dump_without_the_body(orders):
     dumped = objects(orders, "dump")
     for message in dumped:
@@ -351,7 +361,7 @@ def test_show_of_what_is_not_there(orders, queue, seq):
 
 
 def test_nothing_from_the_wire_steers_a_terminal(spool):
-    hostile = "\x1b]0;x\x07\x7f\u009b\u202e\t\r\n"
+    hostile = "\x1b]0;x\x07\x7f\u009b\u202e\u200b\U000e0041\t\r\n"
     spool.queue(f"user{hostile}", f"vhost{hostile}")
     properties = short_string(hostile) + table(**{hostile: b"S" + long_string(hostile)})
     spool.put(1, AT, publish(f"ex{hostile}", f"key{hostile}"), header(9, 0xA000, properties),
@@ -362,9 +372,9 @@ def test_nothing_from_the_wire_steers_a_terminal(spool):
                       ["verify"], ["list", "--exchange", hostile, "--user", "nobody"],
                       [hostile], ["list", f"--since={hostile}"], [f"--{hostile}"]]:
         shown = terminal(spool, *arguments, environment={"NO_COLOR": "1"})[0]
-        assert not set("\x1b\x07\x7f\u009b\u202e\r\t") & set(shown), (arguments, shown)
+        assert not set("\x1b\x07\x7f\u009b\u202e\u200b\U000e0041\r\t") & set(shown), (arguments, shown)
         piped = inspect_any(spool, *arguments)
-        assert not set("\x1b\x07\x7f\u009b\u202e\r") & set(piped), (arguments, piped)
+        assert not set("\x1b\x07\x7f\u009b\u202e\u200b\U000e0041\r") & set(piped), (arguments, piped)
     assert all(line.count("\t") == 9 for line in output(spool).splitlines())
     assert all(line.count("\t") == 6 for line in output(spool, "list").splitlines())
     assert objects(spool, "dump", "--exchange", f"ex{hostile}")[0]["routing_key"] == (

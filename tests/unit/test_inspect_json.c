@@ -128,6 +128,10 @@ static void nothing_that_steers_a_terminal_is_left(void **state)
     assert_escaped("\x7F", 1, "\\x7F");
     assert_escaped("\xC2\x9B", 2, "\\u{009B}");
     assert_escaped("\xE2\x80\xAE", 3, "\\u{202E}");
+    assert_escaped("a\xE2\x80\x8Bz", 5, "a\\u{200B}z");
+    assert_escaped("\xC2\xAD\xEF\xBB\xBF", 5, "\\u{00AD}\\u{FEFF}");
+    assert_escaped("\xF3\xA0\x81\x81", 4, "\\u{E0041}");
+    assert_escaped("\xE6\x97\xA5\xF0\x9F\x98\x80", 7, "\xE6\x97\xA5\xF0\x9F\x98\x80");
     assert_escaped("\xFF\xC3", 2, "\\xFF\\xC3");
     assert_escaped("\xC3(", 2, "\\xC3(");
 }

@@ -10,6 +10,9 @@
 #include "output.h"
 #include "json/escape.h"
 
+/* A longer cell moves what is behind it in its own row alone. */
+enum { ALIGNED_MAX = 48 };
+
 void text_size(uint64_t bytes, char text[static SIZE_TEXT_BYTES])
 {
     static const char *const units[] = {"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
@@ -90,6 +93,7 @@ static void put_batch(struct table *table)
     for (unsigned row = 0; row < table->row_count; row++) {
         for (unsigned i = 0; i < table->column_count; i++) {
             size_t columns = width(table->cells[row][i]);
+            columns = columns < ALIGNED_MAX ? columns : ALIGNED_MAX;
             table->widths[i] = columns > table->widths[i] ? columns : table->widths[i];
         }
     }
