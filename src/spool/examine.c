@@ -134,6 +134,10 @@ static bool is_key(const MDB_val *key)
     return key->mv_size == RECORD_KEY_BYTES || key->mv_size == RECORD_PART_KEY_BYTES;
 }
 
+/* A damaged key may say any number. Behind one that no queue can come to there would be no room for
+ * others. */
+#define SEQ_END (UINT64_C(1) << 63)
+
 /* Reads the pages with the keys from `from` on, and the ones before and behind, which LMDB may
  * write to with them. */
 static int read_range(void *arg)
@@ -162,7 +166,7 @@ static int read_range(void *arg)
         last = key;
         if (record_key_queue(key.mv_data) > view->queue)
             return 0;
-        if (record_key_queue(key.mv_data) == view->queue)
+        if (record_key_queue(key.mv_data) == view->queue && record_key_seq(key.mv_data) < SEQ_END)
             view->last_seq = record_key_seq(key.mv_data);
     }
     return error == MDB_NOTFOUND ? 0 : error;

@@ -185,6 +185,8 @@ static int read_record(struct walk *w, const MDB_val *value)
 static int find_behind(struct walk *w)
 {
     uint8_t key_bytes[RECORD_KEY_BYTES];
+    if (w->after == UINT64_MAX) /* a damaged key may say that */
+        return MDB_NOTFOUND;
     record_key(key_bytes, w->list->queue, w->after + 1);
     MDB_val key = {sizeof key_bytes, key_bytes}, value;
     int error = mdb_cursor_get(w->cursor, &key, &value, MDB_SET_RANGE);

@@ -136,6 +136,33 @@ static void test_flips_in_a_key(void **state)
     close(fd);
 }
 
+/* The next number is not taken from there: it would be 0, which nobody reads. */
+static void test_keys_with_the_highest_numbers(void **state)
+{
+    static const uint64_t highest[] = {UINT64_C(1) << 63, UINT64_MAX - 1, UINT64_MAX};
+    struct home *home = *state;
+    uint32_t queue = home_fill(home, 4, 100);
+    home_close(home);
+    struct backdoor door = backdoor_open(home, "messages");
+    for (unsigned i = 0; i < 3; i++) {
+        uint8_t key[RECORD_KEY_BYTES];
+        record_key(key, queue, highest[i]);
+        backdoor_put(&door, key, sizeof key, (const uint8_t *)"damaged", 7);
+    }
+    backdoor_close(&door);
+    home_open(home);
+    uint64_t seq;
+    home_begin(home);
+    assert_int_equal(home_try_append(home, queue, 10, &seq), STATUS_OK);
+    home_commit(home);
+    assert_true(seq == 5);
+    struct seen seen = home_read(home, queue, 0);
+    assert_int_equal(seen.count, 5);
+    assert_int_equal(seen.damaged_count, 3);
+    seen = home_read(home, queue, UINT64_MAX);
+    assert_int_equal(seen.count + seen.damaged_count, 0);
+}
+
 static void test_missing_part(void **state)
 {
     struct home *home = *state;
@@ -427,6 +454,7 @@ int main(void)
         WITH_HOME(test_flips_in_a_record),
         WITH_HOME(test_flips_in_a_part),
         WITH_HOME(test_flips_in_a_key),
+        WITH_HOME(test_keys_with_the_highest_numbers),
         WITH_HOME(test_missing_part),
         WITH_HOME(test_bodies_that_nobody_wants_are_not_looked_at),
         WITH_HOME(test_damaged_record_stays),
