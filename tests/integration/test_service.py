@@ -9,6 +9,8 @@ import time
 import pytest
 
 from support import names
+from support.disk import DOUBT
+from support.outage import spool
 from support.raw import RawClient
 
 
@@ -145,3 +147,20 @@ def test_nobody_waits_for_a_name(make_proxy):
     began = time.monotonic()
     proxy.term()
     assert time.monotonic() - began < 5
+
+
+def test_a_start_that_writes_all_again_is_waited_for(broker, make_proxy, manager):
+    """A process that was killed in a sync did not hear how it ended."""
+    manager, environment = manager
+    proxy = make_proxy(broker.url, {"spool.sync": "interval"}, environment=environment)
+    spool(broker, proxy, [b"x" * 60000] * 50)
+    hear(manager, "READY=1")
+    proxy.kill9()
+    with open(proxy.spool / "checkpoint", "r+b") as checkpoint:
+        checkpoint.seek(DOUBT)
+        checkpoint.write(b"\1")
+    proxy.start()
+    assert any("EXTEND_TIMEOUT_USEC=" in message for message in hear(manager, "READY=1"))
+    assert int(proxy.wait_event("sync_doubted")["bytes"]) > 50 * 60000
+    proxy.restart()
+    assert not proxy.events("sync_doubted")

@@ -8,7 +8,7 @@ from .proxy import BINARY
 
 LIBRARY = os.environ.get("AMQPBUF_TEST_DISK", str(BINARY.parent / "disk.so"))
 PAGE = 4096
-BOOT, BOOT_BYTES, SLOT = 32, 36, 256 * 1024  # docs/spool-format.md
+BOOT, BOOT_BYTES, SLOT, DOUBT = 32, 36, 256 * 1024, 2 * 256 * 1024  # docs/spool-format.md
 
 
 class Disk:
