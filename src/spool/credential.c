@@ -76,6 +76,9 @@ enum status credential_key_load(struct credential_key *key, const char *path,
                                 struct failure *failure)
 {
     int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* a pipe would wait for a writer */
+    struct stat link;
+    if (fd < 0 && errno == ENOENT && lstat(path, &link) == 0) /* on what is not mounted, perhaps */
+        return failure_set(failure, STATUS_IO, "%s is a link to what is not there", path);
     if (fd < 0 && errno == ENOENT)
         return make_key(key, path, failure);
     if (fd < 0 && errno == EACCES)

@@ -97,8 +97,10 @@ static enum status look_at_file(const char *path, unsigned flags, struct failure
     struct stat found;
     enum status status = STATUS_OK;
     snprintf(name, sizeof name, "%s/data.mdb", path);
-    int fd = open(name, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* a pipe would wait for a writer */
-    if (fd < 0 || fstat(fd, &found) < 0)
+    int fd = open(name, O_RDONLY | O_NONBLOCK | O_CLOEXEC);    /* a pipe would wait for a writer */
+    if (fd < 0 && errno == ENOENT && lstat(name, &found) == 0) /* LMDB would make a new one there */
+        status = failure_set(failure, STATUS_NO_SPOOL, "%s is a link to what is not there", name);
+    else if (fd < 0 || fstat(fd, &found) < 0)
         status = STATUS_OK;
     else if (!S_ISREG(found.st_mode))
         status = failure_set(failure, STATUS_DAMAGED, "%s is no regular file", name);

@@ -251,18 +251,42 @@ static void test_key_in_no_directory(void **state)
     assert_non_null(strstr(file->failure.text, path));
 }
 
+/* On what is not mounted, perhaps: a new one would be in the place of that which is to come back.
+ */
+static void test_key_behind_a_broken_link(void **state)
+{
+    struct key_file *file = *state;
+    struct credential_key loaded;
+    char target[80];
+    snprintf(target, sizeof target, "%s/none", file->directory);
+    assert_int_equal(symlink(target, file->path), 0);
+    assert_int_equal(credential_key_load(&loaded, file->path, &file->failure), STATUS_IO);
+    assert_non_null(strstr(file->failure.text, "link"));
+    struct stat st;
+    assert_int_equal(lstat(file->path, &st), 0);
+    assert_true(S_ISLNK(st.st_mode));
+}
+
 #define WITH_FILE(test) cmocka_unit_test_setup_teardown(test, make_directory, remove_directory)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_there_and_back), cmocka_unit_test(test_golden),
-        cmocka_unit_test(test_empty_password), cmocka_unit_test(test_a_nonce_each),
-        cmocka_unit_test(test_wrong_key),      cmocka_unit_test(test_other_place),
-        cmocka_unit_test(test_flipped_bits),   cmocka_unit_test(test_equal),
-        cmocka_unit_test(test_wipe),           WITH_FILE(test_key_is_made),
-        WITH_FILE(test_keys_differ),           WITH_FILE(test_key_that_others_may_read),
-        WITH_FILE(test_key_of_another_length), WITH_FILE(test_key_in_no_directory),
+        cmocka_unit_test(test_there_and_back),
+        cmocka_unit_test(test_golden),
+        cmocka_unit_test(test_empty_password),
+        cmocka_unit_test(test_a_nonce_each),
+        cmocka_unit_test(test_wrong_key),
+        cmocka_unit_test(test_other_place),
+        cmocka_unit_test(test_flipped_bits),
+        cmocka_unit_test(test_equal),
+        cmocka_unit_test(test_wipe),
+        WITH_FILE(test_key_is_made),
+        WITH_FILE(test_keys_differ),
+        WITH_FILE(test_key_that_others_may_read),
+        WITH_FILE(test_key_of_another_length),
+        WITH_FILE(test_key_in_no_directory),
+        WITH_FILE(test_key_behind_a_broken_link),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

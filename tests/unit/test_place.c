@@ -157,6 +157,24 @@ static void test_a_checkpoint_that_is_replaced(void **state)
     assert_int_equal(store_look_at_place(home->store), STATUS_FATAL);
 }
 
+/* On what is not mounted, perhaps. */
+static void test_data_behind_a_broken_link(void **state)
+{
+    struct home *home = *state;
+    char target[128];
+    struct stat st;
+    snprintf(target, sizeof target, "%s/none", home->top);
+    open_with_one(home);
+    home_close(home);
+    assert_int_equal(rename(name_in(home, "data.mdb"), name_in(home, "aside")), 0);
+    assert_int_equal(symlink(target, name_in(home, "data.mdb")), 0);
+    assert_int_equal(home_try_open(home, HOME_MAX_SIZE), STATUS_NO_SPOOL);
+    assert_int_equal(lstat(target, &st), -1);
+    assert_int_equal(rename(name_in(home, "aside"), target), 0);
+    home_open(home);
+    assert_int_equal(home_queue(home, 1).messages, 1);
+}
+
 /* A directory that cannot be looked into says nothing about what is in it. */
 static void test_what_nobody_can_see_is_not_gone(void **state)
 {
@@ -182,6 +200,7 @@ int main(void)
         WITH_HOME(test_a_lock_that_is_removed),
         WITH_HOME(test_a_lock_that_is_another_file),
         WITH_HOME(test_a_checkpoint_that_is_replaced),
+        WITH_HOME(test_data_behind_a_broken_link),
         WITH_HOME(test_what_nobody_can_see_is_not_gone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
