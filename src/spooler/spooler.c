@@ -135,8 +135,13 @@ static void look_at_place(struct spooler *sp)
     if (!sp->work.store || sp->work.failing || now_ms < sp->place_due_ms)
         return;
     sp->place_due_ms = now_ms + PLACE_MS;
+    const char *before = sp->misplaced;
     enum status status = store_look_at_place(sp->work.store);
     sp->misplaced = store_misplaced(sp->work.store);
+    if (sp->misplaced != before) {
+        look_at_room(sp); /* who is to be held is not let in first */
+        rest_later(sp);
+    }
     if (status != STATUS_FATAL)
         return;
     work_close_if_fatal(&sp->work, status);

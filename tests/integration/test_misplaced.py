@@ -5,6 +5,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import time
 
 import pytest
 
@@ -75,6 +76,25 @@ def test_data_that_is_moved_and_put_back(broker, make_watched, with_folder):
     proxy.restart()
     assert proxy.waiting() == 200
     drained(broker, proxy, BODIES[:100] + MORE[:100])
+
+
+def test_who_publishes_while_data_is_moved_can_be_held(broker, make_watched):
+    proxy, _ = make_watched(broker.url, {**SMALL, "spool.overflow": "block"})
+    spool(broker, proxy, BODIES[:10])
+    time.sleep(1)  # it has nothing to do any more, and looks at its files by itself
+    data = proxy.spool / "data.mdb"
+    data.rename(data.with_name("aside"))
+    proxy.wait_event("spool_misplaced", timeout=30)
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        client.publish(b"held", "q")
+        client.expect("connection.blocked", 0)
+        data.with_name("aside").rename(data)
+        client.expect("connection.unblocked", 0)
+        client.acked_up_to(1)
+        client.close()
+    assert proxy.waiting() == 11
+    drained(broker, proxy, [*BODIES[:10], b"held"])
 
 
 @pytest.mark.provokes("delete_failed", "spool_failed", "read_failed")
