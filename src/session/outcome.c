@@ -201,11 +201,23 @@ void outcome_begin_return(struct relay *r, const struct frame *frame)
     returned_begin(r->returned, frame);
 }
 
-void outcome_end_return(struct relay *r, const struct frame *header)
+void outcome_note_header(struct relay *r, struct slab *slab, const struct frame *header)
 {
-    if (header->type != FRAME_HEADER || !r->returned || !r->returned->active)
+    if (!r->returned || !r->returned->active || header->type != FRAME_HEADER)
         return;
-    r->returned->active = false;
+    span_clear(&r->returned_header);
+    r->returned_header = span_of(slab, header->payload, header->payload_len);
+}
+
+void outcome_end_return(struct relay *r)
+{
+    if (r->returned)
+        r->returned->active = false;
+    span_clear(&r->returned_header);
+}
+
+static void keep_returned(struct relay *r, const struct frame *header)
+{
     for (uint32_t i = 0; i < r->unconfirmed.count; i++) {
         struct retained *entry = unconfirmed_at(&r->unconfirmed, i);
         struct message view;
@@ -222,4 +234,15 @@ void outcome_end_return(struct relay *r, const struct frame *header)
         retained_move(entry, RETAINED_SETTLED);
         return;
     }
+}
+
+void outcome_keep_return(struct relay *r)
+{
+    const struct span *at = &r->returned_header;
+    if (!at->slab)
+        return;
+    struct frame header = {
+        .type = FRAME_HEADER, .payload = at->at, .payload_len = (uint32_t)at->len};
+    keep_returned(r, &header);
+    outcome_end_return(r);
 }

@@ -20,7 +20,9 @@ enum outcome outcome_confirm(struct relay *, const struct frame *, bool nack);
  * alone it is kept as rejected, and so are all to an exchange that is not there; what else there is
  * goes to the spool: the drain finds the bad one and rejects it. False if no copies were kept. */
 bool outcome_keep(struct relay *, const amqp_channel_close_t *);
-/* RabbitMQ gives a message back, and its publisher is gone: it is kept as rejected. First
- * basic.return, then each content frame. */
+/* RabbitMQ gives a message back: basic.return, its header, and its end, once its publisher has all
+ * of it. Nobody hears of it any more: it is kept as rejected as soon as its header is there. */
 void outcome_begin_return(struct relay *, const struct frame *);
-void outcome_end_return(struct relay *, const struct frame *header);
+void outcome_note_header(struct relay *, struct slab *, const struct frame *header);
+void outcome_end_return(struct relay *);
+void outcome_keep_return(struct relay *);

@@ -194,6 +194,7 @@ void relay_free(struct relay *r)
     ENSURE(!r->link.upstream);
     r->pool->relay_count--;
     keeping_drop_all(r);
+    outcome_end_return(r);
     free(r->returned);
     unconfirmed_deinit(&r->unconfirmed);
     consuming_deinit(&r->consuming);
@@ -523,9 +524,9 @@ static void on_method(struct relay *r, struct slab *slab, const struct frame *fr
     default:
         break;
     }
-    if (!r->channel && method == AMQP_BASIC_RETURN_METHOD) {
+    if (method == AMQP_BASIC_RETURN_METHOD)
         outcome_begin_return(r, frame);
-    } else if (r->channel) { /* closing or not: it goes on until close-ok */
+    if (r->channel) { /* closing or not: it goes on until close-ok */
         replies_pass_method(r, slab, frame, method);
     } else {
         struct awaited *call = calls_find(&r->calls, method, frame);
@@ -539,10 +540,13 @@ static void on_method(struct relay *r, struct slab *slab, const struct frame *fr
 static void on_frame(struct link *link, struct slab *slab, const struct frame *frame)
 {
     struct relay *r = relay_of(link);
-    if (frame->type == FRAME_METHOD)
+    if (frame->type == FRAME_METHOD) {
         on_method(r, slab, frame);
-    else if (!r->channel)
-        outcome_end_return(r, frame);
+        return;
+    }
+    outcome_note_header(r, slab, frame);
+    if (!r->channel)
+        outcome_keep_return(r); /* a publisher that has gone has a part of it, perhaps */
     else if (frame->type != FRAME_HEARTBEAT)
         replies_pass_content(r, slab, frame);
 }

@@ -20,9 +20,10 @@ struct pool;
 struct relay {
     struct link link;
     struct pool *pool;
-    struct channel *channel;   /* NULL: idle, or orphaned with publishes still unconfirmed */
-    uint64_t client;           /* handle of whose publishes are retained; it may be gone */
-    struct returned *returned; /* the basic.return that nobody hears of; NULL: none is arriving */
+    struct channel *channel;     /* NULL: idle, or orphaned with publishes still unconfirmed */
+    uint64_t client;             /* handle of whose publishes are retained; it may be gone */
+    struct returned *returned;   /* the basic.return that is arriving; NULL: there was none */
+    struct span returned_header; /* of its content, once that is here */
     bool shared;
     uint64_t stamp;  /* of its channel.open */
     bool confirming; /* confirm.select was sent */

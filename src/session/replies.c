@@ -6,6 +6,7 @@
 #include "pool/queue.h"
 #include "session/channel.h"
 #include "session/client.h"
+#include "session/outcome.h"
 #include "session/relay_struct.h"
 
 /* A frame goes on to the client; a body frame is cut where the client's frame_max is smaller. */
@@ -54,8 +55,10 @@ void replies_pass_content(struct relay *r, struct slab *slab, const struct frame
     pass_on(r, slab, frame);
     if (r->channel != channel)
         return; /* it did not fit, and the client was refused */
-    if (channel->content_left == 0)
+    if (channel->content_left == 0) {
+        outcome_end_return(r);
         channel_content_done(channel);
+    }
 }
 
 /* RabbitMQ has said that this exchange is there. exchange.declare: two reserved octets, its name.

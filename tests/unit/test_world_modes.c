@@ -752,6 +752,35 @@ static void test_a_return_of_what_is_in_doubt_is_kept_when_nobody_hears_it(void 
     assert_int_equal(world_queue()->backlog.rejected, 1);
 }
 
+/* Its publisher has a part of it, when it goes: that is not to have been told. */
+static void test_a_return_that_is_cut_short_is_kept(void **state)
+{
+    (void)state;
+    amqp_basic_return_t returned = {.reply_code = 312,
+                                    .reply_text = bytes_of("NO_ROUTE"),
+                                    .exchange = amqp_empty_bytes,
+                                    .routing_key = bytes_of("q")};
+    for (unsigned variant = 0; variant < 4; variant++) {
+        bool is_doubted = variant & 1, has_header = variant & 2;
+        begin("upstream.heartbeat=0", NULL);
+        struct peer *p = confirming();
+        broker.confirms = BROKER_SILENT;
+        peer_publish_to(p, 1, "", "q", "late", true);
+        world_pass(is_doubted ? world.config.pool.confirm_timeout_ms + 1000 : 100);
+        assert_int_equal(disk_count(false), is_doubted);
+        broker_say(1, AMQP_BASIC_RETURN_METHOD, &returned);
+        if (has_header)
+            broker_say_header(1, "late");
+        peer_die(p);
+        has_header ? broker_say_body(1, "late") : broker_say_content(1, "late");
+        broker_confirm_all();
+        assert_int_equal(disk_count(false), 0);
+        assert_int_equal(disk_count(true), 1);
+        assert_int_equal(world_teardown(NULL), 0);
+    }
+    begin(NULL, NULL);
+}
+
 /* While the proxy does not read from RabbitMQ, because its client does not read, the silence is not
  * RabbitMQ's. */
 static void test_a_confirm_that_nobody_reads_is_not_late(void **state)
@@ -810,6 +839,7 @@ int main(void)
         ALONE(test_without_a_buffer_its_own_error_is_what_a_client_hears),
         ALONE(test_transactions_that_fill_the_buffer_do_not_wait_for_each_other),
         ALONE(test_a_return_of_what_is_in_doubt_is_kept_when_nobody_hears_it),
+        ALONE(test_a_return_that_is_cut_short_is_kept),
         ALONE(test_a_confirm_that_nobody_reads_is_not_late),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -438,23 +438,50 @@ void broker_deliver(uint16_t channel, const char *consumer, uint64_t tag, const 
     world_run();
 }
 
-static void say_content(struct connection *c, uint16_t channel, const char *body)
+static void say_header(struct connection *c, uint16_t channel, const char *body)
 {
     uint8_t frame[1024] = {0};
     uint8_t *at = frame + FRAME_HEAD_BYTES;
     wire_put16(at, 60);
     wire_put64(at + 4, strlen(body));
     say_frame(c, frame, frame_wrap(frame, FRAME_HEADER, channel, 14));
-    memcpy(at, body, strlen(body));
+}
+
+static void say_body(struct connection *c, uint16_t channel, const char *body)
+{
+    uint8_t frame[1024] = {0};
+    memcpy(frame + FRAME_HEAD_BYTES, body, strlen(body));
     say_frame(c, frame, frame_wrap(frame, FRAME_BODY, channel, (uint32_t)strlen(body)));
+}
+
+static void say_content(struct connection *c, uint16_t channel, const char *body)
+{
+    say_header(c, channel, body);
+    say_body(c, channel, body);
+}
+
+static void say_to_all(void (*says)(struct connection *, uint16_t, const char *), uint16_t channel,
+                       const char *body)
+{
+    for (unsigned i = 0; i < 64; i++)
+        if (connections[i] && world_is_open(connections[i]->stream))
+            says(connections[i], channel, body);
+    world_run();
+}
+
+void broker_say_header(uint16_t channel, const char *body)
+{
+    say_to_all(say_header, channel, body);
+}
+
+void broker_say_body(uint16_t channel, const char *body)
+{
+    say_to_all(say_body, channel, body);
 }
 
 void broker_say_content(uint16_t channel, const char *body)
 {
-    for (unsigned i = 0; i < 64; i++)
-        if (connections[i] && world_is_open(connections[i]->stream))
-            say_content(connections[i], channel, body);
-    world_run();
+    say_to_all(say_content, channel, body);
 }
 
 void broker_deliver_rest(uint16_t channel, const char *body)

@@ -143,8 +143,10 @@ void broker_say(uint16_t channel, amqp_method_number_t, const void *fields);
 void broker_deliver(uint16_t channel, const char *consumer, uint64_t tag, const char *body);
 /* What follows on that method. */
 void broker_deliver_rest(uint16_t channel, const char *body);
-/* The same on every connection, behind a method of broker_say. */
+/* The same on every connection, behind a method of broker_say; all of it, or a frame alone. */
 void broker_say_content(uint16_t channel, const char *body);
+void broker_say_header(uint16_t channel, const char *body);
+void broker_say_body(uint16_t channel, const char *body);
 
 /* ---- the spool ---- */
 
