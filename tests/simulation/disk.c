@@ -239,8 +239,9 @@ void disk_thaw(void)
     }
     if (disk.was_cut) /* else the next process has still to sync what this one could not */
         disk.failing_us = 0;
+    if (disk.failing_us == 0)
+        disk.longest_sync_us = 0;
     disk.is_frozen = disk.was_broken = disk.was_cut = false;
-    disk.longest_sync_us = 0;
 }
 
 /* ---- system calls ---- */
