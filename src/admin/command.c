@@ -35,13 +35,55 @@ static unsigned http_status(enum status status)
 }
 
 /* A number in decimal, and nothing else; 0 if it is none. */
-static uint64_t read_number(const char *text)
+static uint64_t read_number(const char *text, size_t len)
 {
-    char *end;
-    if (text[0] < '1' || text[0] > '9' || strlen(text) > 19)
+    enum { DIGITS_MAX = 19 }; /* always fit */
+    uint64_t number = 0;
+    if (len == 0 || len > DIGITS_MAX || text[0] == '0')
         return 0;
-    uint64_t number = strtoull(text, &end, 10);
-    return *end ? 0 : number;
+    for (size_t i = 0; i < len; i++) {
+        if (text[i] < '0' || text[i] > '9')
+            return 0;
+        number = number * 10 + (uint64_t)(text[i] - '0');
+    }
+    return number;
+}
+
+static bool is_text(const char *text, const char *bytes, size_t len)
+{
+    return strlen(text) == len && memcmp(text, bytes, len) == 0;
+}
+
+void command_take(struct command_parameters *parameters, const char *key, size_t key_len,
+                  const char *value, size_t value_len)
+{
+    bool is_taken = parameters->seq || parameters->all;
+    if (is_text("seq", key, key_len) && !is_taken) {
+        parameters->seq = value ? read_number(value, value_len) : 0;
+        if (!parameters->seq)
+            parameters->mistake = "seq is a number from 1\n";
+    } else if (is_text("all", key, key_len) && !is_taken) {
+        parameters->all = value && is_text("1", value, value_len);
+        if (!parameters->all)
+            parameters->mistake = "all is 1\n";
+    } else {
+        parameters->mistake = "expected seq=NUMBER or all=1, once, and nothing else\n";
+    }
+}
+
+/* What this command does not want of them; NULL: they are as it wants them. */
+static const char *mistake_of(const char *verb, const struct command_parameters *parameters)
+{
+    bool is_discard = strcmp(verb, "discard") == 0, is_retry = strcmp(verb, "retry") == 0;
+    if (parameters->mistake)
+        return parameters->mistake;
+    if (is_discard && !parameters->seq && !parameters->all)
+        return "discard which message? seq=NUMBER, or all=1\n";
+    if (!is_discard && parameters->all)
+        return "all=1 is for discard\n";
+    if (!is_discard && !is_retry && parameters->seq)
+        return "seq is for retry and discard\n";
+    return NULL;
 }
 
 static struct queue *find_queue(const struct proxy *proxy, uint64_t id)
@@ -55,10 +97,10 @@ static struct queue *find_queue(const struct proxy *proxy, uint64_t id)
     return NULL;
 }
 
-static void answer(command_done done, uint64_t owner, enum status status, const char *text)
+static void answer(command_done done, uint64_t owner, unsigned status, const char *text)
 {
     struct reply reply;
-    reply_say(&reply, http_status(status), text);
+    reply_say(&reply, status, text);
     done(owner, &reply);
 }
 
@@ -89,30 +131,28 @@ static uint64_t new_order(command_done done, uint64_t owner)
     return order->handle;
 }
 
-void command_run(struct proxy *proxy, const char *path, const char *seq_text, bool all,
+void command_run(struct proxy *proxy, const char *path, const struct command_parameters *parameters,
                  command_done done, uint64_t owner)
 {
     char id[32], verb[16], rest;
-    uint64_t seq = seq_text ? read_number(seq_text) : 0;
     if (sscanf(path, "/queues/%31[0-9]/%15[a-z]%c", id, verb, &rest) != 2) {
-        answer(done, owner, STATUS_NOT_FOUND, "there is no such command\n");
+        answer(done, owner, 404, "there is no such command\n");
         return;
     }
-    struct queue *queue = find_queue(proxy, read_number(id));
-    if (!queue) {
-        answer(done, owner, STATUS_NOT_FOUND, "there is no such queue\n");
-    } else if (seq_text && seq == 0) {
-        answer(done, owner, STATUS_INVALID, "seq is a number from 1\n");
+    struct queue *queue = find_queue(proxy, read_number(id, strlen(id)));
+    const char *mistake = mistake_of(verb, parameters);
+    if (mistake) {
+        answer(done, owner, 400, mistake);
+    } else if (!queue) {
+        answer(done, owner, 404, "there is no such queue\n");
     } else if (strcmp(verb, "retry") == 0) {
-        rejected_retry(queue, seq, on_moved, new_order(done, owner));
-    } else if (strcmp(verb, "discard") == 0 && !seq && !all) {
-        answer(done, owner, STATUS_INVALID, "discard which message? seq=NUMBER, or all=1\n");
+        rejected_retry(queue, parameters->seq, on_moved, new_order(done, owner));
     } else if (strcmp(verb, "discard") == 0) {
-        rejected_discard(queue, seq, on_moved, new_order(done, owner));
+        rejected_discard(queue, parameters->seq, on_moved, new_order(done, owner));
     } else if (strcmp(verb, "pause") == 0 || strcmp(verb, "resume") == 0) {
         queue_pause(queue, strcmp(verb, "pause") == 0);
-        answer(done, owner, STATUS_OK, queue->backlog.paused ? "paused\n" : "resumed\n");
+        answer(done, owner, 200, queue->backlog.paused ? "paused\n" : "resumed\n");
     } else {
-        answer(done, owner, STATUS_NOT_FOUND, "there is no such command\n");
+        answer(done, owner, 404, "there is no such command\n");
     }
 }

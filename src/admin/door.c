@@ -40,7 +40,7 @@ struct request {
     uint64_t handle;
     struct door *door;
     struct MHD_Connection *connection;
-    bool is_begun, is_answered;
+    bool has_body, is_begun, is_answered;
     struct reply reply;
 };
 
@@ -133,6 +133,28 @@ static struct request *new_request(struct door *door, struct MHD_Connection *con
     return request;
 }
 
+static enum MHD_Result take_parameter(void *arg, enum MHD_ValueKind kind, const char *key,
+                                      size_t key_len, const char *value, size_t value_len)
+{
+    (void)kind;
+    command_take(arg, key, key_len, value, value_len);
+    return MHD_YES;
+}
+
+static void begin(struct request *request, const char *url)
+{
+    struct command_parameters parameters = {0};
+    MHD_get_connection_values_n(request->connection, MHD_GET_ARGUMENT_KIND, take_parameter,
+                                &parameters);
+    if (request->has_body) /* a form's, whose fields are meant to say something */
+        parameters.mistake = "a command has no body: seq=NUMBER stands behind a ?\n";
+    request->is_begun = true;
+    list_append(&request->door->requests, &request->node);
+    list_remove(&guest_of(request->connection)->node);
+    MHD_suspend_connection(request->connection);
+    command_run(request->door->proxy, url, &parameters, on_command_done, request->handle);
+}
+
 static enum MHD_Result on_post(struct door *door, struct MHD_Connection *connection,
                                const char *url, size_t *upload_len, void **context)
 {
@@ -142,18 +164,12 @@ static enum MHD_Result on_post(struct door *door, struct MHD_Connection *connect
         return MHD_YES; /* its body comes first */
     }
     if (*upload_len > 0) {
-        *upload_len = 0; /* and is not looked at */
+        *upload_len = 0;
+        request->has_body = true;
         return MHD_YES;
     }
     if (!request->is_begun) {
-        const char *seq = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "seq");
-        const char *all = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "all");
-        request->is_begun = true;
-        list_append(&door->requests, &request->node);
-        list_remove(&guest_of(connection)->node);
-        MHD_suspend_connection(connection);
-        command_run(door->proxy, url, seq, all && strcmp(all, "1") == 0, on_command_done,
-                    request->handle);
+        begin(request, url);
         return MHD_YES;
     }
     return request->is_answered ? send_reply(connection, &request->reply) : MHD_YES;

@@ -139,23 +139,40 @@ def test_discard(rejecting):
     proxy.inspect("verify")
 
 
-def post(proxy, path):
+def post(proxy, path, body=""):
     """To the control socket, without amqpbuf-ctl: the status."""
     with socket.socket(socket.AF_UNIX) as control:
         control.connect(str(proxy.spool / "control.sock"))
-        control.sendall(f"POST {path} HTTP/1.1\r\nHost: amqpbuf\r\nContent-Length: 0\r\n"
-                        "Connection: close\r\n\r\n".encode())
+        control.sendall(f"POST {path} HTTP/1.1\r\nHost: amqpbuf\r\nContent-Length: {len(body)}\r\n"
+                        f"Connection: close\r\n\r\n{body}".encode())
         return int(control.makefile("rb").readline().split()[1])
+
+
+BAD_PARAMETERS = ("?seq", "?seq=", "?seq=0", "?seq=+5", "?seq=5x", "?seq=5%00", "?seq=18446744073709551621",
+                  "?seq=5&seq=7", "?seq=5&seq", "?seq=5&all=1", "?SEQ=5", "?sequence=5", "?all", "?all=",
+                  "?all=0", "?all=yes", "?5")
 
 
 def test_discard_of_all_has_to_be_said(rejecting):
     """A message's number that was left out takes nothing away."""
     proxy, _, _ = rejecting
-    for path in ("", "?seq=", "?seq=0", "?all=", "?all=0", "?all=yes"):
-        assert post(proxy, "/queues/1/discard" + path) == 409
+    for parameters in ("", *BAD_PARAMETERS):
+        assert post(proxy, "/queues/1/discard" + parameters) == 400, parameters
     assert len(proxy.dump("--rejected")) == 5
     assert post(proxy, "/queues/1/discard?all=1") == 200
     assert proxy.dump("--rejected") == []
+
+
+def test_a_message_that_is_not_said_well_is_not_all_of_them(rejecting):
+    proxy, _, _ = rejecting
+    for parameters in (*BAD_PARAMETERS, "?all=1"):
+        assert post(proxy, "/queues/1/retry" + parameters) == 400, parameters
+    assert post(proxy, "/queues/1/retry", body="seq=5") == 400
+    for parameters in ("?seq=5", "?all=1", "?seq"):
+        assert post(proxy, "/queues/1/pause" + parameters) == 400, parameters
+    assert len(proxy.dump("--rejected")) == 5 and not proxy.events("drain_paused")
+    assert post(proxy, "/queues/1/discard?seq=5") == 200
+    assert [record["seq"] for record in proxy.dump("--rejected")] == [1, 3, 7, 9]
 
 
 def test_pause_and_resume(broker, make_proxy):
