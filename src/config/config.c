@@ -10,9 +10,9 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/assert.h"
+#include "base/pipe.h"
 #include "config/address.h"
 #include "config/ini_file.h"
 #include "config/table.h"
@@ -394,18 +394,12 @@ bool config_load(struct config *config, const struct config_sources *sources, FI
     return !loader.failed;
 }
 
-static bool is_pipe(const char *path)
-{
-    struct stat found;
-    return stat(path, &found) == 0 && S_ISFIFO(found.st_mode);
-}
-
 bool config_load_again(struct config *next, const struct config *current,
                        const struct config_sources *sources, FILE *errors)
 {
     const char *file = sources->file ? sources->file : config_default_file;
     *next = (struct config){0};
-    if (is_pipe(file)) {
+    if (pipe_is_at(file)) {
         fprintf(errors, "%s: is a pipe, which cannot be read again\n", file);
         return false;
     }

@@ -4,13 +4,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 
 #include "base/assert.h"
+#include "base/pipe.h"
 
 struct tls_context {
     SSL_CTX *ssl;
@@ -64,21 +64,19 @@ static bool load_key(SSL_CTX *ssl, const char *file, char *why, size_t size)
     return is_usable;
 }
 
-/* A pipe is empty when it is read again, or never opens. */
-static bool is_pipe(const char *file, char *why, size_t size)
+static bool is_no_pipe(const char *file, char *why, size_t size)
 {
-    struct stat found;
-    if (stat(file, &found) < 0 || !S_ISFIFO(found.st_mode))
-        return false;
-    snprintf(why, size, "%s: is a pipe, and has to be a file", file);
-    return true;
+    bool is_pipe = pipe_is_at(file);
+    if (is_pipe)
+        snprintf(why, size, "%s: is a pipe, and has to be a file", file);
+    return !is_pipe;
 }
 
 static bool load_own(SSL_CTX *ssl, const struct tls_settings *s, char *why, size_t size)
 {
     if (s->certificate[0] == '\0')
         return true;
-    if (is_pipe(s->certificate, why, size) || is_pipe(s->private_key, why, size))
+    if (!is_no_pipe(s->certificate, why, size) || !is_no_pipe(s->private_key, why, size))
         return false;
     if (SSL_CTX_use_certificate_chain_file(ssl, s->certificate) != 1)
         return explain(why, size, "certificate", s->certificate);
@@ -94,7 +92,7 @@ static bool load_ca(SSL_CTX *ssl, const struct tls_settings *s, char *why, size_
     if (s->ca[0] == '\0')
         return s->is_server || SSL_CTX_set_default_verify_paths(ssl) == 1 ||
                explain(why, size, "CA", "of the system");
-    if (is_pipe(s->ca, why, size))
+    if (!is_no_pipe(s->ca, why, size))
         return false;
     if (SSL_CTX_load_verify_locations(ssl, s->ca, NULL) != 1)
         return explain(why, size, "CA", s->ca);
