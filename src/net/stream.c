@@ -44,6 +44,7 @@ void net_init(struct net *net, uv_loop_t *loop)
 
 void net_close(struct net *net)
 {
+    ENSURE(net->stream_count == 0);
     if (net->read_slab)
         slab_unref(net->read_slab);
     if (net->write_slab)
@@ -509,6 +510,7 @@ void stream_init(struct stream *s, struct net *net, const struct stream_handler 
 {
     *s = (struct stream){.net = net, .handler = handler};
     list_init(&s->unflushed);
+    net->stream_count++;
     ENSURE(uv_tcp_init(net->loop, &s->tcp) == 0);
     s->tcp.data = s;
     s->last_read_ms = s->last_write_ms = uv_now(net->loop);
@@ -583,6 +585,7 @@ static void on_close(uv_handle_t *handle)
     s->tls = NULL;
     free(s->sending);
     s->sending = NULL;
+    s->net->stream_count--;
     s->handler->on_closed(s);
 }
 

@@ -40,6 +40,7 @@ struct net {
     struct slab *write_slab; /* where copied bytes are gathered */
     uint8_t *cipher;         /* CIPHER_BYTES for what was read and is not decrypted yet; or NULL */
     struct list unflushed;   /* streams with bytes queued since the last flush */
+    uint32_t stream_count;   /* of all, those that connect and those that are being closed too */
 };
 
 struct stream;

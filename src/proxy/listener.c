@@ -11,8 +11,9 @@
 
 enum {
     BACKLOG = 1024,
-    /* Clients leave these to RabbitMQ's connections, the spool, the admin port and the log. */
-    DESCRIPTORS_KEPT = 64,
+    /* Clients leave these to the next connections to RabbitMQ, names that are looked up, the spool,
+     * the log and the side. */
+    DESCRIPTORS_KEPT = 64 + LISTENER_SIDE_CONNECTIONS,
 };
 
 void listener_init(struct listener *l, struct runtime *rt, struct clients *clients,
@@ -40,7 +41,7 @@ static const char *obstacle(const struct runtime *rt)
     if (rt->counters.clients >= rt->config->listen.max_connections)
         return "listen.max_connections reached";
     struct rlimit limit;
-    uint64_t used = rt->counters.clients + rt->counters.upstreams;
+    uint64_t used = rt->net.stream_count;
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && used + DESCRIPTORS_KEPT >= limit.rlim_cur)
         return "limit of file descriptors reached";
     return NULL;

@@ -10,6 +10,9 @@ struct certificates;
 struct clients;
 struct runtime;
 
+/* Descriptors that clients leave to who asks the proxy's side (proxy_struct.h). */
+enum { LISTENER_SIDE_CONNECTIONS = 64 };
+
 struct listener {
     uv_tcp_t tcp;
     struct runtime *rt;

@@ -64,15 +64,20 @@ def test_max_connections(broker, make_proxy):
     first.close()
 
 
-def test_file_descriptors(broker, make_proxy):
-    """Clients cannot take those that the spool and RabbitMQ's connections need."""
-    proxy = make_proxy(broker.url)
-    resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE, (120, 120))
+def test_file_descriptors(broker, make_watched):
+    """Clients cannot take those that the spool, RabbitMQ's connections and who asks need."""
+    proxy, admin = make_watched(broker.url)
+    resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE, (184, 184))
     witness = RawClient(proxy.port)
     witness.open_channel(confirms=True)
     crowd = [socket.create_connection(("127.0.0.1", proxy.port)) for _ in range(200)]
     proxy.wait_event("connection_refused")
-    assert proxy.descriptors() < 120
+    for _ in range(40):
+        crowd.append(socket.create_connection(("127.0.0.1", admin.port)))
+        crowd.append(socket.socket(socket.AF_UNIX))
+        crowd[-1].connect(str(proxy.spool / "control.sock"))
+    assert admin.get("/healthz")
+    assert proxy.descriptors() < 184
     witness.publish(b"live", "q")
     witness.acked_up_to_tags({1})
     broker.down()
@@ -85,6 +90,29 @@ def test_file_descriptors(broker, make_proxy):
     for connection in crowd:
         connection.close()
     wait_until(lambda: comes_in(proxy), "there are descriptors again")
+
+
+def test_descriptors_of_connections_that_are_being_opened(broker, make_proxy):
+    """Each of these queues dials a RabbitMQ that says nothing."""
+    proxy = make_proxy(broker.url, {"upstream.connect_timeout": "60s"})
+    publishers = [RawClient(proxy.port, user=f"user{number}") for number in range(100)]
+    broker.down()
+    proxy.wait_event("buffering_started", 100)
+    for publisher in publishers:
+        publisher.open_channel(confirms=True)
+        publisher.publish(b"waits", "q")
+        publisher.acked_up_to(1)
+        publisher.close()
+    broker.silent_before = "connection.start"
+    broker.up()
+    wait_until(lambda: len(broker.connections) >= 200, "they dial")
+    resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE, (256, 256))
+    crowd = [socket.create_connection(("127.0.0.1", proxy.port)) for _ in range(200)]
+    proxy.wait_event("connection_refused")
+    assert proxy.descriptors() < 256 - 64
+    assert not proxy.events("accept_failed")
+    for connection in crowd:
+        connection.close()
 
 
 @pytest.mark.parametrize("offline", [False, True])
