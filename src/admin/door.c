@@ -11,6 +11,7 @@
 #include "admin/reply.h"
 #include "base/assert.h"
 #include "base/handles.h"
+#include "proxy/listener.h"
 #include "proxy/proxy.h"
 
 /* libmicrohttpd without a thread of its own: its sockets are in an epoll instance, whose descriptor
@@ -18,11 +19,14 @@
  * server when it is, or when the server asked for a time.
  *
  * Each connection is for one request, and has a time for it: who sends or reads too slowly is cut
- * off by a shutdown of the socket, which the server sees as the peer's end. A command is answered
- * later: its connection is suspended until then, and has as much time again for the answer. */
+ * off by a shutdown of the socket, which the server sees as the peer's end. So is the oldest when
+ * there are many, or a crowd that says nothing would keep a health check waiting. A command is
+ * answered later: its connection is suspended until then, and has as much time again for the
+ * answer. */
 
 enum {
-    CONNECTIONS_MAX = 64,
+    CONNECTIONS_MAX = LISTENER_SIDE_CONNECTIONS / 2, /* the port's, and the control socket's */
+    IDLE_MAX = CONNECTIONS_MAX - 12, /* the server takes 11 at once, and is never full of these */
     REQUEST_MAX_MS = 10000, /* all of it; of a command until it is run, and from its answer on */
     CONNECTION_BYTES = 16 * 1024, /* for a request's line and header fields, and its reply's */
 };
@@ -61,19 +65,34 @@ static void set_deadline(struct door *door, struct guest *guest)
     list_append(&door->guests, &guest->node);
 }
 
+/* It goes with the server's next look at it. */
+static void cut_off(struct guest *guest)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(guest->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    if (info)
+        shutdown(info->connect_fd, SHUT_RDWR);
+    list_remove(&guest->node);
+}
+
 static void cut_off_slow(struct door *door, uint64_t now)
 {
     struct list *node;
     while ((node = list_first(&door->guests)) != NULL) {
-        const struct guest *guest = LIST_ENTRY(node, struct guest, node);
+        struct guest *guest = LIST_ENTRY(node, struct guest, node);
         if (guest->deadline_ms > now)
             return;
-        const union MHD_ConnectionInfo *info =
-            MHD_get_connection_info(guest->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-        if (info)
-            shutdown(info->connect_fd, SHUT_RDWR);
-        list_remove(node); /* it goes with the server's next look at it */
+        cut_off(guest);
     }
+}
+
+static void cut_off_oldest_of_many(struct door *door)
+{
+    unsigned count = 0;
+    for (struct list *n = door->guests.next; n != &door->guests; n = n->next)
+        count++;
+    if (count > IDLE_MAX)
+        cut_off(LIST_ENTRY(list_first(&door->guests), struct guest, node));
 }
 
 /* ---- replies ---- */
@@ -215,6 +234,7 @@ static void on_connection(void *arg, struct MHD_Connection *connection, void **c
         set_deadline(door, guest);
         door->guest_count++;
         *context = guest;
+        cut_off_oldest_of_many(door);
     } else {
         struct guest *guest = *context;
         list_remove(&guest->node);

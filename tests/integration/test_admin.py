@@ -262,12 +262,27 @@ def test_slow_and_many_askers_do_not_keep_the_port(broker, make_watched):
         connection.close()
 
 
+def test_a_crowd_that_says_nothing_delays_no_health_check(broker, make_watched):
+    """The oldest of it go, long before their time (10 s) is over."""
+    _, admin = make_watched(broker.url)
+    idle = [socket.create_connection(("127.0.0.1", admin.port)) for _ in range(64)]
+    for connection in idle:
+        connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: ")
+    with socket.create_connection(("127.0.0.1", admin.port)) as check:
+        check.settimeout(8)
+        check.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert check.recv(12) == b"HTTP/1.1 200"
+    assert idle[0].recv(1) == b""
+    for connection in idle:
+        connection.close()
+
+
 def test_crowd_that_leaves_at_once_opens_the_port_again(broker, make_watched):
     """The server learns of all of them in one turn, and nothing else happens after that."""
     proxy, admin = make_watched(broker.url)
     begin = proxy.descriptors()
     crowd = [socket.create_connection(("127.0.0.1", admin.port)) for _ in range(70)]
-    wait_until(lambda: proxy.descriptors() == begin + 64, "the server has as many as it takes")
+    wait_until(lambda: proxy.descriptors() == begin + 20, "the server has as many as it takes")
     with proxy.suspended():
         for connection in crowd:
             connection.close()
