@@ -216,7 +216,11 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
     if (door->commands && strcmp(method, MHD_HTTP_METHOD_POST) == 0)
         return on_post(door, connection, url, upload_len, context);
     struct reply reply;
-    reply_make(&reply, door->proxy, door->history, method, url);
+    struct question question = {.method = method, .path = url};
+    if (!door->commands) /* no browser opens a socket by its path */
+        question.host =
+            MHD_lookup_connection_value(connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_HOST);
+    reply_make(&reply, door->proxy, door->history, &question);
     return send_reply(connection, &reply);
 }
 

@@ -6,9 +6,11 @@
 #include <string.h>
 
 #include "admin/history.h"
+#include "admin/host.h"
 #include "admin/metrics.h"
 #include "admin/queues.h"
 #include "base/assert.h"
+#include "proxy/proxy_struct.h"
 #include "proxy/snapshot.h"
 
 static const char page[] = {
@@ -75,21 +77,26 @@ static void status_page(struct reply *reply, const struct snapshot *snapshot,
 static const struct {
     const char *path;
     void (*make)(struct reply *, const struct snapshot *, const struct history *);
+    bool is_public; /* tells nothing about anybody: balancers ask by any name */
 } paths[] = {
-    {"/", status_page},  {"/metrics", metrics}, {"/healthz", healthz},
-    {"/readyz", readyz}, {"/queues", queues},   {"/history", last_minutes},
+    {"/", status_page, false}, {"/metrics", metrics, false}, {"/healthz", healthz, true},
+    {"/readyz", readyz, true}, {"/queues", queues, false},   {"/history", last_minutes, false},
 };
 
 void reply_make(struct reply *reply, struct proxy *proxy, const struct history *history,
-                const char *method, const char *path)
+                const struct question *question)
 {
-    if (strcmp(method, "GET") != 0 && strcmp(method, "HEAD") != 0) {
+    if (strcmp(question->method, "GET") != 0 && strcmp(question->method, "HEAD") != 0) {
         reply_say(reply, 405, "method not allowed: GET and HEAD are\n");
         return;
     }
     for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
-        if (strcmp(path, paths[i].path) != 0)
+        if (strcmp(question->path, paths[i].path) != 0)
             continue;
+        if (!paths[i].is_public && !host_is_ours(question->host, proxy->rt.config->admin.hosts)) {
+            reply_say(reply, 421, "misdirected: admin.hosts in proxy.ini has not this name\n");
+            return;
+        }
         struct snapshot snapshot;
         snapshot_take(&snapshot, proxy);
         paths[i].make(reply, &snapshot, history);

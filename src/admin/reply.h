@@ -21,6 +21,11 @@ struct reply {
 /* A text that lives as long as the program. */
 void reply_say(struct reply *, unsigned status, const char *text);
 void reply_free(const struct reply *);
-/* `path` without a query. GET and HEAD are answered alike; other methods get 405. */
-void reply_make(struct reply *, struct proxy *, const struct history *, const char *method,
-                const char *path);
+/* What is asked for. */
+struct question {
+    const char *method, *path; /* the path without a query */
+    const char *host;          /* whom it is sent to (host.h); NULL: not said */
+};
+
+/* GET and HEAD are answered alike; other methods get 405. */
+void reply_make(struct reply *, struct proxy *, const struct history *, const struct question *);

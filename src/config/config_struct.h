@@ -79,6 +79,7 @@ struct config {
     struct {
         char *address;
         uint16_t port;
+        char *hosts; /* see config/hosts.h */
     } admin;
     struct {
         enum log_level level;

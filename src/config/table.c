@@ -166,6 +166,10 @@ const struct config_option config_table[] = {
      "address of the HTTP server for metrics, health and the status page", NULL},
     {"admin", "port", CONFIG_PORT, RESTART, "0", 0, 65535, AT(admin.port),
      "its port; 0 turns it off", NULL},
+    {"admin", "hosts", CONFIG_HOSTS, RELOAD, "", 0, 0, AT(admin.hosts),
+     "names with a dot by which it may be asked, separated by commas; .example: all below it, *: "
+     "any",
+     NULL},
 
     {"log", "level", CONFIG_ENUM, RELOAD, "info", 0, 0, AT(log.level),
      "least level that is logged: debug, info, warn or error", "debug info warn error"},

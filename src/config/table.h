@@ -16,6 +16,7 @@ enum config_type {
     CONFIG_DURATION, /* a count with ms, s, m or h; kept in ms */
     CONFIG_SIZE,     /* a count of bytes, or with KiB, MiB, GiB; kept in bytes */
     CONFIG_ENUM,     /* one of `words`; kept as its position */
+    CONFIG_HOSTS,    /* names, see config/hosts.h; may be empty */
     CONFIG_URL,      /* brokers, see config/url.h; its value is never printed as it stands */
 };
 

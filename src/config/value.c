@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "config/hosts.h"
 #include "config/url.h"
 
 enum { FOUND_MAX = 80, FIELD_MAX = 8, TERM_MAX = 32 };
@@ -47,7 +48,7 @@ static const void *field_read(const struct config_option *option, const struct c
 static bool is_text(const struct config_option *option)
 {
     return option->type == CONFIG_TEXT || option->type == CONFIG_ADDRESS ||
-           option->type == CONFIG_URL;
+           option->type == CONFIG_HOSTS || option->type == CONFIG_URL;
 }
 
 static char **text_of(const struct config_option *option, struct config *config)
@@ -222,6 +223,9 @@ static bool text_fits(const struct config_option *option, const char *text, char
         if (inet_pton(AF_INET, text, address) == 1 || inet_pton(AF_INET6, text, address) == 1)
             return true;
         return unexpected(why, why_size, "an IPv4 or IPv6 address", text);
+    case CONFIG_HOSTS:
+        return hosts_are_valid(text) ||
+               unexpected(why, why_size, "names, .example or *, separated by commas", text);
     case CONFIG_URL:
         upstreams = url_parse(text, &count, why, why_size);
         if (!upstreams)
@@ -266,6 +270,7 @@ void value_print(const struct config_option *option, const struct config *config
     switch (option->type) {
     case CONFIG_TEXT:
     case CONFIG_ADDRESS:
+    case CONFIG_HOSTS:
         fputs(text_read(option, config), out);
         return;
     case CONFIG_URL:

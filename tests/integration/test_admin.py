@@ -249,6 +249,34 @@ def test_only_what_is_there_and_only_reading(broker, make_watched):
     assert admin.ask("/metrics", "HEAD")[:2] == (200, "")
 
 
+@pytest.mark.parametrize("host, status", [
+    ("127.0.0.1:9419", 200), ("[::1]:9419", 200), ("[::1]", 200), ("localhost", 200), ("LOCALHOST.:9419", 200),
+    ("amqpbuf:9419", 200), ("", 200), ("evil.example", 421), ("evil.example:9419", 421), ("evil.example.", 421),
+    ("127.0.0.1.evil.example", 421), ("127.0.0.1.", 200), ("127.0.0", 421), ("localhost.evil.example", 421),
+    ("app1.example.org:9419", 200), ("APP1.EXAMPLE.ORG.", 200), ("app2.example.org", 421), ("corp.example", 200),
+    ("a.b.corp.example", 200), ("notcorp.example", 421),
+])
+def test_only_names_that_are_ours(broker, make_watched, host, status):
+    """A page of another site may have its name lead here; a health check may use any name."""
+    _, admin = make_watched(broker.url, {"admin.hosts": "app1.example.org, .corp.example"})
+    for path in ("/", "/metrics", "/queues", "/history"):
+        assert admin.ask(path, fields={"Host": host})[0] == status
+    for path in ("/healthz", "/readyz"):
+        assert admin.ask(path, fields={"Host": host})[0] == 200
+
+
+def test_names_change_with_a_reload(broker, make_watched):
+    proxy, admin = make_watched(broker.url)
+    evil = {"Host": "any.example"}
+    assert admin.ask("/queues", fields=evil)[0] == 421
+    proxy.options["admin.hosts"] = "*"
+    proxy.reload()
+    assert admin.ask("/queues", fields=evil)[0] == 200
+    with socket.create_connection(("127.0.0.1", admin.port)) as old:
+        old.sendall(b"GET /queues HTTP/1.0\r\n\r\n")
+        assert b" 200 " in old.makefile("rb").readline()
+
+
 def test_slow_and_many_askers_do_not_keep_the_port(broker, make_watched):
     proxy, admin = make_watched(broker.url)
     idle = [socket.create_connection(("127.0.0.1", admin.port)) for _ in range(80)]

@@ -8,10 +8,10 @@ class Admin:
     def __init__(self, port):
         self.port = port
 
-    def ask(self, path, method="GET"):
+    def ask(self, path, method="GET", fields=None):
         """(status, body as text, header fields)"""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        connection.request(method, path)
+        connection.request(method, path, headers=fields or {})
         answer = connection.getresponse()
         body = answer.read().decode()
         connection.close()

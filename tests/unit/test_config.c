@@ -16,6 +16,7 @@
 
 #include "base/word.h"
 #include "config/config.h"
+#include "config/hosts.h"
 #include "config/table.h"
 
 enum { SETS_MAX = 8, VARIABLES_MAX = 8, NOTES_BYTES = 256 };
@@ -141,6 +142,7 @@ static void test_defaults(void **state)
     assert_int_equal(c->drain.expiration, EXPIRATION_SHORTEN);
     assert_string_equal(c->admin.address, "127.0.0.1");
     assert_int_equal(c->admin.port, 0);
+    assert_string_equal(c->admin.hosts, "");
     assert_int_equal(c->log.level, LOG_INFO);
     assert_int_equal(c->log.format, LOG_LOGFMT);
     unload(&l);
@@ -430,6 +432,32 @@ static void assert_loops(bool loops, const char *address, const char *host)
         load_fine(&l);
         unload(&l);
     }
+}
+
+static void test_hosts(void **state)
+{
+    (void)state;
+    static const char *const valid[] = {"",  "*", "a.b", " a.b , .c_d ,*", "xn--e1afmkfd.example",
+                                        "a,"},
+                             *const wrong[] = {"a,,b", ".",   "http://a.b", "a.b:80",
+                                               "a b",  "*.b", ",a"};
+    for (size_t i = 0; i < sizeof valid / sizeof valid[0]; i++)
+        assert_true(hosts_are_valid(valid[i]));
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
+        assert_false(hosts_are_valid(wrong[i]));
+    struct loading l = {.sets = {"admin.hosts=http://a.b"}};
+    assert_refused(&l, "--set admin.hosts=http://a.b: expected names, .example or *, separated by "
+                       "commas, found \"http://a.b\"\n");
+    static const char hosts[] = "One.example, .two.example";
+    assert_true(hosts_have(hosts, "one.EXAMPLE:80", strlen("one.example")));
+    assert_true(hosts_have(hosts, "two.example", strlen("two.example")));
+    assert_true(hosts_have(hosts, "a.two.example", strlen("a.two.example")));
+    assert_false(hosts_have(hosts, "a.one.example", strlen("a.one.example")));
+    assert_false(hosts_have(hosts, "xtwo.example", strlen("xtwo.example")));
+    assert_false(hosts_have(hosts, ".example", strlen(".example")));
+    assert_false(hosts_have(hosts, "", 0));
+    assert_false(hosts_have("", "one.example", strlen("one.example")));
+    assert_true(hosts_have("one.example,*", "any", strlen("any")));
 }
 
 /* Can the admin port be the same number? */
@@ -827,6 +855,7 @@ int main(void)
         cmocka_unit_test(test_urls_refused),
         cmocka_unit_test(test_url_limits),
         cmocka_unit_test(test_load_again),
+        cmocka_unit_test(test_hosts),
         cmocka_unit_test(test_load_again_from_a_pipe),
         cmocka_unit_test(test_print),
         cmocka_unit_test(test_print_hides_passwords),
