@@ -132,6 +132,15 @@ void connections_retry(struct pool *pool)
     uv_timer_start(&pool->retry, on_retry, jittered, 0);
 }
 
+void connections_reconfigured(struct pool *pool)
+{
+    uint64_t most = pool->rt->config->upstream.reconnect_max_ms;
+    bool waits = pool->login != LOGIN_REFUSED && pool->login != LOGIN_SUSPECTED &&
+                 uv_is_active((uv_handle_t *)&pool->retry);
+    if (waits && uv_timer_get_due_in(&pool->retry) > most)
+        uv_timer_start(&pool->retry, on_retry, most, 0);
+}
+
 void connections_ensure(struct pool *pool)
 {
     if (connections_are_missed(pool))

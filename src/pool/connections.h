@@ -36,6 +36,8 @@ void connections_put_off_more(struct pool *);
 bool connections_try_next_broker(struct pool *);
 /* Tries again later, unless that is to happen already. */
 void connections_retry(struct pool *);
+/* The settings have changed: waits no longer for that than they say now. */
+void connections_reconfigured(struct pool *);
 /* Tries again later if one is missed. Whatever changes a pool ends here (pool_state_update). */
 void connections_ensure(struct pool *);
 /* An open one that was dialled by somebody else. */

@@ -429,6 +429,7 @@ void pools_close(struct pools *pools)
 
 void pool_reconfigured(struct pool *pool)
 {
+    connections_reconfigured(pool);
     if (pool->login == LOGIN_PROVEN)
         admission_store(pool);
 }

@@ -168,9 +168,9 @@ static void tick_all(struct proxy *proxy, uint64_t now)
 
 static void cleanup(struct proxy *proxy, uint64_t now)
 {
-    if (now < proxy->cleanup_due_ms)
+    if (proxy->cleaned_ms && now - proxy->cleaned_ms < proxy->rt.config->pool.cleanup_interval_ms)
         return;
-    proxy->cleanup_due_ms = now + proxy->rt.config->pool.cleanup_interval_ms;
+    proxy->cleaned_ms = now;
     struct list *next;
     for (struct list *n = proxy->pools.all.next; n != &proxy->pools.all; n = next) {
         next = n->next;

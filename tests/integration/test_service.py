@@ -12,6 +12,7 @@ from support import names
 from support.disk import DOUBT
 from support.outage import spool
 from support.raw import RawClient
+from support.wait import wait_until
 
 
 @pytest.fixture
@@ -164,3 +165,24 @@ def test_a_start_that_writes_all_again_is_waited_for(broker, make_proxy, manager
     assert int(proxy.wait_event("sync_doubted")["bytes"]) > 50 * 60000
     proxy.restart()
     assert not proxy.events("sync_doubted")
+
+
+def test_a_wait_that_a_reload_shortens_is_over_sooner(broker, make_proxy):
+    """What has begun to wait by the old settings goes on by the new ones."""
+    proxy = make_proxy(broker.url, {"upstream.reconnect_min": "1h", "upstream.reconnect_max": "1h",
+                                    "pool.cleanup_interval": "24h", "pool.idle_timeout": "24h"})
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        broker.down()
+        proxy.wait_event("retry_scheduled")
+        client.publish(b"waits", "q")
+        client.acked_up_to(1)
+        broker.up()
+        proxy.options.update({"upstream.reconnect_min": "20ms", "upstream.reconnect_max": "100ms"})
+        proxy.reload()
+        assert broker.wait_messages(1) == [b"waits"]
+        client.close()
+    proxy.options.update({"pool.cleanup_interval": "50ms", "pool.idle_timeout": "100ms"})
+    proxy.reload()
+    wait_until(lambda: not any(connection.is_open for connection in broker.connections),
+               "the idle connection is closed")

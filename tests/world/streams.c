@@ -357,6 +357,12 @@ int uv_is_active(const uv_handle_t *handle)
     return timers[timer_index((const uv_timer_t *)handle)].callback != NULL;
 }
 
+uint64_t uv_timer_get_due_in(const uv_timer_t *timer)
+{
+    uint64_t due_ms = timers[timer_index(timer)].due_ms;
+    return due_ms > world.now_ms ? due_ms - world.now_ms : 0;
+}
+
 /* Of timers alone. */
 void uv_close(uv_handle_t *handle, uv_close_cb callback)
 {
