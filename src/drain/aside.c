@@ -65,6 +65,16 @@ void asides_clear(struct asides *asides)
     *asides = (struct asides){0};
 }
 
+void asides_begin_pass(struct asides *asides, uint64_t pass)
+{
+    enum { FIRST_SEQ = 1 };
+    if (asides->pass == pass)
+        return;
+    asides->pass = pass;
+    for (uint32_t i = 0; i < asides->count; i++)
+        aside_rewind(&asides->all[i], FIRST_SEQ);
+}
+
 void aside_rewind(struct aside *a, uint64_t seq)
 {
     if (seq <= a->cursor)

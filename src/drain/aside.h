@@ -37,6 +37,7 @@ struct asides {
     struct aside *all;
     uint32_t count, capacity;
     struct number_map places; /* where in `all` a destination is */
+    uint64_t pass;            /* doubts.pass when their turns last began at the first record */
 };
 
 /* NULL if it is not set aside. Valid until the next change. */
@@ -45,6 +46,10 @@ struct aside *asides_find(struct asides *, uint64_t destination);
 struct aside *asides_add(struct asides *, uint64_t destination, uint64_t cursor);
 void asides_remove(struct asides *, struct aside *);
 void asides_clear(struct asides *);
+/* A destination has come back from doubt since their last pass: while it was in doubt, records of
+ * it were left out of its own turn as well. So all turns begin at the first record once more.
+ * Nothing is under way. */
+void asides_begin_pass(struct asides *, uint64_t pass);
 
 /* The one way to change its state. */
 void aside_move(struct aside *, enum aside_state);

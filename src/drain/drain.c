@@ -321,6 +321,7 @@ struct drain *drain_start(struct backlog *backlog, struct upstream *u)
     d->handle = handles_add(d);
     probe_init(&d->probe);
     d->pass = backlog->doubts.pass;
+    asides_begin_pass(&backlog->asides, d->pass); /* the drain before did not get there, perhaps */
     d->started_ms = runtime_now(backlog->rt);
     search_begin(&backlog->search, backlog_window(backlog));
     d->confirms = wants_confirms(d);

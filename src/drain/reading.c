@@ -59,14 +59,6 @@ static void on_read(struct job *job)
     d->go_on(d);
 }
 
-/* While it was in doubt, records of a destination were left out of its own turn as well. */
-static void rewind_asides(struct asides *asides)
-{
-    enum { FIRST_SEQ = 1 };
-    for (uint32_t i = 0; i < asides->count; i++)
-        aside_rewind(&asides->all[i], FIRST_SEQ);
-}
-
 /* A destination has come back: what waits for it goes first. False: not yet, not all that was sent
  * is out of the queue. */
 static bool begin_pass(struct drain *d)
@@ -77,7 +69,7 @@ static bool begin_pass(struct drain *d)
         return false;
     d->pass = d->backlog->doubts.pass;
     d->read_after = d->skipped = 0;
-    rewind_asides(&d->backlog->asides);
+    asides_begin_pass(&d->backlog->asides, d->pass);
     reading_again(d);
     return true;
 }

@@ -138,6 +138,28 @@ static void test_each_is_found(void **state)
     asides_clear(&asides);
 }
 
+/* But for a destination that has come back from doubt. */
+static void test_all_begin_a_new_pass(void **state)
+{
+    (void)state;
+    struct asides asides = {0};
+    asides_add(&asides, 1, 50);
+    asides_add(&asides, 2, 0);
+    asides_begin_pass(&asides, 0);
+    assert_int_equal(asides_find(&asides, 1)->cursor, 50);
+    for (uint64_t pass = 7; pass < 9; pass++) {
+        asides_begin_pass(&asides, pass);
+        for (uint64_t destination = 1; destination <= 2; destination++) {
+            struct aside *a = asides_find(&asides, destination);
+            assert_int_equal(a->cursor, 0);
+            a->cursor = 50;
+        }
+        asides_begin_pass(&asides, pass);
+        assert_int_equal(asides_find(&asides, 1)->cursor, 50);
+    }
+    asides_clear(&asides);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -148,6 +170,7 @@ int main(void)
         cmocka_unit_test(test_rests_until_its_time),
         cmocka_unit_test(test_silent_until_all_is_answered),
         cmocka_unit_test(test_rewinds_no_further_than_asked),
+        cmocka_unit_test(test_all_begin_a_new_pass),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
