@@ -10,10 +10,8 @@
 #include "base/log.h"
 #include "base/service.h"
 #include "base/slab.h"
-#include "base/states.h"
 #include "base/test_switch.h"
 #include "drain/drain.h"
-#include "peer/reply.h"
 #include "pool/connections.h"
 #include "pool/held.h"
 #include "pool/pool.h"
@@ -23,44 +21,20 @@
 #include "proxy/certificates.h"
 #include "proxy/memory_limit.h"
 #include "proxy/reload.h"
+#include "proxy/shutdown.h"
+#include "proxy/stall.h"
 #include "session/channel.h"
 #include "session/client.h"
 #include "session/session.h"
 #include "session/stalled.h"
-#include "spool/others.h"
 #include "spooler/spooler.h"
 #include "upstream/upstream.h"
 
-/* Start: spool, its queues, listener, drains. End (SIGTERM): no new connections; clients that are
- * there go on for a moment, so that a short job ends by itself (FINISHING). Then nothing more is
- * read; what was accepted is confirmed or spooled and answered (SETTLING), clients are told
- * (LEAVING), every handle is closed and the loop ends empty (CLOSING). A second SIGTERM goes to the
- * last of these at once. */
+/* Start: spool, its queues, listener, drains. What each turn of the loop and each tick does. */
 
 enum {
-    ROUNDS_MAX = 16,  /* of a turn of the loop */
-    FINISH_MS = 1000, /* but no more than half of listen.shutdown_timeout */
-    LEAVE_MS = 1000,
-    GOODBYE_MS = 50, /* at least, for RabbitMQ's answers to ours */
-    STALLED_AGAIN_MS = 60000,
+    ROUNDS_MAX = 16, /* of a turn of the loop */
     AWAY_TICKS = 4,
-    HANGS_MS = 500, /* while stopping: a commit of a disk that works takes less */
-};
-
-static const struct states states = {
-    .object = "proxy",
-    .names = {[PROXY_RUNNING] = "running",
-              [PROXY_FINISHING] = "finishing",
-              [PROXY_SETTLING] = "settling",
-              [PROXY_LEAVING] = "leaving",
-              [PROXY_CLOSING] = "closing"},
-    .next =
-        {
-            [PROXY_RUNNING] = TO(PROXY_FINISHING) | TO(PROXY_CLOSING),
-            [PROXY_FINISHING] = TO(PROXY_SETTLING) | TO(PROXY_CLOSING),
-            [PROXY_SETTLING] = TO(PROXY_LEAVING) | TO(PROXY_CLOSING),
-            [PROXY_LEAVING] = TO(PROXY_CLOSING),
-        },
 };
 
 /* ---- each turn of the loop ---- */
@@ -100,8 +74,6 @@ static void reload_if_wanted(struct proxy *proxy)
     service_ready();
 }
 
-static void advance_end(struct proxy *proxy);
-
 static void on_not_done(uv_idle_t *handle)
 {
     (void)handle; /* it is enough that the loop does not wait */
@@ -114,7 +86,7 @@ static void on_before_poll(uv_prepare_t *handle)
     struct proxy *proxy = handle->data;
     unsigned rounds = 0;
     reload_if_wanted(proxy);
-    advance_end(proxy);
+    shutdown_advance(proxy);
     if (uv_is_closing((uv_handle_t *)handle))
         return;
     do
@@ -184,257 +156,6 @@ static void cleanup(struct proxy *proxy, uint64_t now)
     }
 }
 
-/* ---- the end ---- */
-
-static void enter(struct proxy *proxy, enum proxy_stage stage)
-{
-    STATE_MOVE(&states, proxy->stage, stage);
-    proxy->rt.serves = stage <= PROXY_FINISHING;
-}
-
-/* Each stage leaves a share of listen.shutdown_timeout to those behind it. */
-static uint64_t before_the_end(const struct proxy *proxy, uint32_t share)
-{
-    uint64_t left_ms = proxy->rt.config->listen.shutdown_timeout_ms / share;
-    return proxy->give_up_ms > left_ms ? proxy->give_up_ms - left_ms : 0;
-}
-
-static void close_handle(uv_handle_t *handle)
-{
-    if (!uv_is_closing(handle))
-        uv_close(handle, NULL);
-}
-
-static void on_spooler_closed(void *arg)
-{
-    struct proxy *proxy = arg;
-    proxy->rt.spooler = NULL;
-    advance_end(proxy);
-}
-
-static void begin_closing(struct proxy *proxy)
-{
-    uint64_t least = runtime_now(&proxy->rt) + GOODBYE_MS, most = before_the_end(proxy, 16);
-    enter(proxy, PROXY_CLOSING);
-    proxy->stage_deadline_ms = most > least ? most : least;
-    struct list *next;
-    for (struct list *n = proxy->clients.all.next; n != &proxy->clients.all; n = next) {
-        next = n->next;
-        client_close(LIST_ENTRY(n, struct client, node), "the proxy is stopping");
-    }
-    for (struct list *n = proxy->pools.queues.all.next; n != &proxy->pools.queues.all;
-         n = n->next) {
-        struct queue *queue = LIST_ENTRY(n, struct queue, node);
-        if (queue->backlog.drain)
-            drain_stop(queue->backlog.drain);
-    }
-    logins_deinit(&proxy->logins);
-    for (struct list *n = proxy->upstreams.all.next; n != &proxy->upstreams.all; n = next) {
-        next = n->next;
-        upstream_close(LIST_ENTRY(n, struct upstream, node));
-    }
-    balance_look_at_end(proxy);
-    /* Before the spool is another's, who makes a control socket of the same name. */
-    if (proxy->side_self)
-        proxy->side->close(proxy->side_self);
-    proxy->side_self = NULL;
-    if (proxy->rt.spooler)
-        spooler_close(proxy->rt.spooler, on_spooler_closed, proxy);
-    pools_close(&proxy->pools);
-    close_handle((uv_handle_t *)&proxy->sigterm);
-    close_handle((uv_handle_t *)&proxy->sigint);
-    close_handle((uv_handle_t *)&proxy->sighup);
-    /* The tick goes on for upstreams that wait for close-ok. */
-}
-
-static bool all_is_safe(const struct proxy *proxy)
-{
-    if (proxy->rt.spooler && spooler_pending(proxy->rt.spooler) > 0)
-        return false;
-    for (struct list *n = proxy->pools.queues.all.next; n != &proxy->pools.queues.all; n = n->next)
-        if (LIST_ENTRY(n, struct queue, node)->retained > 0)
-            return false;
-    return true;
-}
-
-/* Time is over for RabbitMQ's confirms: what it still owes goes to the spool, which needs the rest
- * of listen.shutdown_timeout for it. */
-static void spool_the_rest(struct proxy *proxy)
-{
-    struct list *next;
-    for (struct list *n = proxy->upstreams.all.next; n != &proxy->upstreams.all; n = next) {
-        struct upstream *u = LIST_ENTRY(n, struct upstream, node);
-        next = n->next;
-        if (u->under_way.window.under_way > 0 && u->state == UPSTREAM_OPEN)
-            upstream_abort(u, "the proxy is stopping");
-    }
-}
-
-static void tell_clients(struct proxy *proxy)
-{
-    enter(proxy, PROXY_LEAVING);
-    uint64_t now = runtime_now(&proxy->rt), most = before_the_end(proxy, 8);
-    proxy->stage_deadline_ms = now + LEAVE_MS < most ? now + LEAVE_MS : most;
-    if (proxy->stage_deadline_ms <= now)
-        proxy->stage_deadline_ms = now + 1; /* what they are told is sent first */
-    struct list *next;
-    for (struct list *n = proxy->clients.all.next; n != &proxy->clients.all; n = next) {
-        struct client *client = LIST_ENTRY(n, struct client, node);
-        next = n->next;
-        if (client->state >= CLIENT_OPEN)
-            client_leave(client, 320, LOST_PROXY, 0);
-        else
-            client_close(client, "the proxy is stopping");
-    }
-}
-
-/* What is still to come from clients is not looked at any more, until they have been told. */
-static void settle(struct proxy *proxy)
-{
-    enter(proxy, PROXY_SETTLING);
-    proxy->stage_deadline_ms = before_the_end(proxy, 4);
-    for (struct list *n = proxy->clients.all.next; n != &proxy->clients.all; n = n->next)
-        stream_pause(&LIST_ENTRY(n, struct client, node)->stream);
-}
-
-/* RabbitMQ does not answer our goodbye. */
-static void abandon_upstreams(struct proxy *proxy)
-{
-    struct list *next;
-    for (struct list *n = proxy->upstreams.all.next; n != &proxy->upstreams.all; n = next) {
-        next = n->next;
-        upstream_abort(LIST_ENTRY(n, struct upstream, node), "the proxy is stopping");
-    }
-}
-
-static void end_stage(struct proxy *proxy)
-{
-    uint64_t now = runtime_now(&proxy->rt);
-    switch (proxy->stage) {
-    case PROXY_RUNNING:
-        return;
-    case PROXY_FINISHING:
-        if (list_empty(&proxy->clients.all) || now >= proxy->stage_deadline_ms)
-            settle(proxy);
-        return;
-    case PROXY_SETTLING:
-        if (all_is_safe(proxy))
-            tell_clients(proxy);
-        else if (now >= proxy->stage_deadline_ms)
-            spool_the_rest(proxy);
-        return;
-    case PROXY_LEAVING:
-        if (list_empty(&proxy->clients.all) || now >= proxy->stage_deadline_ms)
-            begin_closing(proxy);
-        return;
-    case PROXY_CLOSING:
-        if (now >= proxy->stage_deadline_ms)
-            abandon_upstreams(proxy);
-        if (!list_empty(&proxy->upstreams.all) || proxy->rt.spooler)
-            return;
-        close_handle((uv_handle_t *)&proxy->tick);
-        close_handle((uv_handle_t *)&proxy->before_poll);
-        close_handle((uv_handle_t *)&proxy->not_done);
-    }
-}
-
-/* Each turn of the loop: a restart is as short as it can be. */
-static void advance_end(struct proxy *proxy)
-{
-    enum proxy_stage before;
-    do {
-        before = proxy->stage;
-        end_stage(proxy);
-    } while (proxy->stage != before);
-}
-
-static void on_tick(uv_timer_t *timer);
-
-static void stop(struct proxy *proxy)
-{
-    LOG(LOG_INFO, "stopping", LOG_N("clients", proxy->rt.counters.clients));
-    uint64_t now = runtime_now(&proxy->rt),
-             patience_ms = proxy->rt.config->listen.shutdown_timeout_ms;
-    enter(proxy, PROXY_FINISHING);
-    service_stopping();
-    proxy->stage_deadline_ms = now + (patience_ms / 2 < FINISH_MS ? patience_ms / 2 : FINISH_MS);
-    proxy->give_up_ms = now + patience_ms;
-    close_handle((uv_handle_t *)&proxy->plain.tcp);
-    close_handle((uv_handle_t *)&proxy->tls.tcp);
-    uint64_t tick = patience_ms / 32 < RUNTIME_TICK_MS ? patience_ms / 32 : RUNTIME_TICK_MS;
-    uv_timer_start(&proxy->tick, on_tick, tick, tick > 0 ? tick : 1); /* a test's is longer */
-    advance_end(proxy);
-}
-
-static void on_stop_signal(uv_signal_t *handle, int signal)
-{
-    (void)signal;
-    struct proxy *proxy = handle->data;
-    if (proxy->stage == PROXY_RUNNING) {
-        stop(proxy);
-        return;
-    }
-    proxy->give_up_ms = runtime_now(&proxy->rt); /* a second one: at once */
-    if (proxy->stage != PROXY_CLOSING)
-        begin_closing(proxy);
-}
-
-/* ---- a disk that hangs ---- */
-
-static void say_stalled(struct proxy *proxy, uint64_t now, uint64_t busy_ms)
-{
-    if (busy_ms < SPOOLER_STALLED_MS && proxy->stall_told_ms) {
-        LOG(LOG_WARN, "spool_goes_on");
-        proxy->stall_told_ms = 0;
-    }
-    if (busy_ms < SPOOLER_STALLED_MS ||
-        (proxy->stall_told_ms && now - proxy->stall_told_ms < STALLED_AGAIN_MS))
-        return;
-    char others[OTHERS_TEXT_MAX];
-    bool awaits_lock = others_are_awaited();
-    bool is_known = awaits_lock && others_name(proxy->rt.config->spool.path, 0, others);
-    LOG(LOG_ERROR, "spool_stalled", LOG_N("seconds", busy_ms / 1000),
-        LOG_N("jobs", spooler_pending(proxy->rt.spooler)), LOG_T("pids", is_known ? others : NULL),
-        LOG_T("reason",
-              awaits_lock
-                  ? "another process holds LMDB's lock on the spool: nothing is stored, and "
-                    "nobody gets an answer, until it goes on or ends"
-                  : "the disk does not answer: nothing is stored, and nobody gets an "
-                    "answer"));
-    proxy->stall_told_ms = now;
-}
-
-/* The system is asked about a name, mostly a DNS that is away, which nobody can break off. All else
- * is over. */
-static void leave_lookups(const struct proxy *proxy)
-{
-    if (proxy->stage != PROXY_CLOSING || proxy->rt.spooler || list_empty(&proxy->upstreams.all))
-        return;
-    for (const struct list *n = proxy->upstreams.all.next; n != &proxy->upstreams.all; n = n->next)
-        if (!upstream_is_only_looked_up(LIST_ENTRY(n, struct upstream, node)))
-            return;
-    _exit(proxy->exit_status);
-}
-
-/* What the disk has not taken was answered to nobody. */
-static void give_up(const struct proxy *proxy)
-{
-    LOG(LOG_ERROR, "stop_unfinished", LOG_N("jobs", spooler_pending(proxy->rt.spooler)),
-        LOG_T("reason", others_are_awaited() ? "another process holds LMDB's lock on the spool"
-                                             : "the spool's disk does not answer"));
-    _exit(1);
-}
-
-static void look_at_spooler(struct proxy *proxy, uint64_t now)
-{
-    if (!proxy->rt.spooler)
-        return;
-    uint64_t busy_ms = spooler_busy_ms(proxy->rt.spooler);
-    say_stalled(proxy, now, busy_ms);
-    if (proxy->stage != PROXY_RUNNING && now >= proxy->give_up_ms && busy_ms >= HANGS_MS)
-        give_up(proxy);
-}
-
 /* AMQPBUF_TEST_TICK_MS: a long one shows who waits for the tick alone. */
 static uint64_t tick_ms(void)
 {
@@ -461,14 +182,19 @@ static void on_tick(uv_timer_t *timer)
         return;
     tick_all(proxy, now);
     look_at_room(proxy);
-    look_at_spooler(proxy, now);
+    stall_look(proxy, now);
     balance_look(proxy);
     if (proxy->stage == PROXY_RUNNING)
         cleanup(proxy, now);
     if (!login_is_possible(&proxy->logins))
         lookup_again(&proxy->lookup, now);
-    advance_end(proxy);
-    leave_lookups(proxy);
+    shutdown_tick(proxy);
+}
+
+static void on_stop_signal(uv_signal_t *handle, int signal)
+{
+    (void)signal;
+    shutdown_wanted(handle->data);
 }
 
 static void on_sighup(uv_signal_t *handle, int signal)
@@ -642,10 +368,7 @@ int proxy_run(struct config *config, const struct config_sources *sources,
     init_handles(&proxy);
     if (!start(&proxy)) {
         proxy.exit_status = 1;
-        close_handle((uv_handle_t *)&proxy.plain.tcp);
-        close_handle((uv_handle_t *)&proxy.tls.tcp);
-        begin_closing(&proxy);
-        advance_end(&proxy);
+        shutdown_at_once(&proxy);
     }
     uv_run(&proxy.rt.loop, UV_RUN_DEFAULT);
     deinit(&proxy);

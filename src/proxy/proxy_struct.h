@@ -57,7 +57,7 @@ struct proxy {
     uv_timer_t tick;
     uv_signal_t sigterm, sigint, sighup;
     uv_prepare_t before_poll;
-    uv_idle_t not_done; /* active: the loop only looks at its events, it does not wait for them */
+    uv_idle_t not_done;  /* active: the loop only looks at its events, it does not wait for them */
     uint64_t cleaned_ms; /* when idle ones were looked for last; 0: not yet */
-    uint64_t ticked_ms; /* when the last tick was; 0: none yet, or it was passed over */
+    uint64_t ticked_ms;  /* when the last tick was; 0: none yet, or it was passed over */
 };

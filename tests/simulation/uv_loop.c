@@ -367,6 +367,22 @@ int uv_timer_stop(uv_timer_t *timer)
     return 0;
 }
 
+int uv_timer_again(uv_timer_t *timer)
+{
+    return uv_timer_start(timer, timer->timer_cb, timer->repeat, timer->repeat);
+}
+
+void uv_timer_set_repeat(uv_timer_t *timer, uint64_t repeat)
+{
+    timer->repeat = repeat;
+}
+
+uint64_t uv_timer_get_due_in(const uv_timer_t *timer)
+{
+    uint64_t now = sim_uv_now_us() / 1000;
+    return timer->timeout > now ? timer->timeout - now : 0;
+}
+
 int uv_prepare_init(uv_loop_t *loop, uv_prepare_t *prepare)
 {
     sim_handle_init(loop, (uv_handle_t *)prepare, UV_PREPARE);
