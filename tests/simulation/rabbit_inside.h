@@ -50,7 +50,7 @@ enum verdict { VERDICT_ACK, VERDICT_NACK, VERDICT_NONE };
 /* A publish that was not confirmed, or whose confirm may not have arrived. */
 struct pending {
     uint32_t message;
-    uint64_t tag, ready_us;
+    uint64_t tag, came_us, ready_us;
     enum verdict verdict;
     enum destination destination;
     bool is_said;

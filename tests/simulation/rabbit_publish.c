@@ -13,6 +13,7 @@
 
 enum {
     LEAVES_US = 1000000,
+    SILENT_US = 20000000, /* ten times the shortest pool.confirm_timeout of run.c */
     COMMIT_OK_BYTES = FRAME_OVERHEAD_BYTES + 4, /* the whole frame of tx.commit-ok */
 };
 
@@ -82,6 +83,7 @@ static void await_verdict(struct rabbit_channel *ch, uint32_t message, enum verd
     ch->pending[ch->count++] =
         (struct pending){.message = message,
                          .tag = ++ch->tag,
+                         .came_us = agenda_now_us(),
                          .ready_us = agenda_now_us() + prng_below(&rabbit.prng, rabbit.confirm_us),
                          .verdict = verdict,
                          .destination = ch->destination};
@@ -140,13 +142,31 @@ static void excuse_left(void)
                 excuse_pending(c, c->channels[n], false);
 }
 
+/* What has no confirm for so long is sent once more, wherever its connection is. */
+static bool is_given_up(struct rabbit_connection *c, const struct pending *p)
+{
+    return !is_heard(c, p) && agenda_now_us() - p->came_us >= SILENT_US;
+}
+
+static void excuse_silent(void)
+{
+    for (struct rabbit_connection *c = rabbit.connections; c; c = c->next)
+        for (uint16_t n = 1; n <= c->highest; n++)
+            for (unsigned i = 0; c->channels[n] && i < c->channels[n]->count; i++) {
+                const struct pending *p = &c->channels[n]->pending[i];
+                if (is_given_up(c, p))
+                    ledger_excuses(p->message);
+            }
+}
+
 /* P3: what a cut connection would make the proxy send again. As many again may be for other
  * destinations, and a drain has a window of its own. */
 static void check_window(struct rabbit_connection *c, const struct rabbit_channel *ch)
 {
     unsigned window = life_largest_window(), count = 0;
     for (unsigned i = 0; i < ch->count; i++)
-        count += ch->pending[i].destination == ch->destination && !is_heard(c, &ch->pending[i]);
+        count += ch->pending[i].destination == ch->destination && !is_heard(c, &ch->pending[i]) &&
+                 !is_given_up(c, &ch->pending[i]);
     CHECK(window == 0 || count <= window,
           "P3: %u to one destination are under way on a channel, of %u", count, window);
 }
@@ -163,6 +183,7 @@ static void take_message(struct rabbit_connection *c, uint16_t number)
     ch->is_inside = false;
     history_note("rabbit: message %u on channel %u", message, number);
     excuse_left();
+    excuse_silent();
     ledger_compare(message, ch->header, ch->header_len);
     if (!ch->is_transactional) /* in a transaction it comes with the commit, or never */
         ledger_arrives(message, c->login, ch->serial, end_is_left(c->talker.end));
