@@ -400,7 +400,7 @@ bool config_load_again(struct config *next, const struct config *current,
     const char *file = sources->file ? sources->file : config_default_file;
     *next = (struct config){0};
     if (pipe_is_at(file)) {
-        fprintf(errors, "%s: is a pipe, which cannot be read again\n", file);
+        fprintf(errors, "%s: is a pipe or a terminal, which cannot be read again\n", file);
         return false;
     }
     if (!config_load(next, sources, errors))

@@ -68,7 +68,7 @@ static bool is_no_pipe(const char *file, char *why, size_t size)
 {
     bool is_pipe = pipe_is_at(file);
     if (is_pipe)
-        snprintf(why, size, "%s: is a pipe, and has to be a file", file);
+        snprintf(why, size, "%s: is a pipe or a terminal, and has to be a file", file);
     return !is_pipe;
 }
 

@@ -92,10 +92,8 @@ static void begin_closing(struct proxy *proxy)
     if (proxy->rt.spooler)
         spooler_close(proxy->rt.spooler, on_spooler_closed, proxy);
     pools_close(&proxy->pools);
-    close_handle((uv_handle_t *)&proxy->sigterm);
-    close_handle((uv_handle_t *)&proxy->sigint);
-    close_handle((uv_handle_t *)&proxy->sighup);
-    /* The tick goes on for upstreams that wait for close-ok. */
+    /* The tick goes on for upstreams that wait for close-ok; and one more signal would kill a
+     * process that has no handler for it. */
 }
 
 static bool all_is_safe(const struct proxy *proxy)
@@ -183,6 +181,9 @@ static void end_stage(struct proxy *proxy)
             abandon_upstreams(proxy);
         if (!list_empty(&proxy->upstreams.all) || proxy->rt.spooler)
             return;
+        close_handle((uv_handle_t *)&proxy->sigterm);
+        close_handle((uv_handle_t *)&proxy->sigint);
+        close_handle((uv_handle_t *)&proxy->sighup);
         close_handle((uv_handle_t *)&proxy->tick);
         close_handle((uv_handle_t *)&proxy->before_poll);
         close_handle((uv_handle_t *)&proxy->not_done);

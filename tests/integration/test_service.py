@@ -120,6 +120,23 @@ def test_second_sigterm_is_at_once(broker, make_proxy):
     proxy.start()
 
 
+@pytest.mark.parametrize("last", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_further_signals_change_nothing_about_the_end(broker, make_proxy, last):
+    proxy = make_proxy(broker.url, {"listen.shutdown_timeout": "24h"})
+    goes_on = threading.Event()
+    broker.on_frame = lambda _, frame: frame.name == "connection.close" and goes_on.wait(60)
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        client.publish(b"one", "q")
+        client.acked_up_to(1)
+        proxy.signal_term()
+        proxy.wait_event("stopping")
+        for number in (signal.SIGTERM, last, last):
+            os.kill(proxy.pid, number)
+        proxy.wait_end()
+    goes_on.set()
+
+
 @pytest.mark.parametrize("signals", [1, 2])
 def test_nobody_waits_for_a_rabbitmq_that_stands_still(broker, make_proxy, signals):
     """It answers no goodbye, and the client that is told to leave reads nothing."""

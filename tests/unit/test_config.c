@@ -690,7 +690,8 @@ static void test_load_again_from_a_pipe(void **state)
         config_load_again(&again, &current, &(struct config_sources){.file = path}, errors));
     alarm(0);
     fclose(errors);
-    snprintf(expected, sizeof expected, "%s: is a pipe, which cannot be read again\n", path);
+    snprintf(expected, sizeof expected, "%s: is a pipe or a terminal, which cannot be read again\n",
+             path);
     assert_string_equal(said, expected);
     free(said);
     unlink(path);
