@@ -87,10 +87,11 @@ bool channel_is_owed(const struct channel *ch)
     return (ch->relay && ch->carrier->owes(ch->relay)) || ch->behind_len > BEHIND_MAX_BYTES;
 }
 
-bool channel_is_judged(const struct channel *ch)
+bool channel_awaits_verdict(const struct channel *ch)
 {
     const struct relay *r = ch->relay;
-    return !r || ch->carrier->unconfirmed(r) == 0 || ch->carrier->is_unread(r);
+    return r && ch->carrier->unconfirmed(r) > 0 && !ch->carrier->is_unread(r) &&
+           client_waits(ch->client, ch->client->rt->config->pool.confirm_timeout_ms);
 }
 
 /* ---- confirms to the client ---- */

@@ -121,9 +121,10 @@ void channel_content_done(struct channel *);
 /* An answer that the proxy gives by itself would overtake what RabbitMQ still owes the client: a
  * reply, a returned message. */
 bool channel_is_owed(const struct channel *);
-/* RabbitMQ has found nothing wrong with what was published so far, or is in an alarm and reads
- * nothing; what is in doubt is not waited for. */
-bool channel_is_judged(const struct channel *);
+/* RabbitMQ may still find something wrong with what was published: it closes the channel over that
+ * before it looks at what is behind. Nobody waits for longer than for a confirm, nor in an alarm.
+ */
+bool channel_awaits_verdict(const struct channel *);
 /* For the channel of RabbitMQ that it may be bound to later. */
 void channel_remember_qos(struct channel *, const amqp_basic_qos_t *);
 void channel_set_last_queue(struct channel *, const void *name, size_t len);

@@ -19,7 +19,7 @@
  * closes the channel over one that is wrong before it looks at what is behind it. */
 static bool select_confirms(struct channel *ch, const struct frame *frame)
 {
-    if (channel_is_owed(ch) || !channel_is_judged(ch)) {
+    if (channel_is_owed(ch) || channel_awaits_verdict(ch)) {
         client_hold(ch->client);
         return false;
     }

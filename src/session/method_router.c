@@ -208,7 +208,7 @@ static enum route route_decoded(struct channel *ch, struct slab *slab, const str
     bool is_end = method == AMQP_TX_COMMIT_METHOD || method == AMQP_TX_ROLLBACK_METHOD;
     bool tx_here = is_end && ch->tx && !transaction_is_sent(ch->tx);
     if (method == AMQP_TX_SELECT_METHOD && ch->confirming) {
-        if (!channel_is_judged(ch))
+        if (channel_awaits_verdict(ch))
             return ROUTE_HELD; /* one that is wrong is RabbitMQ's first word */
         return route_refuse(why, REFUSED_CHANNEL, 406,
                             "PRECONDITION_FAILED - cannot switch from confirm to tx mode", method);

@@ -335,22 +335,28 @@ static void test_a_select_is_answered_behind_what_was_published(void **state)
 static void test_a_select_waits_no_longer_than_for_a_confirm(void **state)
 {
     (void)state;
-    begin("upstream.heartbeat=0", NULL);
-    struct peer *p = peer_login();
-    for (uint16_t channel = 1; channel <= 2; channel++) {
-        peer_open_channel(p, channel);
-        peer_publish(p, channel, "q", "~late");
-        peer_send_plain(p, channel, AMQP_CONFIRM_SELECT_METHOD);
-        peer_expect_nothing(p);
-        if (channel == 1)
-            broker_confirm_all();
-        else
-            world_pass(world.config.pool.confirm_timeout_ms + 1000);
-        peer_expect(p, channel, AMQP_CONFIRM_SELECT_OK_METHOD);
+    for (unsigned buffers = 0; buffers < 2; buffers++) {
+        world_begin(
+            (const char *[]){buffers ? "pool.publish_buffer_size=10" : "pool.publish_buffer_size=0",
+                             "upstream.heartbeat=0", NULL});
+        struct peer *p = peer_login();
+        for (uint16_t channel = 1; channel <= 2; channel++) {
+            peer_open_channel(p, channel);
+            peer_publish(p, channel, "q", "~late");
+            peer_send_plain(p, channel, AMQP_CONFIRM_SELECT_METHOD);
+            peer_expect_nothing(p);
+            if (channel == 1)
+                broker_confirm_all();
+            else
+                world_pass(world.config.pool.confirm_timeout_ms + 1000);
+            peer_expect(p, channel, AMQP_CONFIRM_SELECT_OK_METHOD);
+        }
+        broker_confirm_all();
+        world_pass(1000);
+        peer_close(p);
+        assert_int_equal(world_teardown(NULL), 0);
     }
-    broker_confirm_all();
-    world_pass(1000);
-    peer_close(p);
+    begin(NULL, NULL);
 }
 
 /* What is asked in between is RabbitMQ's to answer, once it is back. */
