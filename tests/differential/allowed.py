@@ -117,14 +117,18 @@ def _published_with_a_declaration(sequence, segment):
 
 
 def _lagging(straight, proxied, published):
-    def plain(line):
-        return COUNT.sub("", line) if "queue.declare-ok" in line else line
+    def is_declared(line):
+        return "queue.declare-ok" in line
 
     def count(line):
         return int(COUNT.search(line)[1])
-    if [plain(line) for line in straight] != [plain(line) for line in proxied]:
+    declared = list(filter(is_declared, straight))
+    if [COUNT.sub("", line) for line in declared] != [COUNT.sub("", line) for line in proxied if is_declared(line)]:
         return straight, proxied
-    kept = [b if a == b or abs(count(a) - count(b)) > published else a for a, b in zip(straight, proxied)]
+    kept = []
+    for line in proxied:
+        other = declared.pop(0) if is_declared(line) else line
+        kept.append(other if other == line or abs(count(other) - count(line)) <= published else line)
     return straight, kept
 
 
@@ -193,10 +197,23 @@ def _shown(lines, queues):
     return lines + [f"queue {queue}: {message}" for queue in sorted(queues) for message in queues[queue]]
 
 
+def deliveries_before_an_error(straight, proxied, sent):
+    """On a channel that RabbitMQ closes over what was sent without waiting."""
+    if sent.sequence.patient:
+        return straight, proxied
+    return tuple(_without_deliveries(lines) for lines in (straight, proxied))
+
+
+def _without_deliveries(lines):
+    closed = {line.split(" ", 1)[0] for line in lines if re.match(r"\d+ replies: channel\.close \{", line)}
+    return [line for line in lines if not (line.split(" ", 1)[0] in closed and re.match(r"\d+ consumer ", line))]
+
+
 RULES = {rule.__name__: rule for rule in (confirms_before_a_close, texts_of_frame_errors, malformed_fields,
                                         second_closes)}
 PAIRED = {rule.__name__: rule for rule in (answers_behind_a_mistake, )}
-KNOWING = {rule.__name__: rule for rule in (counts_behind_a_publish, repeated_behind_an_error)}
+KNOWING = {rule.__name__: rule for rule in (counts_behind_a_publish, deliveries_before_an_error,
+                                          repeated_behind_an_error)}
 
 
 def reduced(straight, proxied, sent):
