@@ -10,13 +10,18 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/number_map.h"
+
 struct declared {
-    uint64_t *hashes;         /* open addressing; 0: free */
-    uint32_t capacity, count; /* capacity is a power of two */
+    struct number_map hashes; /* their values say nothing */
 };
 
 /* Of a method payload; never 0. */
 uint64_t declared_hash(const uint8_t *method, size_t len);
+static inline uint32_t declared_count(const struct declared *d)
+{
+    return d->hashes.used;
+}
 bool declared_has(const struct declared *, uint64_t hash);
 void declared_add(struct declared *, uint64_t hash);
 void declared_remove(struct declared *, uint64_t hash);

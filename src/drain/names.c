@@ -35,7 +35,7 @@ uint64_t names_of_declaration(const uint8_t *payload, size_t len)
 
 void names_note_seen(struct names *names, uint64_t name)
 {
-    if (names->seen.count < NAMES_MAX)
+    if (declared_count(&names->seen) < NAMES_MAX)
         declared_add(&names->seen, name);
 }
 
@@ -43,7 +43,7 @@ void names_note_seen(struct names *names, uint64_t name)
 bool names_has_seen(const struct names *names, uint32_t kind, const uint8_t *name, size_t len)
 {
     return len == 0 || (len >= 4 && memcmp(name, "amq.", 4) == 0) ||
-           names->seen.count >= NAMES_MAX ||
+           declared_count(&names->seen) >= NAMES_MAX ||
            declared_has(&names->seen, names_hash(kind, name, len));
 }
 
@@ -58,13 +58,14 @@ void names_promise(struct names *names, uint32_t kind, const uint8_t *name, size
     uint64_t hash = names_hash(kind, name, len);
     bool is_there = !transient && names_is_sure(names, kind, name, len);
     names_note_seen(names, hash);
-    if (!is_there && names->promised.count < NAMES_MAX)
+    if (!is_there && declared_count(&names->promised) < NAMES_MAX)
         declared_add(&names->promised, hash);
 }
 
 bool names_is_promised(const struct names *names, uint32_t kind, const uint8_t *name, size_t len)
 {
-    return names->promised.count > 0 && declared_has(&names->promised, names_hash(kind, name, len));
+    return declared_count(&names->promised) > 0 &&
+           declared_has(&names->promised, names_hash(kind, name, len));
 }
 
 bool names_end_promise(struct names *names, uint64_t name)

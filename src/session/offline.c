@@ -206,7 +206,7 @@ bool offline_names_promised(const struct queue *queue, amqp_method_number_t meth
 {
     const struct names *names = &queue->backlog.names;
     struct rule_name named[RULE_NAMES_MAX];
-    unsigned count = names->promised.count > 0 ? rule_names(method, decoded, named) : 0;
+    unsigned count = declared_count(&names->promised) > 0 ? rule_names(method, decoded, named) : 0;
     for (unsigned i = 0; i < count; i++)
         if (names_is_promised(names, named[i].kind, named[i].name.bytes, named[i].name.len))
             return true;
