@@ -120,12 +120,29 @@ static bool is_out_of_place(struct walk *w)
                       memcmp(key.mv_data, last.key.mv_data, key.mv_size) <= 0);
 }
 
+/* What stands in a damaged page may lead into the middle of a good one further on, past records
+ * that can be read: the one before it there is no earlier one then. */
+static bool skips_some(const struct walk *w, uintptr_t at, const MDB_val *key)
+{
+    const uint8_t *page = (const uint8_t *)at;
+    uint8_t after[RECORD_KEY_BYTES];
+    struct page_node node, before = {.key = {0}};
+    record_key(after, w->list->queue, w->after);
+    for (size_t i = 0; i < page_node_count(page); i++, before = node)
+        if (!page_node(page, w->list->map.page_bytes, i, &node) || node.key.mv_data == key->mv_data)
+            break;
+    return before.key.mv_size == RECORD_KEY_BYTES &&
+           memcmp(before.key.mv_data, after, sizeof after) > 0;
+}
+
 /* Records may be read from a page that LMDB could not write to without harm. */
 static int check_page(struct walk *w, const MDB_val *key)
 {
     uintptr_t page = page_of(&w->list->map, key);
     if (page == w->page || w->list->map.begin == 0)
         return 0;
+    if (skips_some(w, page, key))
+        return MDB_CORRUPTED;
     w->page = page;
     w->is_page_unsound = !page_is_sound(&w->list->map, key);
     if (!w->is_page_unsound || !is_out_of_place(w))

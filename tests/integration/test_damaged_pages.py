@@ -2,6 +2,7 @@
 
 AMQPBUF_TEST_SPOOLS: how many, AMQPBUF_TEST_SEED: which."""
 
+import itertools
 import json
 import os
 import random
@@ -246,3 +247,9 @@ def test_spools_with_a_changed_page(shapes):
     print(f"{SPOOLS} spools, seed {SEED}; {refused} could not be started on, all with a page of "
           "LMDB's heads, of the databases' names, or of the queues' entries")
 
+
+# Random bytes in a page led into the middle of a good one further on.
+@pytest.mark.parametrize("seed,number", [(301, 21)])
+def test_spools_that_have_shown_a_fault(shapes, seed, number):
+    name, change, generator = next(itertools.islice(choices(seed), number, None))
+    assert try_one(name, change, seed, number, shapes(name, seed), generator)
