@@ -45,7 +45,7 @@ void guard_init(MDB_env *env)
 bool guard_is_damage(int error)
 {
     return error == MDB_CORRUPTED || error == MDB_PAGE_NOTFOUND || error == MDB_INVALID ||
-           error == MDB_BAD_TXN;
+           error == MDB_BAD_TXN || error == MDB_CURSOR_FULL; /* a branch leads back to itself */
 }
 
 bool guard_was_unreadable(void)
