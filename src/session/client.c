@@ -161,6 +161,11 @@ void client_tell_blocked(struct client *c, bool blocked, const char *reason)
     wire_send(&c->stream, 0, AMQP_CONNECTION_BLOCKED_METHOD, &m);
 }
 
+void client_tell_alarm(struct client *c, bool blocked)
+{
+    client_tell_blocked(c, blocked, "RabbitMQ has raised an alarm");
+}
+
 void client_set_apart(struct client *c)
 {
     if (c->place == CLIENT_APART)

@@ -123,6 +123,9 @@ struct upstream *client_open_own(const struct client *);
 /* Sends connection.blocked or unblocked to a client that has the capability, once for each turn. */
 void client_tell_blocked(struct client *, bool blocked, const char *reason);
 
+/* The same for an alarm of RabbitMQ, which is passed on where nothing is buffered. */
+void client_tell_alarm(struct client *, bool blocked);
+
 struct channel *client_channel(struct client *, uint16_t number);
 void client_add_channel(struct client *, uint16_t number, struct channel *);
 void client_remove_channel(struct client *, uint16_t number);

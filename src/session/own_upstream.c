@@ -1,6 +1,7 @@
 #include "session/own_upstream.h"
 
 #include "peer/reply.h"
+#include "peer/runtime.h"
 #include "pool/held.h"
 #include "pool/pool.h"
 #include "session/channel.h"
@@ -116,6 +117,8 @@ static void own_blocked(struct upstream *u)
     struct client *c = u->owner;
     if (!c)
         return;
+    if (!runtime_buffers(c->rt))
+        client_tell_alarm(c, u->blocked);
     held_wake(c->member.pool);
     for (uint32_t i = 0; i < c->channels_capacity; i++)
         if (c->channels[i])

@@ -194,6 +194,8 @@ static enum route publish_live(struct channel *ch, uint64_t destination, struct 
     if (bound != ROUTE_DONE)
         return bound;
     struct relay *r = ch->relay;
+    if (r->link.upstream->blocked && !runtime_buffers(r->pool->rt))
+        client_tell_alarm(ch->client, true); /* who has come in the alarm, as RabbitMQ would */
     if (is_full(r, message, destination)) {
         under_way_is_full(&r->link.upstream->under_way);
         if (!may_move(r))

@@ -500,7 +500,7 @@ static void on_wake(struct member *m)
 
 static void on_blocked(struct member *m, bool blocked)
 {
-    client_tell_blocked(client_of(m), blocked, "RabbitMQ has raised an alarm");
+    client_tell_alarm(client_of(m), blocked);
 }
 
 static void on_password(struct member *m)

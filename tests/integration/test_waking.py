@@ -3,6 +3,8 @@ where a spool could help it is off as well."""
 
 import threading
 
+import pytest
+
 from support import amqp
 from support.raw import RawClient
 from support.wait import wait_until
@@ -170,6 +172,29 @@ def test_alarm_is_passed_on_where_no_spool_is(broker, make_proxy):
         broker.everywhere("connection.blocked", reason="low")
         client.expect("connection.blocked", 0)
         broker.everywhere("connection.unblocked")
+        client.expect("connection.unblocked", 0)
+        client.close()
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_who_comes_in_an_alarm_is_told_when_it_publishes(broker, make_proxy, own):
+    """As RabbitMQ does; on a connection of its own, of which nobody else hears, as well."""
+    proxy = make_proxy(broker.url, NO_SPOOL)
+    with RawClient(proxy.port) as client:
+        connection = broker.wait_connection(1)
+        if not own:
+            connection.send_method(0, "connection.blocked", reason="low")
+            proxy.wait_event("upstream_blocked")
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        if own:
+            client.call(1, "basic.consume", queue="q")
+            connection = broker.connections[-1]
+            connection.send_method(0, "connection.blocked", reason="low")
+        else:
+            client.publish(b"0", "q")
+        client.expect("connection.blocked", 0)
+        connection.send_method(0, "connection.unblocked")
         client.expect("connection.unblocked", 0)
         client.close()
 
