@@ -14,7 +14,10 @@
 #include "spool/others.h"
 #include "spool/view.h"
 
-enum { TABLE_BYTES_MAX = (ENV_READERS_MAX + 4) * 64 }; /* a reader's place is a cache line */
+enum {
+    TABLE_BYTES_MAX = (ENV_READERS_MAX + 4) * 64, /* a reader's place is a cache line */
+    VERSION_BYTES = 4,
+};
 
 enum status env_error(struct failure *failure, int error, const char *doing)
 {
@@ -259,7 +262,7 @@ enum status env_count_pages(MDB_env *env, MDB_txn *txn, struct env_pages *pages,
 
 int env_write_version(MDB_txn *txn, MDB_dbi meta)
 {
-    uint8_t value[4] = {0, 0, 0, SPOOL_FORMAT_VERSION};
+    uint8_t value[VERSION_BYTES] = {0, 0, 0, SPOOL_FORMAT_VERSION};
     MDB_val key = {sizeof "version" - 1, "version"}, data = {sizeof value, value};
     return mdb_put(txn, meta, &key, &data, 0);
 }
@@ -285,9 +288,9 @@ enum status env_read_version(MDB_txn *txn, MDB_dbi *meta, uint32_t *version,
                            "this is the environment of another program");
     if (error)
         return env_error(failure, error, "reading the format version");
-    if (data.mv_size != 4)
+    static const uint8_t zeros[VERSION_BYTES - 1]; /* no version will be that high */
+    if (data.mv_size != VERSION_BYTES || memcmp(data.mv_data, zeros, sizeof zeros) != 0)
         return failure_set(failure, STATUS_DAMAGED, "the format version is unreadable");
-    const uint8_t *at = data.mv_data;
-    *version = (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+    *version = ((const uint8_t *)data.mv_data)[VERSION_BYTES - 1];
     return STATUS_OK;
 }

@@ -78,8 +78,8 @@ struct walk {
     uint64_t after;       /* visited, or passed over */
     bool is_positioned;   /* the cursor stands at `after` */
     uintptr_t page;       /* of the last key */
+    bool is_page_new;     /* the record that was fetched is the first one that was read there */
     bool is_page_unsound; /* it can be read, but not written to; told once */
-    bool has_peeked;      /* the cursor stands somewhere behind `after` */
     /* the record that was fetched */
     uint64_t seq;
     struct record record;
@@ -101,71 +101,24 @@ static int check_key(const struct walk *w, const MDB_val *key)
                : MDB_CORRUPTED;
 }
 
-/* The page that the cursor stands on says that it is another, and may be one that was written to a
- * wrong place: then what is behind it does not follow its keys. Moves the cursor. */
-static bool is_out_of_place(struct walk *w)
-{
-    const uint8_t *page = (const uint8_t *)w->page;
-    struct page_node last;
-    MDB_val key;
-    int error;
-    w->has_peeked = true;
-    if (!page_is_leaf(page, w->list->map.page_bytes) ||
-        !page_node(page, w->list->map.page_bytes, page_node_count(page) - 1, &last))
-        return true;
-    do
-        error = mdb_cursor_get(w->cursor, &key, NULL, MDB_NEXT);
-    while (!error && page_map_has(&w->list->map, &key) && page_of(&w->list->map, &key) == w->page);
-    return !error && (!page_map_has(&w->list->map, &key) || key.mv_size != last.key.mv_size ||
-                      memcmp(key.mv_data, last.key.mv_data, key.mv_size) <= 0);
-}
-
-/* What stands in a damaged page may lead into the middle of a good one further on, past records
- * that can be read: the one before it there is no earlier one then. */
-static bool skips_some(const struct walk *w, uintptr_t at, const MDB_val *key)
-{
-    const uint8_t *page = (const uint8_t *)at;
-    uint8_t after[RECORD_KEY_BYTES];
-    struct page_node node, before = {.key = {0}};
-    record_key(after, w->list->queue, w->after);
-    for (size_t i = 0; i < page_node_count(page); i++, before = node)
-        if (!page_node(page, w->list->map.page_bytes, i, &node) || node.key.mv_data == key->mv_data)
-            break;
-    return before.key.mv_size == RECORD_KEY_BYTES &&
-           memcmp(before.key.mv_data, after, sizeof after) > 0;
-}
-
 /* Records may be read from a page that LMDB could not write to without harm. */
-static int check_page(struct walk *w, const MDB_val *key)
+static void enter_page(struct walk *w, const MDB_val *key)
 {
     uintptr_t page = page_of(&w->list->map, key);
     if (page == w->page || w->list->map.begin == 0)
-        return 0;
-    if (skips_some(w, page, key))
-        return MDB_CORRUPTED;
+        return;
     w->page = page;
+    w->is_page_new = true;
     w->is_page_unsound = !page_is_sound(&w->list->map, key);
-    if (!w->is_page_unsound || !is_out_of_place(w))
-        return 0;
-    w->page = 0;
-    return MDB_CORRUPTED;
-}
-
-/* Another queue's key, and one of this queue behind it: it says what it is not. */
-static bool leads_past_own(const struct walk *w)
-{
-    MDB_val key;
-    return !w->has_peeked && mdb_cursor_get(w->cursor, &key, NULL, MDB_NEXT) == 0 &&
-           page_map_has(&w->list->map, &key) && key.mv_size == RECORD_KEY_BYTES &&
-           record_key_queue(key.mv_data) == w->list->queue;
 }
 
 static int check_item(struct walk *w, const MDB_val *key, const MDB_val *value)
 {
-    if (check_key(w, key) != 0 || check_page(w, key) != 0)
+    if (check_key(w, key) != 0)
         return MDB_CORRUPTED;
     if (record_key_queue(key->mv_data) != w->list->queue) /* behind the last one of this queue */
-        return leads_past_own(w) ? MDB_CORRUPTED : MDB_NOTFOUND;
+        return MDB_NOTFOUND;
+    enter_page(w, key);
     if (!page_map_has_value(&w->list->map, key, value))
         return MDB_CORRUPTED;
     w->seq = record_key_seq(key->mv_data);
@@ -195,7 +148,7 @@ static int read_record(struct walk *w, const MDB_val *value)
         w->what = w->record.is_rejected == w->list->rejected ? NULL : "it is in a wrong list";
         return 0;
     }
-    bool is_believed = w->seq == w->after + 1 || (!w->has_peeked && is_before_the_next(w));
+    bool is_believed = w->seq == w->after + 1 || is_before_the_next(w);
     return is_believed ? 0 : MDB_CORRUPTED;
 }
 
@@ -225,6 +178,7 @@ static int find_next(struct walk *w)
 static int fetch(void *arg)
 {
     struct walk *w = arg;
+    w->is_page_new = false;
     return w->is_positioned ? find_next(w) : find_behind(w);
 }
 
@@ -258,11 +212,84 @@ static int begin_anew(struct walk *w)
     if (w->cursor)
         mdb_cursor_close(w->cursor);
     w->cursor = NULL;
-    w->is_positioned = w->has_peeked = false;
+    w->is_positioned = false;
     w->page = 0;
     mdb_txn_reset(w->txn);
     int error = mdb_txn_renew(w->txn);
     return error ? error : mdb_cursor_open(w->txn, w->list->records, &w->cursor);
+}
+
+/* ---- what is passed over ---- */
+
+/* The record that stands before a number in the tree, if it can be read and was not visited; else
+ * 0. */
+struct before {
+    const struct walk *walk;
+    MDB_cursor *cursor;
+    uint64_t seq, found;
+};
+
+/* Keys fall on the way back, or it leads through a page in a wrong place. */
+static int find_before(void *arg)
+{
+    struct before *b = arg;
+    const struct walk_list *list = b->walk->list;
+    uint8_t key_bytes[RECORD_KEY_BYTES];
+    struct record record;
+    const char *what;
+    MDB_val key = {sizeof key_bytes, key_bytes}, value;
+    record_key(key_bytes, list->queue, b->seq);
+    int error = mdb_cursor_get(b->cursor, &key, &value, MDB_SET_RANGE);
+    if (!error || error == MDB_NOTFOUND)
+        error = mdb_cursor_get(b->cursor, &key, &value, error ? MDB_LAST : MDB_PREV);
+    if (error)
+        return error;
+    if (!page_map_has(&list->map, &key) || key.mv_size != RECORD_KEY_BYTES ||
+        !page_map_has_value(&list->map, &key, &value))
+        return MDB_CORRUPTED;
+    uint32_t queue = record_key_queue(key.mv_data);
+    uint64_t seq = record_key_seq(key.mv_data);
+    if (queue > list->queue || (queue == list->queue && seq >= b->seq))
+        return MDB_CORRUPTED;
+    if (queue == list->queue && seq > b->walk->after &&
+        record_read(value.mv_data, value.mv_size, queue, seq, &record, &what) == STATUS_OK)
+        b->found = seq;
+    return 0;
+}
+
+/* What stands in a damaged page may lead anywhere: past records that can be read, to one further on
+ * or out of the queue. Looked for from there, they stand before it. Returns an LMDB error or 0. */
+static int look_before(const struct walk *w, uint64_t seq, uint64_t *found)
+{
+    struct before b = {.walk = w, .seq = seq};
+    int error = mdb_cursor_open(w->txn, w->list->records, &b.cursor);
+    if (error)
+        return error;
+    error = guard_run(find_before, &b);
+    mdb_cursor_close(b.cursor);
+    *found = b.found;
+    return error;
+}
+
+/* `is_behind_damage`: what is between the last one and this one cannot be read, and is passed over.
+ * Else that is an error. */
+static int fetch_next(struct walk *w, bool is_behind_damage)
+{
+    int error = guard_run(fetch, w);
+    if ((error && error != MDB_NOTFOUND) || w->list->map.begin == 0)
+        return error;
+    if (!error && (!w->is_page_new || w->seq == w->after + 1))
+        return 0;
+    uint64_t before = 0;
+    int damage = look_before(w, error ? UINT64_MAX : w->seq, &before);
+    if (before > 0)
+        return MDB_CORRUPTED;
+    if (!damage || damage == MDB_NOTFOUND)
+        return error;
+    int begun = begin_anew(w);
+    if (begun || error) /* at the end it may be another queue's page */
+        return begun ? begun : error;
+    return is_behind_damage ? guard_run(fetch, w) : MDB_CORRUPTED;
 }
 
 static int probe(void *arg, uint64_t seq, uint64_t *found)
@@ -271,7 +298,7 @@ static int probe(void *arg, uint64_t seq, uint64_t *found)
     w->after = seq - 1;
     int error = begin_anew(w);
     if (!error)
-        error = guard_run(fetch, w);
+        error = fetch_next(w, true);
     *found = w->seq;
     return error;
 }
@@ -304,10 +331,10 @@ uint64_t walk_pass_damage(uint64_t bad, int (*probe_at)(void *arg, uint64_t seq,
     return good;
 }
 
-/* False if nothing can be read behind it. */
-static bool pass_damage(struct walk *w)
+/* False if nothing can be read from `bad` on. */
+static bool pass_damage(struct walk *w, uint64_t bad)
 {
-    uint64_t good = walk_pass_damage(w->after + 2, probe, w);
+    uint64_t good = walk_pass_damage(bad, probe, w);
     w->after = good - 1;
     return good != 0 && begin_anew(w) == 0;
 }
@@ -347,29 +374,25 @@ static int hand_over(struct walk *w, walk_visit visit, walk_damaged damaged, voi
 static int walk(struct walk *w, walk_visit visit, walk_damaged damaged, void *arg)
 {
     for (;;) {
-        int error = guard_run(fetch, w);
+        int error = fetch_next(w, false);
         if (error == MDB_NOTFOUND)
             return 0;
         if (error && !guard_is_damage(error))
             return error;
-        if (error == MDB_BAD_TXN && w->is_positioned) { /* a damaged part was read before */
-            error = begin_anew(w);
-            if (error)
-                return error;
-            continue;
-        }
         if (error) {
+            bool was_positioned = w->is_positioned; /* so it may be the way on that is damaged, */
             uint64_t first = w->after + 1;
             if (begin_anew(w) == EINVAL)
                 return error; /* it writes */
-            bool goes_on = pass_damage(w);
-            if (!damaged(arg, first, walk_pages_damaged) || !goes_on)
+            bool goes_on = pass_damage(w, was_positioned ? first : first + 1);
+            bool is_known = goes_on && (w->after + 1 == first || error == MDB_BAD_TXN); /* or a part
+                                                                         that was told already */
+            if ((!is_known && !damaged(arg, first, walk_pages_damaged)) || !goes_on)
                 return 0;
             continue;
         }
         w->after = w->seq;
-        w->is_positioned = !w->has_peeked;
-        w->has_peeked = false;
+        w->is_positioned = true;
         if (w->is_page_unsound && w->list->tells_unsound)
             damaged(arg, w->seq, walk_pages_unsound);
         w->is_page_unsound = false;

@@ -179,6 +179,36 @@ static void try_heads_of_leaves(struct home *home)
     free(file);
 }
 
+/* All that is not on a page whose head is wrong is read, whatever that says of its size. */
+static void try_reading_past_heads_of_leaves(struct home *home)
+{
+    struct file *file = fill(home);
+    uint8_t page[PAGE];
+    for (uint64_t leaf = 2; leaf < file->pages; leaf++) {
+        if (!holds_messages(file, leaf))
+            continue;
+        size_t own = page_node_count(file->bytes[leaf]);
+        uint64_t first = first_seq(file, leaf);
+        for (size_t bit = 8 * AT_LOWER; bit < 8 * (AT_LOWER + 2); bit++) {
+            memcpy(page, file->bytes[leaf], PAGE);
+            page[bit / 8] ^= (uint8_t)(1U << bit % 8);
+            file_write(file, leaf, page);
+            home_open(home);
+            struct seen seen = home_read(home, 1, 0);
+            home_close(home);
+            unsigned at = 0;
+            for (uint64_t seq = 1; seq <= 60; seq++) {
+                while (at < seen.count && seen.seq[at] < seq)
+                    at++;
+                if (seq < first || seq >= first + own)
+                    assert_true(at < seen.count && seen.seq[at] == seq);
+            }
+        }
+        file_restore(file);
+    }
+    free(file);
+}
+
 /* A leaf lies where another belongs: what was on that is lost, and nothing else. */
 static void try_pages_in_wrong_places(struct home *home)
 {
@@ -271,9 +301,9 @@ static void try_damaged_names(struct home *home)
 /* In one test: each that cmocka runs takes SIGSEGV for itself, and the guard takes it once. */
 static void test_damaged_pages(void **state)
 {
-    static void (*const tries[])(struct home *) = {try_every_bit_of_a_branch, try_heads_of_leaves,
-                                                   try_pages_in_wrong_places,
-                                                   try_deleting_beside_damage, try_damaged_names};
+    static void (*const tries[])(struct home *) = {
+        try_every_bit_of_a_branch, try_heads_of_leaves,        try_reading_past_heads_of_leaves,
+        try_pages_in_wrong_places, try_deleting_beside_damage, try_damaged_names};
     for (unsigned i = 0; i < sizeof tries / sizeof *tries; i++) {
         home_setup(state);
         tries[i](*state);

@@ -118,11 +118,28 @@ static void test_opener_beside_one_that_has_the_lock_file(void **state)
     home_open(home);
 }
 
-static void set_version(struct home *home, uint8_t version)
+static void set_version(struct home *home, uint32_t version)
 {
     struct backdoor door = backdoor_open(home, "meta");
-    backdoor_put(&door, "version", 7, (const uint8_t[]){0, 0, 0, version}, 4);
+    backdoor_put(&door, "version", 7,
+                 (const uint8_t[]){(uint8_t)(version >> 24), (uint8_t)(version >> 16),
+                                   (uint8_t)(version >> 8), (uint8_t)version},
+                 4);
     backdoor_close(&door);
+}
+
+static void test_damaged_version(void **state)
+{
+    struct home *home = *state;
+    home_fill(home, 1, 10);
+    home_close(home);
+    for (unsigned bit = 8; bit < 32; bit++) {
+        set_version(home, SPOOL_FORMAT_VERSION | UINT32_C(1) << bit);
+        assert_int_equal(home_try_open(home, HOME_MAX_SIZE), STATUS_DAMAGED);
+        assert_string_equal(home->failure.text, "the format version is unreadable");
+    }
+    set_version(home, SPOOL_FORMAT_VERSION);
+    home_open(home);
 }
 
 static void test_newer_version(void **state)
@@ -764,6 +781,7 @@ int main(void)
         WITH_HOME(test_second_opener_without_the_lock_file),
         WITH_HOME(test_opener_beside_one_that_has_the_lock_file),
         WITH_HOME(test_newer_version),
+        WITH_HOME(test_damaged_version),
         WITH_HOME(test_golden_meta_and_queue),
         WITH_HOME(test_many_queues),
         WITH_HOME(test_every_size_of_body),
