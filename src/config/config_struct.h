@@ -41,7 +41,7 @@ struct config {
     } upstream;
     struct {
         uint16_t max_channels;
-        uint32_t upstreams;
+        uint32_t upstreams; /* 0: auto */
         uint32_t idle_timeout_ms, cleanup_interval_ms;
         uint64_t publish_buffer_size; /* messages; 0: buffering is off */
         uint64_t rejected_size;       /* 0: no limit */

@@ -71,8 +71,10 @@ const struct config_option config_table[] = {
 
     {"pool", "max_channels", CONFIG_COUNT, RESTART, "2047", 1, 65535, AT(pool.max_channels),
      "most channels on one upstream, and no more than RabbitMQ allows", NULL},
-    {"pool", "upstreams", CONFIG_COUNT, RESTART, "2", 1, 1000, AT(pool.upstreams),
-     "shared upstreams that a pool's publishers are spread over when one is busy", NULL},
+    {"pool", "upstreams", CONFIG_COUNT, RESTART, "auto", 1, 1000, AT(pool.upstreams),
+     "shared upstreams that a pool's publishers are spread over when one is busy; auto: 2, and up "
+     "to 8 where RabbitMQ is far away",
+     "auto"},
     {"pool", "idle_timeout", CONFIG_DURATION, RELOAD, "5m", 0, MONTH, AT(pool.idle_timeout_ms),
      "an upstream without channels is closed after this", NULL},
     {"pool", "cleanup_interval", CONFIG_DURATION, RELOAD, "30s", 10, 24 * HOUR,

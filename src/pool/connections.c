@@ -83,10 +83,13 @@ void connections_want(struct pool *pool)
         dial(pool);
 }
 
-void connections_want_more(struct pool *pool)
+void connections_want_more(struct pool *pool, const struct upstream *beside)
 {
-    if (backoff_is_over(&pool->more, runtime_now(pool->rt)) && runtime_serves(pool->rt))
-        dial(pool);
+    if (!backoff_is_over(&pool->more, runtime_now(pool->rt)) || !runtime_serves(pool->rt))
+        return;
+    struct upstream *u = dial(pool);
+    if (beside)
+        under_way_begin_as(&u->under_way, &beside->under_way);
 }
 
 void connections_put_off_more(struct pool *pool)

@@ -26,8 +26,9 @@ bool connections_are_missed(const struct pool *);
 void connections_dial(struct pool *);
 /* Dials unless it is connected, dialing, or waiting for its next try. */
 void connections_want(struct pool *);
-/* Dials another one, unless that has failed a moment ago. */
-void connections_want_more(struct pool *);
+/* Dials another one, unless that has failed a moment ago. What is known of the distance from the
+ * one `beside` it, if that is not NULL, is taken over. */
+void connections_want_more(struct pool *, const struct upstream *beside);
 /* Another one could not be had. RabbitMQ may allow no more (a limit): the wait doubles, as after an
  * outage. */
 void connections_put_off_more(struct pool *);

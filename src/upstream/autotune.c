@@ -8,6 +8,9 @@
 #define TRY_NS  (SECOND / 20)
 #define REST_NS (10 * SECOND)
 
+/* From here on a socket holds less for each round trip than one core sends. */
+#define FAR_NS (SECOND / 50)
+
 /* Less is nothing. Two tries of a RabbitMQ that is near differ by as much. */
 #define GAIN_MIN_NEAR 1.2
 #define GAIN_MIN_FAR  1.05
@@ -20,6 +23,7 @@ enum {
     FACTOR = 2,
     FACTOR_GROWING = 4, /* once it is known that more gives more */
     ROUNDS = 2,         /* of a try, once it has grown */
+    FAR_SIZE = 4 * AUTOTUNE_MIN,
     STEPS_A_SECOND = 1000,
     STEP_MAX = 8192,
 };
@@ -42,6 +46,19 @@ void autotune_init(struct autotune *a)
         .rounds = 1,
         .gain_full = GAIN_FULL,
     };
+}
+
+/* The size that is known to be of use. */
+static uint32_t proven(const struct autotune *a)
+{
+    return a->state == AUTOTUNE_LARGER ? a->smaller : a->size;
+}
+
+void autotune_begin_as(struct autotune *a, const struct autotune *other)
+{
+    autotune_init(a);
+    a->size = proven(other);
+    a->shortest_ns = other->shortest_ns;
 }
 
 /* What is under way was sent with the old size, and what is sent now goes in one burst: while it is
@@ -115,10 +132,18 @@ static void judge(struct autotune *a, double rate, uint64_t now_ns)
     }
 }
 
+bool autotune_is_far(const struct autotune *a)
+{
+    return proven(a) >= FAR_SIZE && a->shortest_ns >= FAR_NS;
+}
+
 void autotune_end_round(struct autotune *a, uint64_t now_ns)
 {
+    uint64_t took_ns = now_ns - a->round_begin_ns;
     a->round_end_ns = now_ns;
     a->settled_then = a->settled;
+    if (a->shortest_ns == 0 || took_ns < a->shortest_ns)
+        a->shortest_ns = took_ns;
 }
 
 /* Confirms may come in lumps, and the round ends within one: what came with it counts, if the

@@ -17,6 +17,11 @@ void under_way_init(struct under_way *u)
     autotune_init(&u->tuned);
 }
 
+void under_way_begin_as(struct under_way *u, const struct under_way *other)
+{
+    autotune_begin_as(&u->tuned, &other->tuned);
+}
+
 void under_way_deinit(struct under_way *u)
 {
     window_clear(&u->window);
@@ -61,6 +66,11 @@ uint32_t under_way_room(const struct under_way *u, const struct config *config, 
 bool under_way_is_busy(const struct under_way *u, const struct config *config)
 {
     return u->window.under_way >= most(u, config) / 2 || u->bytes >= most_bytes(u, config) / 2;
+}
+
+bool under_way_is_far(const struct under_way *u, const struct config *config)
+{
+    return config->pool.window == 0 && autotune_is_far(&u->tuned);
 }
 
 void under_way_is_full(struct under_way *u)

@@ -1,6 +1,9 @@
 """A pool's publishers are spread over pool.upstreams, also those that have begun on the same one."""
 
+import itertools
+import queue
 import threading
+import time
 
 import pytest
 
@@ -54,6 +57,65 @@ def test_who_waits_moves_to_a_lighter_one_in_order(broker, make_proxy):
     assert len(loads) == 2 and all(100 <= load <= 300 for load in loads), loads
     for client in clients:
         client.close()
+
+
+class Distant:
+    """Confirms what a broker has taken so much later."""
+
+    def __init__(self, broker, seconds):
+        self.due = queue.Queue()
+        broker.on_message = lambda connection, message: self.due.put(
+            (time.monotonic() + seconds, connection, message))
+        self.thread = threading.Thread(target=self.confirm)
+        self.thread.start()
+
+    def confirm(self):
+        while (due := self.due.get()) is not None:
+            at, connection, message = due
+            time.sleep(max(0, at - time.monotonic()))
+            connection.ack(message)
+
+    def close(self):
+        self.due.put(None)
+        self.thread.join()
+
+
+STREAMS = 4
+
+
+@pytest.mark.parametrize("setting,most", [("auto", STREAMS), (2, 2)])
+def test_streams_to_a_far_broker_have_a_connection_each(broker, make_proxy, setting, most):
+    """Unless it is said how many there are."""
+    proxy = make_proxy(broker.url, {"pool.upstreams": setting})
+    distant = Distant(broker, 0.1)
+    each, is_spread = 1000, threading.Event()
+
+    def stream(number):
+        with RawClient(proxy.port) as client:
+            client.open_channel()
+            for n in itertools.count():
+                if n >= each and (most <= 2 or is_spread.is_set()):
+                    break
+                client.publish(b"%d %d " % (number, n) + bytes(16384), f"q{number}")
+            client.close()
+            sent[number] = n
+    sent = {}
+    streams = [threading.Thread(target=stream, args=(number,)) for number in range(STREAMS)]
+    for thread in streams:
+        thread.start()
+    try:
+        if most > 2:
+            wait_until(lambda: len(broker.open_connections()) == most, "a connection for each stream")
+    finally:
+        is_spread.set()
+        for thread in streams:
+            thread.join()
+        distant.close()
+    assert len(broker.connections) <= most
+    for number in range(STREAMS):
+        came = [int(message.body.split(b" ", 2)[1]) for message in broker.messages
+                if message.args["routing_key"] == f"q{number}"]
+        assert came == list(range(sent[number]))
 
 
 def test_one_alone_stays(broker, make_proxy):

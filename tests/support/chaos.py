@@ -25,7 +25,7 @@ ENDED = (OSError, AssertionError, KeyError, IndexError, struct.error)  # told, o
 
 OPTIONS = {
     "pool.publish_buffer_size": [200, 100_000],
-    "pool.upstreams": [1, 2, 4],
+    "pool.upstreams": [1, "auto", 4],
     "pool.idle_timeout": ["1s", "60s"],
     "pool.window": [4, 32, 256, "auto"],
     "pool.window_bytes": ["64KiB", "8MiB"],

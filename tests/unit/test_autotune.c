@@ -132,6 +132,7 @@ static void test_near_it_stays_as_it_begins(void **state)
         assert_in_range(r.largest, 256, 512);
         assert_in_range(r.peak, 256, 512);
         assert_in_range(share(&r, 120 * SECOND), 97, 103);
+        assert_false(autotune_is_far(&r.tuned));
         run_end(&r);
     }
 }
@@ -153,6 +154,7 @@ static void test_far(void **state)
             assert_in_range(share(&r, 60 * SECOND), 93, 106);
             assert_true(r.largest <= 2 * r.smallest);
             assert_true(r.largest <= 2 * (needed > 256 ? needed : 256));
+            assert_int_equal(autotune_is_far(&r.tuned), distances[d] > 20 * MS && needed > 1000);
             run_end(&r);
         }
 }
@@ -179,6 +181,7 @@ static void test_slow(void **state)
     run_begin(&r);
     run_for(&r, 120 * SECOND);
     assert_in_range(r.peak, 256, 512);
+    assert_false(autotune_is_far(&r.tuned));
     run_end(&r);
 }
 
@@ -234,9 +237,27 @@ static void test_it_follows(void **state)
     r.broker.distance_ns = 100 * MS;
     run_for(&r, 30 * SECOND);
     assert_in_range(r.tuned.size, 4500, 12000);
+    assert_false(autotune_is_far(&r.tuned)); /* a confirm has come sooner: that is no distance */
     r.broker.distance_ns = 200 * US;
     run_for(&r, 120 * SECOND);
     assert_int_equal(r.tuned.size, 256);
+    run_end(&r);
+}
+
+/* A further connection to the same RabbitMQ goes as fast as the first one from the start. */
+static void test_it_begins_where_another_one_is(void **state)
+{
+    (void)state;
+    struct run r = {.broker = {.distance_ns = 50 * MS, .each_ns = 10 * US}};
+    struct autotune other = {.size = 8192, .shortest_ns = 50 * MS};
+    run_begin(&r);
+    autotune_begin_as(&r.tuned, &other);
+    assert_true(autotune_is_far(&r.tuned));
+    run_forget(&r);
+    run_for(&r, SECOND);
+    assert_in_range(share(&r, SECOND), 90, 100);
+    run_for(&r, 30 * SECOND);
+    assert_in_range(r.tuned.size, 5000, 10000);
     run_end(&r);
 }
 
@@ -262,6 +283,7 @@ int main(void)
         cmocka_unit_test(test_bursts_are_learned_from),
         cmocka_unit_test(test_a_slow_publisher_changes_nothing),
         cmocka_unit_test(test_it_follows),
+        cmocka_unit_test(test_it_begins_where_another_one_is),
         cmocka_unit_test(test_a_fast_one_is_not_woken_for_few),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

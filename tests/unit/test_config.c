@@ -117,7 +117,7 @@ static void test_defaults(void **state)
     assert_int_equal(c->upstream.reconnect_max_ms, 5000);
     assert_true(c->upstream.tls_verify);
     assert_int_equal(c->pool.max_channels, 2047);
-    assert_int_equal(c->pool.upstreams, 2);
+    assert_int_equal(c->pool.upstreams, 0); /* auto */
     assert_int_equal(c->pool.idle_timeout_ms, 300000);
     assert_int_equal(c->pool.cleanup_interval_ms, 30000);
     assert_int_equal(c->pool.publish_buffer_size, 0);
