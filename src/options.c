@@ -2,8 +2,10 @@
 
 #include <getopt.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/assert.h"
+#include "config/shown.h"
 
 enum { SET = 256, CHECK, PRINT_CONFIG };
 
@@ -17,9 +19,20 @@ static const struct option long_options[] = {
     {0},
 };
 
+static const char try_help[] = "Try amqpbuf --help\n";
+
 static bool misused(FILE *errors, const char *what, const char *argument)
 {
-    fprintf(errors, "amqpbuf: %s: %s\nTry amqpbuf --help\n", argument, what);
+    fprintf(errors, "amqpbuf: %s: %s\n%s", shown_name(argument, strcspn(argument, "=")).text, what,
+            try_help);
+    return false;
+}
+
+/* It may be the value of an option, or the rest of one behind a space: nothing of it is shown. */
+static bool unexpected(FILE *errors, int number)
+{
+    fprintf(errors, "amqpbuf: argument %d: is no option, and no value of one\n%s", number,
+            try_help);
     return false;
 }
 
@@ -65,7 +78,7 @@ bool options_parse(struct options *options, int argc, char *argv[], FILE *errors
         if (!take(options, option, argv, errors))
             return false;
     if (optind < argc)
-        return misused(errors, "unexpected argument", argv[optind]);
+        return unexpected(errors, optind);
     return true;
 }
 

@@ -16,13 +16,13 @@
 
 #include "base/assert.h"
 #include "base/log_output.h"
+#include "base/utf8.h"
 
 enum {
     LINE_BYTES = PIPE_BUF, /* what a pipe takes in one piece, whoever else writes to it */
     TAIL_BYTES = 8,        /* kept free for an ellipsis, a quote, a brace and the line's end */
     VALUE_BYTES = 1024,    /* of one value, so that those behind it have room */
     ESCAPE_MAX = 6,        /* \u001f */
-    REPLACEMENT = 0xfffd,  /* U+FFFD stands for a byte that is not UTF-8 */
 };
 
 static const char ellipsis[] = "\xe2\x80\xa6";
@@ -76,46 +76,14 @@ static void add(struct line *line, const char *text, size_t len)
     line->len += len;
 }
 
-/* The character at `text` and its length in bytes; 1 and REPLACEMENT if it is not UTF-8 as RFC 3629
- * has it (no overlong forms, no surrogates, nothing above U+10FFFF). */
-static size_t next_character(const unsigned char *text, uint32_t *character)
-{
-    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-    *character = text[0];
-    if (text[0] < 0x80)
-        return 1;
-    size_t len = text[0] >= 0xf0 ? 4 : text[0] >= 0xe0 ? 3 : 2;
-    uint32_t value = text[0] & (0x7fu >> len);
-    for (size_t i = 1; i < len; i++) {
-        if ((text[i] & 0xc0) != 0x80)
-            goto broken; /* the terminating NUL too, so nothing is read behind it */
-        value = value << 6 | (text[i] & 0x3f);
-    }
-    if (text[0] < 0xc2 || text[0] > 0xf4 || value < least[len] || value > 0x10ffff ||
-        (value >= 0xd800 && value <= 0xdfff))
-        goto broken;
-    *character = value;
-    return len;
-broken:
-    *character = REPLACEMENT;
-    return 1;
-}
-
-/* C0, DEL and C1: what a terminal might obey. */
-static bool is_control(uint32_t character)
-{
-    return character < 0x20 || (character >= 0x7f && character < 0xa0);
-}
-
 static bool needs_quotes(const char *value)
 {
-    const unsigned char *at = (const unsigned char *)value;
-    if (!*at)
+    if (!*value)
         return true;
-    while (*at) {
+    while (*value) {
         uint32_t character;
-        at += next_character(at, &character);
-        if (is_control(character) || character == REPLACEMENT || character == ' ' ||
+        value += utf8_next(value, &character);
+        if (utf8_is_control(character) || character == UTF8_REPLACEMENT || character == ' ' ||
             character == '"' || character == '=' || character == '\\')
             return true;
     }
@@ -123,8 +91,7 @@ static bool needs_quotes(const char *value)
 }
 
 /* One character as it stands between quotes, in JSON's way, which logfmt has too. */
-static size_t escape(char out[ESCAPE_MAX + 1], uint32_t character, const unsigned char *at,
-                     size_t len)
+static size_t escape(char out[ESCAPE_MAX + 1], uint32_t character, const char *at, size_t len)
 {
     static const char shorts[] = "\"\"\\\\\nn\rr\tt"; /* pairs: what it is, and its escape */
     for (size_t i = 0; i < sizeof shorts - 1; i += 2) {
@@ -134,7 +101,7 @@ static size_t escape(char out[ESCAPE_MAX + 1], uint32_t character, const unsigne
             return 2;
         }
     }
-    if (is_control(character) || (character == REPLACEMENT && len == 1))
+    if (utf8_is_control(character) || (character == UTF8_REPLACEMENT && len == 1))
         return (size_t)snprintf(out, ESCAPE_MAX + 1, "\\u%04x", character);
     memcpy(out, at, len);
     return len;
@@ -146,20 +113,19 @@ static void add_value(struct line *line, const char *value)
     bool quoted = line->format == LOG_JSON || needs_quotes(value);
     size_t limit = room(line) < VALUE_BYTES ? room(line) : VALUE_BYTES;
     size_t start = line->len;
-    const unsigned char *at = (const unsigned char *)value;
     if (quoted)
         add(line, "\"", 1);
-    while (*at) {
+    while (*value) {
         char out[ESCAPE_MAX + 1];
         uint32_t character;
-        size_t len = next_character(at, &character);
-        size_t out_len = quoted ? escape(out, character, at, len) : len;
+        size_t len = utf8_next(value, &character);
+        size_t out_len = quoted ? escape(out, character, value, len) : len;
         if (out_len > limit - (line->len - start)) {
             add(line, ellipsis, sizeof ellipsis - 1);
             break;
         }
-        add(line, quoted ? out : (const char *)at, out_len);
-        at += len;
+        add(line, quoted ? out : value, out_len);
+        value += len;
     }
     if (quoted)
         add(line, "\"", 1);

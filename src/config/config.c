@@ -15,6 +15,7 @@
 #include "base/pipe.h"
 #include "config/address.h"
 #include "config/ini_file.h"
+#include "config/shown.h"
 #include "config/table.h"
 #include "config/url.h"
 #include "config/value.h"
@@ -32,7 +33,7 @@ struct loader {
     struct config *config;
     FILE *errors;
     bool failed;
-    const char *file;
+    struct shown file; /* its name */
     char section[NAME_MAX_BYTES];
     bool section_usable;         /* else its keys are skipped, for the section itself was told */
     char *places[OPTIONS_MAX];   /* where each option was set last; NULL: its default */
@@ -100,23 +101,24 @@ static void on_section(void *arg, unsigned line, const char *name)
     if (loader->section_usable)
         snprintf(loader->section, sizeof loader->section, "%s", name);
     else if (name)
-        complain(loader, "%s:%u: [%.40s]: unknown section, did you mean [%s]?", loader->file, line,
-                 name, config_section_near(name));
+        complain(loader, "%s:%u: [%s]: unknown section, did you mean [%s]?", loader->file.text,
+                 line, shown_name(name, strlen(name)).text, config_section_near(name));
 }
 
 static void on_unknown_key(struct loader *loader, unsigned line, const char *key)
 {
+    struct shown shown = shown_name(key, strlen(key));
     const struct config_option *near = config_option_near(loader->section, key);
     if (loader->section[0] == '\0') {
         near = near ? near : config_option_near_path(key);
-        complain(loader, "%s:%u: %.60s: there is no [section] before it, did you mean %s in [%s]?",
-                 loader->file, line, key, near->key, near->section);
+        complain(loader, "%s:%u: %s: there is no [section] before it, did you mean %s in [%s]?",
+                 loader->file.text, line, shown.text, near->key, near->section);
     } else if (strcmp(near->key, key) == 0)
-        complain(loader, "%s:%u: [%s] %.60s: unknown key, did you mean the one in [%s]?",
-                 loader->file, line, loader->section, key, near->section);
+        complain(loader, "%s:%u: [%s] %s: unknown key, did you mean the one in [%s]?",
+                 loader->file.text, line, loader->section, shown.text, near->section);
     else
-        complain(loader, "%s:%u: [%s] %.60s: unknown key, did you mean %s?", loader->file, line,
-                 loader->section, key, near->key);
+        complain(loader, "%s:%u: [%s] %s: unknown key, did you mean %s?", loader->file.text, line,
+                 loader->section, shown.text, near->key);
 }
 
 static void on_value(void *arg, unsigned line, const char *key, const char *value)
@@ -132,30 +134,31 @@ static void on_value(void *arg, unsigned line, const char *key, const char *valu
     unsigned *set_in = &loader->lines[index_of(option)];
     if (*set_in != 0)
         fprintf(loader->errors, "warning: %s:%u: [%s] %s: was set in line %u, this one counts\n",
-                loader->file, line, loader->section, key, *set_in);
+                loader->file.text, line, loader->section, key, *set_in);
     *set_in = line;
     loader->config->file_sets_something = true;
     set(loader, option, value,
-        place_of("%s:%u: [%s] %s", loader->file, line, option->section, key));
+        place_of("%s:%u: [%s] %s", loader->file.text, line, option->section, key));
 }
 
 static void on_mistake(void *arg, unsigned line, const char *what)
 {
     struct loader *loader = arg;
     if (line > 0)
-        complain(loader, "%s:%u: %s", loader->file, line, what);
+        complain(loader, "%s:%u: %s", loader->file.text, line, what);
     else
-        complain(loader, "%s: %s", loader->file, what);
+        complain(loader, "%s: %s", loader->file.text, what);
 }
 
 static void load_file(struct loader *loader, const char *path)
 {
-    loader->file = path ? path : config_default_file;
+    const char *name = path ? path : config_default_file;
+    loader->file = shown_value(name, SHOWN_MAX);
     loader->section_usable = true; /* a key before any section is told for itself */
-    FILE *file = fopen(loader->file, "re");
+    FILE *file = fopen(name, "re");
     if (!file) {
         if (path || (errno != ENOENT && errno != ENOTDIR))
-            complain(loader, "%s: cannot be opened: %s", loader->file, strerror(errno));
+            complain(loader, "%s: cannot be opened: %s", loader->file.text, strerror(errno));
         return;
     }
     ini_file_read(
@@ -175,8 +178,8 @@ static void variable_of(const struct config_option *option, char *name, size_t s
 static const struct config_option *option_near_variable(const char *name,
                                                         char known[NAME_MAX_BYTES])
 {
-    char path[NAME_MAX_BYTES];
-    snprintf(path, sizeof path, "%s", name + sizeof variable_prefix - 1);
+    char path[NAME_MAX_BYTES] = {0}; /* a dot at its end has a NUL behind it, too */
+    snprintf(path, sizeof path - 1, "%s", name + sizeof variable_prefix - 1);
     for (char *c = path; *c; c++)
         *c = (char)tolower((unsigned char)*c);
     path[strcspn(path, "_")] = '.'; /* no section has a _ in its name */
@@ -223,7 +226,8 @@ static void load_variable(struct loader *loader, const char *variable)
     if (variable[name_len] == '=' && strcmp(known, name) == 0)
         set(loader, near, variable + name_len + 1, place_of("%s", name));
     else
-        complain(loader, "%s: unknown option, did you mean %s?", name, known);
+        complain(loader, "%s: unknown option, did you mean %s?",
+                 shown_name(variable, name_len).text, known);
 }
 
 static void load_environment(struct loader *loader, char *const *environment)
@@ -234,26 +238,24 @@ static void load_environment(struct loader *loader, char *const *environment)
             load_variable(loader, *environment);
 }
 
-/* An unknown key is told without its value, which may be a URL with a password. */
 static void load_set(struct loader *loader, const char *text)
 {
     const char *equals = strchr(text, '=');
     if (!equals || !memchr(text, '.', (size_t)(equals - text))) {
-        complain(loader, "--set %.*s: expected SECTION.KEY=VALUE", (int)strcspn(text, "="), text);
+        complain(loader, "--set %s: expected SECTION.KEY=VALUE",
+                 shown_name(text, strcspn(text, "=")).text);
         return;
     }
     char path[NAME_MAX_BYTES];
-    const char *value = equals + 1;
     snprintf(path, sizeof path, "%.*s", (int)(equals - text), text);
     const struct config_option *near = config_option_near_path(path);
     char known[NAME_MAX_BYTES];
     snprintf(known, sizeof known, "%s.%s", near->section, near->key);
     if (strcmp(known, path) != 0)
-        complain(loader, "--set %s: unknown key, did you mean %s?", path, known);
-    else if (near->type == CONFIG_URL)
-        set(loader, near, value, place_of("--set %s", path));
+        complain(loader, "--set %s: unknown key, did you mean %s?",
+                 shown_name(text, (size_t)(equals - text)).text, known);
     else
-        set(loader, near, value, place_of("--set %.200s", text));
+        set(loader, near, equals + 1, place_of("--set %s", path));
 }
 
 /* For what must hold between options: tells it at the place where the option was set, unless its
@@ -400,14 +402,16 @@ bool config_load_again(struct config *next, const struct config *current,
     const char *file = sources->file ? sources->file : config_default_file;
     *next = (struct config){0};
     if (pipe_is_at(file)) {
-        fprintf(errors, "%s: is a pipe or a terminal, which cannot be read again\n", file);
+        fprintf(errors, "%s: is a pipe or a terminal, which cannot be read again\n",
+                shown_value(file, SHOWN_MAX).text);
         return false;
     }
     if (!config_load(next, sources, errors))
         return false;
     if (next->file_sets_something || !current->file_sets_something)
         return true;
-    fprintf(errors, "%s: sets nothing any more: it is gone, or not written yet\n", file);
+    fprintf(errors, "%s: sets nothing any more: it is gone, or not written yet\n",
+            shown_value(file, SHOWN_MAX).text);
     config_free(next);
     return false;
 }

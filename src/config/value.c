@@ -6,7 +6,9 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/utf8.h"
 #include "config/hosts.h"
+#include "config/shown.h"
 #include "config/url.h"
 
 enum { FOUND_MAX = 80, FIELD_MAX = 8, TERM_MAX = 32 };
@@ -99,19 +101,13 @@ static uint64_t number_read(const struct config_option *option, const struct con
     }
 }
 
-/* What was found, fit for a terminal. */
 static bool unexpected(char *why, size_t why_size, const char *expected, const char *text)
 {
-    char found[FOUND_MAX + 1];
-    size_t len = 0;
-    for (; len < FOUND_MAX && text[len]; len++)
-        found[len] = (unsigned char)text[len] < ' ' || text[len] == 0x7f ? '?' : text[len];
-    found[len] = '\0';
-    if (len == 0)
-        snprintf(why, why_size, "expected %s, found nothing", expected);
+    if (text[0])
+        snprintf(why, why_size, "expected %s, found \"%s\"", expected,
+                 shown_value(text, FOUND_MAX).text);
     else
-        snprintf(why, why_size, "expected %s, found \"%s%s\"", expected, found,
-                 text[len] ? "..." : "");
+        snprintf(why, why_size, "expected %s, found nothing", expected);
     return false;
 }
 
@@ -212,6 +208,14 @@ static bool set_enum(const struct config_option *option, const char *text, struc
     return unexpected(why, why_size, expected, text);
 }
 
+static bool has_control(const char *text)
+{
+    uint32_t character = ' ';
+    for (; *text && !utf8_is_control(character);)
+        text += utf8_next(text, &character);
+    return utf8_is_control(character);
+}
+
 static bool text_fits(const struct config_option *option, const char *text, char *why,
                       size_t why_size)
 {
@@ -235,6 +239,10 @@ static bool text_fits(const struct config_option *option, const char *text, char
     default:
         if (text[0] == '"' || text[0] == '\'')
             return unexpected(why, why_size, "a value without quotes", text);
+        if (strstr(text, "://"))
+            return unexpected(why, why_size, "a file\'s name", text);
+        if (has_control(text))
+            return unexpected(why, why_size, "a value without control characters", text);
         return strlen(text) >= option->min || unexpected(why, why_size, "a value", text);
     }
 }

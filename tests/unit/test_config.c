@@ -91,8 +91,15 @@ static void assert_refused(struct loading *l, const char *expected)
     unload(l);
 }
 
-#define REFUSED_SET(set, expected)                                                                 \
-    assert_refused(&(struct loading){.sets = {set}}, "--set " set ": " expected "\n")
+/* The message names the option alone: its value may be anything. */
+static void assert_set_refused(const char *set, const char *expected)
+{
+    char line[1024];
+    snprintf(line, sizeof line, "--set %.*s: %s\n", (int)strcspn(set, "="), set, expected);
+    assert_refused(&(struct loading){.sets = {set}}, line);
+}
+
+#define REFUSED_SET(set, expected) assert_set_refused(set, expected)
 #define REFUSED_FILE(text, expected)                                                               \
     assert_refused(&(struct loading){.file = (text)}, expected "\n")
 
@@ -244,7 +251,7 @@ static void test_every_mistake_is_told(void **state)
         "FILE:6: [log] level: expected one of: debug info warn error, found \"loud\"\n"
         "AMQPBUF_DRAIN_WINDOW: expected auto or a number from 1 to 65535, found \"0\"\n"
         "AMQPBUF_DRAIN_WINDOWS: unknown option, did you mean AMQPBUF_DRAIN_WINDOW?\n"
-        "--set admin.port=http: expected a port from 0 to 65535, found \"http\"\n");
+        "--set admin.port: expected a port from 0 to 65535, found \"http\"\n");
 }
 
 /* The limit is on the line with its end; one byte more is an error and no value that was cut. */
@@ -366,6 +373,65 @@ static void test_set_mistakes(void **state)
                    "--set pool.sync: unknown key, did you mean spool.sync?\n");
 }
 
+#define URL "amqp://u:secret@h"
+
+/* A URL that has come to a wrong place: no message has its password. */
+static void test_no_message_has_a_password(void **state)
+{
+    (void)state;
+    assert_refused(&(struct loading){.sets = {"upstream.url " URL, "upstream.url:" URL "=1", URL,
+                                              "amqp://u:secret@h.x=1", "poll.url=" URL}},
+                   "--set upstream.url...: expected SECTION.KEY=VALUE\n"
+                   "--set upstream.url...: unknown key, did you mean upstream.tls_private_key?\n"
+                   "--set amqp...: expected SECTION.KEY=VALUE\n"
+                   "--set amqp...: unknown key, did you mean pool.upstreams?\n"
+                   "--set poll.url: unknown key, did you mean spool.path?\n");
+    REFUSED_SET("listen.address=" URL, "expected an IPv4 or IPv6 address, found \"(a URL)\"");
+    REFUSED_SET("listen.address=u:secret@h", "expected an IPv4 or IPv6 address, found \"(a URL)\"");
+    REFUSED_SET("spool.path=" URL, "expected a file's name, found \"(a URL)\"");
+    REFUSED_FILE("[upstream url=" URL "]\n[upstream]\nu//u@secret@h = 1\nurl" URL "\n",
+                 "FILE:1: [upstream...]: unknown section, did you mean [upstream]?\n"
+                 "FILE:3: [upstream] u...: unknown key, did you mean url?\n"
+                 "FILE:4: [upstream] urlamqp: unknown key, did you mean url?");
+    assert_refused(
+        &(struct loading){.variables = {"AMQPBUF_UPSTREAM_" URL "=1"}},
+        "AMQPBUF_UPSTREAM_amqp...: unknown option, did you mean AMQPBUF_UPSTREAM_URL?\n");
+    struct config config;
+    char *said;
+    size_t size;
+    FILE *errors = open_memstream(&said, &size);
+    assert_false(config_load(&config, &(struct config_sources){.file = URL}, errors));
+    fclose(errors);
+    assert_string_equal(said, "(a URL): cannot be opened: No such file or directory\n");
+    free(said);
+}
+
+/* C0, C1 and a byte that is not UTF-8, wherever a name is told. */
+static void test_no_message_steers_a_terminal(void **state)
+{
+    (void)state;
+    REFUSED_FILE("[\x1b[2Jpool]\n[pool]\nwin\x1b"
+                 "dow = 1\nwin\xc2\x9bm = 1\n",
+                 "FILE:1: [...]: unknown section, did you mean [pool]?\n"
+                 "FILE:3: [pool] win...: unknown key, did you mean window?\n"
+                 "FILE:4: [pool] win...: unknown key, did you mean window?");
+    assert_refused(&(struct loading){.variables = {"AMQPBUF_LOG\x1b[1m=1"}},
+                   "AMQPBUF_LOG...: unknown option, did you mean AMQPBUF_LOG_LEVEL?\n");
+    REFUSED_SET("spool.path=/a\x1b[1m", "expected a value without control characters, found "
+                                        "\"/a?[1m\"");
+    REFUSED_SET("log.level=\xc2\x9b\xff\xc3\xa9",
+                "expected one of: debug info warn error, found \"??\xc3\xa9\"");
+    struct config config;
+    char *said;
+    size_t size;
+    FILE *errors = open_memstream(&said, &size);
+    struct config_sources sources = {.file = "/nowhere/\x1b[1m\n"};
+    assert_false(config_load(&config, &sources, errors));
+    fclose(errors);
+    assert_string_equal(said, "/nowhere/?[1m?: cannot be opened: No such file or directory\n");
+    free(said);
+}
+
 static void test_values(void **state)
 {
     (void)state;
@@ -445,9 +511,8 @@ static void test_hosts(void **state)
         assert_true(hosts_are_valid(valid[i]));
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
         assert_false(hosts_are_valid(wrong[i]));
-    struct loading l = {.sets = {"admin.hosts=http://a.b"}};
-    assert_refused(&l, "--set admin.hosts=http://a.b: expected names, .example or *, separated by "
-                       "commas, found \"http://a.b\"\n");
+    REFUSED_SET("admin.hosts=a.b:80",
+                "expected names, .example or *, separated by commas, found \"a.b:80\"");
     static const char hosts[] = "One.example, .two.example";
     assert_true(hosts_have(hosts, "one.EXAMPLE:80", strlen("one.example")));
     assert_true(hosts_have(hosts, "two.example", strlen("two.example")));
@@ -471,7 +536,7 @@ static void assert_beside(bool can, const char *address, const char *admin)
         load_fine(&l);
         unload(&l);
     } else {
-        assert_refused(&l, "--set admin.port=5673: is the same port as listen.port\n");
+        assert_refused(&l, "--set admin.port: is the same port as listen.port\n");
     }
 }
 
@@ -528,7 +593,7 @@ static void test_options_that_need_each_other(void **state)
     assert_beside(true, "0.0.0.0", "::1");
     /* What could not be read is not held against others. */
     assert_refused(&(struct loading){.sets = {"listen.port=0", "listen.tls_port=x"}},
-                   "--set listen.tls_port=x: expected a port from 0 to 65535, found \"x\"\n");
+                   "--set listen.tls_port: expected a port from 0 to 65535, found \"x\"\n");
     struct loading l = {.sets = {"listen.port=0", "listen.tls_port=5671",
                                  "listen.tls_certificate=c", "listen.tls_private_key=k"}};
     load_fine(&l);
@@ -849,6 +914,8 @@ int main(void)
         cmocka_unit_test(test_missing_files),
         cmocka_unit_test(test_environment),
         cmocka_unit_test(test_set_mistakes),
+        cmocka_unit_test(test_no_message_has_a_password),
+        cmocka_unit_test(test_no_message_steers_a_terminal),
         cmocka_unit_test(test_values),
         cmocka_unit_test(test_values_refused),
         cmocka_unit_test(test_options_that_need_each_other),

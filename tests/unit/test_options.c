@@ -98,12 +98,18 @@ static void test_wrong_usage(void **state)
         {{"-x"}, "-x: unknown option"},
         {{"-xc"}, "-x: unknown option"},
         {{"--frob"}, "--frob: unknown option"},
-        {{"--frob=1"}, "--frob=1: unknown option"},
-        {{"--check=1"}, "--check=1: takes no value"},
+        {{"--frob=1"}, "--frob: unknown option"},
+        {{"--check=1"}, "--check: takes no value"},
         {{"-c"}, "-c: needs a value"},
         {{"--check", "--set"}, "--set: needs a value"},
-        {{"proxy.ini"}, "proxy.ini: unexpected argument"},
-        {{"--", "--check"}, "--check: unexpected argument"},
+        {{"proxy.ini"}, "argument 1: is no option, and no value of one"},
+        {{"--", "--check"}, "argument 2: is no option, and no value of one"},
+        {{"-\x1b"}, "-...: unknown option"},
+        {{"--a\x1b[1m"}, "--a...: unknown option"},
+        {{"amqp://u:secret@h"}, "argument 1: is no option, and no value of one"},
+        {{"--url=amqp://u:secret@h"}, "--url: unknown option"},
+        {{"--url:amqp://u:secret@h"}, "--url...: unknown option"},
+        {{"--check=amqp://u:secret@h"}, "--check: takes no value"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct parsing p = {.arguments = {cases[i].arguments[0], cases[i].arguments[1]}};
