@@ -4,6 +4,7 @@
 
 #include <inttypes.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -15,18 +16,31 @@
 
 #include <systemd/sd-daemon.h>
 
-/* Taken at the first question. A name that was claimed or closed is NULL. */
+/* A name that was claimed or closed is NULL. */
 static struct {
-    bool taken;
     int count;
     char **names;
 } sockets;
 
-static void take_sockets(void)
+static void give_up(int index)
 {
-    if (!sockets.taken)
-        sockets.count = sd_listen_fds_with_names(1, &sockets.names);
-    sockets.taken = true;
+    free(sockets.names[index]);
+    sockets.names[index] = NULL;
+    close(SD_LISTEN_FDS_START + index);
+}
+
+void service_take_sockets(void (*unusable)(const char *name, const char *reason))
+{
+    int count = sd_listen_fds_with_names(1, &sockets.names);
+    if (count < 0)
+        unusable(NULL, strerror(-count));
+    sockets.count = count > 0 ? count : 0;
+    for (int i = 0; i < sockets.count; i++) {
+        if (sd_is_socket(SD_LISTEN_FDS_START + i, AF_UNSPEC, SOCK_STREAM, 1) > 0)
+            continue;
+        unusable(sockets.names[i], "it is no stream socket that listens");
+        give_up(i);
+    }
 }
 
 static bool listens_at(int fd, const char *address, int port)
@@ -48,7 +62,6 @@ static bool listens_at(int fd, const char *address, int port)
 
 int service_socket(const char *name, const char *address, int port)
 {
-    take_sockets();
     for (int i = 0; i < sockets.count; i++) {
         if (!sockets.names[i] || strcmp(sockets.names[i], name) != 0 ||
             !listens_at(SD_LISTEN_FDS_START + i, address, port))
@@ -60,15 +73,35 @@ int service_socket(const char *name, const char *address, int port)
     return -1;
 }
 
-void service_close_sockets(void (*unused)(const char *name))
+/* As a person would write it; false: it is of another family. */
+static bool name_of(int fd, char *out, size_t size)
 {
-    take_sockets();
+    struct sockaddr_storage storage = {0};
+    socklen_t len = sizeof storage;
+    char host[INET6_ADDRSTRLEN];
+    if (getsockname(fd, (struct sockaddr *)&storage, &len) < 0)
+        return false;
+    const struct sockaddr_in *in = (struct sockaddr_in *)&storage;
+    const struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)&storage;
+    if (storage.ss_family == AF_INET && inet_ntop(AF_INET, &in->sin_addr, host, sizeof host))
+        snprintf(out, size, "%s:%u", host, ntohs(in->sin_port));
+    else if (storage.ss_family == AF_INET6 &&
+             inet_ntop(AF_INET6, &in6->sin6_addr, host, sizeof host))
+        snprintf(out, size, "[%s]:%u", host, ntohs(in6->sin6_port));
+    else
+        return false;
+    return true;
+}
+
+void service_close_sockets(void (*unused)(const char *name, const char *address))
+{
+    char address[INET6_ADDRSTRLEN + sizeof "[]:65535"];
     for (int i = 0; i < sockets.count; i++) {
         if (!sockets.names[i])
             continue;
-        unused(sockets.names[i]);
-        free(sockets.names[i]);
-        close(SD_LISTEN_FDS_START + i);
+        bool is_known = name_of(SD_LISTEN_FDS_START + i, address, sizeof address);
+        unused(sockets.names[i], is_known ? address : NULL);
+        give_up(i);
     }
     free(sockets.names);
     sockets.names = NULL;
@@ -111,13 +144,18 @@ void service_alive(uint64_t now_ms)
 
 #else
 
+void service_take_sockets(void (*unusable)(const char *name, const char *reason))
+{
+    (void)unusable;
+}
+
 int service_socket(const char *name, const char *address, int port)
 {
     (void)name, (void)address, (void)port;
     return -1;
 }
 
-void service_close_sockets(void (*unused)(const char *name))
+void service_close_sockets(void (*unused)(const char *name, const char *address))
 {
     (void)unused;
 }

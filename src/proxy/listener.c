@@ -14,6 +14,7 @@ enum {
     /* Clients leave these to the next connections to RabbitMQ, names that are looked up, the spool,
      * the log and the side. */
     DESCRIPTORS_KEPT = 64 + LISTENER_SIDE_CONNECTIONS,
+    CLIENTS_MIN = 8, /* that fit beside those, or there is no reason to start */
 };
 
 void listener_init(struct listener *l, struct runtime *rt, struct clients *clients,
@@ -26,13 +27,29 @@ void listener_init(struct listener *l, struct runtime *rt, struct clients *clien
     l->tcp.data = l;
 }
 
-void listener_raise_descriptors(void)
+static uint64_t raise_descriptors(void)
 {
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
-        return;
+        return UINT64_MAX;
+    rlim_t before = limit.rlim_cur;
     limit.rlim_cur = limit.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &limit); /* refused: the limit is what it was */
+    return setrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_max : before;
+}
+
+bool listener_take_descriptors(const struct config *config)
+{
+    uint64_t limit = raise_descriptors(),
+             clients = limit > DESCRIPTORS_KEPT ? limit - DESCRIPTORS_KEPT : 0;
+    if (clients < CLIENTS_MIN)
+        LOG(LOG_ERROR, "descriptors_short", LOG_N("limit", limit),
+            LOG_N("needed", DESCRIPTORS_KEPT + CLIENTS_MIN),
+            LOG_T("reason", "the limit of file descriptors leaves none for clients"));
+    else if (clients < config->listen.max_connections)
+        LOG(LOG_WARN, "descriptors_few", LOG_N("limit", limit), LOG_N("clients", clients),
+            LOG_T("reason", "the limit of file descriptors leaves room for fewer clients than "
+                            "listen.max_connections"));
+    return clients >= CLIENTS_MIN;
 }
 
 /* Why there is no room for one more client, or NULL. */

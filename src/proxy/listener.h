@@ -8,6 +8,7 @@
 
 struct certificates;
 struct clients;
+struct config;
 struct runtime;
 
 /* Descriptors that clients leave to who asks the proxy's side (proxy_struct.h). */
@@ -20,8 +21,10 @@ struct listener {
     const struct certificates *certificates; /* NULL: plain */
 };
 
-/* Takes as many file descriptors as the process may have. */
-void listener_raise_descriptors(void);
+/* Takes as many file descriptors as the process may have. Says so if clients can have fewer of them
+ * than the configuration allows; false, after a line in the log, if hardly any are left for them.
+ */
+bool listener_take_descriptors(const struct config *);
 /* Prepares the handle; from now on it must be closed with uv_close. With certificates (as they are
  * when a client comes) it is that of TLS. */
 void listener_init(struct listener *, struct runtime *, struct clients *,

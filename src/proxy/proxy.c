@@ -293,9 +293,15 @@ static void init_handles(struct proxy *proxy)
     srandom((unsigned)(uv_hrtime() ^ (uint64_t)uv_os_getpid()));
 }
 
-static void socket_unused(const char *name)
+static void socket_unusable(const char *name, const char *reason)
 {
-    LOG(LOG_WARN, "socket_unused", LOG_T("name", name),
+    LOG(LOG_ERROR, "socket_unusable", LOG_T("name", name ? name : "LISTEN_FDS"),
+        LOG_T("reason", reason));
+}
+
+static void socket_unused(const char *name, const char *address)
+{
+    LOG(LOG_WARN, "socket_unused", LOG_T("name", name), LOG_T("address", address),
         LOG_T("reason", "listen.* and admin.* name no such address and port"));
 }
 
@@ -331,15 +337,23 @@ static bool start_spool(struct proxy *proxy)
     return is_open;
 }
 
+/* All of them, also behind one that fails: what is left of the service manager's sockets is named,
+ * and may be what has the port. */
+static bool open_ports(struct proxy *proxy)
+{
+    bool are_open = proxy->side->open(proxy, &proxy->side_self);
+    are_open = listener_start(&proxy->tls) && are_open;
+    are_open = listener_start(&proxy->plain) && are_open;
+    service_close_sockets(socket_unused);
+    return are_open;
+}
+
 static bool start(struct proxy *proxy)
 {
     uv_signal_start(&proxy->sighup, on_sighup, SIGHUP);
-    listener_raise_descriptors();
-    if (!read_certificates(proxy) || !start_spool(proxy) ||
-        !proxy->side->open(proxy, &proxy->side_self) || !listener_start(&proxy->tls) ||
-        !listener_start(&proxy->plain))
+    if (!listener_take_descriptors(proxy->rt.config) || !read_certificates(proxy) ||
+        !start_spool(proxy) || !open_ports(proxy))
         return false;
-    service_close_sockets(socket_unused);
     uv_prepare_start(&proxy->before_poll, on_before_poll);
     proxy->ticked_ms = runtime_now(&proxy->rt);
     uv_timer_start(&proxy->tick, on_tick, tick_ms(), tick_ms());
@@ -365,6 +379,7 @@ int proxy_run(struct config *config, const struct config_sources *sources,
     struct proxy proxy = {
         .rt = {.config = config, .serves = true}, .sources = sources, .side = side};
     signal(SIGPIPE, SIG_IGN);
+    service_take_sockets(socket_unusable);
     init_handles(&proxy);
     if (!start(&proxy)) {
         proxy.exit_status = 1;

@@ -92,6 +92,37 @@ def test_file_descriptors(broker, make_watched):
     wait_until(lambda: comes_in(proxy), "there are descriptors again")
 
 
+class Limited:
+    """Starts it with so many descriptors, as a service manager would."""
+
+    def __init__(self, limit):
+        self.limit = limit
+
+    def command(self, program):
+        return ["prlimit", f"--nofile={self.limit}:{self.limit}", *program]
+
+    def descriptors(self):
+        return ()
+
+
+@pytest.mark.provokes("descriptors_short")
+def test_a_start_without_descriptors_for_clients_fails(broker, make_proxy):
+    proxy = make_proxy(broker.url, start=False)
+    proxy.begin(Limited(135))
+    assert proxy.wait_status() == 1
+    assert proxy.events("descriptors_short") and not proxy.events("listening")
+
+
+def test_few_descriptors_are_told_at_the_start(broker, make_proxy):
+    proxy = make_proxy(broker.url, {"listen.max_connections": 100}, start=False)
+    proxy.start(Limited(136))
+    assert proxy.events("descriptors_few")[0]["clients"] == "8"
+    assert comes_in(proxy)
+    proxy.term()
+    proxy.start(Limited(228))
+    assert proxy.events("descriptors_few") == []
+
+
 def test_descriptors_of_connections_that_are_being_opened(broker, make_proxy):
     """Each of these queues dials a RabbitMQ that says nothing."""
     proxy = make_proxy(broker.url, {"upstream.connect_timeout": "60s"})

@@ -1,7 +1,10 @@
 """Ports that the service manager holds open (LISTEN_FDS): they outlive the process."""
 
 import itertools
+import socket
 import threading
+
+import pytest
 
 from support import amqp
 from support.http import Admin
@@ -141,3 +144,39 @@ def test_port_0_turns_a_passed_socket_off(broker, make_proxy):
     with Manager([("amqp", proxy.port), ("admin", 0)]) as manager:
         proxy.start(manager)
         assert [event["name"] for event in proxy.events("socket_unused")] == ["admin"]
+
+
+@pytest.mark.provokes("cannot_listen")
+def test_socket_at_all_addresses_is_named_beside_the_port_that_it_takes(broker, make_proxy):
+    """Whoever has written 127.0.0.1 believes that only this machine can connect."""
+    proxy = make_proxy(broker.url, start=False)
+    with Manager([("amqp", proxy.port)], address="0.0.0.0") as manager:
+        proxy.begin(manager)
+        assert proxy.wait_status() == 1
+        assert proxy.events("cannot_listen")
+        [unused] = proxy.events("socket_unused")
+        assert (unused["name"], unused["address"]) == ("amqp", f"0.0.0.0:{proxy.port}")
+
+
+@pytest.mark.provokes("socket_unusable")
+def test_what_is_no_socket_that_listens_is_named_and_not_used(broker, make_proxy):
+    port = free_port()
+    proxy = make_proxy(broker.url, {"admin.port": port}, start=False)
+    datagram = socket.socket(type=socket.SOCK_DGRAM)
+    datagram.bind(("127.0.0.1", port))
+    with Manager(passed=[("amqp", open("/dev/null", "rb")), ("admin", datagram)]) as manager:
+        proxy.start(manager)
+        assert [event["name"] for event in proxy.events("socket_unusable")] == ["amqp", "admin"]
+        assert Admin(port).metrics()["amqpbuf_client_connections"] == 0
+    release_port(port)
+
+
+@pytest.mark.provokes("socket_unusable")
+def test_a_descriptor_that_is_not_there_is_told(broker, make_proxy):
+    """Its number is that of the next file that is opened, which is not a socket to be closed."""
+    proxy = make_proxy(broker.url, start=False)
+    with Manager(missing=["amqp"]) as manager:
+        proxy.start(manager)
+        assert [event["name"] for event in proxy.events("socket_unusable")] == ["LISTEN_FDS"]
+        with RawClient(proxy.port) as client:
+            publish(client, b"on its own port")
