@@ -6,6 +6,7 @@
 
 #include "base/assert.h"
 #include "base/log.h"
+#include "base/test_switch.h"
 #include "peer/runtime.h"
 #include "peer/send.h"
 #include "upstream/addresses.h"
@@ -22,7 +23,11 @@
  * What can fail: the name, the connection, the time limit, an unreadable frame, RabbitMQ's
  * connection.close at any point. All of it ends in upstream_end, once. */
 
-enum { LEAVE_TIMEOUT_MS = 5000 };
+/* AMQPBUF_TEST_LEAVE_MS: a long one shows who waits for it. */
+static uint64_t leave_timeout_ms(void)
+{
+    return test_number("AMQPBUF_TEST_LEAVE_MS", 5000);
+}
 
 /* ---- all of them ---- */
 
@@ -252,7 +257,7 @@ static void say_goodbye(struct upstream *u)
     amqp_connection_close_t close = {.reply_code = 200, .reply_text = bytes_of("bye")};
     wire_send(&u->stream, 0, AMQP_CONNECTION_CLOSE_METHOD, &close);
     upstream_move(u, UPSTREAM_LEAVING);
-    u->deadline_ms = runtime_now(u->rt) + LEAVE_TIMEOUT_MS;
+    u->deadline_ms = runtime_now(u->rt) + leave_timeout_ms();
 }
 
 void upstream_close(struct upstream *u)

@@ -18,7 +18,7 @@ int getaddrinfo(const char *restrict name, const char *restrict service,
     if (!name || !known || !addresses || strcmp(name, known) != 0)
         return resolve(name, service, hints, found);
     if (!addresses[0]) {
-        sleep(60);
+        sleep(3600);
         return EAI_AGAIN;
     }
     char list[256];

@@ -17,5 +17,5 @@ def environment(name, *addresses):
 
 
 def hanging(name):
-    """For a Proxy: nobody answers for the name, for a minute."""
+    """For a Proxy: nobody answers for the name, for an hour."""
     return environment(name)
