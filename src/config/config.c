@@ -343,13 +343,18 @@ static void check_loop(struct loader *loader)
 }
 
 /* A message is refused that takes more than half of the memory (proxy/memory_limit.h). */
+static bool memory_fits(const struct config *config, uint64_t message_bytes)
+{
+    return config->listen.max_memory_bytes / 2 >= message_bytes;
+}
+
 static void check_memory(struct loader *loader)
 {
     const struct config *config = loader->config;
     bool memory_is_set =
         loader->places[index_of(config_option_find("listen", "max_memory"))] != NULL;
     must(loader,
-         config->listen.max_memory_bytes / 2 >= config->spool.max_message_size_bytes ||
+         memory_fits(config, config->spool.max_message_size_bytes) ||
              broken(loader, "listen", "max_memory") || broken(loader, "spool", "max_message_size"),
          memory_is_set ? "listen" : "spool", memory_is_set ? "max_memory" : "max_message_size",
          "listen.max_memory is less than twice spool.max_message_size");
@@ -408,12 +413,19 @@ bool config_load_again(struct config *next, const struct config *current,
     }
     if (!config_load(next, sources, errors))
         return false;
-    if (next->file_sets_something || !current->file_sets_something)
-        return true;
-    fprintf(errors, "%s: sets nothing any more: it is gone, or not written yet\n",
-            shown_value(file, SHOWN_MAX).text);
-    config_free(next);
-    return false;
+    bool is_gone = current->file_sets_something && !next->file_sets_something,
+         fits = memory_fits(next, current->spool.max_message_size_bytes);
+    if (is_gone)
+        fprintf(errors, "%s: sets nothing any more: it is gone, or not written yet\n",
+                shown_value(file, SHOWN_MAX).text);
+    if (!fits)
+        fputs(
+            "listen.max_memory is less than twice the spool.max_message_size in use, which only a "
+            "restart changes\n",
+            errors);
+    if (is_gone || !fits)
+        config_free(next);
+    return !is_gone && fits;
 }
 
 void config_free(struct config *config)

@@ -28,7 +28,8 @@ extern const char config_default_file[];
 bool config_load(struct config *config, const struct config_sources *, FILE *errors);
 /* The same for a reload of what `current` was loaded from. A file that sets nothing any more is a
  * mistake: it is gone, or somebody is writing it just now. So is a pipe, which is empty by then,
- * and a terminal, where somebody would have to type it again. */
+ * and a terminal, where somebody would have to type it again; and what does not go with a value of
+ * `current` that only a restart changes. */
 bool config_load_again(struct config *next, const struct config *current,
                        const struct config_sources *, FILE *errors);
 void config_free(struct config *config);

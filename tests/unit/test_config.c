@@ -705,7 +705,7 @@ static void test_url_limits(void **state)
 static void assert_again(const char *first, const char *next, const char *format)
 {
     static const struct config zeroed;
-    char *said, expected[128];
+    char *said, expected[256];
     size_t size;
     struct config again;
     struct loading l = {.file = first};
@@ -718,7 +718,7 @@ static void assert_again(const char *first, const char *next, const char *format
         config_load_again(&again, &l.config, &(struct config_sources){.file = l.path}, errors);
     fclose(errors);
     unlink(l.path);
-    snprintf(expected, sizeof expected, "%s%s", format[0] ? l.path : "", format);
+    snprintf(expected, sizeof expected, "%s%s", format[0] == ':' ? l.path : "", format);
     assert_string_equal(said, expected);
     assert_int_equal(is_taken, format[0] == 0);
     if (!is_taken)
@@ -738,6 +738,11 @@ static void test_load_again(void **state)
     assert_again("[log]\nlevel=warn\n", "", nothing);
     assert_again("[log]\nlevel=warn\n", "[log]\n# level=warn\n", nothing);
     assert_again("[log]\nlevel=warn\n", "[log\n", ":1: expected ] behind the section\n");
+    /* What is in force then is of two files. */
+    assert_again("[listen]\nmax_memory=64MiB\n[spool]\nmax_message_size=32MiB\n",
+                 "[listen]\nmax_memory=8MiB\n[spool]\nmax_message_size=4MiB\n",
+                 "listen.max_memory is less than twice the spool.max_message_size in use, which "
+                 "only a restart changes\n");
 }
 
 static void test_load_again_from_a_pipe(void **state)
