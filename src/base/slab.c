@@ -43,6 +43,21 @@ struct slab *slab_new(size_t capacity)
     return begin(slab, capacity);
 }
 
+struct slab *slab_with_room(struct slab **shared, size_t room)
+{
+    if (*shared && (*shared)->refs == 1)
+        (*shared)->used = 0; /* nobody else looks at it any more */
+    if (!*shared || (*shared)->capacity - (*shared)->used < room) {
+        struct slab *fresh = slab_new(room > SLAB_BYTES ? room : SLAB_BYTES);
+        if (!fresh)
+            return NULL;
+        if (*shared)
+            slab_unref(*shared);
+        *shared = fresh;
+    }
+    return *shared;
+}
+
 void slab_free(struct slab *slab)
 {
     atomic_fetch_sub_explicit(&live_bytes, slab->capacity, memory_order_relaxed);

@@ -26,6 +26,9 @@ struct slab {
 struct slab *slab_new(size_t capacity);
 /* The same, on any thread; to be dropped by the loop thread. */
 struct slab *slab_new_on_thread(size_t capacity);
+/* A slab that several fill from the front, with at least `room` bytes left: replaces the one in
+ * *shared (NULL: none yet) if it has less. NULL when memory is short. */
+struct slab *slab_with_room(struct slab **shared, size_t room);
 /* Bytes of all slabs that somebody holds. */
 size_t slab_live_bytes(void);
 void slab_free(struct slab *); /* only for slab_unref */

@@ -11,8 +11,6 @@
 #include "net/tls.h"
 
 enum {
-    READ_MIN_BYTES = 16 * 1024,   /* least room offered to a read */
-    LARGE_UNIT_BYTES = 32 * 1024, /* a unit from here on is read into a slab of its own */
     IOV_BATCH = 128,
     CIPHER_BYTES = 64 * 1024, /* read at once, and encrypted at once */
     TLS_RECORD_BYTES = 16 * 1024,
@@ -54,90 +52,11 @@ void net_close(struct net *net)
     net->cipher = NULL;
 }
 
-/* A shared slab with at least `room` bytes left; replaces the one in *slab if it has less. */
-static struct slab *slab_with_room(struct slab **slab, size_t room)
-{
-    if (*slab && (*slab)->refs == 1)
-        (*slab)->used = 0; /* nobody else looks at it any more */
-    if (!*slab || (*slab)->capacity - (*slab)->used < room) {
-        struct slab *fresh = slab_new(room > SLAB_BYTES ? room : SLAB_BYTES);
-        if (!fresh)
-            return NULL;
-        if (*slab)
-            slab_unref(*slab);
-        *slab = fresh;
-    }
-    return *slab;
-}
-
 /* ---- reading ---- */
 
-static void drop_input(struct stream *s)
-{
-    if (s->in)
-        slab_unref(s->in);
-    s->in = NULL;
-    s->in_begin = s->in_end = NULL;
-}
-
-static size_t room_after_input(const struct stream *s)
-{
-    return (size_t)(s->in->data + s->in->capacity - s->in_end);
-}
-
-/* True if the unit that the owner waits for can be completed where its beginning lies. */
-static bool input_can_grow(const struct stream *s)
-{
-    size_t have = (size_t)(s->in_end - s->in_begin);
-    size_t missing = s->in_expected > have ? s->in_expected - have : 1;
-    if (room_after_input(s) < missing)
-        return false;
-    /* Only while nobody has read behind us: a slab may be, or may have been, the shared one. */
-    return s->in_end == s->in->data + s->in->used;
-}
-
-/* Moves the input to where the rest of a unit has room: its beginning, or, if the owner has left
- * them there, whole units and what follows them. */
-static bool move_input(struct stream *s)
-{
-    size_t have = (size_t)(s->in_end - s->in_begin);
-    size_t need = s->in_expected > have ? s->in_expected : have + READ_MIN_BYTES;
-    struct slab *to;
-    uint8_t *at;
-    if (need > LARGE_UNIT_BYTES) {
-        /* Room for a second unit saves moving its beginning again. */
-        to = slab_new(need > SLAB_BYTES ? need : SLAB_BYTES);
-        if (!to)
-            return false;
-        at = to->data;
-        to->used = have;
-    } else {
-        to = slab_with_room(&s->net->read_slab, LARGE_UNIT_BYTES + READ_MIN_BYTES);
-        if (!to)
-            return false;
-        slab_ref(to);
-        at = to->data + to->used;
-        to->used += have;
-    }
-    memcpy(at, s->in_begin, have);
-    drop_input(s);
-    s->in = to;
-    s->in_begin = at;
-    s->in_end = at + have;
-    return true;
-}
-
-/* Room behind the input; false when memory is short. */
 static bool make_room(struct stream *s)
 {
-    if (s->in)
-        return input_can_grow(s) || move_input(s);
-    struct slab *slab = slab_with_room(&s->net->read_slab, READ_MIN_BYTES);
-    if (!slab)
-        return false;
-    s->in = slab_ref(slab);
-    s->in_begin = s->in_end = slab->data + slab->used;
-    return true;
+    return in_buffer_make_room(&s->in, &s->net->read_slab);
 }
 
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
@@ -151,14 +70,8 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
         if (s->net->cipher)
             *buf = uv_buf_init((char *)s->net->cipher, CIPHER_BYTES);
     } else if (make_room(s)) {
-        *buf = uv_buf_init((char *)s->in_end, (unsigned)room_after_input(s));
+        *buf = uv_buf_init((char *)s->in.end, (unsigned)in_buffer_room(&s->in));
     }
-}
-
-static void got_input(struct stream *s, size_t n)
-{
-    s->in_end += n;
-    s->in->used = (size_t)(s->in_end - s->in->data);
 }
 
 static void end_reading(struct stream *s, int status)
@@ -172,14 +85,13 @@ static void mark_unflushed(struct stream *s);
 /* All of it at once, so that nothing decrypted is left behind when the owner pauses the stream. */
 static void decrypt(struct stream *s, const uint8_t *bytes, size_t len)
 {
-    size_t before = s->in ? (size_t)(s->in_end - s->in_begin) : 0;
+    size_t before = in_buffer_len(&s->in);
     int n = 1; /* positive: there was no room to read all of it */
     tls_feed(s->tls, bytes, len);
-    while (make_room(s) && (n = tls_read(s->tls, s->in_end, room_after_input(s))) > 0)
-        got_input(s, (size_t)n);
-    bool any = s->in && (size_t)(s->in_end - s->in_begin) > before;
-    if (s->in && s->in_begin == s->in_end)
-        drop_input(s);
+    while (make_room(s) && (n = tls_read(s->tls, s->in.end, in_buffer_room(&s->in))) > 0)
+        in_buffer_got(&s->in, (size_t)n);
+    bool any = in_buffer_len(&s->in) > before;
+    in_buffer_rest(&s->in);
     mark_unflushed(s); /* answers of TLS itself, and what has waited for the handshake */
     if (any)
         s->handler->on_data(s);
@@ -204,44 +116,35 @@ static void on_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
             decrypt(s, (const uint8_t *)buf->base, (size_t)n);
             return;
         }
-        got_input(s, (size_t)n);
+        in_buffer_got(&s->in, (size_t)n);
         s->handler->on_data(s);
         return;
     }
-    if (s->in && s->in_begin == s->in_end)
-        drop_input(s);
+    in_buffer_rest(&s->in);
     if (n < 0)
         end_reading(s, n == UV_EOF ? 0 : (int)n);
 }
 
 size_t stream_held_bytes(const struct stream *s)
 {
-    size_t held = slab_share(s->in);
-    for (uint32_t i = 0; i < s->out_count; i++)
-        held += slab_share(s->out[(s->out_first + i) & (s->out_capacity - 1)].slab);
+    size_t held = slab_share(s->in.slab) + out_ring_share(&s->out);
     return s->tls ? held + tls_held_bytes(s->tls) : held;
 }
 
 uint8_t *stream_input(const struct stream *s, size_t *len)
 {
-    *len = (size_t)(s->in_end - s->in_begin);
-    return s->in_begin;
+    *len = in_buffer_len(&s->in);
+    return s->in.begin;
 }
 
 void stream_consume(struct stream *s, size_t len)
 {
-    ENSURE(len <= (size_t)(s->in_end - s->in_begin));
-    s->in_expected = 0;
-    if (!s->in)
-        return; /* adding even 0 to NULL is undefined */
-    s->in_begin += len;
-    if (s->in_begin == s->in_end)
-        drop_input(s);
+    in_buffer_consume(&s->in, len);
 }
 
 void stream_expect(struct stream *s, size_t len)
 {
-    s->in_expected = len;
+    s->in.expected = len;
 }
 
 static int start_reading(struct stream *s)
@@ -274,24 +177,6 @@ void stream_resume(struct stream *s)
 
 /* ---- writing ---- */
 
-static struct out_span *out_at(struct stream *s, uint32_t index)
-{
-    return &s->out[(s->out_first + index) & (s->out_capacity - 1)];
-}
-
-static void grow_out(struct stream *s)
-{
-    uint32_t capacity = s->out_capacity ? s->out_capacity * 2 : 8;
-    struct out_span *out = malloc(capacity * sizeof *out);
-    ENSURE(out);
-    for (uint32_t i = 0; i < s->out_count; i++)
-        out[i] = *out_at(s, i);
-    free(s->out);
-    s->out = out;
-    s->out_capacity = capacity;
-    s->out_first = 0;
-}
-
 static void mark_unflushed(struct stream *s)
 {
     if (list_empty(&s->unflushed) && !s->writing)
@@ -302,22 +187,10 @@ void stream_write_span(struct stream *s, struct slab *slab, uint8_t *at, size_t 
 {
     if (s->closing || len == 0)
         return;
-    s->out_bytes += len;
-    if (s->out_bytes > STREAM_HIGH_BYTES)
-        s->full = true;
     mark_unflushed(s);
-    /* The last entry may only grow while no write of it is under way. */
-    if (s->out_count > 0 && !s->writing) {
-        struct out_span *last = out_at(s, s->out_count - 1);
-        if (last->slab == slab && last->at + last->len == at) {
-            last->len += len;
-            return;
-        }
-    }
-    if (s->out_count == s->out_capacity)
-        grow_out(s);
-    *out_at(s, s->out_count) = (struct out_span){slab_ref(slab), at, len};
-    s->out_count++;
+    out_ring_add(&s->out, slab, at, len, !s->writing);
+    if (s->out.bytes > STREAM_HIGH_BYTES)
+        s->full = true;
 }
 
 void stream_write_copy(struct stream *s, const void *bytes, size_t len)
@@ -332,64 +205,17 @@ void stream_write_copy(struct stream *s, const void *bytes, size_t len)
 
 static void out_sent(struct stream *s, size_t n)
 {
-    s->out_bytes -= n;
+    out_ring_sent(&s->out, n);
     s->last_write_ms = uv_now(s->net->loop);
-    while (n > 0) {
-        struct out_span *span = out_at(s, 0);
-        if (n < span->len) {
-            span->at += n;
-            span->len -= n;
-            return;
-        }
-        n -= span->len;
-        slab_unref(span->slab);
-        s->out_first = (s->out_first + 1) & (s->out_capacity - 1);
-        s->out_count--;
-    }
-    if (s->out_count == 0 && s->out_capacity > 64) { /* a burst is over */
-        free(s->out);
-        s->out = NULL;
-        s->out_capacity = s->out_first = 0;
-    }
-}
-
-static unsigned gather(struct stream *s, uv_buf_t *bufs, size_t *total)
-{
-    unsigned n = 0;
-    *total = 0;
-    for (; n < IOV_BATCH && n < s->out_count; n++) {
-        struct out_span *span = out_at(s, n);
-        bufs[n] = uv_buf_init((char *)span->at, (unsigned)span->len);
-        *total += span->len;
-    }
-    return n;
-}
-
-/* Up to a record's worth of what is queued, in one piece. */
-static size_t next_record(struct stream *s, uint8_t *scratch, const uint8_t **at)
-{
-    struct out_span *first = out_at(s, 0);
-    *at = first->at;
-    if (first->len >= TLS_RECORD_BYTES || s->out_count == 1)
-        return first->len < TLS_RECORD_BYTES ? first->len : TLS_RECORD_BYTES;
-    size_t len = 0;
-    for (uint32_t i = 0; i < s->out_count && len < TLS_RECORD_BYTES; i++) {
-        struct out_span *span = out_at(s, i);
-        size_t room = TLS_RECORD_BYTES - len, n = span->len < room ? span->len : room;
-        memcpy(scratch + len, span->at, n);
-        len += n;
-    }
-    *at = scratch;
-    return len;
 }
 
 static unsigned encrypt(struct stream *s, uv_buf_t *buf, size_t *total)
 {
     uint8_t scratch[TLS_RECORD_BYTES];
     const uint8_t *bytes = tls_output(s->tls, total);
-    while (s->out_count > 0 && *total < CIPHER_BYTES) {
+    while (s->out.count > 0 && *total < CIPHER_BYTES) {
         const uint8_t *at;
-        size_t len = next_record(s, scratch, &at);
+        size_t len = out_ring_front(&s->out, scratch, sizeof scratch, &at);
         int n = tls_write(s->tls, at, len);
         bytes = tls_output(s->tls, total);
         if (n <= 0)
@@ -403,7 +229,7 @@ static unsigned encrypt(struct stream *s, uv_buf_t *buf, size_t *total)
 /* The next bytes for the socket; 0 if there are none. */
 static unsigned next_output(struct stream *s, uv_buf_t *bufs, size_t *total)
 {
-    return s->tls ? encrypt(s, bufs, total) : gather(s, bufs, total);
+    return s->tls ? encrypt(s, bufs, total) : out_ring_gather(&s->out, bufs, IOV_BATCH, total);
 }
 
 static void socket_took(struct stream *s, size_t n)
@@ -416,7 +242,7 @@ static void socket_took(struct stream *s, size_t n)
 
 static void tell_writable(struct stream *s)
 {
-    if (!s->full || s->out_bytes > STREAM_LOW_BYTES || s->closing)
+    if (!s->full || s->out.bytes > STREAM_LOW_BYTES || s->closing)
         return;
     s->full = false;
     if (s->handler->on_writable)
@@ -575,12 +401,8 @@ int stream_connect(struct stream *s, const struct sockaddr *address)
 static void on_close(uv_handle_t *handle)
 {
     struct stream *s = handle->data;
-    for (uint32_t i = 0; i < s->out_count; i++)
-        slab_unref(out_at(s, i)->slab);
-    free(s->out);
-    s->out = NULL;
-    s->out_count = s->out_capacity = 0;
-    drop_input(s);
+    out_ring_clear(&s->out);
+    in_buffer_clear(&s->in);
     tls_free(s->tls);
     s->tls = NULL;
     free(s->sending);

@@ -30,6 +30,8 @@
 
 #include "base/list.h"
 #include "base/slab.h"
+#include "net/in_buffer.h"
+#include "net/out_ring.h"
 
 enum { STREAM_HIGH_BYTES = 1024 * 1024, STREAM_LOW_BYTES = 256 * 1024 };
 
@@ -55,12 +57,6 @@ struct stream_handler {
     void (*on_closed)(struct stream *); /* the stream's memory is the owner's again */
 };
 
-struct out_span {
-    struct slab *slab;
-    uint8_t *at;
-    size_t len;
-};
-
 struct stream {
     struct net *net;
     const struct stream_handler *handler;
@@ -69,13 +65,8 @@ struct stream {
     uv_connect_t connect;
     struct list unflushed; /* in net->unflushed */
 
-    struct slab *in; /* holds the unread bytes; NULL if there are none */
-    uint8_t *in_begin, *in_end;
-    size_t in_expected; /* bytes from in_begin that the owner waits for */
-
-    struct out_span *out; /* ring */
-    uint32_t out_capacity, out_first, out_count;
-    size_t out_bytes;
+    struct in_buffer in;
+    struct out_ring out;
 
     uint64_t last_read_ms, last_write_ms; /* uv_now of the loop */
     uint64_t resumed_ms;                  /* after the last pause; 0: there was none */

@@ -137,7 +137,7 @@ static bool leaving_frame(struct client *c, const struct frame *frame)
         return true;
     }
     struct channel *ch = client_channel(c, frame->channel);
-    return ch ? input_leaving_frame(ch, c->stream.in, frame) : true;
+    return ch ? input_leaving_frame(ch, c->stream.in.slab, frame) : true;
 }
 
 static void take_heartbeat(struct client *c, const struct frame *frame)
@@ -176,7 +176,7 @@ static bool take_frame(struct client *c, const struct frame *frame)
         return true;
     }
     struct channel *ch = client_channel(c, frame->channel);
-    return ch ? input_frame(ch, c->stream.in, frame) : open_channel(c, frame);
+    return ch ? input_frame(ch, c->stream.in.slab, frame) : open_channel(c, frame);
 }
 
 static void refuse_frame(struct client *c, enum frame_result result)
@@ -256,7 +256,7 @@ static bool step(struct client *c)
         return false;
     }
     size_t alike =
-        c->state == CLIENT_OPEN && !is_unread ? alike_take(c, c->stream.in, data, len) : 0;
+        c->state == CLIENT_OPEN && !is_unread ? alike_take(c, c->stream.in.slab, data, len) : 0;
     if (alike > 0) {
         stream_consume(&c->stream, alike);
         went_on(c);
@@ -552,7 +552,7 @@ void session_tick(struct client *c, uint64_t now_ms)
         look_at_held(c, now_ms);
     if (c->heartbeat_ms == 0 || c->state < CLIENT_LOGIN || c->state > CLIENT_SETTLING)
         return;
-    if (now_ms - c->stream.last_write_ms >= c->heartbeat_ms / 2 && c->stream.out_count == 0)
+    if (now_ms - c->stream.last_write_ms >= c->heartbeat_ms / 2 && c->stream.out.count == 0)
         wire_send_heartbeat(&c->stream);
     /* 4.2.7. Any byte counts, and silence that we cause by not reading does not. */
     if (c->stream.reading && now_ms - c->stream.last_read_ms > 2 * c->heartbeat_ms) {

@@ -109,7 +109,7 @@ static void take_frame(struct upstream *u, const struct frame *frame)
     }
     struct link *link = links_find(&u->links, frame->channel);
     if (link)
-        link->handler->on_frame(link, u->stream.in, frame);
+        link->handler->on_frame(link, u->stream.in.slab, frame);
 }
 
 static void on_data(struct stream *stream)
@@ -303,7 +303,7 @@ void upstream_tick(struct upstream *u, uint64_t now_ms)
     }
     if (u->heartbeat_ms == 0)
         return;
-    if (now_ms - u->stream.last_write_ms >= u->heartbeat_ms / 2 && u->stream.out_count == 0)
+    if (now_ms - u->stream.last_write_ms >= u->heartbeat_ms / 2 && u->stream.out.count == 0)
         wire_send_heartbeat(&u->stream);
     /* 4.2.7: two intervals of silence mean that the peer is gone. Any byte counts. */
     if (u->stream.reading && now_ms - u->stream.last_read_ms > 2 * u->heartbeat_ms)

@@ -44,7 +44,7 @@ static void on_data(struct stream *stream)
             return;
         }
         assert_true(peer->count < UNITS_MAX);
-        peer->units[peer->count++] = span_of(stream->in, data, peer->unit);
+        peer->units[peer->count++] = span_of(stream->in.slab, data, peer->unit);
         stream_consume(stream, peer->unit);
     }
 }
@@ -166,7 +166,7 @@ static void test_beginning_left_behind_in_an_old_slab(void **state)
     size_t units = 2 * SLAB_BYTES / 3000;
     for (size_t i = 0; i < units; i++)
         send_all(&peers[1], 'b', 3000);
-    assert_ptr_not_equal(peers[0].stream.in, net.read_slab);
+    assert_ptr_not_equal(peers[0].stream.in.slab, net.read_slab);
     send_all(&peers[0], 'a', 500);
     check_units(&peers[0], 'a', 1);
     check_units(&peers[1], 'b', units);
@@ -200,7 +200,7 @@ static void test_idle_stream_holds_no_slab(void **state)
     open_peer(&peers[0], 10);
     send_all(&peers[0], 'x', 100);
     assert_int_equal(peers[0].count, 10);
-    assert_null(peers[0].stream.in);
+    assert_null(peers[0].stream.in.slab);
     close_peer(&peers[0]);
 }
 

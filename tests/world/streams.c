@@ -84,7 +84,7 @@ void world_take_written(struct stream *s, size_t len)
     w->written_len -= len;
     if (w->written_len > 0)
         memmove(w->written, w->written + len, w->written_len);
-    s->out_count = w->written_len > 0;
+    s->out.count = w->written_len > 0;
 }
 
 void world_set_full(struct stream *s, bool full)
@@ -99,24 +99,24 @@ void world_set_full(struct stream *s, bool full)
 
 static void drop_input(struct stream *s)
 {
-    if (s->in)
-        slab_unref(s->in);
-    s->in = NULL;
-    s->in_begin = s->in_end = NULL;
+    if (s->in.slab)
+        slab_unref(s->in.slab);
+    s->in.slab = NULL;
+    s->in.begin = s->in.end = NULL;
 }
 
 void world_arrive(struct stream *s, const void *bytes, size_t len)
 {
-    size_t old = (size_t)(s->in_end - s->in_begin);
+    size_t old = (size_t)(s->in.end - s->in.begin);
     struct slab *slab = slab_new(old + len);
     if (old > 0)
-        memcpy(slab->data, s->in_begin, old);
+        memcpy(slab->data, s->in.begin, old);
     memcpy(slab->data + old, bytes, len);
     slab->used = old + len;
     drop_input(s);
-    s->in = slab;
-    s->in_begin = slab->data;
-    s->in_end = slab->data + old + len;
+    s->in.slab = slab;
+    s->in.begin = slab->data;
+    s->in.end = slab->data + old + len;
     s->last_read_ms = world.now_ms;
     if (s->reading)
         s->handler->on_data(s);
@@ -124,20 +124,20 @@ void world_arrive(struct stream *s, const void *bytes, size_t len)
 
 uint8_t *stream_input(const struct stream *s, size_t *len)
 {
-    *len = (size_t)(s->in_end - s->in_begin);
-    return s->in_begin;
+    *len = (size_t)(s->in.end - s->in.begin);
+    return s->in.begin;
 }
 
 void stream_consume(struct stream *s, size_t len)
 {
-    s->in_begin += len;
-    if (s->in_begin == s->in_end)
+    s->in.begin += len;
+    if (s->in.begin == s->in.end)
         drop_input(s);
 }
 
 void stream_expect(struct stream *s, size_t len)
 {
-    s->in_expected = len;
+    s->in.expected = len;
 }
 
 void stream_pause(struct stream *s)
@@ -176,7 +176,7 @@ void stream_write_copy(struct stream *s, const void *bytes, size_t len)
     w->written = realloc(w->written, w->written_len + len);
     memcpy(w->written + w->written_len, bytes, len);
     w->written_len += len;
-    s->out_count = 1;
+    s->out.count = 1;
     s->last_write_ms = world.now_ms;
 }
 
@@ -198,7 +198,7 @@ void net_flush(struct net *net)
 
 size_t stream_held_bytes(const struct stream *s)
 {
-    return slab_share(s->in) + wire_of(s)->written_len;
+    return slab_share(s->in.slab) + wire_of(s)->written_len;
 }
 
 void stream_rest(struct stream *s)
