@@ -22,7 +22,7 @@ enum { KEPT_BYTES = 4096 }; /* of a buffer that has nothing in it */
 struct tls {
     SSL *ssl;
     BIO *in, *out; /* owned by ssl */
-    size_t held;   /* bytes that the two have room for */
+    size_t held;   /* bytes that the two have room for, and OpenSSL for the beginning of a record */
     bool failed;
     char why[160];
 };
@@ -158,6 +158,8 @@ static void count_held(struct tls *t)
 {
     held_bytes -= t->held;
     t->held = capacity_of(t->in) + capacity_of(t->out);
+    if (SSL_has_pending(t->ssl))
+        t->held += SSL3_RT_MAX_PACKET_SIZE;
     held_bytes += t->held;
 }
 
@@ -255,7 +257,9 @@ int tls_read(struct tls *t, void *out, size_t size)
     if (t->failed)
         return TLS_FAILED;
     ERR_clear_error();
-    return result_of(t, SSL_read(t->ssl, out, size < INT32_MAX ? (int)size : INT32_MAX));
+    int n = result_of(t, SSL_read(t->ssl, out, size < INT32_MAX ? (int)size : INT32_MAX));
+    count_held(t);
+    return n;
 }
 
 int tls_write(struct tls *t, const void *bytes, size_t len)

@@ -45,7 +45,8 @@ void tls_shutdown(struct tls *);
 const uint8_t *tls_output(struct tls *, size_t *len);
 /* So many bytes of that were sent. */
 void tls_sent(struct tls *, size_t len);
-/* What its buffers have room for; NULL: those of all sessions. */
+/* What its buffers have room for, OpenSSL's own for the beginning of a record too; NULL: those of
+ * all sessions. */
 size_t tls_held_bytes(const struct tls *);
 /* Gives back what its buffers took beyond the ordinary, if there is nothing in them. */
 void tls_trim(struct tls *);

@@ -15,6 +15,7 @@ import pytest
 from conftest import url_of
 from support import amqp
 from support.certificates import Authority
+from support.http import Admin
 from support.ports import free_port, release_port
 from support.proxy import BINARY
 from support.rabbit import Rabbit
@@ -405,3 +406,23 @@ def test_an_end_behind_publishes_that_have_to_wait(broker, make_tls_proxy, autho
     assert broker.wait_messages(len(bodies)) == bodies
     proxy.wait_event("client_closed")  # and the end is seen, though no more bytes come
     client.socket.plain.close()
+
+
+def test_the_beginning_of_a_record_is_counted(broker, make_tls_proxy, authority):
+    """OpenSSL makes room for all of a record, however little of it has come."""
+    admin = Admin(free_port())
+    _, port = make_tls_proxy(broker.url, {"admin.port": admin.port})
+
+    def grown(by):
+        return admin.metrics()["amqpbuf_message_memory_bytes"] - before >= by
+
+    clients = [context_of(authority).wrap_socket(socket.create_connection(("127.0.0.1", port)),
+                                                 server_hostname="localhost") for _ in range(20)]
+    before = admin.metrics()["amqpbuf_message_memory_bytes"]
+    for client in clients:
+        os.write(client.fileno(), b"\x17\x03\x03\x40\x00" + bytes(10))
+    wait_until(lambda: grown(len(clients) * 16384), "it is counted")
+    for client in clients:
+        client.close()
+    wait_until(lambda: not grown(16384), "and given back")
+    release_port(admin.port)
