@@ -57,8 +57,11 @@ static bool load_key(SSL_CTX *ssl, const char *file, char *why, size_t size)
     SSL_CTX_set_default_passwd_cb_userdata(ssl, &is_sealed);
     bool is_usable = SSL_CTX_use_PrivateKey_file(ssl, file, SSL_FILETYPE_PEM) == 1;
     SSL_CTX_set_default_passwd_cb_userdata(ssl, NULL);
+    bool is_there = ERR_GET_LIB(ERR_peek_error()) != ERR_LIB_OSSL_DECODER;
     if (!is_usable)
         explain(why, size, "private key", file);
+    if (!is_usable && !is_there)
+        snprintf(why, size, "private key %s: there is none in it", file);
     if (is_sealed)
         snprintf(why, size, "private key %s: has a pass phrase, and has to be without one", file);
     return is_usable;
@@ -142,6 +145,16 @@ void tls_context_free(struct tls_context *context)
         return;
     SSL_CTX_free(context->ssl);
     free(context);
+}
+
+const char *tls_context_is_untimely(const struct tls_context *context)
+{
+    const X509 *own = SSL_CTX_get0_certificate(context->ssl);
+    if (own && X509_cmp_current_time(X509_get0_notAfter(own)) < 0)
+        return "it has expired";
+    if (own && X509_cmp_current_time(X509_get0_notBefore(own)) > 0)
+        return "it is not valid yet";
+    return NULL;
 }
 
 /* ---- a session ---- */

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "base/log.h"
 #include "config/config.h"
 #include "net/tls.h"
 #include "upstream/upstream.h"
@@ -63,6 +64,32 @@ bool certificates_read(struct certificates *c, const struct config *config, char
     return why[0] == '\0';
 }
 
+static void look(const struct tls_context *context, const char *file,
+                 void (*say)(void *arg, const char *file, const char *reason), void *arg)
+{
+    const char *reason = context ? tls_context_is_untimely(context) : NULL;
+    if (reason)
+        say(arg, file, reason);
+}
+
+static void look_at_time(const struct certificates *c, const struct config *config,
+                         void (*say)(void *arg, const char *file, const char *reason), void *arg)
+{
+    look(c->clients, config->listen.tls_certificate, say, arg);
+    look(c->upstreams, config->upstream.tls_certificate, say, arg);
+}
+
+static void print_untimely(void *arg, const char *file, const char *reason)
+{
+    fprintf(arg, "warning: certificate %s: %s\n", file, reason);
+}
+
+static void log_untimely(void *arg, const char *file, const char *reason)
+{
+    (void)arg;
+    LOG(LOG_WARN, "certificate_untimely", LOG_T("file", file), LOG_T("reason", reason));
+}
+
 bool certificates_check(const struct config *config, FILE *errors)
 {
     struct certificates c;
@@ -70,6 +97,7 @@ bool certificates_check(const struct config *config, FILE *errors)
     bool are_usable = certificates_read(&c, config, why, sizeof why);
     if (!are_usable)
         fprintf(errors, "%s\n", why);
+    look_at_time(&c, config, print_untimely, errors);
     certificates_free(&c);
     return are_usable;
 }
@@ -82,8 +110,9 @@ void certificates_free(struct certificates *c)
 }
 
 void certificates_adopt(struct certificates *used, struct certificates *read,
-                        struct upstreams *upstreams)
+                        const struct config *config, struct upstreams *upstreams)
 {
+    look_at_time(read, config, log_untimely, NULL);
     certificates_free(used);
     *used = *read;
     upstreams->tls = used->upstreams;

@@ -16,7 +16,8 @@ struct certificates {
     struct tls_context *clients, *upstreams; /* NULL: not used */
 };
 
-/* Are the files there, and do they belong together? If not, says so in `errors`. */
+/* Are the files there, and do they belong together? If not, says so in `errors`; a certificate
+ * whose time it is not is a warning there. */
 bool certificates_check(const struct config *, FILE *errors);
 
 /* Reads all the files that the configuration needs. If one cannot be used it gives none, and false,
@@ -24,5 +25,7 @@ bool certificates_check(const struct config *, FILE *errors);
 bool certificates_read(struct certificates *, const struct config *, char *why, size_t why_size);
 void certificates_free(struct certificates *);
 /* From now on new connections of clients (`used`) and to RabbitMQ use what was read, which is taken
- * over. Open ones keep theirs. */
-void certificates_adopt(struct certificates *used, struct certificates *read, struct upstreams *);
+ * over. Open ones keep theirs. Logs a certificate whose time it is not: whoever refuses it may not
+ * say why. */
+void certificates_adopt(struct certificates *used, struct certificates *read, const struct config *,
+                        struct upstreams *);

@@ -313,7 +313,7 @@ static bool read_certificates(struct proxy *proxy)
         LOG(LOG_ERROR, "tls_unusable", LOG_T("reason", why));
         return false;
     }
-    certificates_adopt(&proxy->certificates, &certificates, &proxy->upstreams);
+    certificates_adopt(&proxy->certificates, &certificates, proxy->rt.config, &proxy->upstreams);
     return true;
 }
 

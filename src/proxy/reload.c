@@ -20,7 +20,7 @@ static void not_reloadable(void *arg, const char *key)
 static void adopt(struct proxy *proxy, struct config *next, struct certificates *certificates)
 {
     config_adopt(proxy->rt.config, next, not_reloadable, proxy);
-    certificates_adopt(&proxy->certificates, certificates, &proxy->upstreams);
+    certificates_adopt(&proxy->certificates, certificates, proxy->rt.config, &proxy->upstreams);
     log_init(proxy->rt.config->log.level, proxy->rt.config->log.format);
     if (proxy->rt.spooler)
         spooler_configure(proxy->rt.spooler, proxy->rt.config);

@@ -290,6 +290,22 @@ def test_a_reload_changes_all_or_nothing(broker, make_tls_proxy, authority, tmp_
     assert serial() != before
 
 
+def test_a_certificate_that_has_expired_is_told(broker, make_tls_proxy, authority):
+    """Clients refuse it, and few say why."""
+    certificate, key = authority.sign("expired", days=-1)
+    proxy, _ = make_tls_proxy(broker.url, {"listen.tls_certificate": certificate, "listen.tls_private_key": key})
+    untimely = proxy.wait_event("certificate_untimely")
+    assert (untimely["file"], untimely["reason"]) == (str(certificate), "it has expired")
+    proxy.reload()
+    assert len(proxy.events("certificate_untimely")) == 2
+    done = check("listen.tls_port=5671", f"listen.tls_certificate={certificate}", f"listen.tls_private_key={key}")
+    assert done.returncode == 0 and f"warning: certificate {certificate}: it has expired\n" == done.stderr
+    for path, renewed in zip((certificate, key), authority.sign("renewed")):
+        shutil.copy(renewed, path)
+    proxy.reload()
+    assert len(proxy.events("certificate_untimely")) == 2
+
+
 @pytest.mark.parametrize("missing", ["tls_certificate", "tls_private_key"])
 def test_unusable_file_ends_the_start_with_a_clear_line(tmp_path, server, missing):
     files = {"tls_certificate": server[0], "tls_private_key": server[1]}
@@ -316,12 +332,15 @@ def test_check_names_files_that_cannot_be_used(server, authority, tmp_path):
     subprocess.run(["openssl", "pkey", "-in", key, "-aes256", "-passout", "pass:x", "-out", sealed],
                    check=True, timeout=60)
     os.mkfifo(pipe)
+    empty = tmp_path / "empty.key"
+    empty.touch()
     for section, side in (("listen", "listen.tls_port=5671"), ("upstream", "upstream.url=amqps://rabbit")):
         def pair(one, two, section=section, side=side):
             return check(side, f"{section}.tls_certificate={one}", f"{section}.tls_private_key={two}")
 
         assert pair(certificate, key).returncode == 0
         assert "has a pass phrase" in pair(certificate, sealed).stderr
+        assert "there is none in it" in pair(certificate, empty).stderr
         assert "is a pipe" in pair(pipe, key).stderr
         for refused, named in ((pair("/nowhere.pem", key), "/nowhere.pem"),
                                (pair(certificate, "/nowhere.pem"), "/nowhere.pem"),
