@@ -85,6 +85,9 @@ static void test_logfmt_quoting(void **state)
         {"a\nb\rc\td", "\"a\\nb\\rc\\td\""},
         {"\x1b[1m\x01\x7f", "\"\\u001b[1m\\u0001\\u007f\""},
         {"\xc2\x9b", "\"\\u009b\""},
+        {"a\xe2\x80\xa8level=error", "\"a\\u2028level=error\""}, /* a line's end to some */
+        {"\xe2\x80\xae\xe2\x81\xa7", "\"\\u202e\\u2067\""},      /* to the left from here */
+        {"\xe2\x80\xa7\xe2\x80\xaf", "\xe2\x80\xa7\xe2\x80\xaf"},
         {"\xff"
          "a",
          "\"\\ufffda\""},
