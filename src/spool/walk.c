@@ -145,8 +145,9 @@ static int read_record(struct walk *w, const MDB_val *value)
 {
     if (record_read(value->mv_data, value->mv_size, w->list->queue, w->seq, &w->record, &w->what) ==
         STATUS_OK) {
-        w->what = w->record.is_rejected == w->list->rejected ? NULL : "it is in a wrong list";
-        return 0;
+        bool is_own = w->record.is_rejected == w->list->rejected;
+        w->what = is_own ? NULL : "it is in a wrong list";
+        return is_own || w->list->map.begin == 0 ? 0 : MDB_CORRUPTED; /* so is its page */
     }
     bool is_believed = w->seq == w->after + 1 || is_before_the_next(w);
     return is_believed ? 0 : MDB_CORRUPTED;
@@ -252,7 +253,8 @@ static int find_before(void *arg)
     if (queue > list->queue || (queue == list->queue && seq >= b->seq))
         return MDB_CORRUPTED;
     if (queue == list->queue && seq > b->walk->after &&
-        record_read(value.mv_data, value.mv_size, queue, seq, &record, &what) == STATUS_OK)
+        record_read(value.mv_data, value.mv_size, queue, seq, &record, &what) == STATUS_OK &&
+        record.is_rejected == list->rejected)
         b->found = seq;
     return 0;
 }
