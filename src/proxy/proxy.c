@@ -25,6 +25,7 @@
 #include "proxy/stall.h"
 #include "session/channel.h"
 #include "session/client.h"
+#include "session/orphans.h"
 #include "session/session.h"
 #include "session/stalled.h"
 #include "spooler/spooler.h"
@@ -122,6 +123,7 @@ static void tick_all(struct proxy *proxy, uint64_t now)
         upstream_tick(LIST_ENTRY(n, struct upstream, node), now);
     }
     stalled_look(&proxy->upstreams, now);
+    orphans_look(&proxy->upstreams, now);
     for (struct list *n = proxy->pools.queues.all.next; n != &proxy->pools.queues.all;
          n = n->next) {
         struct queue *queue = LIST_ENTRY(n, struct queue, node);

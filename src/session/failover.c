@@ -44,20 +44,26 @@ static size_t count_unanswered(struct upstream *u)
     return count;
 }
 
+static size_t collect_of(struct relay *r, struct unanswered *out)
+{
+    size_t n = 0;
+    for (uint32_t k = 0; k < r->unconfirmed.count; k++) {
+        struct retained *entry = unconfirmed_at(&r->unconfirmed, k);
+        if (entry->state == RETAINED_OPEN)
+            out[n++] = (struct unanswered){entry->stamp, r, entry, NULL};
+    }
+    for (uint32_t k = 0; k < r->calls.count; k++)
+        out[n++] =
+            (struct unanswered){calls_at(&r->calls, k)->stamp, r, NULL, calls_at(&r->calls, k)};
+    return n;
+}
+
 static size_t collect(struct upstream *u, struct unanswered *out)
 {
     size_t n = 0;
     struct relay *r;
-    for (uint32_t at = 0; (r = relay_next(u, &at)) != NULL;) {
-        for (uint32_t k = 0; k < r->unconfirmed.count; k++) {
-            struct retained *entry = unconfirmed_at(&r->unconfirmed, k);
-            if (entry->state == RETAINED_OPEN)
-                out[n++] = (struct unanswered){entry->stamp, r, entry, NULL};
-        }
-        for (uint32_t k = 0; k < r->calls.count; k++)
-            out[n++] =
-                (struct unanswered){calls_at(&r->calls, k)->stamp, r, NULL, calls_at(&r->calls, k)};
-    }
+    for (uint32_t at = 0; (r = relay_next(u, &at)) != NULL;)
+        n += collect_of(r, out + n);
     return n;
 }
 
@@ -295,4 +301,20 @@ void failover_own(struct pool *pool, struct upstream *u, enum failover_calls cal
         return;
     }
     move_all(pool, u, &(struct blame){.fault = FAULT_NOBODYS}, calls);
+}
+
+void failover_orphan(struct relay *r)
+{
+    size_t count = r->unconfirmed.count + r->calls.count;
+    struct unanswered *all = malloc((count + 1) * sizeof *all);
+    ENSURE(all);
+    count = collect_of(r, all);
+    qsort(all, count, sizeof *all, by_stamp);
+    for (size_t i = 0; i < count; i++) {
+        if (all[i].publish)
+            move_publish(r, all[i].publish, true);
+        else
+            move_call(r, all[i].call, true, false);
+    }
+    free(all);
 }

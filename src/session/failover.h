@@ -6,6 +6,7 @@
  * still attached. */
 
 struct pool;
+struct relay;
 struct upstream;
 struct upstream_end;
 
@@ -22,3 +23,6 @@ enum failover_calls {
 };
 /* The same for an upstream of a client's own. */
 void failover_own(struct pool *, struct upstream *, enum failover_calls);
+/* The same for one channel of such an upstream, whose client's channel is gone: what waits can be
+ * stored. */
+void failover_orphan(struct relay *);

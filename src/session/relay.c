@@ -33,7 +33,7 @@
  * when a channel.close is on its way to it (then its close-ok is awaited still), or the upstream is
  * lost (failover.c takes what is retained, then on_lost frees the relay). */
 
-enum { IDLE_RELAYS_MAX = 256 };
+enum { IDLE_RELAYS_MAX = 256, CONSUMER_ORPHAN_MS = 1000 };
 
 static const struct link_handler handler;
 static const struct carrier carrier;
@@ -255,10 +255,27 @@ static void settle_orphan(struct relay *r)
     held_wake(r->pool);
 }
 
+/* What it consumes, or owns, is nobody's any more, and others wait for it. */
+static uint64_t orphan_ms(struct relay *r)
+{
+    bool keeps = relay_is_consumed(r) || r->channel->client->owns_queues;
+    return keeps ? CONSUMER_ORPHAN_MS : r->pool->rt->config->pool.confirm_timeout_ms;
+}
+
 void relay_release(struct relay *r)
 {
+    if (r->channel)
+        r->orphan_until_ms = runtime_now(r->pool->rt) + orphan_ms(r);
     unbind(r);
     settle_orphan(r);
+}
+
+void relay_give_up(struct relay *r)
+{
+    uint64_t owner = r->client;
+    keeping_drop_all(r);
+    settle_orphan(r);
+    client_settled_by(owner);
 }
 
 bool relay_leave(struct relay *r)

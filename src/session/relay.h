@@ -16,6 +16,9 @@
 struct relay *relay_bind(struct channel *, struct upstream *, bool shared, bool forgets);
 /* Lets go of the channel: back to the idle ones, or closed once nothing is unconfirmed. */
 void relay_release(struct relay *);
+/* It serves nobody, and what RabbitMQ has not answered there is elsewhere, or nobody's: its channel
+ * is closed. */
+void relay_give_up(struct relay *);
 /* True if another one should take its place: RabbitMQ has nacked on it, and nothing is open there.
  * Once the leader of a quorum queue has gone, RabbitMQ 3.10 nacks for ever what a channel publishes
  * that knew it. A client's own is as it would be without the proxy. */

@@ -22,6 +22,7 @@ struct relay {
     struct pool *pool;
     struct channel *channel;     /* NULL: idle, or orphaned with publishes still unconfirmed */
     uint64_t client;             /* handle of whose publishes are retained; it may be gone */
+    uint64_t orphan_until_ms;    /* without a channel, and not shared: when it is given up */
     struct returned *returned;   /* the basic.return that is arriving; NULL: there was none */
     struct span returned_header; /* of its content, once that is here */
     bool shared;
