@@ -9,17 +9,18 @@
 #include "session/outcome.h"
 #include "session/relay_struct.h"
 
-/* A frame goes on to the client; a body frame is cut where the client's frame_max is smaller. */
+/* A frame goes on to the client; a body frame is cut where the client's frame_max is smaller.
+ * Others cannot be cut, and RabbitMQ itself sends them whatever their size. */
 static void pass_on(struct relay *r, struct slab *slab, const struct frame *frame)
 {
     struct client *client = r->channel->client;
     struct stream *to = &client->stream;
     uint16_t number = r->channel->number;
     size_t size = frame->payload_len + FRAME_OVERHEAD_BYTES;
-    if (client->frame_max == 0 || size <= client->frame_max) {
+    if (frame->type != FRAME_BODY || client->frame_max == 0 || size <= client->frame_max) {
         frame_set_channel(frame->payload, number);
         stream_write_span(to, slab, frame->payload - FRAME_HEAD_BYTES, size);
-    } else if (frame->type == FRAME_BODY) {
+    } else {
         size_t piece_max = client->frame_max - FRAME_OVERHEAD_BYTES;
         for (size_t done = 0; done < frame->payload_len;) {
             size_t left = frame->payload_len - done;
@@ -32,9 +33,6 @@ static void pass_on(struct relay *r, struct slab *slab, const struct frame *fram
             stream_write_copy(to, &(uint8_t){FRAME_END}, 1);
             done += piece;
         }
-    } else {
-        client_refuse(client, 501, "FRAME_ERROR - a frame from RabbitMQ exceeds frame_max", 0);
-        return;
     }
     /* A client that does not read must not fill memory: its own upstream waits with it. */
     if (stream_is_full(to) && !r->shared)
@@ -53,8 +51,6 @@ void replies_pass_content(struct relay *r, struct slab *slab, const struct frame
         channel->content_left = left > frame->payload_len ? left - frame->payload_len : 0;
     }
     pass_on(r, slab, frame);
-    if (r->channel != channel)
-        return; /* it did not fit, and the client was refused */
     if (channel->content_left == 0) {
         outcome_end_return(r);
         channel_content_done(channel);
@@ -118,6 +114,5 @@ void replies_pass_method(struct relay *r, struct slab *slab, const struct frame 
         pass_on(r, slab, frame);
     if (r->calls.count == 0 || r->calls.count == AWAITED_MAX / 2)
         held_wake(r->pool);
-    if (r->channel)
-        channel_settled(r->channel);
+    channel_settled(r->channel);
 }

@@ -179,6 +179,19 @@ def test_frames_that_cannot_be_read(client, frames, close):
     assert (args["reply_code"], args["class_id"], args["method_id"]) == close
 
 
+def test_a_header_is_not_cut_for_who_takes_small_frames(port, queue):
+    """It can not be; RabbitMQ sends it as it is, and most libraries read it."""
+    with RawClient(port) as publisher, RawClient(port, frame_max=4096) as client:
+        publisher.open_channel(confirms=True)
+        publisher.publish(b"m", queue, properties=b"\x20\x00" + amqp.table({"k": "x" * 5000}))
+        publisher.acked_up_to(1)
+        client.open_channel()
+        client.call(1, "basic.get", "basic.get-ok", queue=queue, no_ack=True)
+        assert len(client.read().payload) > 5000
+        assert client.read().payload == b"m"
+        client.close()
+
+
 # ---- names that are left empty ----
 
 
