@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "amqp/method.h"
+#include "amqp/table.h"
 #include "amqp/wire.h"
 #include "base/assert.h"
 #include "base/log.h"
@@ -46,7 +47,8 @@ static void send_start(struct client *c)
 void handshake_header(struct client *c, const uint8_t header[8])
 {
     static const uint8_t ours[8] = {'A', 'M', 'Q', 'P', 0, 0, 9, 1};
-    if (memcmp(header, ours, sizeof ours) != 0) {
+    static const uint8_t of_0_9[8] = {'A', 'M', 'Q', 'P', 1, 1, 0, 9}; /* the same to RabbitMQ */
+    if (memcmp(header, ours, sizeof ours) != 0 && memcmp(header, of_0_9, sizeof of_0_9) != 0) {
         stream_write_copy(&c->stream, ours, sizeof ours); /* 4.2.2: say what we speak, close */
         stream_flush(&c->stream);
         client_close(c, "wrong protocol header");
@@ -84,28 +86,26 @@ static bool read_plain(struct client *c, amqp_bytes_t response)
     return c->member.user && c->member.password;
 }
 
+static char *read_text(amqp_bytes_t table, const char *name)
+{
+    const uint8_t *value = table_find(table.bytes, table.len, name);
+    if (!value || *value != 'S')
+        return NULL;
+    struct cursor c = {value + 1, (const uint8_t *)table.bytes + table.len, false};
+    size_t len = cursor_u32(&c);
+    const uint8_t *text = cursor_take(&c, len);
+    return text ? copy_bytes(text, len) : NULL;
+}
+
 /* AMQPLAIN (RabbitMQ, rabbit_auth_mechanism_amqplain): a table without its length in front, with
  * the long strings LOGIN and PASSWORD. */
 static bool read_amqplain(struct client *c, amqp_bytes_t response)
 {
-    struct cursor cursor = {response.bytes, (const uint8_t *)response.bytes + response.len, false};
-    while (!cursor.failed && cursor.at < cursor.end) {
-        size_t key_len = cursor_u8(&cursor);
-        const uint8_t *key = cursor_take(&cursor, key_len);
-        uint8_t kind = cursor_u8(&cursor);
-        size_t len = cursor_u32(&cursor);
-        const uint8_t *value = cursor_take(&cursor, len);
-        if (cursor.failed || kind != 'S')
-            return false;
-        char **field = key_len == 5 && memcmp(key, "LOGIN", 5) == 0      ? &c->member.user
-                       : key_len == 8 && memcmp(key, "PASSWORD", 8) == 0 ? &c->member.password
-                                                                         : NULL;
-        if (!field)
-            continue;
-        free(*field);
-        *field = copy_bytes(value, len);
-    }
-    return !cursor.failed && c->member.user && c->member.password;
+    if (response.len == 0 || !table_check(response.bytes, response.len))
+        return false;
+    c->member.user = read_text(response, "LOGIN");
+    c->member.password = read_text(response, "PASSWORD");
+    return c->member.user && c->member.password;
 }
 
 static bool bytes_equal(amqp_bytes_t bytes, const char *text)

@@ -192,6 +192,27 @@ def test_a_header_is_not_cut_for_who_takes_small_frames(port, queue):
         client.close()
 
 
+# ---- the way in ----
+
+
+def test_the_header_of_0_9(port):
+    """Old libraries begin with it; the protocol is the same."""
+    with RawClient(port, handshake=False) as client:
+        client.send(b"AMQP\x01\x01\x00\x09")
+        assert client.expect("connection.start", 0).args["version_minor"] == 9
+
+
+@pytest.mark.parametrize("password", ["guest", "wrong"])
+def test_amqplain_with_more_than_a_login(port, password):
+    with RawClient(port, handshake=False) as client:
+        client.send(amqp.PROTOCOL_HEADER)
+        client.expect("connection.start", 0)
+        response = amqp.table({"more": 1, "LOGIN": "guest", "PASSWORD": password})[4:]
+        client.send_method(0, "connection.start-ok", mechanism="AMQPLAIN", response=response,
+                           client_properties={"capabilities": {"authentication_failure_close": True}})
+        client.expect("connection.tune" if password == "guest" else "connection.close", 0)
+
+
 # ---- names that are left empty ----
 
 
