@@ -224,9 +224,12 @@ static bool asks_for_more(struct client *c, const struct frame *frame)
 {
     enum { UNREAD_CONFIRMS_MAX = 1024 * 1024 };
     const struct channel *ch = client_channel(c, frame->channel);
-    if (!ch || frame->type != FRAME_METHOD)
+    if (frame->type != FRAME_METHOD)
         return false;
-    switch (method_number(frame->payload, frame->payload_len)) {
+    amqp_method_number_t method = method_number(frame->payload, frame->payload_len);
+    if (!ch) /* there are no more channels than channel_max */
+        return method == AMQP_CONNECTION_UPDATE_SECRET_METHOD;
+    switch (method) {
     case AMQP_BASIC_PUBLISH_METHOD: /* the last octet: bits, of which the first is mandatory */
         return ((frame->payload[frame->payload_len - 1] & 1) && !client_open_own(c)) ||
                ch->ledger.count >= UNREAD_CONFIRMS_MAX;

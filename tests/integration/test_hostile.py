@@ -130,13 +130,16 @@ def test_channels_opened_and_closed_for_ever(proxy):
         assert proxy.resident_bytes() - before < 8_000_000
 
 
-def test_method_flood_that_nobody_reads_the_answers_of(proxy):
+@pytest.mark.parametrize("question", [
+    amqp.method_frame(1, "basic.qos", prefetch_count=1),
+    amqp.method_frame(0, "connection.update-secret", new_secret=b"guest")], ids=["qos", "secret"])
+def test_method_flood_that_nobody_reads_the_answers_of(proxy, question):
     """Answers that are not taken stop the reading of questions."""
     witness = Witness(proxy)
     client = RawClient(proxy.port, receive_buffer=4096)
     client.open_channel()
     before = proxy.resident_bytes()
-    question = amqp.method_frame(1, "basic.qos", prefetch_count=1) * 1000
+    question *= 1000
     client.socket.setblocking(False)
     sent = blocked = 0
     while sent < 400_000_000 and blocked < 20:
