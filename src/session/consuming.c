@@ -191,6 +191,9 @@ void consuming_say(struct consuming *c, amqp_method_number_t method, const struc
     case AMQP_BASIC_REJECT_METHOD:
         settle_one(c, cursor_u64(&at));
         return;
+    case AMQP_BASIC_RECOVER_ASYNC_METHOD:
+        settle_all(c); /* as basic.recover, and RabbitMQ does not say when */
+        return;
     default:
         return;
     }

@@ -141,6 +141,9 @@ static void gets(void **state)
     get(&c, 3, false);
     hear(&c, AMQP_BASIC_RECOVER_OK_METHOD, &(amqp_basic_recover_ok_t){0}, 0, NULL);
     assert_true(consuming_is_empty(&c));
+    get(&c, 4, false);
+    say(&c, AMQP_BASIC_RECOVER_ASYNC_METHOD, &(amqp_basic_recover_async_t){.requeue = 1});
+    assert_true(consuming_is_empty(&c));
     consuming_deinit(&c);
 }
 
