@@ -26,7 +26,8 @@ static uint64_t limit_of(const struct proxy *proxy)
 
 static size_t unfinished_bytes(const struct client *client)
 {
-    size_t bytes = stream_held_bytes(&client->stream) + client->channel_count * CHANNEL_KEPT_BYTES;
+    size_t bytes = stream_held_bytes(&client->stream) + client->channel_count * CHANNEL_KEPT_BYTES +
+                   client->channels_capacity * sizeof(struct channel *);
     const struct upstream *own = client_open_own(client);
     if (own && stream_is_paused(&own->stream)) /* it does not read, and so hears of no confirm */
         bytes += own->under_way.bytes;

@@ -79,8 +79,8 @@ struct channel {
     size_t behind_len;
 };
 
-/* What is kept of a channel: itself, its place among the others, and a handle. */
-enum { CHANNEL_KEPT_BYTES = sizeof(struct channel) + 6 * sizeof(void *) };
+/* What is kept of a channel: itself, and a handle. */
+enum { CHANNEL_KEPT_BYTES = sizeof(struct channel) + 4 * sizeof(void *) };
 
 void channel_open(struct client *, uint16_t number);
 /* Its client is told to leave: publishes that go on arriving are stored, or the channel goes. */

@@ -106,6 +106,7 @@ void client_add_channel(struct client *c, uint16_t number, struct channel *ch)
         c->channels = memory_grow(c->channels, capacity, sizeof *c->channels);
         memset(c->channels + c->channels_capacity, 0,
                (capacity - c->channels_capacity) * sizeof(struct channel *));
+        c->rt->budget.kept += (capacity - c->channels_capacity) * sizeof(struct channel *);
         c->channels_capacity = capacity;
     }
     c->channels[number] = ch;

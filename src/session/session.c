@@ -40,6 +40,7 @@ static void on_closed(struct stream *stream)
     struct client *c = LIST_ENTRY(stream, struct client, stream);
     list_remove(&c->node);
     c->rt->counters.clients--;
+    c->rt->budget.kept -= c->channels_capacity * sizeof(struct channel *);
     handles_remove(c->handle);
     member_deinit(&c->member);
     free(c->properties);

@@ -283,6 +283,21 @@ def test_channels_without_an_end(broker, make_watched):
     witness.close()
 
 
+def test_the_place_of_a_channel_is_counted(broker, make_watched):
+    """They are found by number: the highest one alone takes as long a table as all of them."""
+    proxy, admin = make_watched(broker.url)
+
+    def held():
+        return admin.metrics()["amqpbuf_message_memory_bytes"]
+
+    with RawClient(proxy.port) as client:
+        client.open_channel(1)
+        before = held()
+        client.open_channel(2047)
+        assert held() - before > 2047 * struct.calcsize("P")
+    wait_until(lambda: held() < before, "all of it is free again")
+
+
 def test_buffers_of_tls_that_is_quiet(broker, make_watched, tmp_path):
     """A connection that was busy once costs no more than one that never was."""
     authority, port = Authority(tmp_path), free_port()
