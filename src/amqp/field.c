@@ -1,5 +1,7 @@
 #include "amqp/field.h"
 
+#include <string.h>
+
 #include "amqp/wire.h"
 
 enum {
@@ -34,6 +36,16 @@ bool field_find(const uint8_t *header, size_t len, enum field field, struct curs
     if (before & FIELD_REPLY_TO)
         cursor_skip_short_string(c);
     return !c->failed;
+}
+
+bool field_is_direct_reply(const uint8_t *header, size_t len)
+{
+    static const char name[] = "amq.rabbitmq.reply-to";
+    struct cursor c;
+    if (!field_find(header, len, FIELD_REPLY_TO, &c) || cursor_u8(&c) != sizeof name - 1)
+        return false;
+    const uint8_t *text = cursor_take(&c, sizeof name - 1);
+    return text && memcmp(text, name, sizeof name - 1) == 0;
 }
 
 bool field_is_persistent(const uint8_t *header, size_t len)

@@ -20,5 +20,7 @@ enum field {
 
 /* True if the header, a well-formed payload, has the field; the cursor then stands at its value. */
 bool field_find(const uint8_t *header, size_t len, enum field, struct cursor *);
+/* reply_to is the name by which RabbitMQ answers on the publisher's own channel. */
+bool field_is_direct_reply(const uint8_t *header, size_t len);
 /* delivery_mode 2; RabbitMQ takes all other values, and none, as transient. */
 bool field_is_persistent(const uint8_t *header, size_t len);

@@ -10,6 +10,7 @@
 #include "peer/reply.h"
 #include "peer/runtime.h"
 #include "pool/append.h"
+#include "pool/connections.h"
 #include "pool/doubt.h"
 #include "pool/pool.h"
 #include "pool/queue.h"
@@ -17,6 +18,7 @@
 #include "session/binding.h"
 #include "session/channel.h"
 #include "session/client.h"
+#include "session/own_upstream.h"
 #include "session/relay.h"
 #include "session/transaction.h"
 #include "session/way.h"
@@ -40,6 +42,21 @@ static bool is_full(const struct relay *r, const struct message *message, uint64
             !under_way_has_room(&u->under_way, u->rt->config, destination, message_bytes(message)));
 }
 
+/* Direct reply-to: a request, which RabbitMQ takes on the channel that consumes its answer alone,
+ * or an answer, which it takes while that channel is there. Without an upstream of its own an
+ * answer gets one. */
+static bool is_direct(const struct channel *ch)
+{
+    const struct span *method = &ch->content.message.method, *header = &ch->content.message.header;
+    const struct client *client = ch->client;
+    bool has_own = ch->relay && !ch->relay->shared;
+    bool may_have = connections_are_open(client->member.pool) && !own_upstream_is_lacking(client);
+    if (!header->slab || (!has_own && !may_have))
+        return false;
+    return (has_own && ch->consumes && field_is_direct_reply(header->at, header->len)) ||
+           !shareable_publish(method->at, method->len, header->at, header->len);
+}
+
 /* Without a destination (0), which is not known yet, for any. Inlined, so that what a caller's
  * decision does not look at is not collected. */
 __attribute__((always_inline)) static inline struct facts facts_of(const struct channel *ch,
@@ -51,6 +68,10 @@ __attribute__((always_inline)) static inline struct facts facts_of(const struct 
     struct queue *queue = pool->queue;
     bool spools = route_spools(pool), is_leaving = client->state == CLIENT_LEAVING;
     bool needs_disk = spools && (pool->state != POOL_LIVE || is_leaving);
+    bool is_doubted = spools && destination && doubts_hold(&queue->backlog.doubts, destination);
+    bool is_blocked = r && r->link.upstream->blocked;
+    bool is_live = pool->state == POOL_LIVE && !is_doubted && !is_blocked; /* anyway */
+    bool goes_direct = destination && !is_live && is_direct(ch);
     return (struct facts){
         .pool = pool->state,
         .memory_is_short = !destination && budget_is_short(pool->rt),
@@ -64,8 +85,9 @@ __attribute__((always_inline)) static inline struct facts facts_of(const struct 
         .retains = client->retained > 0,
         .channel_retains = r && r->open > 0,
         .is_transactional = ch->transactional,
-        .is_doubted = spools && destination && doubts_hold(&queue->backlog.doubts, destination),
-        .is_blocked = r && r->link.upstream->blocked,
+        .is_doubted = is_doubted,
+        .is_blocked = is_blocked && !(goes_direct && r->shared), /* it leaves that one */
+        .is_direct = goes_direct,
     };
 }
 

@@ -53,6 +53,8 @@ enum way way_of_publish(const struct facts *f)
         return without_place(f);
     if (f->is_transactional)
         return WAY_TRANSACTION;
+    if (f->is_direct)
+        return f->is_blocked ? WAY_HELD : WAY_LIVE;
     if (f->spools && f->is_doubted)
         return WAY_SPOOL; /* behind its older ones, which are there too */
     if (f->pool == POOL_LIVE && !f->is_blocked)

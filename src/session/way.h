@@ -23,6 +23,7 @@ struct facts {
     bool is_doubted; /* RabbitMQ owes confirms for the destination: its newer ones are stored behind
                       */
     bool is_blocked; /* an alarm: RabbitMQ does not read what the channel would send */
+    bool is_direct;  /* a direct reply-to: not to be stored, and RabbitMQ is there for it */
 };
 
 enum way {

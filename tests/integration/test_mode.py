@@ -503,6 +503,73 @@ def test_acks_of_a_transaction_are_committed_with_it(rabbit, make_proxy):
     assert rabbit.take("in") == []
 
 
+DIRECT = "amq.rabbitmq.reply-to"
+ASKS = b"\x02\x00" + amqp.short_string(DIRECT)  # the property reply-to
+
+
+def asking(proxy):
+    client = RawClient(proxy.port)
+    client.open_channel(confirms=True)
+    client.call(1, "basic.consume", queue=DIRECT, consumer_tag="answers", no_ack=True)
+    return client
+
+
+def test_a_request_by_direct_reply_to_is_answered(rabbit, make_proxy, queue):
+    """RabbitMQ takes it on the channel that waits for the answer alone."""
+    proxy = make_proxy(url_of(rabbit), ALWAYS)
+    with asking(proxy) as client, RawClient(proxy.port) as server:
+        server.open_channel()
+        server.call(1, "basic.consume", queue=queue, no_ack=True)
+        client.publish(b"stored", queue)
+        client.publish(b"question", queue, properties=ASKS)
+        client.acked_up_to(2)
+        bodies = set()
+        while b"question" not in bodies:
+            server.expect("basic.deliver")
+            header = server.read()
+            bodies.add(server.read().payload)
+        flags = int.from_bytes(header.payload[12:14], "big")
+        name = header.payload[header.payload.index(DIRECT.encode()):].decode()
+        assert flags & 0x200 and name.startswith(DIRECT + ".")
+        server.publish(b"answer", name)
+        client.expect("basic.deliver")
+        client.read()
+        assert client.read().payload == b"answer"
+    assert proxy.dump("--rejected") == []
+
+
+def test_a_request_in_an_alarm_waits_for_its_end(broker, make_proxy):
+    proxy = make_proxy(broker.url)
+    with asking(proxy) as client:
+        broker.everywhere("connection.blocked", reason="scripted")
+        proxy.wait_event("upstream_blocked", 2)
+        client.publish(b"question", "q", properties=ASKS)
+        with RawClient(proxy.port) as other:  # a round trip: the request was read
+            other.close()
+        assert proxy.waiting() == 0 and broker.messages == []
+        broker.everywhere("connection.unblocked")
+        client.acked_up_to(1)
+        assert [m.body for m in broker.messages] == [b"question"]
+
+
+@pytest.mark.parametrize("refused", [False, "NOT_ALLOWED - connection limit (2) is reached"],
+                         ids=["", "refused"])
+def test_an_answer_in_an_alarm_goes_to_rabbitmq(broker, make_proxy, refused):
+    """On a connection of its own: that is read until it has published."""
+    proxy = make_proxy(broker.url)
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        client.publish(b"first", "q")
+        client.acked_up_to(1)
+        broker.everywhere("connection.blocked", reason="scripted")
+        proxy.wait_event("upstream_blocked")
+        broker.refuse_vhost = refused
+        client.publish(b"answer", DIRECT + ".whoever")
+        client.acked_up_to_tags({2})
+        assert proxy.waiting() == bool(refused)
+        assert [m.body for m in broker.messages] == [b"first"] + [b"answer"] * (not refused)
+
+
 @pytest.mark.provokes("spool_failed", "sync_failed")
 @pytest.mark.parametrize("fault", ["sync", "readonly"])
 def test_what_the_disk_refused_is_not_sent(broker, make_proxy, tmp_path, fault):

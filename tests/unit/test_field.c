@@ -67,6 +67,24 @@ static void test_other_modes_are_transient(void **state)
     }
 }
 
+static void test_a_direct_reply(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"amq.rabbitmq.reply-to", "amq.rabbitmq.reply-to.x",
+                                        "amq.rabbitmq.reply-t", "Amq.rabbitmq.reply-to", ""};
+    for (unsigned i = 0; i < 5; i++) {
+        uint8_t header[64] = {0};
+        size_t len = strlen(names[i]);
+        wire_put16(header + 12, FIELD_REPLY_TO | FIELD_PRIORITY);
+        header[15] = (uint8_t)len;
+        memcpy(header + 16, names[i], len);
+        assert_int_equal(field_is_direct_reply(header, 16 + len), i == 0);
+        assert_false(field_is_direct_reply(header, 15 + len));
+    }
+    uint8_t without[64];
+    assert_false(field_is_direct_reply(without, make_header(without, 0)));
+}
+
 static void test_cut_off(void **state)
 {
     (void)state;
@@ -85,6 +103,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_found_whatever_stands_before),
         cmocka_unit_test(test_other_modes_are_transient),
+        cmocka_unit_test(test_a_direct_reply),
         cmocka_unit_test(test_cut_off),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

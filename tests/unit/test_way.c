@@ -76,6 +76,12 @@ static void test_a_complete_publish(void **state)
         {{WELL, .is_doubted = true}, WAY_SPOOL},
         {{WELL, .is_doubted = true, .channel_retains = true}, WAY_SPOOL},
         {{AWAY, .retains = true}, WAY_SPOOL},
+        /* It cannot be stored. */
+        {{BACK, .is_direct = true, .holds = true}, WAY_LIVE},
+        {{AWAY, .is_direct = true}, WAY_LIVE},
+        {{WELL, .is_direct = true, .is_doubted = true}, WAY_LIVE},
+        {{AWAY, .is_direct = true, .is_blocked = true}, WAY_HELD},
+        {{WELL, .is_direct = true, .is_leaving = true}, WAY_SPOOL},
         /* No place. */
         {{.pool = POOL_LIVE, .spools = true, .queue_retains = true}, WAY_HELD},
         {{.pool = POOL_OFFLINE, .spools = true, .queue_retains = true}, WAY_BUFFER_FULL},
@@ -120,6 +126,7 @@ static struct facts facts_number(unsigned n, enum pool_state pool)
         .is_doubted = n & 512,
         .is_blocked = n & 1024,
         .memory_is_short = n & 2048,
+        .is_direct = n & 4096,
     };
 }
 
@@ -127,8 +134,8 @@ static void assert_promises(const struct facts *f)
 {
     enum way way = way_of_publish(f), begin = way_of_begin(f);
     if (way == WAY_LIVE) { /* RabbitMQ is there, reads, and owes nothing for the destination */
-        assert_true(f->pool == POOL_LIVE && !f->is_blocked && !f->is_leaving);
-        assert_true(!f->spools || (f->has_place && !f->is_doubted));
+        assert_true((f->pool == POOL_LIVE || f->is_direct) && !f->is_blocked && !f->is_leaving);
+        assert_true(!f->spools || (f->has_place && (!f->is_doubted || f->is_direct)));
     }
     if (way == WAY_SPOOL) { /* it has a place, and overtakes nothing (P2) */
         assert_true(f->spools && f->has_place);
@@ -148,7 +155,7 @@ static void assert_promises(const struct facts *f)
 static void test_what_holds_whatever_the_facts_are(void **state)
 {
     (void)state;
-    for (unsigned n = 0; n < 4096; n++)
+    for (unsigned n = 0; n < 8192; n++)
         for (int pool = POOL_OFFLINE; pool <= POOL_LIVE; pool++) {
             struct facts facts = facts_number(n, (enum pool_state)pool);
             assert_promises(&facts);
