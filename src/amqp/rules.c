@@ -81,8 +81,8 @@ static const struct row rows[] = {
      {{QUEUE, AT(basic_get, queue)}},
      .default_queue = AT(basic_get, queue)},
     {.method = AMQP_TX_SELECT_METHOD, .rules = OF_TX},
-    {.method = AMQP_TX_COMMIT_METHOD, .rules = OF_TX},
-    {.method = AMQP_TX_ROLLBACK_METHOD, .rules = OF_TX},
+    {.method = AMQP_TX_COMMIT_METHOD, .rules = OF_TX | RULE_ENDS},
+    {.method = AMQP_TX_ROLLBACK_METHOD, .rules = OF_TX | RULE_ENDS},
 };
 
 static const struct row *find(amqp_method_number_t method)

@@ -14,6 +14,7 @@ enum rule {
     RULE_TRANSACTION = 16, /* of tx */
     RULE_CONSUMES = 32,    /* its client gets messages by it */
     RULE_TAKES = 64,       /* takes messages away, or ways for them */
+    RULE_ENDS = 128,       /* a transaction */
 };
 
 /* A method has some rules; one that is not in the table has none. */

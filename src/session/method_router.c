@@ -205,8 +205,7 @@ static enum route route_decoded(struct channel *ch, struct slab *slab, const str
         channel_drop_transaction(ch); /* what RabbitMQ was told in it, it rolls back */
     if (ch->committing > 0)
         return ROUTE_HELD; /* replies keep their order; an ack belongs to the next transaction */
-    bool is_end = method == AMQP_TX_COMMIT_METHOD || method == AMQP_TX_ROLLBACK_METHOD;
-    bool tx_here = is_end && ch->tx && !transaction_is_sent(ch->tx);
+    bool tx_here = rule_has(method, RULE_ENDS) && ch->tx && !transaction_is_sent(ch->tx);
     if (method == AMQP_TX_SELECT_METHOD && ch->confirming) {
         if (channel_awaits_verdict(ch))
             return ROUTE_HELD; /* one that is wrong is RabbitMQ's first word */

@@ -194,10 +194,9 @@ static void end_transaction(struct channel *ch, bool commit)
 
 bool offline_lost_end(struct channel *ch, amqp_method_number_t method)
 {
-    bool commit = method == AMQP_TX_COMMIT_METHOD;
-    if (!ch->transactional || (!commit && method != AMQP_TX_ROLLBACK_METHOD))
+    if (!ch->transactional || !rule_has(method, RULE_ENDS))
         return false;
-    send_end_ok(ch, commit);
+    send_end_ok(ch, method == AMQP_TX_COMMIT_METHOD);
     return true;
 }
 

@@ -1,6 +1,7 @@
 #include "session/resend.h"
 
 #include "amqp/frame.h"
+#include "amqp/rules.h"
 #include "pool/connections.h"
 #include "pool/pool.h"
 #include "session/channel.h"
@@ -29,7 +30,7 @@ static bool send_first(struct channel *ch)
     struct client *client = ch->client;
     const struct redo_call *call = redo_first(ch->redo);
     amqp_method_number_t method = call->method;
-    bool is_end = method == AMQP_TX_COMMIT_METHOD || method == AMQP_TX_ROLLBACK_METHOD;
+    bool is_end = rule_has(method, RULE_ENDS);
     if (is_end && channel_is_owed(ch))
         return false; /* replies keep their order */
     if (is_end && offline_lost_end(ch, method)) {

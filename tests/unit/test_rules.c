@@ -36,8 +36,8 @@ static const struct {
     {AMQP_BASIC_RECOVER_METHOD, 0},
     {AMQP_BASIC_NACK_METHOD, 0},
     {AMQP_TX_SELECT_METHOD, RULE_HERE | RULE_TRANSACTION},
-    {AMQP_TX_COMMIT_METHOD, RULE_HERE | RULE_TRANSACTION},
-    {AMQP_TX_ROLLBACK_METHOD, RULE_HERE | RULE_TRANSACTION},
+    {AMQP_TX_COMMIT_METHOD, RULE_HERE | RULE_TRANSACTION | RULE_ENDS},
+    {AMQP_TX_ROLLBACK_METHOD, RULE_HERE | RULE_TRANSACTION | RULE_ENDS},
     {AMQP_EXCHANGE_DECLARE_OK_METHOD, RULE_DONE},
     {AMQP_EXCHANGE_BIND_OK_METHOD, RULE_DONE},
     {AMQP_QUEUE_DECLARE_OK_METHOD, RULE_DONE},
@@ -52,7 +52,7 @@ static void test_each_method_has_its_rules(void **state)
 {
     (void)state;
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        for (unsigned rule = 1; rule <= RULE_CONSUMES; rule *= 2)
+        for (unsigned rule = 1; rule <= RULE_ENDS; rule *= 2)
             assert_int_equal(rule_has(known[i].method, (enum rule)rule),
                              (known[i].rules & rule) != 0);
 }
