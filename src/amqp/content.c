@@ -6,6 +6,20 @@
 #include "amqp/table.h"
 #include "amqp/wire.h"
 #include "base/assert.h"
+#include "base/states.h"
+
+static const struct states states = {
+    .object = "content",
+    .names = {[CONTENT_IDLE] = "idle", [CONTENT_HEADER] = "header", [CONTENT_BODY] = "body"},
+    .next = {[CONTENT_IDLE] = TO(CONTENT_HEADER),
+             [CONTENT_HEADER] = TO(CONTENT_BODY) | TO(CONTENT_IDLE),
+             [CONTENT_BODY] = TO(CONTENT_IDLE)},
+};
+
+static inline void content_move(struct content *content, enum content_state to)
+{
+    STATE_MOVE(&states, content->state, to);
+}
 
 enum {
     CLASS_BASIC = 60,
@@ -62,7 +76,7 @@ enum content_result header_check(const uint8_t *payload, size_t len, uint64_t *b
 
 void content_init(struct content *content)
 {
-    content->state = CONTENT_IDLE;
+    content->state = CONTENT_IDLE; /* a new one */
     content->body_missing = 0;
     content->gathering = NULL;
     message_init(&content->message);
@@ -79,7 +93,8 @@ void content_deinit(struct content *content)
 {
     end_gathering(content);
     message_clear(&content->message);
-    content->state = CONTENT_IDLE;
+    if (content->state != CONTENT_IDLE)
+        content_move(content, CONTENT_IDLE);
 }
 
 void content_begin(struct content *content, struct slab *slab, const struct frame *frame)
@@ -87,7 +102,7 @@ void content_begin(struct content *content, struct slab *slab, const struct fram
     ENSURE(content->state == CONTENT_IDLE && frame->type == FRAME_METHOD);
     ENSURE(!content->message.method.slab);
     content->message.method = span_of(slab, frame->payload, frame->payload_len);
-    content->state = CONTENT_HEADER;
+    content_move(content, CONTENT_HEADER);
 }
 
 static enum content_result take_header(struct content *content, struct slab *slab,
@@ -104,7 +119,7 @@ static enum content_result take_header(struct content *content, struct slab *sla
         return CONTENT_TOO_LARGE;
     message->header = span_of(slab, frame->payload, frame->payload_len);
     content->body_missing = message->body_size;
-    content->state = CONTENT_BODY;
+    content_move(content, CONTENT_BODY);
     return content->body_missing == 0 ? CONTENT_COMPLETE : CONTENT_MORE;
 }
 
@@ -196,14 +211,14 @@ static enum content_result take_body(struct content *content, struct slab *slab,
 enum content_result content_feed(struct content *content, struct slab *slab,
                                  const struct frame *frame, uint64_t max_body_size)
 {
-    enum content_result result = CONTENT_UNEXPECTED_FRAME;
-    if (content->state == CONTENT_HEADER)
-        result = take_header(content, slab, frame, max_body_size);
-    else if (content->state == CONTENT_BODY)
-        result = take_body(content, slab, frame);
+    if (content->state == CONTENT_IDLE)
+        return CONTENT_UNEXPECTED_FRAME;
+    enum content_result result = content->state == CONTENT_HEADER
+                                     ? take_header(content, slab, frame, max_body_size)
+                                     : take_body(content, slab, frame);
     if (result == CONTENT_MORE)
         return result;
-    content->state = CONTENT_IDLE;
+    content_move(content, CONTENT_IDLE);
     end_gathering(content);
     if (result != CONTENT_COMPLETE)
         message_clear(&content->message);

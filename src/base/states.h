@@ -19,7 +19,7 @@ struct states {
 #define TO(state) (1U << (state))
 
 /* Says so. */
-void states_unexpected(const struct states *, unsigned from, unsigned to);
+__attribute__((cold)) void states_unexpected(const struct states *, unsigned from, unsigned to);
 
 static inline void states_check(const struct states *states, unsigned from, unsigned to)
 {
