@@ -63,6 +63,13 @@ enum status space_recount(struct store *s, struct failure *failure)
     return status;
 }
 
+int space_commit(struct store *s, MDB_txn *txn)
+{
+    int error = mdb_txn_commit(txn);
+    room_moved(&s->room);
+    return error;
+}
+
 /* What a transaction frees, the next but one can use. A large deletion may be the last that
  * happens for a long time: an empty transaction makes room for what comes. */
 enum status space_pass(struct store *s, struct failure *failure)
@@ -77,8 +84,7 @@ enum status space_pass(struct store *s, struct failure *failure)
     if (error)
         mdb_txn_abort(txn);
     else
-        error = mdb_txn_commit(txn);
-    room_moved(&s->room);
+        error = space_commit(s, txn);
     return error ? env_error(failure, error, "making room") : space_recount(s, failure);
 }
 

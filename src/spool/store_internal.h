@@ -136,6 +136,9 @@ enum status space_count(struct store *, struct failure *);
 uint64_t space_reserve(uint64_t max_bytes);
 /* An empty transaction: what the one before freed can be used by the next. */
 enum status space_pass(struct store *, struct failure *);
+/* The one way in which a store commits, once it is open: which pages come next is looked for anew
+ * then. Returns an LMDB error. */
+int space_commit(struct store *, MDB_txn *);
 /* True if so many more bytes have blocks on the disk; claims some if need be. */
 bool space_has_blocks(struct store *, uint64_t cost);
 bool store_keeps_checkpoints(const struct store *);

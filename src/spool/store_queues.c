@@ -379,7 +379,7 @@ enum status store_queue_drop(struct store *s, uint32_t id, struct failure *failu
     if (error)
         mdb_txn_abort(txn);
     else
-        error = mdb_txn_commit(txn);
+        error = space_commit(s, txn);
     if (error)
         return env_error(failure, error, "forgetting a queue");
     s->last_dropped = highest;

@@ -212,10 +212,10 @@ enum status store_begin(struct store *s, struct failure *failure)
     return env_error(failure, error, "starting a transaction");
 }
 
-static int commit(MDB_txn *txn)
+static int commit(struct store *s)
 {
     CRASH_POINT("before_commit");
-    int error = mdb_txn_commit(txn);
+    int error = space_commit(s, s->txn);
     CRASH_POINT("after_commit");
     return error;
 }
@@ -227,9 +227,8 @@ enum status store_commit(struct store *s, struct failure *failure)
     if (error)
         mdb_txn_abort(s->txn);
     else
-        error = commit(s->txn);
+        error = commit(s);
     s->txn = NULL;
-    room_moved(&s->room);
     if (error)
         store_restore_touched(s);
     else
