@@ -34,7 +34,7 @@ bool work_open(struct work *w, struct failure *failure)
 {
     if (w->store)
         return true;
-    if (w->was_opened && place_look(&w->place, w->options.path) == PLACE_DATA_GONE) {
+    if (place_look(&w->place, w->options.path) == PLACE_DATA_GONE) {
         failure_set(failure, STATUS_NO_SPOOL,
                     "%s/data.mdb was moved, removed or replaced: it is not made anew",
                     w->options.path);
@@ -43,7 +43,6 @@ bool work_open(struct work *w, struct failure *failure)
     if (store_open(&w->store, &w->options, failure) != STATUS_OK)
         return false;
     place_note(&w->place, w->options.path);
-    w->was_opened = true;
     return true;
 }
 

@@ -25,8 +25,7 @@ struct work {
     struct store *store; /* NULL: has to be opened again */
     struct store_options options;
     char *path;         /* of the options */
-    struct place place; /* of the store's files, once it was opened */
-    bool was_opened;
+    struct place place; /* of the store's files; nothing before it was opened first */
     struct credential_key key;
     _Atomic bool shorten_expiration;
     uint64_t batch; /* number of the last one, from 1 */
