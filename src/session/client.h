@@ -91,9 +91,8 @@ struct client {
 
     enum client_place place;
     struct upstream *own; /* upstream of its own, NULL if it needs none */
-    /* RabbitMQ has, or had, an alarm, and could not be asked on one: own_upstream_is_lacking. */
-    bool lacks_own;
-    uint64_t lacks_own_since_ms; /* that alarm's beginning */
+    /* The beginning of the alarm in which RabbitMQ could not be asked on one; 0: there was none. */
+    uint64_t lacks_own_since_ms;
     /* Publishes of it that neither RabbitMQ nor the disk has confirmed, also of channels that are
      * gone: sent upstream, and on their way to the spool. */
     uint64_t retained, appending;

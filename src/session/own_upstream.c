@@ -15,7 +15,7 @@ enum { DIAL_AGAIN_MS = 1000 };
 
 bool own_upstream_is_lacking(const struct client *c)
 {
-    return c->lacks_own && c->lacks_own_since_ms == c->member.pool->buffering_since_ms;
+    return c->lacks_own_since_ms && c->lacks_own_since_ms == c->member.pool->buffering_since_ms;
 }
 
 void own_upstream_release(struct client *c)
@@ -37,14 +37,15 @@ static void own_opened(struct upstream *u)
     struct client *c = u->owner;
     if (!c)
         return;
-    c->lacks_own = false;
+    c->lacks_own_since_ms = 0;
     held_wake(c->member.pool);
 }
 
 /* What it wants may be answered here as well, as long as publishes go to the spool. */
 static bool can_do_without(const struct client *c, const struct upstream_end *end)
 {
-    return c->member.pool->state == POOL_OFFLINE && route_spools(c->member.pool) &&
+    const struct pool *pool = c->member.pool;
+    return pool->state == POOL_OFFLINE && pool->buffering_since_ms && route_spools(pool) &&
            !own_upstream_is_lacking(c) && end->refusal != REFUSAL_LOGIN;
 }
 
@@ -55,7 +56,6 @@ static void own_failed(struct upstream *u, const struct upstream_end *end)
         return;
     c->own = NULL;
     if (can_do_without(c, end)) {
-        c->lacks_own = true;
         c->lacks_own_since_ms = c->member.pool->buffering_since_ms;
         held_wake(c->member.pool);
         return;
