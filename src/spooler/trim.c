@@ -14,7 +14,8 @@ struct trim {
     struct job *job;
     struct rejected_file file;
     struct method_arena arena;
-    uint64_t after; /* number of the last one looked at */
+    uint64_t after;  /* number of the last one looked at */
+    bool may_be_out; /* a commit has failed, and the disk may have it all the same */
 };
 
 /* False if it cannot be read; then it stays where it is. */
@@ -77,9 +78,12 @@ static enum status commit(struct trim *t, struct failure *failure)
 {
     enum status status = t->job->trim.exports ? rejected_file_sync(&t->file, failure) : STATUS_OK;
     CRASH_POINT("in_trim");
-    if (status == STATUS_OK)
-        return store_commit(t->work->store, failure);
-    store_abort(t->work->store);
+    if (status != STATUS_OK) {
+        store_abort(t->work->store);
+        return status;
+    }
+    status = store_commit(t->work->store, failure);
+    t->may_be_out = status == STATUS_IO;
     return status;
 }
 
@@ -101,7 +105,7 @@ enum status trim_run(struct work *w, struct job *job, struct failure *failure)
     }
     if (status != STATUS_OK) {
         job->trim.count = 0;
-        if (t.file.file)
+        if (t.file.file && !t.may_be_out)
             rejected_file_undo(&t.file);
     }
     rejected_file_close(&t.file);

@@ -6,6 +6,7 @@ import pathlib
 import pytest
 
 from support import amqp
+from support.disk import Disk, image, read_journal
 from support.raw import RawClient
 from support.small_disk import SmallDisk
 from support.wait import wait_until
@@ -227,6 +228,33 @@ def test_a_file_that_cannot_be_written(broker, make_proxy):
     file_of(proxy).rmdir()
     wait_listed(proxy, 2)
     assert [json.loads(line)["body"] for line in lines(proxy)] == ["0", "1", "2"]
+
+
+@pytest.mark.provokes("rejected_not_bounded", "spool_failed")
+def test_a_commit_that_fails_and_is_on_the_disk(broker, make_proxy, tmp_path):
+    """LMDB writes its old head back then, and nobody knows which one a power cut leaves."""
+    disk = Disk(tmp_path, keeps_journal=True)
+    proxy = make_proxy(broker.url, {"pool.rejected_size": 0}, environment=disk.environment)
+    refused(proxy, [b"%d" % number for number in range(6)])
+    wait_listed(proxy, 6)
+    disk.become("late")
+    proxy.options["pool.rejected_size"] = 2
+    proxy.reload()
+    proxy.wait_event("rejected_not_bounded")
+    in_file = {json.loads(line)["seq"] for line in lines(proxy)}
+    after_power_cut = tmp_path / "image"
+    after_power_cut.mkdir(mode=0o700)
+    entries = read_journal(disk.journal)
+    (after_power_cut / "data.mdb").write_bytes(image(entries, len(entries), lambda: False))
+    proxy.spool, there = after_power_cut, proxy.spool
+    in_list = {record["seq"] for record in proxy.dump("--rejected")}
+    assert in_list == {5, 6}
+    assert in_list | in_file == {1, 2, 3, 4, 5, 6}
+    proxy.spool = there
+    disk.mend()
+    wait_listed(proxy, 2)
+    assert numbers(proxy) == {1, 2, 3, 4, 5, 6}
+    proxy.inspect("verify")
 
 
 def test_killed_between_the_file_and_the_spool(broker, make_proxy):

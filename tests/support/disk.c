@@ -4,8 +4,8 @@
  * DISK_FAULT names a file whose first word says what is wrong now: `full` (nothing beyond what was
  * claimed before can be written), `sync` (EIO on fdatasync), `hang` (fdatasync does not return;
  * that one does is told by a file DISK_FAULT.hung),
- * `readonly` (EROFS), `meta` (EIO where LMDB makes a commit valid: it does nothing more then), or
- * nothing.
+ * `readonly` (EROFS), `meta` (EIO where LMDB makes a commit valid: it does nothing more then),
+ * `late` (the same, and the disk has written it), or nothing.
  *
  * DISK_JOURNAL names a file to which each write and each sync is appended: a letter (W: a write, D:
  * a write that is durable when it returns, S: a sync, F: one that failed; w, s and f: the same of
@@ -94,12 +94,17 @@ static void note(char kind, off_t offset, const struct iovec *iov, int count)
     pthread_mutex_unlock(&lock);
 }
 
+static int is_head(off_t offset, size_t len)
+{
+    return len < META_PAGE && offset < (off_t)2 * META_PAGE;
+}
+
 /* 0, or the error that a write has to fail with. */
 static int obstacle(off_t offset, size_t len)
 {
     if (is_wrong("readonly"))
         return EROFS;
-    if (is_wrong("meta") && len < META_PAGE && offset < (off_t)2 * META_PAGE)
+    if (is_head(offset, len) && is_wrong("meta"))
         return EIO;
     return is_wrong("full") && offset + (off_t)len > claimed ? ENOSPC : 0;
 }
@@ -130,6 +135,10 @@ ssize_t pwrite(int fd, const void *bytes, size_t len, off_t offset)
     ssize_t n = real(fd, bytes, len, offset);
     if (n > 0)
         note(kind_of(fd), offset, &(struct iovec){(void *)(uintptr_t)bytes, (size_t)n}, 1);
+    if (is_head(offset, len) && is_wrong("late")) {
+        errno = EIO;
+        return -1;
+    }
     return n;
 }
 

@@ -25,7 +25,7 @@ class Disk:
             self.environment["DISK_JOURNAL"] = str(self.journal)
 
     def become(self, what):
-        """`full`, `sync` (fails), `hang` (a sync does), `readonly` or `meta` (see disk.c)."""
+        """`full`, `sync` (fails), `hang` (a sync does), `readonly`, `meta` or `late` (see disk.c)."""
         self._hung.unlink(missing_ok=True)
         temporary = self.fault.with_suffix(".new")
         temporary.write_text(what + "\n")
