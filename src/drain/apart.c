@@ -11,6 +11,9 @@ enum {
     ASIDES_MAX = 64,  /* apart_hold_others */
     WOKEN_MAX = 32,   /* at once: more would hold up all others if RabbitMQ is silent still */
     SILENT_LONG = 10, /* times pool.confirm_timeout: then something is sent again all the same */
+    SUSPECTED = 5,    /* the same of one that may be well */
+    RIGHT_AFTER = 3,  /* the same: a channel that was stuck before is why there is another one */
+    SOON_MS = 5000,   /* once a channel was stuck */
 };
 
 struct aside *apart_set(struct drain *d, uint64_t destination)
@@ -24,13 +27,13 @@ struct aside *apart_set(struct drain *d, uint64_t destination)
 }
 
 /* RabbitMQ has not confirmed it for so long. */
-static void set_silent(struct drain *d, const struct sent *first, uint64_t now_ms)
+static void set_silent(struct drain *d, const struct sent *first, uint64_t now_ms, uint32_t times)
 {
     uint32_t timeout = d->backlog->rt->config->pool.confirm_timeout_ms;
     char exchange[256], routing_key[256];
     sent_name(first, exchange, routing_key);
     struct aside *a = apart_set(d, first->destination);
-    aside_is_silent(a, now_ms, SILENT_LONG * timeout);
+    aside_is_silent(a, now_ms, times * timeout);
     LOG_OFTEN(LOG_WARN, "confirms_stalled", LOG_T("user", d->backlog->user),
               LOG_T("vhost", d->backlog->vhost), LOG_T("exchange", exchange),
               LOG_T("routing_key", routing_key), LOG_N("unconfirmed", a->under_way));
@@ -76,7 +79,7 @@ void apart_look_for_silence(struct drain *d, uint64_t now_ms)
         if (entry->tag == 0)
             tell_unanswered(d, entry);
         else if (!is_silent(d, entry))
-            set_silent(d, entry, now_ms);
+            set_silent(d, entry, now_ms, SILENT_LONG);
         parks = parks || entry->tag > 0;
     }
     if (parks)
@@ -90,11 +93,18 @@ static bool is_behind(const struct sent *entry, const struct sent *first)
            (entry->tag > 0 ? entry->tag > first->tag : entry->sent_ms >= first->sent_ms);
 }
 
-bool apart_channel_seems_stuck(struct drain *d, uint64_t now_ms)
+/* It is asked earlier once a channel was stuck: the next one may be as well. */
+static uint32_t patience_ms(const struct drain *d)
 {
     uint32_t timeout = d->backlog->rt->config->pool.confirm_timeout_ms;
-    const struct sent *first = in_flight_oldest(&d->sent), *entry;
-    if (!first || d->heard_tag >= first->tag)
+    return d->backlog->stuck.suspects > 0 && timeout > SOON_MS ? SOON_MS : timeout;
+}
+
+bool apart_channel_seems_stuck(struct drain *d, uint64_t now_ms)
+{
+    uint32_t timeout = patience_ms(d);
+    const struct sent *first = in_flight_behind(&d->sent, d->heard_tag), *entry;
+    if (!first)
         return false;
     for (uint32_t at = 0; (entry = in_flight_next(&d->sent, &at)) != NULL;) {
         uint64_t since = upstream_reads_since(d->link.upstream, entry->sent_ms);
@@ -105,21 +115,45 @@ bool apart_channel_seems_stuck(struct drain *d, uint64_t now_ms)
     return false;
 }
 
-/* The destination that RabbitMQ has got to; and more, twice as many each time, if the channel
- * before was stuck as well, and at another one. */
+static bool is_right_after(const struct drain *d, uint64_t now_ms)
+{
+    const struct backlog *backlog = d->backlog;
+    uint64_t span_ms = (uint64_t)RIGHT_AFTER * backlog->rt->config->pool.confirm_timeout_ms;
+    return backlog->stuck.suspects > 0 && now_ms - backlog->stuck.at_ms <= span_ms;
+}
+
+/* They are behind that; it may be one of them. */
+static void suspect_behind(struct drain *d, uint64_t tag, uint32_t count, uint64_t now_ms)
+{
+    const struct sent *entry;
+    while (count > 0 && (entry = in_flight_behind(&d->sent, tag)) != NULL) {
+        tag = entry->tag;
+        if (entry->state != SENT_UNCONFIRMED || is_silent(d, entry))
+            continue;
+        set_silent(d, entry, now_ms, SUSPECTED);
+        count--;
+    }
+}
+
 void apart_channel_is_stuck(struct drain *d, uint64_t now_ms)
 {
-    d->suspects = d->heard_tag > 0 || d->suspects == 0 ? 1 : d->suspects * 2;
-    uint32_t left = d->suspects - 1;
-    set_silent(d, in_flight_oldest(&d->sent), now_ms);
-    const struct sent *entry;
-    for (uint32_t at = 0; left > 0 && (entry = in_flight_next(&d->sent, &at)) != NULL;) {
-        if (entry->state != SENT_UNCONFIRMED || entry->tag == 0 || is_silent(d, entry))
-            continue;
-        set_silent(d, entry, now_ms);
-        left--;
-    }
+    struct stuck *stuck = &d->backlog->stuck;
+    uint64_t at = marks_stuck_at(&d->marks);
+    const struct sent *known = at > 0 ? in_flight_tagged(&d->sent, at) : NULL;
+    uint32_t count = is_right_after(d, now_ms) ? stuck->suspects : known != NULL;
+    if (known)
+        set_silent(d, known, now_ms, SILENT_LONG);
+    suspect_behind(d, known ? at : d->heard_tag, known ? count - 1 : count, now_ms);
+    *stuck = (struct stuck){count > 0 ? count * 2 : 1, now_ms};
     park_silent(d);
+}
+
+void apart_forget_stuck(struct drain *d, uint64_t now_ms)
+{
+    struct stuck *stuck = &d->backlog->stuck;
+    uint64_t long_ms = (uint64_t)SILENT_LONG * d->backlog->rt->config->pool.confirm_timeout_ms;
+    if (stuck->suspects > 0 && d->backlog->asides.count == 0 && now_ms - stuck->at_ms > long_ms)
+        *stuck = (struct stuck){0};
 }
 
 /* What it owes goes out once more. */

@@ -14,12 +14,16 @@ struct aside *apart_set(struct drain *, uint64_t destination);
 /* Sets those aside that have not been confirmed for pool.confirm_timeout, and says so of
  * declarations. */
 void apart_look_for_silence(struct drain *, uint64_t now_ms);
-/* True if RabbitMQ answers nothing on this channel any more, for the destination that it has got to
- * and for another one behind that, which may be well. */
+/* True if RabbitMQ answers nothing on this channel any more behind what it has answered last: for
+ * one destination and for another one behind that, which may be well. What was sent before that and
+ * is not confirmed tells nothing: a channel that is stuck sends no confirms. */
 bool apart_channel_seems_stuck(struct drain *, uint64_t now_ms);
-/* It is: the first destination is silent, and if a channel is stuck right after another one, more
- * of the first. */
+/* It is: the destination that RabbitMQ has got to is silent, and if a channel is stuck right after
+ * another one, so are some of those behind it, twice as many each time. If it is not known to which
+ * it has got, that will be known of the next channel (marks.h). */
 void apart_channel_is_stuck(struct drain *, uint64_t now_ms);
+/* None was for long, and nothing is aside: as if there had been none. */
+void apart_forget_stuck(struct drain *, uint64_t now_ms);
 /* Those whose time has come are tried again, of the silent ones some at a time; what a silent one
  * owes is sent once more. */
 void apart_wake(struct drain *, uint64_t now_ms);

@@ -19,6 +19,11 @@ uint32_t backlog_window(const struct backlog *b)
     return window > 0 ? window : autotune_window(&b->tuned);
 }
 
+uint32_t backlog_channels(const struct backlog *b)
+{
+    return b->left + b->probing + (b->drain ? 1 : 0);
+}
+
 void backlog_deinit(struct backlog *b)
 {
     ENSURE(!b->drain);

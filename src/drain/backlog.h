@@ -20,6 +20,8 @@ struct runtime;
 struct backlog_events {
     /* Counters or the drain have changed. The drain may be gone. */
     void (*on_changed)(struct backlog *);
+    /* True if RabbitMQ allows the user one more channel, as far as is known. */
+    bool (*may_open)(const struct backlog *);
     /* RabbitMQ has, or will never have, what a declaration has promised: who waits looks again. */
     void (*on_promise_ended)(struct backlog *);
 };
@@ -38,6 +40,12 @@ struct backlog {
     uint64_t drained;  /* messages that RabbitMQ took out of it since the start */
     struct drain *drain;
     uint32_t left;    /* channels of its drains whose close RabbitMQ has not answered (left.h) */
+    uint32_t probing; /* channels beside those of its drains (probe.h) */
+    struct stuck {
+        uint32_t
+            suspects;   /* to be set aside if a channel is stuck again; 0: none was, or long ago */
+        uint64_t at_ms; /* when the last one was */
+    } stuck;
     bool paused;      /* a person has asked for no drain, until told otherwise or restarted */
     bool is_followed; /* its drain stays at the end, for what will come (spool.mode) */
     bool alone;       /* what waits has ended a connection: drained on one that nobody else uses */
@@ -60,6 +68,8 @@ void backlog_init(struct backlog *, struct runtime *, const struct backlog_event
                   const char *user, const char *vhost);
 /* How many of its records a drain may have under way. */
 uint32_t backlog_window(const struct backlog *);
+/* How many channels of RabbitMQ's it has. */
+uint32_t backlog_channels(const struct backlog *);
 /* It must not be drained. */
 void backlog_deinit(struct backlog *);
 /* To be called after any of the counters or the drain changed. */

@@ -88,6 +88,7 @@ static void open_channel(struct drain *d)
     wire_send_plain(drain_stream(d), d->link.channel, AMQP_CHANNEL_OPEN_METHOD);
     d->last_tag = d->heard_tag = 0;
     probe_end(&d->probe);
+    marks_begin(&d->marks);
     in_flight_new_channel(&d->sent);
     d->epoch++;
     d->nacked = false;
@@ -155,6 +156,7 @@ static void drain_free(struct drain *d)
     d->backlog->drain = NULL;
     handles_remove(d->handle);
     probe_deinit(&d->probe);
+    marks_clear(&d->marks);
     in_flight_clear(&d->sent);
     newest_forget(&d->newest);
     free(d);
@@ -220,6 +222,7 @@ static void finish(struct drain *d)
     if (is_done(d)) {
         backlog->doubts.records = backlog->waiting;
         asides_clear(&backlog->asides);
+        backlog->stuck = (struct stuck){0};
         declared_clear(&backlog->declared);
         names_forget_promises(&backlog->names);
     }
@@ -288,14 +291,16 @@ static void leave_channel(struct drain *d)
  * False: the connection is given up, and the drain is gone. */
 static bool look_at_channel(struct drain *d, uint64_t now_ms)
 {
-    bool has_room = links_have_room(&d->link.upstream->links, false);
+    bool has_room = links_have_room(&d->link.upstream->links, false) &&
+                    d->backlog->events->may_open(d->backlog);
     bool may_leave = d->backlog->left < LEFT_MAX && has_room;
     uint32_t timeout = d->backlog->rt->config->pool.confirm_timeout_ms;
     enum probe_finding finding = probe_finding(&d->probe, timeout, now_ms);
     if ((finding != PROBE_OPEN && !may_leave) || !apart_channel_seems_stuck(d, now_ms)) {
         apart_look_for_silence(d, now_ms);
     } else if (finding == PROBE_NONE) {
-        probe_send(&d->probe, &d->link, d->last_tag, now_ms);
+        probe_send(&d->probe, d->backlog, &d->link, d->last_tag, now_ms);
+        marks_add(&d->marks, d->last_tag, false);
     } else if (finding == PROBE_CHANNEL_IS_STUCK) {
         apart_channel_is_stuck(d, now_ms);
         leave_channel(d);
@@ -373,6 +378,7 @@ void drain_tick(struct drain *d, uint64_t now_ms)
     bool sends = d->state == DRAIN_RUNNING || d->state == DRAIN_RENEWING;
     if (sends && d->confirms && !is_blocked) {
         apart_wake(d, now_ms);
+        apart_forget_stuck(d, now_ms);
         if (!look_at_channel(d, now_ms))
             return;
     }
@@ -424,6 +430,15 @@ static void on_close_ok(struct drain *d)
     wait_for_deletes(d);
 }
 
+static void on_mark(struct drain *d)
+{
+    uint64_t tag = marks_answered(&d->marks);
+    if (tag > d->heard_tag)
+        d->heard_tag = tag;
+    if (tag >= d->probe.tag)
+        probe_end(&d->probe);
+}
+
 static void on_method(struct drain *d, const struct frame *frame)
 {
     amqp_method_number_t method = method_number(frame->payload, frame->payload_len);
@@ -439,11 +454,10 @@ static void on_method(struct drain *d, const struct frame *frame)
         }
         break;
     case AMQP_CONFIRM_SELECT_OK_METHOD:
-        if (d->probe.tag > d->heard_tag)
-            d->heard_tag = d->probe.tag;
-        probe_end(&d->probe);
-        if (d->state != DRAIN_SELECTING)
+        if (d->state != DRAIN_SELECTING) {
+            on_mark(d);
             return;
+        }
         drain_move(d, DRAIN_RUNNING);
         break;
     case AMQP_BASIC_ACK_METHOD:

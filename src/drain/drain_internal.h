@@ -14,6 +14,7 @@
 #include "drain/backlog.h"
 #include "drain/batch.h"
 #include "drain/in_flight.h"
+#include "drain/marks.h"
 #include "drain/newest.h"
 #include "drain/probe.h"
 #include "drain/returned.h"
@@ -40,15 +41,15 @@ struct drain {
     bool confirms;
     bool is_apart; /* shares its connection with nobody, or there can be no such connection */
     bool reading;
-    bool more;           /* came since the read that is under way was asked for */
-    bool at_end;         /* the last read saw the end of the queue */
-    bool barrier;        /* something is out, or next, that is sent alone */
-    bool nacked;         /* RabbitMQ has nacked on this channel */
-    uint64_t read_after; /* sequence number of the last record of all but those aside */
-    uint64_t pass;       /* doubts.pass of its queue when it began at the first record */
-    uint64_t skipped;    /* records of doubtful destinations that were read since */
-    struct probe probe;  /* of a channel that seems stuck */
-    uint32_t suspects;   /* destinations that were held for the reason why a channel was stuck */
+    bool more;                    /* came since the read that is under way was asked for */
+    bool at_end;                  /* the last read saw the end of the queue */
+    bool barrier;                 /* something is out, or next, that is sent alone */
+    bool nacked;                  /* RabbitMQ has nacked on this channel */
+    uint64_t read_after;          /* sequence number of the last record of all but those aside */
+    uint64_t pass;                /* doubts.pass of its queue when it began at the first record */
+    uint64_t skipped;             /* records of doubtful destinations that were read since */
+    struct probe probe;           /* of a channel that seems stuck */
+    struct marks marks;           /* what RabbitMQ has got to on this channel */
     uint64_t last_tag, heard_tag; /* that was sent; the highest that RabbitMQ has answered for */
     uint64_t epoch; /* which opening of the channel: what was read for an older one is stale */
     uint64_t drained, rejected, started_ms;

@@ -223,6 +223,29 @@ struct sent *in_flight_oldest(struct in_flight *f)
     return NULL;
 }
 
+static uint32_t first_tag_behind(const struct in_flight *f, uint64_t tag)
+{
+    uint32_t low = f->tags_first, high = f->tags_end;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (f->tags[middle].tag <= tag)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+struct sent *in_flight_behind(const struct in_flight *f, uint64_t tag)
+{
+    for (uint32_t i = first_tag_behind(f, tag); i < f->tags_end; i++) {
+        struct sent *entry = open_at(f, &f->tags[i]);
+        if (entry)
+            return entry;
+    }
+    return NULL;
+}
+
 /* ---- what is sent ---- */
 
 static void remember(struct sent *entry, const struct job_record *record)

@@ -87,6 +87,8 @@ void in_flight_new_channel(struct in_flight *);
 struct sent *in_flight_tagged(struct in_flight *, uint64_t tag);
 /* The one with the lowest tag that RabbitMQ has not answered for, or NULL. */
 struct sent *in_flight_oldest(struct in_flight *);
+/* The same of those behind this tag. */
+struct sent *in_flight_behind(const struct in_flight *, uint64_t tag);
 /* The first that RabbitMQ has not answered for, or NULL; *count is how many there are. */
 struct sent *in_flight_first_open(const struct in_flight *, uint32_t *count);
 /* True if one of the unconfirmed ones was sent with this method; 0 is any of them. */

@@ -5,6 +5,7 @@
 #include "amqp/method.h"
 #include "base/assert.h"
 #include "base/handles.h"
+#include "drain/backlog.h"
 #include "peer/runtime.h"
 #include "peer/send.h"
 #include "upstream/upstream.h"
@@ -14,11 +15,14 @@ enum { SOON_MS = 5000 };
 /* The other channel. */
 struct other {
     struct link link;
-    uint64_t probe; /* handle */
+    uint64_t probe, backlog; /* handles */
 };
 
 static void end(struct other *o)
 {
+    struct backlog *backlog = handles_get(o->backlog);
+    if (backlog)
+        backlog->probing--;
     upstream_detach(&o->link);
     free(o);
 }
@@ -53,13 +57,16 @@ void probe_deinit(struct probe *p)
     handles_remove(p->handle);
 }
 
-void probe_send(struct probe *p, const struct link *channel, uint64_t tag, uint64_t now_ms)
+void probe_send(struct probe *p, struct backlog *backlog, const struct link *channel, uint64_t tag,
+                uint64_t now_ms)
 {
     struct upstream *u = channel->upstream;
     struct other *o = calloc(1, sizeof *o);
     ENSURE(o);
     o->link.handler = &handler;
     o->probe = p->handle;
+    o->backlog = backlog->handle;
+    backlog->probing++;
     ENSURE(upstream_attach(u, &o->link));
     amqp_channel_close_t close = {.reply_code = 200, .reply_text = bytes_of("well")};
     wire_send_plain(&u->stream, channel->channel, AMQP_CONFIRM_SELECT_METHOD);

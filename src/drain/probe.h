@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct backlog;
 struct link;
 
 struct probe {
@@ -26,8 +27,9 @@ enum probe_finding {
 void probe_init(struct probe *);
 void probe_deinit(struct probe *);
 /* On the link's channel, the last publish on which had this tag. Another number must be free. */
-void probe_send(struct probe *, const struct link *, uint64_t tag, uint64_t now_ms);
-/* The channel has answered, or is another one. */
+void probe_send(struct probe *, struct backlog *, const struct link *, uint64_t tag,
+                uint64_t now_ms);
+/* The channel has answered what was sent behind that publish, or is another one. */
 void probe_end(struct probe *);
 /* Either has to answer within `timeout_ms`, and the channel soon after the connection has. */
 enum probe_finding probe_finding(const struct probe *, uint32_t timeout_ms, uint64_t now_ms);

@@ -1,5 +1,6 @@
 #include "drain/sending.h"
 
+#include "amqp/method.h"
 #include "amqp/wire.h"
 #include "base/crash_point.h"
 #include "base/log.h"
@@ -7,6 +8,7 @@
 #include "drain/places.h"
 #include "drain/removal.h"
 #include "peer/runtime.h"
+#include "peer/send.h"
 #include "upstream/shareable.h"
 
 /* After a restart what waits is learned from what is read. */
@@ -33,6 +35,16 @@ static void note_under_way(struct drain *d)
         a->under_way++;
 }
 
+/* A channel was stuck, and it is to be known at what if this one is. */
+static void mark(struct drain *d, const struct job_record *record)
+{
+    if (d->backlog->stuck.suspects == 0 || !d->confirms ||
+        !marks_is_new(&d->marks, record->destination))
+        return;
+    wire_send_plain(drain_stream(d), d->link.channel, AMQP_CONFIRM_SELECT_METHOD);
+    marks_add(&d->marks, d->last_tag, true);
+}
+
 static void send_record(struct drain *d, const struct job_record *record)
 {
     bool is_publish = record->kind == RECORD_PUBLISH, fits = record->frames_len > 0;
@@ -45,6 +57,8 @@ static void send_record(struct drain *d, const struct job_record *record)
             note_declared(d, entry, record);
         note_under_way(d);
         stream_write_span(drain_stream(d), d->batch.slab, record->frames, record->frames_len);
+        if (is_publish)
+            mark(d, record);
         return;
     }
     if (!is_publish)

@@ -276,15 +276,19 @@ bool pool_is_wary(const struct pool *pool, amqp_method_number_t method)
     return caution_is_wary(&pool->caution, method, runtime_now(pool->rt));
 }
 
+static uint32_t channels(const struct pool *pool)
+{
+    return pool->relay_count + backlog_channels(&pool->queue->backlog);
+}
+
 void pool_learn_limit(struct pool *pool, const char *text)
 {
-    caution_learn_limit(&pool->caution, text, pool->relay_count, runtime_now(pool->rt));
+    caution_learn_limit(&pool->caution, text, channels(pool), runtime_now(pool->rt));
 }
 
 const char *pool_channel_limit(const struct pool *pool)
 {
-    uint32_t channels = pool->relay_count + (pool->queue->backlog.drain ? 1 : 0);
-    return caution_limit(&pool->caution, channels, runtime_now(pool->rt));
+    return caution_limit(&pool->caution, channels(pool), runtime_now(pool->rt));
 }
 
 /* ---- what its queue asks ---- */
@@ -327,6 +331,11 @@ static bool is_used(const struct queue_user *user, uint64_t now_ms, uint64_t wit
     return pool->client_count > 0 || pool->pinned || now_ms - pool->idle_since_ms < within_ms;
 }
 
+static bool may_open(const struct queue_user *user)
+{
+    return !pool_channel_limit(LIST_ENTRY(user, struct pool, use));
+}
+
 static struct upstream *pick_upstream(struct queue_user *user)
 {
     struct pool *pool = pool_of(user);
@@ -339,6 +348,7 @@ static const struct queue_user_events queue_events = {
     .on_forgotten = on_forgotten,
     .on_wanted = on_wanted,
     .is_used = is_used,
+    .may_open = may_open,
     .pick_upstream = pick_upstream,
 };
 

@@ -34,8 +34,20 @@ static void on_promise_ended(struct backlog *backlog)
     queue_wake(queue_of(backlog));
 }
 
+static bool may_open(const struct backlog *backlog)
+{
+    const struct queue *queue = LIST_ENTRY(backlog, struct queue, backlog);
+    for (const struct list *n = queue->users.next; n != &queue->users; n = n->next) {
+        const struct queue_user *user = LIST_ENTRY(n, struct queue_user, node);
+        if (!user->events->may_open(user))
+            return false;
+    }
+    return true;
+}
+
 static const struct backlog_events backlog_events = {
     .on_changed = on_changed,
+    .may_open = may_open,
     .on_promise_ended = on_promise_ended,
 };
 

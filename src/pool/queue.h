@@ -27,6 +27,8 @@ struct queue_user_events {
     void (*on_wanted)(struct queue_user *);
     /* True if somebody uses it, or has within the last `within_ms`. */
     bool (*is_used)(const struct queue_user *, uint64_t now_ms, uint64_t within_ms);
+    /* True if RabbitMQ allows the user one more channel, as far as is known. */
+    bool (*may_open)(const struct queue_user *);
     /* An open upstream that a drain may use now, or NULL: later, perhaps. */
     struct upstream *(*pick_upstream)(struct queue_user *);
 };

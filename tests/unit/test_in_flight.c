@@ -122,6 +122,10 @@ static void test_by_tag(void **state)
     answer(&f, 1);
     answer(&f, 2);
     assert_int_equal(in_flight_oldest(&f)->tag, 3);
+    assert_int_equal(in_flight_behind(&f, 0)->tag, 3);
+    assert_int_equal(in_flight_behind(&f, 4)->tag, 6); /* parked is not answered */
+    assert_int_equal(in_flight_behind(&f, 9)->tag, 10);
+    assert_null(in_flight_behind(&f, 10));
     assert_int_equal(f.count, 11); /* until they are out of the queue */
     in_flight_remove(&f, (const uint64_t[]){5, 1, 2}, 3);
     assert_int_equal(f.count, 8);

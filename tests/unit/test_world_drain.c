@@ -353,7 +353,7 @@ static void test_a_channel_that_is_stuck_is_left(void **state)
     world_pass(15000);
     assert_int_equal(disk_count(false), 2);
     assert_int_equal(times_published("last"), 1);
-    assert_int_equal(world_queue()->backlog.left, 1);
+    assert_int_equal(world_queue()->backlog.left, 2); /* of the second it is known at what */
     for (unsigned i = 0; i < 20; i++) {
         char body[16];
         snprintf(body, sizeof body, "%u", i);
