@@ -29,8 +29,8 @@ enum blame blame_of(uint16_t code, const char *text)
         return BLAME_BROKER;
     case 403: /* access-refused */
         return is_backends_failure(text) ? BLAME_BROKER : BLAME_MESSAGE;
-    case 404: /* not-found */
-        return BLAME_MISSING;
+    case 404: /* not-found; the nameless exchange is missing in a vhost that is being deleted */
+        return says(text, "no exchange '' in vhost") ? BLAME_BROKER : BLAME_MISSING;
     case 406: /* precondition-failed; a vhost that is full of queues will take it later */
         return says(text, "queue limit in vhost") ? BLAME_TRANSIENT : BLAME_MESSAGE;
     case 530: /* not-allowed */

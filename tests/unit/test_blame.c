@@ -32,6 +32,7 @@ static const struct {
      "x' in vhost '/' refused for user 'u'",
      BLAME_MESSAGE},
     {404, "NOT_FOUND - no exchange 'x' in vhost '/'", BLAME_MISSING},
+    {404, "NOT_FOUND - no exchange '' in vhost 'x'", BLAME_BROKER},
     {404, "NOT_FOUND - no queue 'q' in vhost '/'", BLAME_MISSING},
     {405, "RESOURCE_LOCKED - cannot obtain exclusive access to locked queue 'q' in vhost '/'",
      BLAME_TRANSIENT},
