@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -18,6 +19,7 @@ enum {
     NEXT_DIVISOR = 8,                   /* of what is ahead */
     GIVE_BACK_BYTES = 64 * 1024 * 1024, /* less is not worth the work */
     GIVE_BUSY_FACTOR = 4,               /* so much less while there is other work */
+    FILL_PAGES = 32,                    /* at once */
     STEP_PAGES = 512,                   /* looked for in a step, at most */
     SHORT_STEP_PAGES = 4096,            /* the same while the disk has none for deletions */
 };
@@ -76,6 +78,7 @@ void room_deinit(struct room *r)
 void room_moved(struct room *r)
 {
     r->front_bytes = 0;
+    r->has_tried = false;
 }
 
 /* ---- pages of the free list ---- */
@@ -156,7 +159,7 @@ static bool look_at_front(void *arg, size_t freed_by, const size_t *pages, size_
     return front->bytes < front->wanted_bytes;
 }
 
-static bool fill_holes(struct room *r, struct pages *holes)
+static bool fill_some(struct room *r, struct pages *holes)
 {
     if (holes->count > 0)
         qsort(holes->numbers, holes->count, sizeof *holes->numbers, by_number);
@@ -167,6 +170,18 @@ static bool fill_holes(struct room *r, struct pages *holes)
             return false;
         for (size_t page = i; page < i + run; page++)
             page_set_remove(&r->holes, holes->numbers[page]);
+    }
+    return true;
+}
+
+/* Those that come next first: the disk may not have blocks for all. */
+static bool fill_holes(struct room *r, const struct pages *holes)
+{
+    for (size_t at = 0; at < holes->count; at += FILL_PAGES) {
+        size_t left = holes->count - at;
+        struct pages some = {holes->numbers + at, left < FILL_PAGES ? left : FILL_PAGES, 0};
+        if (!fill_some(r, &some))
+            return false;
     }
     return true;
 }
@@ -191,6 +206,31 @@ static bool claim_front(struct room *r, uint64_t bytes, uint64_t oldest)
 static uint64_t next_bytes(const struct room *r)
 {
     return r->ahead_bytes / NEXT_DIVISOR;
+}
+
+/* A deletion would fail: the disk has no more, and pages that LMDB takes next have none. */
+static bool lacks_front(const struct room *r)
+{
+    return r->is_short && r->holes.count > 0 && r->front_bytes < next_bytes(r);
+}
+
+/* LMDB goes to the end only when the free list has nothing for it: what is claimed there is of no
+ * use as long as the front has holes. */
+static bool give_end(struct room *r)
+{
+    struct stat found;
+    if (r->claimed_bytes <= file_bytes(r) || fstat(r->fd, &found) != 0 ||
+        ftruncate(r->fd, found.st_size) != 0)
+        return false;
+    r->claimed_bytes = (uint64_t)found.st_size;
+    return true;
+}
+
+static void claim_with_end(struct room *r, uint64_t oldest)
+{
+    if (!claim_front(r, next_bytes(r), oldest) && give_end(r))
+        (void)claim_front(r, next_bytes(r), oldest);
+    (void)claim_end(r, file_bytes(r));
 }
 
 /* Those before it can be used only if they have blocks. */
@@ -234,6 +274,8 @@ bool room_gives(const struct room *r, uint64_t free_bytes, bool is_busy)
                                  : GIVE_BACK_BYTES;
     if (r->cannot_give || r->cannot_claim)
         return false;
+    if (lacks_front(r))
+        return !r->has_tried;
     return r->give_from > 0 || (free_bytes > without && free_bytes - without > least);
 }
 
@@ -338,7 +380,11 @@ int room_give_back(struct room *r, uint64_t oldest, uint64_t budget_ns,
     }
     r->give_from = error || r->cannot_give ? 0 : step.from;
     free(step.pages.numbers);
-    if (!error && r->is_short) /* at once: others look for blocks, too */
-        (void)claim_front(r, r->ahead_bytes, oldest);
+    if (!error && r->is_short) { /* at once: others look for blocks, too */
+        claim_with_end(r, oldest);
+        r->has_tried = lacks_front(r) && step.pages.count == 0;
+        if (!r->has_tried)
+            (void)claim_front(r, r->ahead_bytes, oldest);
+    }
     return error;
 }

@@ -35,6 +35,7 @@ struct room {
     uint64_t give_from;     /* the list where giving back goes on; 0: it is not under way */
     uint64_t give_until;    /* what is freed later is for the next time */
     bool is_short;          /* the disk has refused blocks */
+    bool has_tried;         /* giving back has brought the front none since the last commit */
     bool cannot_claim, cannot_give; /* the file system does not know how */
 };
 
