@@ -20,6 +20,12 @@ static bool is_backends_failure(const char *text)
     return last && says(last, " returned an error: ");
 }
 
+/* The nameless exchange is there as long as the vhost is. */
+bool blame_is_end_of_vhost(uint16_t code, const char *text)
+{
+    return code == 404 && says(text, "no exchange '' in vhost");
+}
+
 enum blame blame_of(uint16_t code, const char *text)
 {
     switch (code) {
@@ -29,8 +35,8 @@ enum blame blame_of(uint16_t code, const char *text)
         return BLAME_BROKER;
     case 403: /* access-refused */
         return is_backends_failure(text) ? BLAME_BROKER : BLAME_MESSAGE;
-    case 404: /* not-found; the nameless exchange is missing in a vhost that is being deleted */
-        return says(text, "no exchange '' in vhost") ? BLAME_BROKER : BLAME_MISSING;
+    case 404: /* not-found */
+        return blame_is_end_of_vhost(code, text) ? BLAME_BROKER : BLAME_MISSING;
     case 406: /* precondition-failed; a vhost that is full of queues will take it later */
         return says(text, "queue limit in vhost") ? BLAME_TRANSIENT : BLAME_MESSAGE;
     case 530: /* not-allowed */

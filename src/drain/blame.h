@@ -17,6 +17,10 @@ enum blame {
 /* `code` is RabbitMQ's reply code, 0 for a basic.nack; `text` its reply text. */
 enum blame blame_of(uint16_t code, const char *text);
 
+/* The vhost is being deleted: what is refused from now on until RabbitMQ closes the connection
+ * (with 403 as well, its permissions go first) says nothing of any message. */
+bool blame_is_end_of_vhost(uint16_t code, const char *text);
+
 enum remedy {
     REMEDY_REJECT, /* to the rejected list */
     REMEDY_AGAIN,  /* once more, in its place */

@@ -416,6 +416,10 @@ static void on_exception(struct drain *d, const struct frame *frame)
     LOG_OFTEN(LOG_INFO, "drain_refused", LOG_T("user", d->backlog->user),
               LOG_T("vhost", d->backlog->vhost), LOG_N("code", code), LOG_T("reason", text),
               LOG_N("sent", d->sent.count));
+    if (blame_is_end_of_vhost(code, text)) {
+        upstream_abort(d->link.upstream, "the vhost is being deleted");
+        return; /* and the drain is gone */
+    }
     verdict_closed(d, code, text, true);
     if (d->state == DRAIN_CLOSING) /* they crossed: its close-ok is still to come */
         rewind_open(d, false);

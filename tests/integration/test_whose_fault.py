@@ -136,7 +136,7 @@ def test_a_login_that_runs_out_under_a_publisher_that_is_gone(broker, make_proxy
 def test_an_exchange_that_is_not_there(broker, make_proxy, missing):
     proxy = make_proxy(broker.url, {"drain.missing": missing, "drain.nack_limit": 2})
     spool(broker, proxy, BODIES)
-    failing = Failing(broker, b"1", 4, close_channel(404, "NOT_FOUND - no exchange '' in vhost '/'"))
+    failing = Failing(broker, b"1", 4, close_channel(404, "NOT_FOUND - no exchange 'x' in vhost '/'"))
     broker.up()
     check(broker, proxy, [b"1"] if missing == "reject" else [])
     assert failing.tries == (4 if missing == "wait" else failing.tries)
@@ -221,3 +221,32 @@ def test_a_late_refusal_of_a_publisher_that_is_gone(broker, make_proxy):
     proxy.wait_event("message_rejected")
     proxy.wait_empty()
     assert [record["body"] for record in proxy.dump("--rejected")] == ["bad"]
+
+
+@pytest.mark.parametrize("window", [1, 256])
+def test_a_vhost_that_is_deleted(broker, make_proxy, window):
+    """Its exchanges go first, the nameless one among them, then its permissions, and then RabbitMQ
+    closes the connections."""
+    proxy = make_proxy(broker.url, {"pool.window": window, "drain.window": window})
+    spool(broker, proxy, BODIES)
+    doomed = set()
+
+    def refuse(connection, channel):
+        code, text = (403, "ACCESS_REFUSED - access to exchange 'amq.default' in vhost '/' refused "
+                           "for user 'guest'") if connection in doomed else \
+                     (404, "NOT_FOUND - no exchange '' in vhost '/'")
+        doomed.add(connection)
+        connection.close_channel(channel, code, text)
+
+    def on_frame(connection, frame):
+        is_due = frame.payload == b"3" and not doomed or connection in doomed
+        if frame.type != amqp.BODY or not is_due:
+            return False
+        connection._partial.clear()
+        refuse(connection, frame.channel)
+        return True
+
+    broker.on_frame = on_frame
+    broker.up()
+    check(broker, proxy)
+    assert len(doomed) == 1
