@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "drain/aside.h"
 #include "drain/drain_internal.h"
+#include "drain/left.h"
 #include "drain/places.h"
 #include "peer/runtime.h"
 
@@ -11,8 +12,6 @@ enum {
     ASIDES_MAX = 64,  /* apart_hold_others */
     WOKEN_MAX = 32,   /* at once: more would hold up all others if RabbitMQ is silent still */
     SILENT_LONG = 10, /* times pool.confirm_timeout: then something is sent again all the same */
-    SUSPECTED = 5,    /* the same of one that may be well */
-    RIGHT_AFTER = 3,  /* the same: a channel that was stuck before is why there is another one */
     SOON_MS = 5000,   /* once a channel was stuck */
 };
 
@@ -27,13 +26,13 @@ struct aside *apart_set(struct drain *d, uint64_t destination)
 }
 
 /* RabbitMQ has not confirmed it for so long. */
-static void set_silent(struct drain *d, const struct sent *first, uint64_t now_ms, uint32_t times)
+static void set_silent(struct drain *d, const struct sent *first, uint64_t now_ms)
 {
     uint32_t timeout = d->backlog->rt->config->pool.confirm_timeout_ms;
     char exchange[256], routing_key[256];
     sent_name(first, exchange, routing_key);
     struct aside *a = apart_set(d, first->destination);
-    aside_is_silent(a, now_ms, times * timeout);
+    aside_is_silent(a, now_ms, SILENT_LONG * timeout);
     LOG_OFTEN(LOG_WARN, "confirms_stalled", LOG_T("user", d->backlog->user),
               LOG_T("vhost", d->backlog->vhost), LOG_T("exchange", exchange),
               LOG_T("routing_key", routing_key), LOG_N("unconfirmed", a->under_way));
@@ -79,7 +78,7 @@ void apart_look_for_silence(struct drain *d, uint64_t now_ms)
         if (entry->tag == 0)
             tell_unanswered(d, entry);
         else if (!is_silent(d, entry))
-            set_silent(d, entry, now_ms, SILENT_LONG);
+            set_silent(d, entry, now_ms);
         parks = parks || entry->tag > 0;
     }
     if (parks)
@@ -97,63 +96,48 @@ static bool is_behind(const struct sent *entry, const struct sent *first)
 static uint32_t patience_ms(const struct drain *d)
 {
     uint32_t timeout = d->backlog->rt->config->pool.confirm_timeout_ms;
-    return d->backlog->stuck.suspects > 0 && timeout > SOON_MS ? SOON_MS : timeout;
+    return d->backlog->stuck_ms > 0 && timeout > SOON_MS ? SOON_MS : timeout;
+}
+
+/* What RabbitMQ has got to, if that is known, or NULL. */
+static const struct sent *marked(struct drain *d)
+{
+    uint64_t tag = marks_stuck_at(&d->marks);
+    return tag > 0 ? in_flight_tagged(&d->sent, tag) : NULL;
+}
+
+static bool is_late(const struct drain *d, const struct sent *entry, uint64_t now_ms)
+{
+    return now_ms - upstream_reads_since(d->link.upstream, entry->sent_ms) >= patience_ms(d);
 }
 
 bool apart_channel_seems_stuck(struct drain *d, uint64_t now_ms)
 {
-    uint32_t timeout = patience_ms(d);
-    const struct sent *first = in_flight_behind(&d->sent, d->heard_tag), *entry;
-    if (!first)
-        return false;
-    for (uint32_t at = 0; (entry = in_flight_next(&d->sent, &at)) != NULL;) {
-        uint64_t since = upstream_reads_since(d->link.upstream, entry->sent_ms);
+    const struct sent *first = marked(d), *entry;
+    if (first)
+        return is_late(d, first, now_ms);
+    first = in_flight_behind(&d->sent, d->heard_tag);
+    for (uint32_t at = 0; first && (entry = in_flight_next(&d->sent, &at)) != NULL;)
         if (entry->state == SENT_UNCONFIRMED && is_behind(entry, first) &&
-            now_ms - since >= timeout)
+            is_late(d, entry, now_ms))
             return true;
-    }
     return false;
-}
-
-static bool is_right_after(const struct drain *d, uint64_t now_ms)
-{
-    const struct backlog *backlog = d->backlog;
-    uint64_t span_ms = (uint64_t)RIGHT_AFTER * backlog->rt->config->pool.confirm_timeout_ms;
-    return backlog->stuck.suspects > 0 && now_ms - backlog->stuck.at_ms <= span_ms;
-}
-
-/* They are behind that; it may be one of them. */
-static void suspect_behind(struct drain *d, uint64_t tag, uint32_t count, uint64_t now_ms)
-{
-    const struct sent *entry;
-    while (count > 0 && (entry = in_flight_behind(&d->sent, tag)) != NULL) {
-        tag = entry->tag;
-        if (entry->state != SENT_UNCONFIRMED || is_silent(d, entry))
-            continue;
-        set_silent(d, entry, now_ms, SUSPECTED);
-        count--;
-    }
 }
 
 void apart_channel_is_stuck(struct drain *d, uint64_t now_ms)
 {
-    struct stuck *stuck = &d->backlog->stuck;
-    uint64_t at = marks_stuck_at(&d->marks);
-    const struct sent *known = at > 0 ? in_flight_tagged(&d->sent, at) : NULL;
-    uint32_t count = is_right_after(d, now_ms) ? stuck->suspects : known != NULL;
+    const struct sent *known = marked(d);
+    d->backlog->stuck_ms = now_ms;
     if (known)
-        set_silent(d, known, now_ms, SILENT_LONG);
-    suspect_behind(d, known ? at : d->heard_tag, known ? count - 1 : count, now_ms);
-    *stuck = (struct stuck){count > 0 ? count * 2 : 1, now_ms};
+        set_silent(d, known, now_ms);
     park_silent(d);
 }
 
 void apart_forget_stuck(struct drain *d, uint64_t now_ms)
 {
-    struct stuck *stuck = &d->backlog->stuck;
     uint64_t long_ms = (uint64_t)SILENT_LONG * d->backlog->rt->config->pool.confirm_timeout_ms;
-    if (stuck->suspects > 0 && d->backlog->asides.count == 0 && now_ms - stuck->at_ms > long_ms)
-        *stuck = (struct stuck){0};
+    if (d->backlog->asides.count == 0 && now_ms - d->backlog->stuck_ms > long_ms)
+        d->backlog->stuck_ms = 0;
 }
 
 /* What it owes goes out once more. */
@@ -192,6 +176,8 @@ void apart_wake(struct drain *d, uint64_t now_ms)
             aside_wakes(a, now_ms);
         untried += a->state == ASIDE_TRYING && a->fine == 0;
     }
+    if (d->backlog->left > LEFT_MAX / 2) /* the rest is for those that are not known yet */
+        return;
     for (; untried < WOKEN_MAX && (a = longest_due(asides, now_ms)) != NULL; untried++) {
         aside_wakes(a, now_ms);
         wake_silent(d, a);

@@ -18,9 +18,8 @@ void apart_look_for_silence(struct drain *, uint64_t now_ms);
  * one destination and for another one behind that, which may be well. What was sent before that and
  * is not confirmed tells nothing: a channel that is stuck sends no confirms. */
 bool apart_channel_seems_stuck(struct drain *, uint64_t now_ms);
-/* It is: the destination that RabbitMQ has got to is silent, and if a channel is stuck right after
- * another one, so are some of those behind it, twice as many each time. If it is not known to which
- * it has got, that will be known of the next channel (marks.h). */
+/* It is: the destination that RabbitMQ has got to is silent. If it is not known to which it has
+ * got, that will be known of the next channel (marks.h). */
 void apart_channel_is_stuck(struct drain *, uint64_t now_ms);
 /* None was for long, and nothing is aside: as if there had been none. */
 void apart_forget_stuck(struct drain *, uint64_t now_ms);

@@ -39,16 +39,12 @@ struct backlog {
     uint64_t rejected; /* messages that RabbitMQ has refused */
     uint64_t drained;  /* messages that RabbitMQ took out of it since the start */
     struct drain *drain;
-    uint32_t left;    /* channels of its drains whose close RabbitMQ has not answered (left.h) */
-    uint32_t probing; /* channels beside those of its drains (probe.h) */
-    struct stuck {
-        uint32_t
-            suspects;   /* to be set aside if a channel is stuck again; 0: none was, or long ago */
-        uint64_t at_ms; /* when the last one was */
-    } stuck;
-    bool paused;      /* a person has asked for no drain, until told otherwise or restarted */
-    bool is_followed; /* its drain stays at the end, for what will come (spool.mode) */
-    bool alone;       /* what waits has ended a connection: drained on one that nobody else uses */
+    uint32_t left;     /* channels of its drains whose close RabbitMQ has not answered (left.h) */
+    uint32_t probing;  /* channels beside those of its drains (probe.h) */
+    uint64_t stuck_ms; /* when RabbitMQ was stuck on a channel; 0: it was not, or long ago */
+    bool paused;       /* a person has asked for no drain, until told otherwise or restarted */
+    bool is_followed;  /* its drain stays at the end, for what will come (spool.mode) */
+    bool alone;        /* what waits has ended a connection: drained on one that nobody else uses */
 
     struct doubts doubts;     /* destinations that RabbitMQ does not confirm */
     struct asides asides;     /* destinations whose turn it is not */

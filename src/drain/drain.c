@@ -222,7 +222,7 @@ static void finish(struct drain *d)
     if (is_done(d)) {
         backlog->doubts.records = backlog->waiting;
         asides_clear(&backlog->asides);
-        backlog->stuck = (struct stuck){0};
+        backlog->stuck_ms = 0;
         declared_clear(&backlog->declared);
         names_forget_promises(&backlog->names);
     }
@@ -458,11 +458,10 @@ static void on_method(struct drain *d, const struct frame *frame)
         }
         break;
     case AMQP_CONFIRM_SELECT_OK_METHOD:
-        if (d->state != DRAIN_SELECTING) {
+        if (d->state == DRAIN_SELECTING)
+            drain_move(d, DRAIN_RUNNING);
+        else
             on_mark(d);
-            return;
-        }
-        drain_move(d, DRAIN_RUNNING);
         break;
     case AMQP_BASIC_ACK_METHOD:
     case AMQP_BASIC_NACK_METHOD:

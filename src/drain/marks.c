@@ -5,7 +5,7 @@
 
 #include "base/memory.h"
 
-enum { KNOWN_MAX = 4096 }; /* more of them are marked anew */
+enum { KNOWN_MAX = 65536 }; /* more of them are marked anew */
 
 void marks_begin(struct marks *m)
 {

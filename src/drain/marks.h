@@ -2,7 +2,8 @@
 
 /* What RabbitMQ has got to on a drain's channel: it answers the methods of a channel in order, and
  * what it has not confirmed says nothing. So behind the first publish to each destination a method
- * is sent (a mark), once a channel was stuck: the first that is not answered tells at which. */
+ * is sent (a mark), once a channel was stuck, and nothing more before that is answered: so it is
+ * known at which another one is stuck, and no other message has a part in it. */
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -4,16 +4,9 @@
 #include "drain/drain_internal.h"
 #include "peer/runtime.h"
 
-/* RabbitMQ reads nothing more from a connection of which one channel has 400 messages to look at
- * (credit_flow): no other channel would be answered. */
-enum { SUSPECTED_WINDOW = 256 };
-
 uint32_t places_window(const struct drain *d)
 {
-    uint32_t window = backlog_window(d->backlog);
-    if (d->backlog->stuck.suspects > 0 && window > SUSPECTED_WINDOW)
-        window = SUSPECTED_WINDOW;
-    return search_window(&d->backlog->search, window);
+    return search_window(&d->backlog->search, backlog_window(d->backlog));
 }
 
 size_t places_bytes_left(const struct drain *d)

@@ -35,11 +35,12 @@ static void note_under_way(struct drain *d)
         a->under_way++;
 }
 
-/* A channel was stuck, and it is to be known at what if this one is. */
+/* A channel was stuck, and it is to be known at what if this one is: so nothing is sent behind
+ * that.
+ */
 static void mark(struct drain *d, const struct job_record *record)
 {
-    if (d->backlog->stuck.suspects == 0 || !d->confirms ||
-        !marks_is_new(&d->marks, record->destination))
+    if (d->backlog->stuck_ms == 0 || !d->confirms || !marks_is_new(&d->marks, record->destination))
         return;
     wire_send_plain(drain_stream(d), d->link.channel, AMQP_CONFIRM_SELECT_METHOD);
     marks_add(&d->marks, d->last_tag, true);
@@ -123,7 +124,8 @@ static uint32_t send_batch(struct drain *d)
         bool open = in_flight_has_sent(&d->sent, 0);
         d->barrier = (d->barrier && open) || record->kind == RECORD_DECLARE ||
                      record->seq == d->backlog->search.suspect;
-        if ((d->barrier && open) || !places_fit(d, record))
+        bool waits = (d->barrier && open) || marks_stuck_at(&d->marks) > 0;
+        if (waits || !places_fit(d, record))
             return sent;
         send_record(d, record);
         note_reached(d, record->seq);

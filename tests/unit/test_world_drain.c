@@ -372,7 +372,7 @@ static void test_a_channel_that_is_stuck_is_left(void **state)
     peer_die(p);
 }
 
-/* All that is stuck is found soon, not one with each channel. */
+/* Each is found with a channel of its own, and takes no other with it. */
 static void test_many_that_are_stuck(void **state)
 {
     (void)state;
@@ -386,7 +386,7 @@ static void test_many_that_are_stuck(void **state)
     peer_publish(p, 1, "fine", "fine");
     expect_acked_up_to(p, 8);
     broker_up();
-    world_pass(11500);
+    world_pass(20000);
     assert_int_equal(times_published("fine"), 1);
     assert_int_equal(disk_count(false), 7);
     broker_cut();
