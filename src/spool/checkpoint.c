@@ -14,6 +14,7 @@
 #include "spool/big_endian.h"
 #include "spool/env.h"
 #include "spool/home.h"
+#include "spool/page.h"
 #include "spool/unsynced.h"
 #include "spool/view.h"
 
@@ -27,11 +28,6 @@ enum {
     SLOT_BYTES = 256 * 1024,
     PAGE_BYTES_MAX = 64 * 1024, /* LMDB's MAX_PAGESIZE is half of that */
     META_PAGES = 2,             /* the first two of data.mdb, written in turn by LMDB's commits */
-
-    /* In a meta page (LMDB 0.9: mdb.c, MDB_meta, behind the page's head). */
-    AT_META_MAGIC = 16,
-    AT_META_TXNID = 144,
-    META_BYTES = 152,
 
     AT_MAGIC = 0,
     AT_TXNID = 8,
@@ -112,17 +108,15 @@ static bool read_slot(int fd, unsigned which, uint8_t slot[SLOT_BYTES])
  * was written. Where they cannot be told the checkpoint is all that there is. */
 static bool is_of(const uint8_t *slot, int data)
 {
-    const uint32_t magic_of_meta = 0xBEEFC0DE;
     uint64_t last = 0, page_bytes = big_endian_get(slot + AT_PAGE_BYTES, 4);
     bool is_known = false;
     for (unsigned page = 0; page < META_PAGES; page++) {
-        uint8_t meta[META_BYTES];
+        uint8_t meta[PAGE_META_BYTES];
         uint64_t txnid;
         if (pread(data, meta, sizeof meta, (off_t)(page * page_bytes)) != sizeof meta)
             return false;
-        if (memcmp(meta + AT_META_MAGIC, &magic_of_meta, sizeof magic_of_meta) != 0)
+        if (!page_is_meta(meta, page, &txnid))
             continue;
-        memcpy(&txnid, meta + AT_META_TXNID, sizeof txnid);
         last = txnid > last ? txnid : last;
         is_known = true;
     }

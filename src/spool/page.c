@@ -16,6 +16,9 @@ enum {
     FLAG_BRANCH = 1,
     FLAG_LEAF = 2,
     FLAG_OVERFLOW = 4,
+    FLAG_META = 8,
+    AT_META_MAGIC = 16, /* MDB_meta, behind the head */
+    AT_META_TXNID = 144,
     NODE_BIG = 1, /* its data are on pages of their own, and it holds the number of the first */
 };
 
@@ -60,6 +63,16 @@ static bool nodes_fill(const uint8_t *page, size_t page_bytes)
         used += len + len % 2;
     }
     return used == page_bytes - get16(page + AT_UPPER);
+}
+
+bool page_is_meta(const uint8_t *page, uint64_t number, uint64_t *transaction)
+{
+    const uint32_t magic = 0xBEEFC0DE;
+    if (get64(page + AT_NUMBER) != number || get16(page + AT_FLAGS) != FLAG_META ||
+        memcmp(page + AT_META_MAGIC, &magic, sizeof magic) != 0)
+        return false;
+    *transaction = get64(page + AT_META_TXNID);
+    return *transaction == 0 || *transaction % 2 == number;
 }
 
 bool page_is_leaf(const uint8_t *page, size_t page_bytes)

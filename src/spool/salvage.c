@@ -77,12 +77,26 @@ static uint8_t *read_value(const struct salvage *s, uint64_t at, size_t len)
 
 /* ---- what is free ---- */
 
+/* LMDB believes the newer one. If the newest is damaged, what the last commit wrote is on pages
+ * that the one before says are free. */
+static bool metas_are_sound(const struct salvage *s)
+{
+    uint8_t page[PAGE_META_BYTES];
+    uint64_t transactions[2];
+    for (unsigned i = 0; i < 2; i++)
+        if (!read_at(s, i * s->page_bytes, page, sizeof page) ||
+            !page_is_meta(page, i, &transactions[i]))
+            return false;
+    uint64_t a = transactions[0], b = transactions[1];
+    return a + 1 == b || b + 1 == a || (a == 0 && b == 0);
+}
+
 /* A spool that waits for its checkpoint has a list of another state. */
 static void find_free(struct salvage *s, const char *path)
 {
     MDB_env *env;
     MDB_txn *txn;
-    if (checkpoint_is_due(path) ||
+    if (checkpoint_is_due(path) || !metas_are_sound(s) ||
         env_open(&env, path, 0, MDB_RDONLY | MDB_NOLOCK, NULL) != STATUS_OK)
         return;
     page_set_reach(&s->free, s->pages);

@@ -249,8 +249,9 @@ def test_spools_with_a_changed_page(shapes):
 
 
 # Random bytes in a page led into the middle of a good one further on; a branch had become its own
-# parent; a leaf had become a branch that led far behind, or one of the rejected list's.
-@pytest.mark.parametrize("seed,number", [(301, 21), (303, 131), (315, 11), (350, 39)])
+# parent; a leaf had become a branch that led far behind, or one of the rejected list's; the newest head
+# had become the one before.
+@pytest.mark.parametrize("seed,number", [(301, 21), (303, 131), (315, 11), (350, 39), (360, 93)])
 def test_spools_that_have_shown_a_fault(shapes, seed, number):
     name, change, generator = next(itertools.islice(choices(seed), number, None))
     assert try_one(name, change, seed, number, shapes(name, seed), generator)

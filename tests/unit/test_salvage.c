@@ -11,6 +11,7 @@
 #include "../support/spool_home.h"
 #include "amqpbuf/spool_salvage.h"
 #include "spool/home.h"
+#include "spool/page.h"
 
 enum { PAGE = 4096, AT_FLAGS = 10, BRANCH = 1 };
 
@@ -163,6 +164,37 @@ static void test_without_branches(void **state)
     assert_all_are_there(&s);
 }
 
+/* The pages that say where the tree begins, both as the commit before the last one wrote them: what
+ * came last is on pages that are free there. */
+static void test_with_an_older_head(void **state)
+{
+    struct home *home = *state;
+    uint8_t pages[2][PAGE];
+    uint64_t transactions[2];
+    char name[128];
+    home_fill(home, 3, 900);
+    home_fill(home, 1, 900);
+    home_close(home);
+    snprintf(name, sizeof name, "%s/data.mdb", home->spool);
+    int fd = open(name, O_RDWR);
+    ENSURE(fd >= 0 && pread(fd, pages, sizeof pages, 0) == sizeof pages);
+    for (unsigned i = 0; i < 2; i++)
+        ENSURE(page_is_meta(pages[i], i, &transactions[i]));
+    unsigned newest = transactions[1] > transactions[0];
+    ENSURE(pwrite(fd, pages[1 - newest], PAGE, newest * PAGE) == PAGE);
+    struct salvaged s = salvage(home);
+    assert_false(s.knows_what_is_free);
+    assert_int_equal(s.count, 4);
+    for (uint64_t seq = 1; seq <= 4; seq++)
+        assert_int_equal(s.seq[seq - 1], seq);
+    pages[1 - newest][0] ^= 1; /* and if its number is right */
+    ENSURE(pwrite(fd, pages[1 - newest], PAGE, newest * PAGE) == PAGE);
+    assert_false(salvage(home).knows_what_is_free);
+    ENSURE(pwrite(fd, pages[newest], PAGE, newest * PAGE) == PAGE);
+    close(fd);
+    assert_true(salvage(home).knows_what_is_free);
+}
+
 /* LMDB cannot open it. What was deleted last may be there still. */
 static void test_without_heads(void **state)
 {
@@ -247,6 +279,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_whole_spool, home_setup, home_teardown),
         cmocka_unit_test_setup_teardown(test_without_branches, home_setup, home_teardown),
         cmocka_unit_test_setup_teardown(test_without_heads, home_setup, home_teardown),
+        cmocka_unit_test_setup_teardown(test_with_an_older_head, home_setup, home_teardown),
         cmocka_unit_test_setup_teardown(test_a_damaged_record, home_setup, home_teardown),
         cmocka_unit_test_setup_teardown(test_damaged_and_missing_parts, home_setup, home_teardown),
         cmocka_unit_test_setup_teardown(test_not_beside_amqpbuf, home_setup, home_teardown),
