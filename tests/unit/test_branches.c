@@ -234,6 +234,163 @@ static void try_pages_in_wrong_places(struct home *home)
     free(file);
 }
 
+/* ---- any page in the place of any other one ---- */
+
+enum { MESSAGES = 60, REJECT_EACH = 3, MAIN_ROOT = 16 + 24 + 48 + 40, DB_ROOT = 40 };
+
+/* Which pages each message needs, from the root of its list on. */
+struct needs {
+    bool pages[MESSAGES + 1][PAGES_MAX];
+};
+
+static uint64_t get64(const uint8_t *at)
+{
+    uint64_t value;
+    memcpy(&value, at, sizeof value);
+    return value;
+}
+
+static void note_pages(const struct file *file, uint64_t page, const bool *above,
+                       struct needs *needs)
+{
+    bool path[PAGES_MAX];
+    const uint8_t *bytes = file->bytes[page];
+    memcpy(path, above, sizeof path);
+    path[page] = true;
+    struct page_child child;
+    struct page_node node;
+    for (size_t i = 0; i < page_node_count(bytes); i++) {
+        if (has_flags(file, page, BRANCH)) {
+            ENSURE(page_child(bytes, PAGE, i, &child));
+            note_pages(file, child.number, path, needs);
+        } else {
+            ENSURE(page_node(bytes, PAGE, i, &node) && node.data);
+            memcpy(needs->pages[record_key_seq(node.key.mv_data)], path, sizeof path);
+        }
+    }
+}
+
+static void note_list(const struct file *file, const char *list, struct needs *needs)
+{
+    uint64_t transactions[2];
+    for (unsigned i = 0; i < 2; i++)
+        ENSURE(page_is_meta(file->bytes[i], i, &transactions[i]));
+    const uint8_t *meta = file->bytes[transactions[1] > transactions[0]];
+    const uint8_t *root = file->bytes[get64(meta + MAIN_ROOT)];
+    struct page_node node;
+    for (size_t i = 0; i < page_node_count(root); i++) {
+        ENSURE(page_node(root, PAGE, i, &node));
+        if (node.key.mv_size == strlen(list) &&
+            memcmp(node.key.mv_data, list, node.key.mv_size) == 0)
+            note_pages(file, get64(node.data + DB_ROOT), (const bool[PAGES_MAX]){false}, needs);
+    }
+}
+
+static bool is_rejected(uint64_t seq)
+{
+    return seq % REJECT_EACH == 0;
+}
+
+static void reject_some(struct home *home)
+{
+    struct rejection rejection = {.code = 404, .text = "", .at_us = 1};
+    home_open(home);
+    home_begin(home);
+    for (uint64_t seq = 1; seq <= MESSAGES; seq++)
+        if (is_rejected(seq))
+            assert_int_equal(store_reject(home->store, 1, seq, &rejection, &home->failure),
+                             STATUS_OK);
+    home_commit(home);
+    home_close(home);
+}
+
+/* What waits is read if all that it needs is there, in order. An older page of the list may show
+ * again what was rejected since. */
+static void expect_readable(const struct seen *seen, const struct needs *needs, uint64_t damaged)
+{
+    unsigned at = 0;
+    for (uint64_t seq = 1; seq <= MESSAGES; seq++) {
+        bool is_read = at < seen->count && seen->seq[at] == seq;
+        at += is_read;
+        assert_true(is_read || is_rejected(seq) || needs->pages[seq][damaged]);
+    }
+    assert_int_equal(at, seen->count);
+}
+
+/* The pages of both lists, with what is in them. */
+struct lists {
+    struct file *file;
+    struct needs *needs;
+    bool has[PAGES_MAX];
+};
+
+static struct lists fill_lists(struct home *home)
+{
+    free(fill(home));
+    reject_some(home);
+    struct lists lists = {.file = file_read(home), .needs = calloc(1, sizeof *lists.needs)};
+    ENSURE(lists.needs);
+    note_list(lists.file, "messages", lists.needs);
+    note_list(lists.file, "rejected", lists.needs);
+    for (uint64_t page = 2; page < lists.file->pages; page++)
+        for (uint64_t seq = 1; seq <= MESSAGES; seq++)
+            lists.has[page] = lists.has[page] || lists.needs->pages[seq][page];
+    return lists;
+}
+
+static void try_page(struct home *home, const struct lists *lists, uint64_t page,
+                     const uint8_t *bytes)
+{
+    file_write(lists->file, page, bytes);
+    home_open(home);
+    struct seen seen = home_read(home, 1, 0);
+    home_close(home);
+    expect_readable(&seen, lists->needs, page);
+    file_restore(lists->file);
+}
+
+static void try_any_page_anywhere(struct home *home)
+{
+    struct lists lists = fill_lists(home);
+    unsigned tried = 0;
+    for (uint64_t to = 2; to < lists.file->pages; to++)
+        for (uint64_t from = 0; lists.has[to] && from < lists.file->pages; from++, tried++)
+            try_page(home, &lists, to, lists.file->bytes[from]);
+    assert_true(tried > 500);
+    free(lists.needs);
+    free(lists.file);
+}
+
+static void change(uint8_t *page, unsigned seed)
+{
+    enum { WAYS = 4, FEW = 8, MANY = 64 };
+    srandom(seed);
+    size_t len = (const size_t[WAYS]){1, FEW, MANY, PAGE}[seed % WAYS];
+    size_t at = (size_t)random() % (PAGE - len + 1);
+    if (seed / WAYS % 2) /* where the head and the offsets are, a change says more */
+        at %= PAGE_HEAD_BYTES + 4 * MESSAGES;
+    for (size_t i = 0; i < len; i++)
+        page[at + i] = (uint8_t)(page[at + i] ^ (len == 1 ? 1 << random() % 8 : random()));
+}
+
+/* AMQPBUF_TEST_CHANGES: how many of each page. */
+static void try_changed_pages(struct home *home)
+{
+    struct lists lists = fill_lists(home);
+    const char *wanted = getenv("AMQPBUF_TEST_CHANGES");
+    unsigned changes = wanted ? (unsigned)strtoul(wanted, NULL, 10) : 16;
+    for (uint64_t page = 2; page < lists.file->pages; page++)
+        for (unsigned seed = 0; lists.has[page] && seed < changes; seed++) {
+            uint8_t bytes[PAGE];
+            memcpy(bytes, lists.file->bytes[page], PAGE);
+            change(bytes, (unsigned)page * changes + seed);
+            print_message("page %u, seed %u\n", (unsigned)page, (unsigned)page * changes + seed);
+            try_page(home, &lists, page, bytes);
+        }
+    free(lists.needs);
+    free(lists.file);
+}
+
 /* Small queues, all of which are read, and then deleted as far as that is allowed: LMDB puts what
  * is left of their pages together, again and again, and never comes to the damaged one. */
 static void try_deleting_beside_damage(struct home *home)
@@ -302,8 +459,9 @@ static void try_damaged_names(struct home *home)
 static void test_damaged_pages(void **state)
 {
     static void (*const tries[])(struct home *) = {
-        try_every_bit_of_a_branch, try_heads_of_leaves,        try_reading_past_heads_of_leaves,
-        try_pages_in_wrong_places, try_deleting_beside_damage, try_damaged_names};
+        try_every_bit_of_a_branch,  try_heads_of_leaves,   try_reading_past_heads_of_leaves,
+        try_pages_in_wrong_places,  try_any_page_anywhere, try_changed_pages,
+        try_deleting_beside_damage, try_damaged_names};
     for (unsigned i = 0; i < sizeof tries / sizeof *tries; i++) {
         home_setup(state);
         tries[i](*state);
