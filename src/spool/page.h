@@ -29,8 +29,8 @@ bool page_is_sound(const struct page_map *, const MDB_val *key);
 
 enum { PAGE_HEAD_BYTES = 16, PAGE_META_BYTES = 152 };
 
-/* True if the first PAGE_META_BYTES are those of page `number`, 0 or 1, which says where the tree of
- * this transaction begins. LMDB's commits write them in turn. */
+/* True if the first PAGE_META_BYTES are those of page `number`, 0 or 1, which says where the tree
+ * of this transaction begins. LMDB's commits write them in turn. */
 bool page_is_meta(const uint8_t *page, uint64_t number, uint64_t *transaction);
 
 /* True if it looks like a leaf. */
