@@ -20,10 +20,14 @@ static bool is_backends_failure(const char *text)
     return last && says(last, " returned an error: ");
 }
 
-/* The nameless exchange is there as long as the vhost is. */
-bool blame_is_end_of_vhost(uint16_t code, const char *text)
+/* The nameless exchange is there as long as the vhost is. All of it is compared: clients name
+ * exchanges as they like. */
+bool blame_is_end_of_vhost(uint16_t code, const char *text, const char *vhost)
 {
-    return code == 404 && says(text, "no exchange '' in vhost");
+    static const char before[] = "NOT_FOUND - no exchange '' in vhost '";
+    size_t begin = sizeof before - 1, len = strlen(vhost);
+    return code == 404 && strncmp(text, before, begin) == 0 &&
+           strncmp(text + begin, vhost, len) == 0 && strcmp(text + begin + len, "'") == 0;
 }
 
 enum blame blame_of(uint16_t code, const char *text)
@@ -36,7 +40,7 @@ enum blame blame_of(uint16_t code, const char *text)
     case 403: /* access-refused */
         return is_backends_failure(text) ? BLAME_BROKER : BLAME_MESSAGE;
     case 404: /* not-found */
-        return blame_is_end_of_vhost(code, text) ? BLAME_BROKER : BLAME_MISSING;
+        return BLAME_MISSING;
     case 406: /* precondition-failed; a vhost that is full of queues will take it later */
         return says(text, "queue limit in vhost") ? BLAME_TRANSIENT : BLAME_MESSAGE;
     case 530: /* not-allowed */

@@ -19,7 +19,7 @@ enum blame blame_of(uint16_t code, const char *text);
 
 /* The vhost is being deleted: what is refused from now on until RabbitMQ closes the connection
  * (with 403 as well, its permissions go first) says nothing of any message. */
-bool blame_is_end_of_vhost(uint16_t code, const char *text);
+bool blame_is_end_of_vhost(uint16_t code, const char *text, const char *vhost);
 
 enum remedy {
     REMEDY_REJECT, /* to the rejected list */

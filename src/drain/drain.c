@@ -416,7 +416,7 @@ static void on_exception(struct drain *d, const struct frame *frame)
     LOG_OFTEN(LOG_INFO, "drain_refused", LOG_T("user", d->backlog->user),
               LOG_T("vhost", d->backlog->vhost), LOG_N("code", code), LOG_T("reason", text),
               LOG_N("sent", d->sent.count));
-    if (blame_is_end_of_vhost(code, text)) {
+    if (blame_is_end_of_vhost(code, text, d->backlog->vhost)) {
         upstream_abort(d->link.upstream, "the vhost is being deleted");
         return; /* and the drain is gone */
     }

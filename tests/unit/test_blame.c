@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include <cmocka.h>
@@ -32,7 +33,6 @@ static const struct {
      "x' in vhost '/' refused for user 'u'",
      BLAME_MESSAGE},
     {404, "NOT_FOUND - no exchange 'x' in vhost '/'", BLAME_MISSING},
-    {404, "NOT_FOUND - no exchange '' in vhost 'x'", BLAME_BROKER},
     {404, "NOT_FOUND - no queue 'q' in vhost '/'", BLAME_MISSING},
     {405, "RESOURCE_LOCKED - cannot obtain exclusive access to locked queue 'q' in vhost '/'",
      BLAME_TRANSIENT},
@@ -107,12 +107,31 @@ static void test_ten_tries_take_some_ten_seconds(void **state)
     assert_int_equal(blame_pause_ms(UINT32_MAX), last);
 }
 
+/* Clients name exchanges, and not vhosts that are there. */
+static void test_the_end_of_a_vhost(void **state)
+{
+    (void)state;
+    static const char ends[] = "NOT_FOUND - no exchange '' in vhost 'v'";
+    assert_true(blame_is_end_of_vhost(404, ends, "v"));
+    assert_false(blame_is_end_of_vhost(403, ends, "v"));
+    assert_false(blame_is_end_of_vhost(404, ends, "vv"));
+    assert_false(blame_is_end_of_vhost(404, ends, ""));
+    static const char *const names[] = {"x", "no exchange '' in vhost", "' in vhost", "' in vhost 'v",
+                                        "' in vhost 'v'"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char text[128];
+        snprintf(text, sizeof text, "NOT_FOUND - no exchange '%s' in vhost 'v'", names[i]);
+        assert_false(blame_is_end_of_vhost(404, text, "v"));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_whose_fault),
         cmocka_unit_test(test_what_follows),
         cmocka_unit_test(test_ten_tries_take_some_ten_seconds),
+        cmocka_unit_test(test_the_end_of_a_vhost),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
