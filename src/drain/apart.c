@@ -13,6 +13,7 @@ enum {
     WOKEN_MAX = 32,   /* at once: more would hold up all others if RabbitMQ is silent still */
     SILENT_LONG = 10, /* times pool.confirm_timeout: then something is sent again all the same */
     SOON_MS = 5000,   /* once a channel was stuck */
+    STUCK_REST_MS = 30000, /* then others have their turn, before one is tried again */
 };
 
 struct aside *apart_set(struct drain *d, uint64_t destination)
@@ -152,33 +153,51 @@ static void wake_silent(struct drain *d, struct aside *a)
     places_freed(d, in_flight_forget_open(&d->sent, a->destination));
 }
 
-/* The silent one that has waited longest beyond its time, or NULL. */
-static struct aside *longest_due(struct asides *asides, uint64_t now_ms)
+/* The silent one that has waited longest beyond its time, and may be sent to, or NULL. */
+static struct aside *longest_due(struct drain *d, uint64_t now_ms)
 {
+    struct asides *asides = &d->backlog->asides;
     struct aside *best = NULL;
     for (uint32_t i = 0; i < asides->count; i++) {
         struct aside *a = &asides->all[i];
         if (a->state == ASIDE_SILENT && now_ms >= a->again_ms &&
-            (!best || a->again_ms < best->again_ms))
+            (!best || a->again_ms < best->again_ms) &&
+            !doubts_hold(&d->backlog->doubts, a->destination))
             best = a;
     }
     return best;
+}
+
+/* RabbitMQ may be silent about it still. */
+static bool is_untried(const struct drain *d, const struct aside *a)
+{
+    return a->state == ASIDE_TRYING && a->fine == 0 && a->failing == 0 &&
+           !doubts_hold(&d->backlog->doubts, a->destination);
+}
+
+/* Of the silent ones. Each may be a channel that is stuck, and all others wait until that is known:
+ * so they are tried one by one, and seldom enough that the others go on in between. */
+static uint32_t most_untried(const struct drain *d, uint64_t now_ms)
+{
+    const struct backlog *backlog = d->backlog;
+    if (backlog->stuck_ms == 0)
+        return WOKEN_MAX;
+    bool is_over = now_ms - backlog->stuck_ms >= STUCK_REST_MS;
+    return is_over && backlog->left <= LEFT_MAX / 2 ? 1 : 0; /* more are left for new ones */
 }
 
 void apart_wake(struct drain *d, uint64_t now_ms)
 {
     struct asides *asides = &d->backlog->asides;
     struct aside *a;
-    uint32_t untried = 0; /* RabbitMQ may be silent about them still */
+    uint32_t untried = 0, most = most_untried(d, now_ms);
     for (uint32_t i = 0; i < asides->count; i++) {
         a = &asides->all[i];
         if (a->state == ASIDE_RESTING)
             aside_wakes(a, now_ms);
-        untried += a->state == ASIDE_TRYING && a->fine == 0;
+        untried += is_untried(d, a);
     }
-    if (d->backlog->left > LEFT_MAX / 2) /* the rest is for those that are not known yet */
-        return;
-    for (; untried < WOKEN_MAX && (a = longest_due(asides, now_ms)) != NULL; untried++) {
+    for (; untried < most && (a = longest_due(d, now_ms)) != NULL; untried++) {
         aside_wakes(a, now_ms);
         wake_silent(d, a);
     }

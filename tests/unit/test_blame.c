@@ -116,8 +116,8 @@ static void test_the_end_of_a_vhost(void **state)
     assert_false(blame_is_end_of_vhost(403, ends, "v"));
     assert_false(blame_is_end_of_vhost(404, ends, "vv"));
     assert_false(blame_is_end_of_vhost(404, ends, ""));
-    static const char *const names[] = {"x", "no exchange '' in vhost", "' in vhost", "' in vhost 'v",
-                                        "' in vhost 'v'"};
+    static const char *const names[] = {"x", "no exchange '' in vhost", "' in vhost",
+                                        "' in vhost 'v", "' in vhost 'v'"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char text[128];
         snprintf(text, sizeof text, "NOT_FOUND - no exchange '%s' in vhost 'v'", names[i]);

@@ -393,6 +393,43 @@ static void test_many_that_are_stuck(void **state)
     peer_die(p);
 }
 
+/* RabbitMQ answers the close of a stuck channel within a minute. Returns how many were left. */
+static unsigned pass_a_minute(void)
+{
+    world_pass(60000);
+    unsigned left = world_queue()->backlog.left;
+    broker_close_stuck();
+    return left;
+}
+
+/* What they are tried with again holds all others up for a moment: the more there are, the more
+ * seldom each of them is. */
+static void test_others_go_on_between_many_that_are_stuck(void **state)
+{
+    (void)state;
+    enum { STUCK = 40 };
+    struct peer *p = begin("pool.confirm_timeout=30s", NULL);
+    char body[16];
+    broker_down();
+    for (unsigned i = 0; i < STUCK; i++) {
+        snprintf(body, sizeof body, "@%u", i);
+        peer_publish(p, 1, body, body);
+    }
+    broker_up();
+    for (unsigned i = 0; i < 10; i++)
+        pass_a_minute();
+    assert_int_equal(world_queue()->backlog.asides.count, STUCK);
+    for (unsigned i = 0; i < 20; i++) {
+        snprintf(body, sizeof body, "fine %u", i);
+        peer_publish(p, 1, "fine", body);
+        assert_in_range(pass_a_minute(), 0, 2);
+        assert_int_equal(times_published(body), 1);
+        assert_int_equal(disk_count(false), STUCK);
+    }
+    broker_cut();
+    peer_die(p);
+}
+
 /* That is no stuck channel: what RabbitMQ has is not sent again, and nothing waits for longer. */
 static void test_a_frozen_rabbitmq_is_waited_for(void **state)
 {
@@ -748,6 +785,7 @@ int main(void)
         ALONE(test_a_silent_destination_that_answers_in_part),
         ALONE(test_a_channel_that_is_stuck_is_left),
         ALONE(test_many_that_are_stuck),
+        ALONE(test_others_go_on_between_many_that_are_stuck),
         ALONE(test_a_frozen_rabbitmq_is_waited_for),
         ALONE(test_a_channel_with_silent_queues_is_kept),
         ALONE(test_what_is_aside_without_confirms),
