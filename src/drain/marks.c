@@ -5,11 +5,16 @@
 
 #include "base/memory.h"
 
-enum { KNOWN_MAX = 65536 }; /* more of them are marked anew */
+enum {
+    KNOWN_MAX = 65536, /* more of them are marked anew */
+    FINE_FOR_ONE_MORE = 8,
+    BEHIND_MAX =
+        128, /* RabbitMQ reads no more of a connection with 400 on a channel that is stuck */
+};
 
 void marks_begin(struct marks *m)
 {
-    m->first = m->end = 0;
+    m->first = m->end = m->fine = 0;
     number_map_clear(&m->known);
 }
 
@@ -52,10 +57,23 @@ void marks_add(struct marks *m, uint64_t tag, bool is_first)
 
 uint64_t marks_answered(struct marks *m)
 {
-    return m->first < m->end ? m->all[m->first++].tag : 0;
+    if (m->first == m->end)
+        return 0;
+    m->fine += m->all[m->first].is_first;
+    return m->all[m->first++].tag;
 }
 
 uint64_t marks_stuck_at(const struct marks *m)
 {
     return m->first < m->end && m->all[m->first].is_first ? m->all[m->first].tag : 0;
+}
+
+bool marks_hold(const struct marks *m, uint64_t last_tag)
+{
+    uint32_t behind = m->fine / FINE_FOR_ONE_MORE;
+    if (m->first == m->end)
+        return false;
+    const struct mark *oldest = &m->all[m->first];
+    return !oldest->is_first ||
+           last_tag - oldest->tag >= (behind < BEHIND_MAX ? behind : BEHIND_MAX);
 }

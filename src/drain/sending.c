@@ -35,9 +35,7 @@ static void note_under_way(struct drain *d)
         a->under_way++;
 }
 
-/* A channel was stuck, and it is to be known at what if this one is: so nothing is sent behind
- * that.
- */
+/* A channel was stuck, and it is to be known at what if this one is. */
 static void mark(struct drain *d, const struct job_record *record)
 {
     if (d->backlog->stuck_ms == 0 || !d->confirms || !marks_is_new(&d->marks, record->destination))
@@ -124,7 +122,7 @@ static uint32_t send_batch(struct drain *d)
         bool open = in_flight_has_sent(&d->sent, 0);
         d->barrier = (d->barrier && open) || record->kind == RECORD_DECLARE ||
                      record->seq == d->backlog->search.suspect;
-        bool waits = (d->barrier && open) || marks_stuck_at(&d->marks) > 0;
+        bool waits = (d->barrier && open) || marks_hold(&d->marks, d->last_tag);
         if (waits || !places_fit(d, record))
             return sent;
         send_record(d, record);

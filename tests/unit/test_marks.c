@@ -69,6 +69,51 @@ static void test_a_destination_is_new_once_on_a_channel(void **state)
     marks_clear(&m);
 }
 
+/* Nothing stands behind the first few, and little behind those that follow on the same channel. */
+static void test_what_is_sent_behind_them(void **state)
+{
+    (void)state;
+    struct marks m = {0};
+    assert_false(marks_hold(&m, 0));
+    uint64_t tag = 0;
+    for (unsigned i = 0; i < 8; i++) {
+        marks_add(&m, ++tag, true);
+        assert_true(marks_hold(&m, tag));
+        marks_answered(&m);
+        assert_false(marks_hold(&m, tag));
+    }
+    marks_add(&m, ++tag, true);
+    assert_false(marks_hold(&m, tag));
+    assert_true(marks_hold(&m, tag + 1));
+    for (unsigned i = 0; i < 10000; i++) {
+        marks_add(&m, ++tag, true);
+        marks_answered(&m);
+    }
+    assert_int_equal(marks_stuck_at(&m), tag);
+    assert_false(marks_hold(&m, tag + 127));
+    assert_true(marks_hold(&m, tag + 128));
+    marks_begin(&m);
+    marks_add(&m, 1, true);
+    assert_true(marks_hold(&m, 1));
+    marks_clear(&m);
+}
+
+/* It asks whether the channel is stuck at all. */
+static void test_nothing_is_sent_behind_one_that_is_no_first(void **state)
+{
+    (void)state;
+    struct marks m = {0};
+    for (uint64_t tag = 1; tag <= 100; tag++) {
+        marks_add(&m, tag, true);
+        marks_answered(&m);
+    }
+    marks_add(&m, 100, false);
+    assert_true(marks_hold(&m, 100));
+    marks_answered(&m);
+    assert_false(marks_hold(&m, 100));
+    marks_clear(&m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -76,6 +121,8 @@ int main(void)
         cmocka_unit_test(test_a_mark_that_is_no_first),
         cmocka_unit_test(test_many_that_are_not_answered),
         cmocka_unit_test(test_a_destination_is_new_once_on_a_channel),
+        cmocka_unit_test(test_what_is_sent_behind_them),
+        cmocka_unit_test(test_nothing_is_sent_behind_one_that_is_no_first),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
