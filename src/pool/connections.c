@@ -92,9 +92,12 @@ void connections_want_more(struct pool *pool, const struct upstream *beside)
         under_way_begin_as(&u->under_way, &beside->under_way);
 }
 
+/* Those that were dialled together fail together, which counts once. */
 void connections_put_off_more(struct pool *pool)
 {
-    backoff_failed(&pool->more, runtime_now(pool->rt), MORE_WAIT_MIN_MS, MORE_WAIT_MAX_MS);
+    uint64_t now = runtime_now(pool->rt);
+    if (backoff_is_over(&pool->more, now))
+        backoff_failed(&pool->more, now, MORE_WAIT_MIN_MS, MORE_WAIT_MAX_MS);
 }
 
 bool connections_try_next_broker(struct pool *pool)

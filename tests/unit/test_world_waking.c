@@ -261,6 +261,38 @@ static void test_who_has_something_under_way_stays_until_it_is_confirmed(void **
     }
 }
 
+/* Several are dialled at a time, and RabbitMQ allows no more: that is one failure, and who lacks a
+ * connection tries again soon. */
+static void test_connections_that_fail_together_put_off_once(void **state)
+{
+    (void)state;
+    world_begin((const char *[]){"pool.publish_buffer_size=1000", "pool.upstreams=8",
+                                 "pool.window=16", "pool.confirm_timeout=1h", NULL});
+    struct peer *peers[8];
+    broker.confirms = BROKER_SILENT;
+    for (unsigned i = 0; i < 8; i++)
+        peers[i] = confirming();
+    unsigned connections = broker.connections;
+    broker.refuse_code = 530;
+    strcpy(broker.refuse_text, "NOT_ALLOWED - connection limit (1) is reached");
+    broker.is_slow_to_accept = true;
+    for (unsigned round = 0; round < 2; round++)
+        for (unsigned i = 0; i < 8; i++) {
+            const char form[] = {(char)('a' + i), '%', 'u', 0};
+            publish_numbered(peers[i], form, round, round ? 20 : 1);
+            world_run();
+        }
+    broker.is_slow_to_accept = false;
+    world_run();
+    assert_in_range(broker.connections, connections + 2, connections + 7);
+    const struct pool *pool = LIST_ENTRY(world.pools.all.next, struct pool, node);
+    assert_true(backoff_is_over(&pool->more, world.now_ms + 1000));
+    for (unsigned i = 0; i < 8; i++)
+        peer_die(peers[i]);
+    broker.refuse_code = 0;
+    broker_confirm_all();
+}
+
 int main(void)
 {
 #define ALONE(test) cmocka_unit_test_setup_teardown(test, quiet, world_teardown)
@@ -274,6 +306,7 @@ int main(void)
         ALONE(test_who_goes_away_gives_its_places_back),
         ALONE(test_a_connection_that_opens_later_takes_who_waits),
         ALONE(test_who_has_something_under_way_stays_until_it_is_confirmed),
+        ALONE(test_connections_that_fail_together_put_off_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
