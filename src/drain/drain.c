@@ -364,11 +364,23 @@ void drain_go_on(struct drain *d)
     advance(d);
 }
 
+/* What is asked stands behind what was published, and a large message takes its time on a slow
+ * line. */
+static void put_off(struct drain *d, uint64_t ms)
+{
+    uint64_t deadline_ms = ms + d->backlog->rt->config->pool.confirm_timeout_ms;
+    if (d->deadline_ms > 0 && deadline_ms > d->deadline_ms)
+        d->deadline_ms = deadline_ms;
+    probe_put_off(&d->probe, ms);
+}
+
 void drain_tick(struct drain *d, uint64_t now_ms)
 {
     bool is_blocked = d->link.upstream->blocked; /* its silence is about all, and no failure */
     if (d->deadline_ms && is_blocked)
         d->deadline_ms = now_ms + d->backlog->rt->config->pool.confirm_timeout_ms;
+    if (stream_is_full(drain_stream(d)))
+        put_off(d, drain_stream(d)->last_write_ms);
     if (d->deadline_ms && now_ms >= d->deadline_ms) {
         upstream_abort(d->link.upstream,
                        "no answer to the drain's channel within pool.confirm_timeout");

@@ -82,6 +82,12 @@ void probe_end(struct probe *p)
     p->sent_ms = p->tag = p->answered_ms = 0;
 }
 
+void probe_put_off(struct probe *p, uint64_t ms)
+{
+    if (p->sent_ms > 0 && ms > p->sent_ms)
+        p->sent_ms = ms;
+}
+
 enum probe_finding probe_finding(const struct probe *p, uint32_t timeout_ms, uint64_t now_ms)
 {
     if (p->sent_ms == 0)

@@ -458,6 +458,59 @@ static void test_a_frozen_rabbitmq_is_waited_for(void **state)
     world_begin(NULL);
 }
 
+/* A part of what is to be sent goes out now and then. */
+static void pass_on_a_slow_line(unsigned seconds)
+{
+    broker.is_frozen = true;
+    world_set_full(broker_last_stream(), true);
+    for (unsigned i = 0; i < seconds; i++) {
+        world_pass(1000);
+        assert_non_null(world_queue()->backlog.drain);
+        broker_last_stream()->last_write_ms = world.now_ms;
+    }
+    broker.is_frozen = false;
+    world_set_full(broker_last_stream(), false);
+}
+
+static void test_an_answer_over_a_slow_line_is_waited_for(void **state)
+{
+    (void)state;
+    static const uint8_t opened[64];
+    struct peer *p = begin("pool.confirm_timeout=10s", NULL);
+    store(p, 6);
+    broker.silent_on = AMQP_CHANNEL_OPEN_METHOD;
+    broker_up();
+    world_pass(2000);
+    unsigned connections = broker.connections;
+    pass_on_a_slow_line(40);
+    broker.silent_on = 0;
+    broker_say(1, AMQP_CHANNEL_OPEN_OK_METHOD, opened);
+    world_pass(5000);
+    assert_int_equal(disk_count(false), 0);
+    assert_int_equal(broker.connections, connections);
+    peer_close(p);
+}
+
+/* What is asked stands behind what takes its time: RabbitMQ reads, and is not stuck. */
+static void test_a_slow_line_is_waited_for(void **state)
+{
+    (void)state;
+    struct peer *p = begin("pool.confirm_timeout=10s", NULL);
+    store(p, 6);
+    broker.confirms = BROKER_SILENT;
+    broker_up();
+    world_pass(2000);
+    unsigned connections = broker.connections;
+    pass_on_a_slow_line(40);
+    broker.confirms = BROKER_ACKS;
+    broker_confirm_all();
+    world_pass(5000);
+    assert_int_equal(disk_count(false), 0);
+    assert_int_equal(broker.published, 6);
+    assert_int_equal(broker.connections, connections);
+    peer_close(p);
+}
+
 /* It answers what is asked of it: its queues are silent, and late confirms are waited for there. */
 static void test_a_channel_with_silent_queues_is_kept(void **state)
 {
@@ -787,6 +840,8 @@ int main(void)
         ALONE(test_many_that_are_stuck),
         ALONE(test_others_go_on_between_many_that_are_stuck),
         ALONE(test_a_frozen_rabbitmq_is_waited_for),
+        ALONE(test_an_answer_over_a_slow_line_is_waited_for),
+        ALONE(test_a_slow_line_is_waited_for),
         ALONE(test_a_channel_with_silent_queues_is_kept),
         ALONE(test_what_is_aside_without_confirms),
         ALONE(test_an_alarm_sets_no_destination_aside),
