@@ -377,9 +377,9 @@ static void put_off(struct drain *d, uint64_t ms)
 void drain_tick(struct drain *d, uint64_t now_ms)
 {
     bool is_blocked = d->link.upstream->blocked; /* its silence is about all, and no failure */
-    if (d->deadline_ms && is_blocked)
-        d->deadline_ms = now_ms + d->backlog->rt->config->pool.confirm_timeout_ms;
-    if (stream_is_full(drain_stream(d)))
+    if (is_blocked)
+        put_off(d, now_ms);
+    else if (stream_is_full(drain_stream(d)))
         put_off(d, drain_stream(d)->last_write_ms);
     if (d->deadline_ms && now_ms >= d->deadline_ms) {
         upstream_abort(d->link.upstream,

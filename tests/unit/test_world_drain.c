@@ -551,6 +551,37 @@ static void test_what_is_aside_without_confirms(void **state)
     peer_close(p);
 }
 
+/* RabbitMQ reads nothing as long as it lasts, and has time to answer behind it. */
+static void test_an_alarm_puts_a_question_off(void **state)
+{
+    (void)state;
+    static const uint8_t unblocked[64];
+    amqp_connection_blocked_t blocked = {.reason = bytes_of("low on memory")};
+    struct peer *p = begin("pool.confirm_timeout=30s", NULL);
+    store(p, 2);
+    world_queue()->backlog.stuck_ms = world.now_ms; /* so it is asked soon */
+    broker.confirms = BROKER_SILENT;
+    broker_up();
+    world_pass(2000);
+    unsigned connections = broker.connections;
+    broker.is_frozen = true;
+    peer_publish(p, 1, "another", "another");
+    world_pass(8000);
+    broker_say(0, AMQP_CONNECTION_BLOCKED_METHOD, &blocked);
+    world_pass(25000);
+    expect_acked_up_to(p, 3);
+    broker_say(0, AMQP_CONNECTION_UNBLOCKED_METHOD, unblocked);
+    world_pass(10000);
+    broker.is_frozen = false;
+    broker.confirms = BROKER_ACKS;
+    broker_confirm_all();
+    world_pass(5000);
+    assert_int_equal(broker.connections, connections);
+    assert_int_equal(disk_count(false), 0);
+    assert_int_equal(broker.published, 3);
+    peer_close(p);
+}
+
 /* It is about the connection, and says nothing of a destination. */
 static void test_an_alarm_sets_no_destination_aside(void **state)
 {
@@ -844,6 +875,7 @@ int main(void)
         ALONE(test_a_slow_line_is_waited_for),
         ALONE(test_a_channel_with_silent_queues_is_kept),
         ALONE(test_what_is_aside_without_confirms),
+        ALONE(test_an_alarm_puts_a_question_off),
         ALONE(test_an_alarm_sets_no_destination_aside),
         ALONE(test_the_end_of_an_alarm_is_no_return),
         ALONE(test_connections_for_a_drain_alone_wait_for_each_other),
