@@ -222,18 +222,18 @@ static int begin_anew(struct walk *w)
 
 /* ---- what is passed over ---- */
 
-/* The record that stands before a number in the tree, if it can be read and was not visited; else
- * 0. */
-struct before {
+/* A record that was not visited, and can be read: its number, else 0. */
+struct look {
     const struct walk *walk;
     MDB_cursor *cursor;
     uint64_t seq, found;
 };
 
-/* Keys fall on the way back, or it leads through a page in a wrong place. */
+/* The one that stands before a number in the tree. Keys fall on the way back, or it leads through a
+ * page in a wrong place. */
 static int find_before(void *arg)
 {
-    struct before *b = arg;
+    struct look *b = arg;
     const struct walk_list *list = b->walk->list;
     uint8_t key_bytes[RECORD_KEY_BYTES];
     struct record record;
@@ -259,18 +259,52 @@ static int find_before(void *arg)
     return 0;
 }
 
+/* The one with a number, on another page than the last. */
+static int find_elsewhere(void *arg)
+{
+    struct look *l = arg;
+    const struct walk_list *list = l->walk->list;
+    uint8_t key_bytes[RECORD_KEY_BYTES];
+    struct record record;
+    const char *what;
+    MDB_val key = {sizeof key_bytes, key_bytes}, value;
+    record_key(key_bytes, list->queue, l->seq);
+    int error = mdb_cursor_get(l->cursor, &key, &value, MDB_SET_KEY);
+    if (error)
+        return error;
+    if (page_map_has(&list->map, &key) && page_of(&list->map, &key) != l->walk->page &&
+        page_map_has_value(&list->map, &key, &value) &&
+        record_read(value.mv_data, value.mv_size, list->queue, l->seq, &record, &what) ==
+            STATUS_OK &&
+        record.is_rejected == list->rejected)
+        l->found = l->seq;
+    return 0;
+}
+
+static int look(const struct walk *w, int (*find)(void *arg), uint64_t seq, uint64_t *found)
+{
+    struct look l = {.walk = w, .seq = seq};
+    int error = mdb_cursor_open(w->txn, w->list->records, &l.cursor);
+    if (error)
+        return error;
+    error = guard_run(find, &l);
+    mdb_cursor_close(l.cursor);
+    *found = l.found;
+    return error;
+}
+
 /* What stands in a damaged page may lead anywhere: past records that can be read, to one further on
  * or out of the queue. Looked for from there, they stand before it. Returns an LMDB error or 0. */
 static int look_before(const struct walk *w, uint64_t seq, uint64_t *found)
 {
-    struct before b = {.walk = w, .seq = seq};
-    int error = mdb_cursor_open(w->txn, w->list->records, &b.cursor);
-    if (error)
-        return error;
-    error = guard_run(find_before, &b);
-    mdb_cursor_close(b.cursor);
-    *found = b.found;
-    return error;
+    return look(w, find_before, seq, found);
+}
+
+/* What a damaged page holds too many may look like a record that stands on the next one. */
+static bool stands_elsewhere(const struct walk *w)
+{
+    uint64_t found = 0;
+    return w->what && w->is_positioned && look(w, find_elsewhere, w->seq, &found) == 0 && found > 0;
 }
 
 /* `is_behind_damage`: what is between the last one and this one cannot be read, and is passed over.
@@ -280,6 +314,8 @@ static int fetch_next(struct walk *w, bool is_behind_damage)
     int error = guard_run(fetch, w);
     if ((error && error != MDB_NOTFOUND) || w->list->map.begin == 0)
         return error;
+    if (!error && stands_elsewhere(w))
+        return MDB_CORRUPTED;
     if (!error && (!w->is_page_new || w->seq == w->after + 1))
         return 0;
     uint64_t before = 0;

@@ -136,6 +136,59 @@ static void test_flips_in_a_key(void **state)
     close(fd);
 }
 
+/* One more node at the end of a leaf: a damaged record with the number behind its last one. Returns
+ * false if the page has no room for it, or is none of records. */
+static bool add_a_node(uint8_t *page)
+{
+    enum { HEAD = 16, AT_FLAGS = 10, AT_LOWER = 12, AT_UPPER = 14, FLAG_LEAF = 2, DATA = 4 };
+    enum { AT_KEY = 8, NODE = AT_KEY + RECORD_KEY_BYTES + DATA };
+    uint16_t lower, upper, last, key_len = RECORD_KEY_BYTES, data_len = DATA;
+    memcpy(&lower, page + AT_LOWER, sizeof lower);
+    memcpy(&upper, page + AT_UPPER, sizeof upper);
+    if (page[AT_FLAGS] != FLAG_LEAF || lower <= HEAD || upper < lower + NODE + 2)
+        return false;
+    memcpy(&last, page + lower - 2, sizeof last);
+    const uint8_t *before = page + last;
+    if (before[AT_KEY - 2] != RECORD_KEY_BYTES || record_key_queue(before + AT_KEY) != 1)
+        return false;
+    uint16_t at = (uint16_t)((upper - NODE) & ~1);
+    memset(page + at, 0, NODE);
+    memcpy(page + at, &data_len, sizeof data_len);
+    memcpy(page + at + AT_KEY - 2, &key_len, sizeof key_len);
+    record_key(page + at + AT_KEY, 1, record_key_seq(before + AT_KEY) + 1);
+    memcpy(page + lower, &at, sizeof at);
+    lower = (uint16_t)(lower + 2);
+    memcpy(page + AT_LOWER, &lower, sizeof lower);
+    return true;
+}
+
+/* What it looks like stands on the next page. */
+static void test_pages_with_a_node_too_many(void **state)
+{
+    enum { MESSAGES = 60, PAGE = 4096 };
+    struct home *home = *state;
+    char name[128];
+    home_fill(home, MESSAGES, 256);
+    home_close(home);
+    snprintf(name, sizeof name, "%s/data.mdb", home->spool);
+    int fd = open(name, O_RDWR);
+    assert_true(fd >= 0);
+    size_t len;
+    unsigned added = 0;
+    uint8_t *bytes = read_data(fd, &len);
+    for (size_t page = 2; page < len / PAGE; page++)
+        added += add_a_node(bytes + page * PAGE);
+    assert_true(added > 2);
+    assert_int_equal(pwrite(fd, bytes, len, 0), (ssize_t)len);
+    free(bytes);
+    close(fd);
+    home_open(home);
+    struct seen seen = home_read(home, 1, 0);
+    assert_int_equal(seen.count, MESSAGES);
+    for (unsigned i = 0; i < MESSAGES; i++)
+        assert_int_equal(seen.seq[i], i + 1);
+}
+
 /* The next number is not taken from there: it would be 0, which nobody reads. */
 static void test_keys_with_the_highest_numbers(void **state)
 {
@@ -454,6 +507,7 @@ int main(void)
         WITH_HOME(test_flips_in_a_record),
         WITH_HOME(test_flips_in_a_part),
         WITH_HOME(test_flips_in_a_key),
+        WITH_HOME(test_pages_with_a_node_too_many),
         WITH_HOME(test_keys_with_the_highest_numbers),
         WITH_HOME(test_missing_part),
         WITH_HOME(test_bodies_that_nobody_wants_are_not_looked_at),
