@@ -313,7 +313,7 @@ void failover_orphan(struct relay *r)
     for (size_t i = 0; i < count; i++) {
         if (all[i].publish)
             move_publish(r, all[i].publish, true);
-        else
+        else if (all[i].call->tx)
             move_call(r, all[i].call, true, false);
     }
     free(all);

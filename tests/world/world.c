@@ -12,6 +12,7 @@
 #include "pool/held.h"
 #include "pool/rejected_bound.h"
 #include "session/channel.h"
+#include "session/orphans.h"
 #include "session/session.h"
 #include "session/stalled.h"
 #include "spooler/spooler.h"
@@ -147,6 +148,7 @@ static void tick(void)
         upstream_tick(LIST_ENTRY(n, struct upstream, node), world.now_ms);
     }
     stalled_look(&world.upstreams, world.now_ms);
+    orphans_look(&world.upstreams, world.now_ms);
     for (struct list *n = world.pools.queues.all.next; n != &world.pools.queues.all; n = n->next) {
         struct queue *queue = LIST_ENTRY(n, struct queue, node);
         if (queue->backlog.drain)
