@@ -33,6 +33,27 @@ static bool has_another_place(const struct relay *r)
     return !handles_get(r->client);
 }
 
+/* RabbitMQ reads, and does not answer the close: it is stuck on the channel. */
+static bool is_unclosed(const struct relay *r, uint64_t now_ms)
+{
+    const struct upstream *u = r->link.upstream;
+    uint32_t timeout_ms = r->pool->rt->config->pool.confirm_timeout_ms;
+    return !r->channel && r->close != CLOSE_NONE && r->open == 0 && r->unproven == 0 &&
+           !u->blocked && now_ms >= upstream_reads_since(u, r->orphan_until_ms) + timeout_ms;
+}
+
+/* The client is gone, and nothing else is left there. */
+static bool is_stuck(const struct upstream *u, uint64_t now_ms)
+{
+    const struct relay *r;
+    if (u->owner || u->state != UPSTREAM_OPEN || u->links.count == 0)
+        return false;
+    for (uint32_t at = 0; (r = relay_next(u, &at)) != NULL;)
+        if (!is_unclosed(r, now_ms))
+            return false;
+    return true;
+}
+
 static void look_at(struct relay *r)
 {
     if (!has_another_place(r))
@@ -47,8 +68,12 @@ void orphans_look(struct upstreams *upstreams, uint64_t now_ms)
     for (struct list *n = upstreams->all.next; n != &upstreams->all; n = n->next) {
         struct upstream *u = LIST_ENTRY(n, struct upstream, node);
         struct relay *r;
-        for (uint32_t at = 0; u->client_properties && (r = relay_next(u, &at)) != NULL;)
+        if (!u->client_properties)
+            continue;
+        for (uint32_t at = 0; (r = relay_next(u, &at)) != NULL;)
             if (is_due(r, now_ms))
                 look_at(r);
+        if (is_stuck(u, now_ms))
+            upstream_close(u);
     }
 }

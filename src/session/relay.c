@@ -222,11 +222,20 @@ void relay_stay(struct relay *r)
     r->stays_until_ms = runtime_now(r->pool->rt) + MOVE_AGAIN_MS;
 }
 
+/* What it consumes, or owns, is nobody's any more, and others wait for it. */
+static uint64_t orphan_ms(struct relay *r)
+{
+    bool keeps = relay_is_consumed(r) || r->channel->client->owns_queues;
+    return keeps ? CONSUMER_ORPHAN_MS : r->pool->rt->config->pool.confirm_timeout_ms;
+}
+
 static void unbind(struct relay *r)
 {
     end_move(r);
-    if (r->channel)
-        r->channel->relay = NULL;
+    if (!r->channel)
+        return;
+    r->orphan_until_ms = runtime_now(r->pool->rt) + orphan_ms(r);
+    r->channel->relay = NULL;
     r->channel = NULL;
 }
 
@@ -255,17 +264,8 @@ static void settle_orphan(struct relay *r)
     held_wake(r->pool);
 }
 
-/* What it consumes, or owns, is nobody's any more, and others wait for it. */
-static uint64_t orphan_ms(struct relay *r)
-{
-    bool keeps = relay_is_consumed(r) || r->channel->client->owns_queues;
-    return keeps ? CONSUMER_ORPHAN_MS : r->pool->rt->config->pool.confirm_timeout_ms;
-}
-
 void relay_release(struct relay *r)
 {
-    if (r->channel)
-        r->orphan_until_ms = runtime_now(r->pool->rt) + orphan_ms(r);
     unbind(r);
     settle_orphan(r);
 }

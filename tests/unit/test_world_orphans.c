@@ -2,6 +2,7 @@
  * settings of its own. */
 
 #include "../world/world.h"
+#include "base/list.h"
 #include "base/log.h"
 
 static int quiet(void **state)
@@ -13,7 +14,7 @@ static int quiet(void **state)
 
 static void begin(void)
 {
-    world_begin((const char *[]){"pool.publish_buffer_size=1000", NULL});
+    world_begin((const char *[]){"pool.publish_buffer_size=1000", "upstream.heartbeat=0", NULL});
 }
 
 static struct peer *worker(void)
@@ -31,6 +32,14 @@ static void declare(struct peer *p)
     amqp_queue_declare_t m = {.queue = bytes_of("results"), .durable = 1};
     peer_send_method(p, 1, AMQP_QUEUE_DECLARE_METHOD, &m);
     world_run();
+}
+
+static unsigned connections(void)
+{
+    unsigned count = 0;
+    for (struct list *n = world.upstreams.all.next; n != &world.upstreams.all; n = n->next)
+        count++;
+    return count;
 }
 
 /* RabbitMQ is stuck at it, and would be in a drain. */
@@ -55,11 +64,64 @@ static void test_a_declaration_that_nobody_waits_for_is_not_stored(void **state)
     peer_close(other);
 }
 
+static void test_a_channel_that_rabbitmq_does_not_close(void **state)
+{
+    (void)state;
+    begin();
+    struct peer *p = worker(), *other = peer_login();
+    peer_open_confirming(other, 1);
+    assert_int_equal(connections(), 2);
+    broker.silent_calls = true;
+    declare(p);
+    peer_die(p);
+    world_pass(30000);
+    assert_int_equal(connections(), 2);
+    world_pass(3000);
+    assert_int_equal(connections(), 1);
+    broker.silent_calls = false;
+    peer_publish(other, 1, "q", "two");
+    peer_expect(other, 1, AMQP_BASIC_ACK_METHOD);
+    peer_close(other);
+}
+
+/* It had nothing that was not answered. */
+static void test_a_worker_that_had_nothing_to_wait_for(void **state)
+{
+    (void)state;
+    begin();
+    struct peer *p = worker();
+    broker.silent_calls = true;
+    peer_die(p);
+    world_pass(33000);
+    assert_int_equal(connections(), 1);
+}
+
+static void test_an_alarm_is_no_silence(void **state)
+{
+    (void)state;
+    begin();
+    struct peer *p = worker();
+    broker.silent_calls = true;
+    peer_die(p);
+    amqp_connection_blocked_t blocked = {.reason = bytes_of("low on memory")};
+    broker_say(0, AMQP_CONNECTION_BLOCKED_METHOD, &blocked);
+    world_pass(120000);
+    assert_int_equal(connections(), 2);
+    broker_say(0, AMQP_CONNECTION_UNBLOCKED_METHOD, &(amqp_connection_unblocked_t){0});
+    world_pass(25000);
+    assert_int_equal(connections(), 2);
+    world_pass(10000);
+    assert_int_equal(connections(), 1);
+}
+
 int main(void)
 {
 #define ALONE(test) cmocka_unit_test_setup_teardown(test, quiet, world_teardown)
     const struct CMUnitTest tests[] = {
         ALONE(test_a_declaration_that_nobody_waits_for_is_not_stored),
+        ALONE(test_a_channel_that_rabbitmq_does_not_close),
+        ALONE(test_a_worker_that_had_nothing_to_wait_for),
+        ALONE(test_an_alarm_is_no_silence),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
