@@ -332,6 +332,8 @@ enum route router_publish(struct channel *ch, struct refusal *why)
                                   AMQP_BASIC_PUBLISH_METHOD, why);
         return route == ROUTE_DONE ? nack(ch) : route;
     default:
+        if (facts.is_direct && facts.is_blocked) /* until the end of the alarm, as at RabbitMQ */
+            client_tell_alarm(ch->client, true);
         return ROUTE_HELD;
     }
 }

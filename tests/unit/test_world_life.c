@@ -408,6 +408,30 @@ static void test_a_declaration_in_an_alarm_without_a_connection(void **state)
     peer_close(publisher);
 }
 
+/* What is asked by direct reply-to is not stored: who waits with it is told why. */
+static void test_a_request_in_an_alarm_is_told_of_it(void **state)
+{
+    (void)state;
+    begin(NULL, NULL);
+    struct peer *p = consumer();
+    static const char reply_to[] = "\x15"
+                                   "amq.rabbitmq.reply-to";
+    LIST_ENTRY(world.clients.all.prev, struct client, node)->can_be_blocked = true;
+    amqp_connection_blocked_t blocked = {.reason = bytes_of("low on memory")};
+    broker_say(0, AMQP_CONNECTION_BLOCKED_METHOD, &blocked);
+    peer_publish(p, 1, "q", "stored");
+    peer_expect_nothing(p);
+    peer_publish_with(p, 1, "q", "asked", 0x0200, reply_to, sizeof reply_to - 1);
+    peer_expect(p, 0, AMQP_CONNECTION_BLOCKED_METHOD);
+    peer_expect_nothing(p);
+    assert_int_equal(disk.appended, 1);
+    broker_say(0, AMQP_CONNECTION_UNBLOCKED_METHOD, &(amqp_connection_unblocked_t){0});
+    peer_expect(p, 0, AMQP_CONNECTION_UNBLOCKED_METHOD);
+    world_pass(2000);
+    assert_int_equal(broker.published, 2);
+    peer_close(p);
+}
+
 /* The queue is deleted: that is no answer to what the client had asked before it went. */
 static void test_the_end_of_a_consumer_answers_nothing(void **state)
 {
@@ -649,6 +673,7 @@ int main(void)
         ALONE(test_an_idle_login_buffers_nothing),
         ALONE(test_a_worker_comes_in_an_alarm),
         ALONE(test_a_declaration_in_an_alarm_without_a_connection),
+        ALONE(test_a_request_in_an_alarm_is_told_of_it),
         ALONE(test_the_end_of_a_consumer_answers_nothing),
         ALONE(test_a_return_is_whole_before_its_channel_moves),
         ALONE(test_a_workers_close_does_not_wait_for_an_alarm),
