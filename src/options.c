@@ -7,15 +7,15 @@
 #include "base/assert.h"
 #include "config/shown.h"
 
-enum { SET = 256, CHECK, PRINT_CONFIG };
+enum { SET = 256, CHECK, PRINT_CONFIG, VERSION, HELP };
 
 static const struct option long_options[] = {
     {"config", required_argument, NULL, 'c'},
     {"set", required_argument, NULL, SET},
     {"check", no_argument, NULL, CHECK},
     {"print-config", no_argument, NULL, PRINT_CONFIG},
-    {"version", no_argument, NULL, 'V'},
-    {"help", no_argument, NULL, 'h'},
+    {"version", no_argument, NULL, VERSION},
+    {"help", no_argument, NULL, HELP},
     {0},
 };
 
@@ -52,15 +52,17 @@ static bool take(struct options *options, int option, char *argv[], FILE *errors
         options->action = OPTIONS_PRINT_CONFIG;
         return true;
     case 'V':
+    case VERSION:
         options->action = OPTIONS_VERSION;
         return true;
     case 'h':
+    case HELP:
         options->action = OPTIONS_HELP;
         return true;
     case ':':
         return misused(errors, "needs a value", argv[optind - 1]);
     default:
-        if (optopt > 0 && optopt < SET) /* a letter, perhaps one of several in an argument */
+        if (optopt != 0 && optopt < SET) /* a letter, perhaps one of several in an argument */
             return misused(errors, "unknown option", (char[]){'-', (char)optopt, '\0'});
         return misused(errors, optopt ? "takes no value" : "unknown option", argv[optind - 1]);
     }
