@@ -16,11 +16,11 @@ static bool is_read(const struct upstream *u, uint64_t now_ms)
     return !u->blocked && now_ms - upstream_reads_since(u, 0) >= ALARM_IS_OVER_MS;
 }
 
-/* A close is answered by RabbitMQ alone; and where only that proves what was published, it comes
- * behind what is awaited. */
+/* Where only the answer to a close proves what was published, the close comes behind what is
+ * awaited. */
 static bool is_due(const struct relay *r, uint64_t now_ms)
 {
-    return !r->channel && !r->shared && r->close == CLOSE_NONE && r->unproven == 0 &&
+    return !r->channel && !r->shared && !relay_is_settled(r) && r->unproven == 0 &&
            now_ms >= r->orphan_until_ms && is_read(r->link.upstream, now_ms);
 }
 

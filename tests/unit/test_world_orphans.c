@@ -114,6 +114,24 @@ static void test_an_alarm_is_no_silence(void **state)
     assert_int_equal(connections(), 1);
 }
 
+/* pool.close_waits = no: its channel's close does not wait for what it has published. */
+static void test_a_close_that_was_sent_behind_publishes(void **state)
+{
+    (void)state;
+    world_begin((const char *[]){"pool.publish_buffer_size=0", "upstream.heartbeat=0",
+                                 "pool.close_waits=no", NULL});
+    struct peer *p = worker();
+    peer_publish(p, 1, "q", "~one");
+    world_run();
+    broker.silent_calls = true;
+    amqp_channel_close_t close = {.reply_code = 200, .reply_text = bytes_of("bye")};
+    peer_send_method(p, 1, AMQP_CHANNEL_CLOSE_METHOD, &close);
+    world_run();
+    peer_die(p);
+    world_pass(33000);
+    assert_int_equal(connections(), 1);
+}
+
 int main(void)
 {
 #define ALONE(test) cmocka_unit_test_setup_teardown(test, quiet, world_teardown)
@@ -122,6 +140,7 @@ int main(void)
         ALONE(test_a_channel_that_rabbitmq_does_not_close),
         ALONE(test_a_worker_that_had_nothing_to_wait_for),
         ALONE(test_an_alarm_is_no_silence),
+        ALONE(test_a_close_that_was_sent_behind_publishes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
