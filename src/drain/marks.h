@@ -19,7 +19,7 @@ struct mark {
 struct marks {
     struct mark *all; /* those from `first` on are not answered */
     uint32_t first, end, capacity;
-    uint32_t fine; /* first ones that were answered */
+    uint32_t fine;           /* first ones that were answered */
     struct number_map known; /* destinations that this channel has carried something for */
 };
 

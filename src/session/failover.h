@@ -23,6 +23,7 @@ enum failover_calls {
 };
 /* The same for an upstream of a client's own. */
 void failover_own(struct pool *, struct upstream *, enum failover_calls);
-/* The same for one channel of such an upstream, whose client's channel is gone, so that nobody waits
- * for its calls; what RabbitMQ is stuck at would hold up a drain. What waits can be stored. */
+/* The same for one channel of such an upstream, whose client's channel is gone, so that nobody
+ * waits for its calls; what RabbitMQ is stuck at would hold up a drain. What waits can be stored.
+ */
 void failover_orphan(struct relay *);
