@@ -546,8 +546,10 @@ def test_a_request_in_an_alarm_waits_for_its_end(broker, make_proxy):
         client.publish(b"question", "q", properties=ASKS)
         with RawClient(proxy.port) as other:  # a round trip: the request was read
             other.close()
+        client.expect("connection.blocked")
         assert proxy.waiting() == 0 and broker.messages == []
         broker.everywhere("connection.unblocked")
+        client.expect("connection.unblocked")
         client.acked_up_to(1)
         assert [m.body for m in broker.messages] == [b"question"]
 
