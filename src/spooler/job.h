@@ -70,7 +70,7 @@ struct job {
             char *user, *vhost, *password; /* freed by job_free */
         } put;
         struct {
-            struct job_append first; /* a list of more is appended all or nothing */
+            struct job_append first; /* if there is one; a list of more is all or nothing */
             struct job_append *last;
             uint64_t count;
             uint64_t queue; /* handle of the proxy's queue */

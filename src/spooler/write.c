@@ -132,7 +132,8 @@ static enum status run_append(struct work *w, struct job *job, struct failure *f
         if (status != STATUS_OK)
             return status;
     }
-    for (struct job_append *a = &job->append.first; a; a = a->next) {
+    struct job_append *first = job->append.count > 0 ? &job->append.first : NULL;
+    for (struct job_append *a = first; a; a = a->next) {
         enum status status = append_one(w, job, a, failure);
         if (status != STATUS_OK)
             return status;

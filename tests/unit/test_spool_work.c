@@ -171,6 +171,24 @@ static void test_large_transaction_among_others(void **state)
     gauges_deinit(&work.gauges);
 }
 
+/* Its publishes went another way, and its answer comes behind them. */
+static void test_a_transaction_of_nothing(void **state)
+{
+    struct home *home = *state;
+    uint32_t queue = home_fill(home, 1, 100);
+    struct work work = {.store = home->store};
+    struct mail_chain batch = {0};
+    gauges_init(&work.gauges);
+    const struct job *empty = post(&batch, queue, 1, 0, 0);
+    post(&batch, queue, 1, 1, 100);
+    work_write(&work, &batch);
+    assert_int_equal(empty->status, STATUS_OK);
+    assert_int_equal(home_queue(home, queue).messages, 2);
+    free_batch(&batch);
+    work_clear(&work);
+    gauges_deinit(&work.gauges);
+}
+
 /* On a disk whose syncs fail, and take their time for it, nobody waits for more than two. */
 static void test_failing_disk_is_tried_twice(void **state)
 {
@@ -304,6 +322,7 @@ int main(void)
         WITH_HOME(test_all_ends),
         WITH_HOME(test_a_step_is_short),
         WITH_HOME(test_large_transaction_among_others),
+        WITH_HOME(test_a_transaction_of_nothing),
         WITH_HOME(test_failing_disk_is_tried_twice),
         WITH_HOME(test_what_ends_a_failure),
         WITH_HOME(test_no_failed_channel_is_forgotten_too_early),

@@ -132,6 +132,29 @@ static void test_a_close_that_was_sent_behind_publishes(void **state)
     assert_int_equal(connections(), 1);
 }
 
+/* A channel that has published cannot begin transactions, and RabbitMQ's word of that may come too
+ * late: what such a one commits was retained one by one. */
+static void test_a_transaction_of_nothing_is_lost(void **state)
+{
+    (void)state;
+    begin();
+    struct peer *p = worker();
+    peer_publish(p, 1, "q", "one");
+    world_run();
+    broker.is_frozen = true;
+    peer_send_plain(p, 1, AMQP_TX_SELECT_METHOD);
+    peer_publish(p, 1, "q", "two");
+    peer_send_plain(p, 1, AMQP_TX_COMMIT_METHOD);
+    world_run();
+    broker.is_frozen = false;
+    broker_cut();
+    world_pass(3000);
+    assert_int_equal(disk.appended, 1);
+    assert_int_equal(broker.published, 2);
+    assert_int_equal(disk_count(false), 0);
+    peer_die(p);
+}
+
 int main(void)
 {
 #define ALONE(test) cmocka_unit_test_setup_teardown(test, quiet, world_teardown)
@@ -141,6 +164,7 @@ int main(void)
         ALONE(test_a_worker_that_had_nothing_to_wait_for),
         ALONE(test_an_alarm_is_no_silence),
         ALONE(test_a_close_that_was_sent_behind_publishes),
+        ALONE(test_a_transaction_of_nothing_is_lost),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

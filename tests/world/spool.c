@@ -102,9 +102,10 @@ static enum status append(struct job *job)
         job->append.last_seq = spooler.seq + job->append.count; /* as when the commit fails */
         return STATUS_FULL;
     }
-    for (const struct job_append *a = &job->append.first; a; a = a->next)
+    for (const struct job_append *a = job->append.count > 0 ? &job->append.first : NULL; a;
+         a = a->next)
         store(job->queue, a, job->append.rejection_text != NULL);
-    job->append.last_seq = spooler.seq;
+    job->append.last_seq = job->append.count > 0 ? spooler.seq : 0;
     return STATUS_OK;
 }
 
