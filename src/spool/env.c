@@ -279,7 +279,7 @@ enum status env_read_version(MDB_txn *txn, MDB_dbi *meta, uint32_t *version,
                              struct failure *failure)
 {
     MDB_val key = {sizeof "version" - 1, "version"}, data;
-    int error = mdb_dbi_open(txn, "meta", 0, meta);
+    int error = guard_open(txn, "meta", 0, meta);
     if (!error)
         error = mdb_get(txn, *meta, &key, &data);
     if (error == MDB_NOTFOUND && has_databases(txn))

@@ -95,7 +95,7 @@ struct named_tree {
 static int read_named(void *arg)
 {
     struct named_tree *tree = arg;
-    int error = mdb_dbi_open(tree->view.txn, tree->name, 0, &tree->view.dbi);
+    int error = guard_open(tree->view.txn, tree->name, 0, &tree->view.dbi);
     if (error)
         return error == MDB_NOTFOUND ? 0 : error;
     error = read_tree(&tree->view);

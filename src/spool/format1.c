@@ -67,7 +67,7 @@ int format1_open(MDB_txn *txn, struct format1_list *list)
 {
     char name[16];
     snprintf(name, sizeof name, "%c/%u", letters[list->kind], list->queue);
-    int error = mdb_dbi_open(txn, name, 0, &list->dbi);
+    int error = guard_open(txn, name, 0, &list->dbi);
     if (error == MDB_NOTFOUND)
         list->dbi = 0;
     return error == MDB_NOTFOUND ? 0 : error;

@@ -13,6 +13,7 @@
 #include "spool/directory.h"
 #include "spool/env.h"
 #include "spool/format1.h"
+#include "spool/guard.h"
 #include "spool/lock.h"
 #include "spool/record.h"
 #include "spool/view.h"
@@ -121,7 +122,7 @@ enum status migration_check(MDB_txn *txn, uint32_t version, struct failure *fail
                            "the spool has format version %u: amqpbuf changes it to version %u when "
                            "it starts; before that, use the programs of the version that wrote it",
                            version, SPOOL_FORMAT_VERSION);
-    int error = mdb_dbi_open(txn, "meta", 0, &meta);
+    int error = guard_open(txn, "meta", 0, &meta);
     if (!error)
         error = get_progress(txn, meta, &progress);
     if (error == MDB_NOTFOUND)
@@ -411,9 +412,9 @@ static int make_step(struct migration *m, bool *more)
 static int open_databases(struct migration *m, MDB_txn *txn, bool is_begun)
 {
     static const char *const targets[] = {"parts", "rejected", "messages"};
-    int error = mdb_dbi_open(txn, "queues", 0, &m->queues);
+    int error = guard_open(txn, "queues", 0, &m->queues);
     for (unsigned kind = 0; kind < FORMAT1_KINDS && !error; kind++)
-        error = mdb_dbi_open(txn, targets[kind], MDB_CREATE, &m->target[kind]);
+        error = guard_open(txn, targets[kind], MDB_CREATE, &m->target[kind]);
     if (!error && !is_begun)
         error = env_write_version(txn, m->meta);
     if (!error && !is_begun)

@@ -91,13 +91,13 @@ static int open_databases(void *arg)
     o->status = env_read_version(o->txn, &r->meta, &o->version, o->failure);
     if (o->status != STATUS_OK || o->version != SPOOL_FORMAT_VERSION)
         return 0;
-    int error = mdb_dbi_open(o->txn, "queues", 0, &r->queues);
+    int error = guard_open(o->txn, "queues", 0, &r->queues);
     if (!error)
-        error = mdb_dbi_open(o->txn, "messages", 0, &r->messages);
+        error = guard_open(o->txn, "messages", 0, &r->messages);
     if (!error)
-        error = mdb_dbi_open(o->txn, "rejected", 0, &r->rejected);
+        error = guard_open(o->txn, "rejected", 0, &r->rejected);
     if (!error)
-        error = mdb_dbi_open(o->txn, "parts", 0, &r->parts);
+        error = guard_open(o->txn, "parts", 0, &r->parts);
     return error == MDB_NOTFOUND ? MDB_CORRUPTED : error; /* its name is damaged */
 }
 

@@ -10,6 +10,7 @@
 #include "spool/big_endian.h"
 #include "spool/directory.h"
 #include "spool/env.h"
+#include "spool/guard.h"
 #include "spool/lock.h"
 #include "spool/migration.h"
 #include "spool/store_internal.h"
@@ -46,7 +47,7 @@ static enum status open_databases(struct store *s, MDB_txn *txn, struct failure 
     enum status status = env_read_version(txn, &s->meta, &version, failure);
     unsigned flags = status == STATUS_NOT_FOUND ? MDB_CREATE : 0;
     if (status == STATUS_NOT_FOUND) {
-        int error = mdb_dbi_open(txn, "meta", MDB_CREATE, &s->meta);
+        int error = guard_open(txn, "meta", MDB_CREATE, &s->meta);
         if (!error)
             error = env_write_version(txn, s->meta);
         status = env_error(failure, error, "writing the format version");
@@ -64,7 +65,7 @@ static enum status open_databases(struct store *s, MDB_txn *txn, struct failure 
                      {"parts", &s->parts}};
     int error = 0;
     for (unsigned i = 0; i < sizeof databases / sizeof *databases && !error; i++)
-        error = mdb_dbi_open(txn, databases[i].name, flags, databases[i].dbi);
+        error = guard_open(txn, databases[i].name, flags, databases[i].dbi);
     /* None of them is made anew: it may be there, with all its messages, under a damaged name. */
     if (error == MDB_NOTFOUND)
         return failure_set(failure, STATUS_DAMAGED, "one of the spool's databases is not there");

@@ -361,6 +361,23 @@ static void try_any_page_anywhere(struct home *home)
     free(lists.file);
 }
 
+/* Keys of one length, which is 0, and billions of them: LMDB's search would not end. */
+static void try_endless_searches(struct home *home)
+{
+    enum { LEAF2 = 32 };
+    struct lists lists = fill_lists(home);
+    for (uint64_t page = 2; page < lists.file->pages; page++) {
+        uint8_t bytes[PAGE];
+        memcpy(bytes, lists.file->bytes[page], PAGE);
+        bytes[AT_FLAGS] |= LEAF2;
+        bytes[AT_LOWER] = bytes[AT_LOWER + 1] = 0;
+        if (lists.has[page])
+            try_page(home, &lists, page, bytes);
+    }
+    free(lists.needs);
+    free(lists.file);
+}
+
 static void change(uint8_t *page, unsigned seed)
 {
     enum { WAYS = 4, FEW = 8, MANY = 64 };
@@ -459,9 +476,9 @@ static void try_damaged_names(struct home *home)
 static void test_damaged_pages(void **state)
 {
     static void (*const tries[])(struct home *) = {
-        try_every_bit_of_a_branch,  try_heads_of_leaves,   try_reading_past_heads_of_leaves,
-        try_pages_in_wrong_places,  try_any_page_anywhere, try_changed_pages,
-        try_deleting_beside_damage, try_damaged_names};
+        try_every_bit_of_a_branch, try_heads_of_leaves,        try_reading_past_heads_of_leaves,
+        try_pages_in_wrong_places, try_any_page_anywhere,      try_endless_searches,
+        try_changed_pages,         try_deleting_beside_damage, try_damaged_names};
     for (unsigned i = 0; i < sizeof tries / sizeof *tries; i++) {
         home_setup(state);
         tries[i](*state);
