@@ -105,13 +105,13 @@ def test_streams_to_a_far_broker_have_a_connection_each(broker, make_proxy, sett
         thread.start()
     try:
         if most > 2:
-            wait_until(lambda: len(broker.open_connections()) == most, "a connection for each stream")
+            proxy.wait_event("upstream_connected", most)
     finally:
         is_spread.set()
         for thread in streams:
             thread.join()
         distant.close()
-    assert len(broker.connections) <= most
+    assert len(proxy.events("upstream_connected")) <= most
     for number in range(STREAMS):
         came = [int(message.body.split(b" ", 2)[1]) for message in broker.messages
                 if message.args["routing_key"] == f"q{number}"]
