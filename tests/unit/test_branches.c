@@ -395,7 +395,7 @@ static void try_changed_pages(struct home *home)
 {
     struct lists lists = fill_lists(home);
     const char *wanted = getenv("AMQPBUF_TEST_CHANGES");
-    unsigned changes = wanted ? (unsigned)strtoul(wanted, NULL, 10) : 16;
+    unsigned changes = wanted ? (unsigned)strtoul(wanted, NULL, 10) : 6;
     for (uint64_t page = 2; page < lists.file->pages; page++)
         for (unsigned seed = 0; lists.has[page] && seed < changes; seed++) {
             uint8_t bytes[PAGE];
