@@ -325,7 +325,7 @@ static struct sent *find_returned(struct in_flight *f, const struct returned *re
                                   const struct frame *header, bool as_sent)
 {
     uint64_t hash = XXH3_64bits(header->payload, header->payload_len);
-    uint64_t size = header->payload_len >= 12 ? wire_get64(header->payload + 4) : 0;
+    uint64_t size = returned_body_size(header);
     struct sent *entry;
     for (uint32_t at = 0; (entry = in_flight_next(f, &at)) != NULL;) {
         if (sent_is_open(entry) && entry->tag > 0 && !entry->returned &&
@@ -336,7 +336,6 @@ static struct sent *find_returned(struct in_flight *f, const struct returned *re
     return NULL;
 }
 
-/* RabbitMQ may have changed the header meanwhile: it takes BCC out, interceptors add to it. */
 void in_flight_note_return(struct in_flight *f, const struct returned *returned,
                            const struct frame *header)
 {

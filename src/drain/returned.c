@@ -36,12 +36,23 @@ static bool is_routed_as(const struct returned *r, const struct publish *publish
            memcmp(publish->routing_key, r->routing_key, r->routing_key_len) == 0;
 }
 
+uint64_t returned_body_size(const struct frame *header)
+{
+    return header->payload_len >= 12 ? wire_get64(header->payload + 4) : 0;
+}
+
+static bool is_sent_so(const struct message *message, const struct frame *header)
+{
+    return message->header.len == header->payload_len &&
+           memcmp(message->header.at, header->payload, header->payload_len) == 0;
+}
+
 bool returned_is_message(const struct returned *r, const struct message *message,
-                         const struct frame *header)
+                         const struct frame *header, bool as_sent)
 {
     struct publish publish;
-    return message->header.len == header->payload_len &&
-           memcmp(message->header.at, header->payload, header->payload_len) == 0 &&
+    return (as_sent ? is_sent_so(message, header)
+                    : message->body_size == returned_body_size(header)) &&
            publish_parse(message->method.at, message->method.len, &publish) && publish.mandatory &&
            is_routed_as(r, &publish);
 }

@@ -49,7 +49,7 @@ struct doubt {
     uint64_t seq;
     enum doubt_state state;
     bool mandatory;
-    uint64_t header_hash;
+    uint64_t header_hash, body_size;
     uint16_t returned; /* reply code of its basic.return, 0: none came */
     char *why;
 };
@@ -160,16 +160,16 @@ void doubt_confirmed(struct doubt *d)
 }
 
 bool doubt_is_returned(const struct doubt *d, const struct returned *returned,
-                       const struct frame *header)
+                       const struct frame *header, bool as_sent)
 {
-    return d->mandatory && d->destination == returned_destination(returned) &&
-           d->header_hash == XXH3_64bits(header->payload, header->payload_len);
+    return d->mandatory && !d->returned && d->destination == returned_destination(returned) &&
+           (as_sent ? d->header_hash == XXH3_64bits(header->payload, header->payload_len)
+                    : d->body_size == returned_body_size(header));
 }
 
 void doubt_note_return(struct doubt *d, uint16_t code, const char *text)
 {
-    if (d->returned)
-        return;
+    ENSURE(!d->returned);
     d->returned = code;
     d->why = strdup(text);
     ENSURE(d->why);
@@ -202,6 +202,7 @@ struct doubt *doubt_new(struct pool *pool, struct publisher owner, struct messag
     d->destination = destination_of(message->method.at, message->method.len);
     d->mandatory = message->method.at[message->method.len - 1] & 1;
     d->header_hash = XXH3_64bits(message->header.at, message->header.len);
+    d->body_size = message->body_size;
     doubts_add(&pool->queue->backlog.doubts, d->destination);
     append_copy(pool, owner, message, client_tag, copied, d->handle);
     return d;

@@ -19,8 +19,9 @@ struct returned;
 struct doubt *doubt_new(struct pool *, struct publisher, struct message *, uint64_t client_tag);
 /* RabbitMQ has it after all. Frees the doubt, now or when the copy is deleted. */
 void doubt_confirmed(struct doubt *);
-/* True if RabbitMQ gives back just this one. */
-bool doubt_is_returned(const struct doubt *, const struct returned *, const struct frame *header);
+/* True if RabbitMQ may give back this one (returned.h), and has not done so before. */
+bool doubt_is_returned(const struct doubt *, const struct returned *, const struct frame *header,
+                       bool as_sent);
 /* It has, nobody hears of it, and a confirm follows: the copy is kept as rejected (P4). */
 void doubt_note_return(struct doubt *, uint16_t code, const char *text);
 /* RabbitMQ has lost or refused it. Frees the doubt. */

@@ -216,24 +216,37 @@ void outcome_end_return(struct relay *r)
     span_clear(&r->returned_header);
 }
 
-static void keep_returned(struct relay *r, const struct frame *header)
+static struct retained *find_returned(struct relay *r, const struct frame *header, bool as_sent)
 {
     for (uint32_t i = 0; i < r->unconfirmed.count; i++) {
         struct retained *entry = unconfirmed_at(&r->unconfirmed, i);
         struct message view;
-        if (entry->state == RETAINED_DOUBTED &&
-            doubt_is_returned(entry->doubt, r->returned, header)) {
-            doubt_note_return(entry->doubt, r->returned->code, r->returned->text);
-            return;
-        }
-        if (entry->state != RETAINED_OPEN || !can_keep(r, entry) ||
-            !returned_is_message(r->returned, retained_look(entry, &view), header))
-            continue;
-        set_aside(r, entry, r->returned->code, r->returned->text);
-        keeping_forget(r, entry);
-        retained_move(entry, RETAINED_SETTLED);
+        bool is_it = false;
+        if (entry->state == RETAINED_DOUBTED)
+            is_it = doubt_is_returned(entry->doubt, r->returned, header, as_sent);
+        else if (entry->state == RETAINED_OPEN && can_keep(r, entry))
+            is_it = returned_is_message(r->returned, retained_look(entry, &view), header, as_sent);
+        if (is_it)
+            return entry;
+    }
+    return NULL;
+}
+
+static void keep_returned(struct relay *r, const struct frame *header)
+{
+    const struct returned *returned = r->returned;
+    struct retained *entry = find_returned(r, header, true);
+    if (!entry)
+        entry = find_returned(r, header, false);
+    if (!entry)
+        return;
+    if (entry->state == RETAINED_DOUBTED) {
+        doubt_note_return(entry->doubt, returned->code, returned->text);
         return;
     }
+    set_aside(r, entry, returned->code, returned->text);
+    keeping_forget(r, entry);
+    retained_move(entry, RETAINED_SETTLED);
 }
 
 void outcome_keep_return(struct relay *r)

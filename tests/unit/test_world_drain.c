@@ -244,7 +244,7 @@ static void publish_wild(struct peer *p, const char *key, const char *body)
     enum { HAS_HEADERS = 0x2000 };
     static const char cc[] = "\0\0\0\x23\2CCA\0\0\0\x1bS\0\0\0\x16"
                              "amq.rabbitmq.reply-to.";
-    peer_publish_with(p, 1, key, body, HAS_HEADERS, cc, sizeof cc - 1);
+    peer_publish_with(p, 1, key, body, HAS_HEADERS, cc, sizeof cc - 1, false);
 }
 
 /* Nothing of it is under way, so what follows has its turn. */

@@ -421,7 +421,7 @@ static void test_a_request_in_an_alarm_is_told_of_it(void **state)
     broker_say(0, AMQP_CONNECTION_BLOCKED_METHOD, &blocked);
     peer_publish(p, 1, "q", "stored");
     peer_expect_nothing(p);
-    peer_publish_with(p, 1, "q", "asked", 0x0200, reply_to, sizeof reply_to - 1);
+    peer_publish_with(p, 1, "q", "asked", 0x0200, reply_to, sizeof reply_to - 1, false);
     peer_expect(p, 0, AMQP_CONNECTION_BLOCKED_METHOD);
     peer_expect_nothing(p);
     assert_int_equal(disk.appended, 1);

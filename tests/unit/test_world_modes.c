@@ -446,7 +446,7 @@ static void test_a_nack_that_nobody_hears_and_the_disk_does_not_take(void **stat
 
 static void publish_persistent(struct peer *p, const char *key, const char *body)
 {
-    peer_publish_with(p, 1, key, body, 1 << 12, "\x02", 1);
+    peer_publish_with(p, 1, key, body, 1 << 12, "\x02", 1, false);
 }
 
 static void test_only_what_is_transient_is_forgotten(void **state)
@@ -787,6 +787,40 @@ static void test_a_return_that_is_cut_short_is_kept(void **state)
     begin(NULL, NULL);
 }
 
+/* Two that look alike, both given back, and nobody hears of it; `is_changed`: RabbitMQ has taken a
+ * property out of their headers meanwhile. */
+static void test_each_return_is_of_another_message(void **state)
+{
+    (void)state;
+    static const char *const bodies[] = {"one", "two"};
+    amqp_basic_return_t returned = {.reply_code = 312,
+                                    .reply_text = bytes_of("NO_ROUTE"),
+                                    .exchange = amqp_empty_bytes,
+                                    .routing_key = bytes_of("nowhere")};
+    for (unsigned variant = 0; variant < 4; variant++) {
+        bool is_doubted = variant & 1, is_changed = variant & 2;
+        begin("upstream.heartbeat=0", NULL);
+        struct peer *p = confirming();
+        broker.confirms = BROKER_SILENT;
+        for (unsigned i = 0; i < 2; i++)
+            peer_publish_with(p, 1, "nowhere", bodies[i], is_changed ? 1 << 12 : 0, "\x02",
+                              is_changed, true);
+        world_pass(is_doubted ? world.config.pool.confirm_timeout_ms + 1000 : 100);
+        assert_int_equal(disk_count(false), is_doubted ? 2 : 0);
+        peer_die(p);
+        for (unsigned i = 0; i < 2; i++) {
+            broker_say(1, AMQP_BASIC_RETURN_METHOD, &returned);
+            broker_say_content(1, bodies[i]);
+        }
+        broker_confirm_all();
+        assert_int_equal(disk_count(false), 0);
+        assert_int_equal(disk_count(true), 2);
+        assert_int_equal(world_queue()->backlog.rejected, 2);
+        assert_int_equal(world_teardown(NULL), 0);
+    }
+    begin(NULL, NULL);
+}
+
 /* While the proxy does not read from RabbitMQ, because its client does not read, the silence is not
  * RabbitMQ's. */
 static void test_a_confirm_that_nobody_reads_is_not_late(void **state)
@@ -846,6 +880,7 @@ int main(void)
         ALONE(test_transactions_that_fill_the_buffer_do_not_wait_for_each_other),
         ALONE(test_a_return_of_what_is_in_doubt_is_kept_when_nobody_hears_it),
         ALONE(test_a_return_that_is_cut_short_is_kept),
+        ALONE(test_each_return_is_of_another_message),
         ALONE(test_a_confirm_that_nobody_reads_is_not_late),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

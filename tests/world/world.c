@@ -246,9 +246,9 @@ static void send_content(struct peer *p, uint16_t channel, const char *body, uin
 }
 
 void peer_publish_with(struct peer *p, uint16_t channel, const char *routing_key, const char *body,
-                       uint16_t flags, const void *properties, size_t len)
+                       uint16_t flags, const void *properties, size_t len, bool mandatory)
 {
-    amqp_basic_publish_t publish = {.routing_key = bytes_of(routing_key)};
+    amqp_basic_publish_t publish = {.routing_key = bytes_of(routing_key), .mandatory = mandatory};
     peer_send_method(p, channel, AMQP_BASIC_PUBLISH_METHOD, &publish);
     send_content(p, channel, body, flags, properties, len);
 }

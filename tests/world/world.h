@@ -65,7 +65,7 @@ void peer_send_plain(struct peer *, uint16_t channel, amqp_method_number_t);
 void peer_publish(struct peer *, uint16_t channel, const char *routing_key, const char *body);
 /* With these properties: their flags, and what follows them. */
 void peer_publish_with(struct peer *, uint16_t channel, const char *routing_key, const char *body,
-                       uint16_t flags, const void *properties, size_t len);
+                       uint16_t flags, const void *properties, size_t len, bool mandatory);
 /* A message, mandatory if that is asked for, to an exchange. */
 void peer_publish_to(struct peer *, uint16_t channel, const char *exchange, const char *routing_key,
                      const char *body, bool mandatory);
