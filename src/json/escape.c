@@ -7,24 +7,24 @@
 #include <wctype.h>
 
 #include "base/assert.h"
+#include "base/utf8.h"
 
 bool escape_is_due(uint32_t c)
 {
-    /* C1 controls, line and paragraph separators, the marks of Unicode's bidirectional algorithm
-     * (UAX 9, section 2), and what shows nothing (UAX 44, Default_Ignorable_Code_Point). */
+    /* What shows nothing (UAX 44, Default_Ignorable_Code_Point). */
     static const struct {
         uint32_t first, last;
     } ranges[] = {
-        {0x7F, 0x9F},       {0xAD, 0xAD},       {0x34F, 0x34F},   {0x61C, 0x61C},
-        {0x115F, 0x1160},   {0x17B4, 0x17B5},   {0x180B, 0x180F}, {0x200B, 0x200F},
-        {0x2028, 0x202E},   {0x2060, 0x206F},   {0x3164, 0x3164}, {0xFE00, 0xFE0F},
-        {0xFEFF, 0xFEFF},   {0xFFA0, 0xFFA0},   {0xFFF0, 0xFFFB}, {0x1BCA0, 0x1BCA3},
-        {0x1D173, 0x1D17A}, {0xE0000, 0xE0FFF},
+        {0xAD, 0xAD},     {0x34F, 0x34F},     {0x61C, 0x61C},     {0x115F, 0x1160},
+        {0x17B4, 0x17B5}, {0x180B, 0x180F},   {0x200B, 0x200F},   {0x2060, 0x206F},
+        {0x3164, 0x3164}, {0xFE00, 0xFE0F},   {0xFEFF, 0xFEFF},   {0xFFA0, 0xFFA0},
+        {0xFFF0, 0xFFFB}, {0x1BCA0, 0x1BCA3}, {0x1D173, 0x1D17A}, {0xE0000, 0xE0FFF},
     };
     unsigned i = 0;
     while (i < sizeof ranges / sizeof *ranges && c > ranges[i].last)
         i++;
-    return i < sizeof ranges / sizeof *ranges && c >= ranges[i].first;
+    return (c >= 0x20 && utf8_is_control(c)) ||
+           (i < sizeof ranges / sizeof *ranges && c >= ranges[i].first);
 }
 
 /* Writes one character that cannot stand as it is; returns the bytes written, at most 10. */

@@ -8,6 +8,7 @@
 
 #include "amqp/properties.h"
 #include "base/assert.h"
+#include "base/utf8.h"
 #include "json/escape.h"
 #include "json/moment.h"
 #include "json/routing.h"
@@ -272,19 +273,6 @@ json_t *json_record(const char *user, const char *vhost, const struct reader_rec
 
 /* ---- as text ---- */
 
-/* One character of UTF-8 that jansson has checked; *used gets its length. */
-static uint32_t codepoint_at(const unsigned char *at, size_t *used)
-{
-    if (at[0] < 0x80)
-        return *used = 1, at[0];
-    if (at[0] < 0xE0)
-        return *used = 2, (at[0] & 0x1FU) << 6 | (at[1] & 0x3FU);
-    if (at[0] < 0xF0)
-        return *used = 3, (at[0] & 0xFU) << 12 | (at[1] & 0x3FU) << 6 | (at[2] & 0x3FU);
-    return *used = 4,
-           (at[0] & 7U) << 18 | (at[1] & 0x3FU) << 12 | (at[2] & 0x3FU) << 6 | (at[3] & 0x3FU);
-}
-
 /* Beyond 16 bits JSON wants two of UTF-16. */
 static int write_escaped(char out[16], uint32_t c)
 {
@@ -300,15 +288,15 @@ struct sink {
     void *arg;
 };
 
-/* jansson hands over whole characters; those in question stand only within strings, where an
- * escape means the same. */
+/* jansson hands over whole characters, which it has checked; those in question stand only within
+ * strings, where an escape means the same. */
 static int on_json(const char *buffer, size_t size, void *arg)
 {
     const struct sink *sink = arg;
-    const unsigned char *bytes = (const unsigned char *)buffer;
     size_t done = 0, used;
     for (size_t at = 0; at < size; at += used) {
-        uint32_t codepoint = codepoint_at(bytes + at, &used);
+        uint32_t codepoint;
+        used = utf8_next(buffer + at, &codepoint);
         if (!escape_is_due(codepoint))
             continue;
         char escaped[16];

@@ -14,7 +14,7 @@
 
 /* Makes `env` tell of broken assertions, and looks at the two signals from now on. */
 void guard_init(MDB_env *env);
-/* As mdb_dbi_open, which does not end for a search that comes to some damaged pages. */
+/* As mdb_dbi_open, and searches there end under guard whatever the pages hold. */
 int guard_open(MDB_txn *txn, const char *name, unsigned flags, MDB_dbi *dbi);
 /* Calls run(arg). Returns what it returns, or MDB_CORRUPTED if it was left in the middle; what it
  * had allocated by then is the caller's to free. Any thread; may be nested. */

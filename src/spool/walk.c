@@ -229,6 +229,15 @@ struct look {
     uint64_t seq, found;
 };
 
+static bool is_own(const struct walk_list *list, uint64_t seq, const MDB_val *value)
+{
+    struct record record;
+    const char *what;
+    return record_read(value->mv_data, value->mv_size, list->queue, seq, &record, &what) ==
+               STATUS_OK &&
+           record.is_rejected == list->rejected;
+}
+
 /* The one that stands before a number in the tree. Keys fall on the way back, or it leads through a
  * page in a wrong place. */
 static int find_before(void *arg)
@@ -236,8 +245,6 @@ static int find_before(void *arg)
     struct look *b = arg;
     const struct walk_list *list = b->walk->list;
     uint8_t key_bytes[RECORD_KEY_BYTES];
-    struct record record;
-    const char *what;
     MDB_val key = {sizeof key_bytes, key_bytes}, value;
     record_key(key_bytes, list->queue, b->seq);
     int error = mdb_cursor_get(b->cursor, &key, &value, MDB_SET_RANGE);
@@ -252,9 +259,7 @@ static int find_before(void *arg)
     uint64_t seq = record_key_seq(key.mv_data);
     if (queue > list->queue || (queue == list->queue && seq >= b->seq))
         return MDB_CORRUPTED;
-    if (queue == list->queue && seq > b->walk->after &&
-        record_read(value.mv_data, value.mv_size, queue, seq, &record, &what) == STATUS_OK &&
-        record.is_rejected == list->rejected)
+    if (queue == list->queue && seq > b->walk->after && is_own(list, seq, &value))
         b->found = seq;
     return 0;
 }
@@ -265,18 +270,13 @@ static int find_elsewhere(void *arg)
     struct look *l = arg;
     const struct walk_list *list = l->walk->list;
     uint8_t key_bytes[RECORD_KEY_BYTES];
-    struct record record;
-    const char *what;
     MDB_val key = {sizeof key_bytes, key_bytes}, value;
     record_key(key_bytes, list->queue, l->seq);
     int error = mdb_cursor_get(l->cursor, &key, &value, MDB_SET_KEY);
     if (error)
         return error;
     if (page_map_has(&list->map, &key) && page_of(&list->map, &key) != l->walk->page &&
-        page_map_has_value(&list->map, &key, &value) &&
-        record_read(value.mv_data, value.mv_size, list->queue, l->seq, &record, &what) ==
-            STATUS_OK &&
-        record.is_rejected == list->rejected)
+        page_map_has_value(&list->map, &key, &value) && is_own(list, l->seq, &value))
         l->found = l->seq;
     return 0;
 }
