@@ -19,13 +19,6 @@ static void begin(const char *a, const char *b)
     world_begin((const char *[]){"pool.publish_buffer_size=1000", a, a ? b : NULL, NULL});
 }
 
-static struct peer *confirming(void)
-{
-    struct peer *p = peer_login();
-    peer_open_confirming(p, 1);
-    return p;
-}
-
 static struct pool *the_pool(void)
 {
     return LIST_ENTRY(world.pools.all.next, struct pool, node);
@@ -39,29 +32,13 @@ static void expect_refused(struct peer *p, uint16_t code)
     peer_expect_end(p);
 }
 
-static void expect_ack(struct peer *p, uint64_t tag)
-{
-    const amqp_basic_ack_t *ack = peer_expect(p, 1, AMQP_BASIC_ACK_METHOD);
-    assert_int_equal(ack->delivery_tag, tag);
-}
-
-static struct peer *consumer(void)
-{
-    struct peer *p = peer_login();
-    peer_open_channel(p, 1);
-    amqp_basic_consume_t m = {.queue = bytes_of("q"), .consumer_tag = bytes_of("tag")};
-    peer_send_method(p, 1, AMQP_BASIC_CONSUME_METHOD, &m);
-    peer_expect(p, 1, AMQP_BASIC_CONSUME_OK_METHOD);
-    return p;
-}
-
 /* ---- dials ---- */
 
 static void test_the_back_off_begins_again_after_a_success(void **state)
 {
     (void)state;
     begin("upstream.reconnect_min=1s", "upstream.reconnect_max=60s");
-    struct peer *p = confirming();
+    struct peer *p = peer_confirming();
     for (unsigned i = 0; i < 2; i++) {
         broker_down();
         world_pass(600000);
@@ -82,7 +59,7 @@ static void test_a_dial_has_a_timeout(void **state)
     (void)state;
     for (unsigned mute = 0; mute < 2; mute++) {
         begin("upstream.connect_timeout=3s", NULL);
-        struct peer *p = confirming();
+        struct peer *p = peer_confirming();
         broker.is_mute = mute;
         broker.is_slow_to_accept = !mute;
         broker_cut();
@@ -93,7 +70,7 @@ static void test_a_dial_has_a_timeout(void **state)
         assert_true(connections_are_open(the_pool()));
         assert_true(broker.connections > before || !mute);
         peer_publish(p, 1, "q", "one");
-        expect_ack(p, 1);
+        peer_expect_ack(p, 1);
         peer_close(p);
         assert_int_equal(world_teardown(NULL), 0);
     }
@@ -119,7 +96,7 @@ static void test_a_pool_that_needs_a_connection_keeps_trying(void **state)
 {
     (void)state;
     begin(NULL, NULL);
-    struct peer *p = confirming();
+    struct peer *p = peer_confirming();
     for (unsigned i = 0; i < 5; i++) {
         broker_cut();
         world_pass(30000);
@@ -171,7 +148,7 @@ static void test_who_does_not_read_is_not_delivered_to(void **state)
 {
     (void)state;
     begin(NULL, NULL);
-    struct peer *p = consumer();
+    struct peer *p = peer_consumer();
     struct stream *own = broker_last_stream();
     assert_true(own->reading);
     world_set_full(peer_stream(p), true);
@@ -189,7 +166,7 @@ static void test_who_does_not_read_and_dies_leaves_no_connection(void **state)
 {
     (void)state;
     begin(NULL, NULL);
-    struct peer *p = consumer();
+    struct peer *p = peer_consumer();
     world_set_full(peer_stream(p), true);
     deliver(3);
     assert_int_equal(world.rt.counters.upstreams, 2);
@@ -204,7 +181,7 @@ static void test_an_ack_waits_for_the_end_of_a_delivery(void **state)
 {
     (void)state;
     begin(NULL, NULL);
-    struct peer *p = consumer();
+    struct peer *p = peer_consumer();
     peer_send_plain(p, 1, AMQP_CONFIRM_SELECT_METHOD);
     peer_expect(p, 1, AMQP_CONFIRM_SELECT_OK_METHOD);
     broker.confirms = BROKER_SILENT;
@@ -218,7 +195,7 @@ static void test_an_ack_waits_for_the_end_of_a_delivery(void **state)
     struct frame frame;
     assert_int_equal(peer_read(p, &frame), FRAME_HEADER);
     assert_int_equal(peer_read(p, &frame), FRAME_BODY);
-    expect_ack(p, 1);
+    peer_expect_ack(p, 1);
     peer_close(p);
 }
 
@@ -248,7 +225,7 @@ static void test_a_connections_close_waits_for_the_confirms(void **state)
 {
     (void)state;
     begin(NULL, NULL);
-    struct peer *p = confirming();
+    struct peer *p = peer_confirming();
     broker.confirms = BROKER_SILENT;
     peer_publish(p, 1, "q", "one");
     amqp_connection_close_t close = {.reply_code = 200, .reply_text = bytes_of("bye")};
@@ -268,7 +245,7 @@ static void test_a_connections_close_waits_for_channels_that_are_gone(void **sta
 {
     (void)state;
     begin(NULL, NULL);
-    struct peer *p = confirming();
+    struct peer *p = peer_confirming();
     broker.confirms = BROKER_SILENT;
     peer_publish(p, 1, "q", "one");
     amqp_queue_purge_t purge = {.queue = amqp_empty_bytes};
@@ -325,14 +302,14 @@ static void test_an_idle_login_buffers_nothing(void **state)
 {
     (void)state;
     begin("pool.idle_timeout=1s", NULL);
-    peer_close(confirming());
+    peer_close(peer_confirming());
     struct pool *pool = LIST_ENTRY(world.pools.all.next, struct pool, node);
     world_pass(1500);
     pool_cleanup(pool, world.now_ms);
     assert_int_equal(pool->state, POOL_OFFLINE);
     assert_true(pool->buffering_since_ms == 0);
     broker_down();
-    struct peer *p = confirming();
+    struct peer *p = peer_confirming();
     assert_true(pool->buffering_since_ms > 0);
     peer_publish(p, 1, "q", "one");
     peer_expect(p, 1, AMQP_BASIC_ACK_METHOD);
@@ -358,7 +335,7 @@ static void test_a_worker_comes_in_an_alarm(void **state)
     (void)state;
     for (unsigned passive = 0; passive < 2; passive++) {
         begin(NULL, NULL);
-        struct peer *publisher = confirming(), *p = peer_login(), *another = peer_login();
+        struct peer *publisher = peer_confirming(), *p = peer_login(), *another = peer_login();
         peer_open_channel(p, 1);
         peer_open_channel(another, 1);
         peer_publish(publisher, 1, "q", "one");
@@ -388,7 +365,7 @@ static void test_a_declaration_in_an_alarm_without_a_connection(void **state)
 {
     (void)state;
     begin(NULL, NULL);
-    struct peer *publisher = confirming(), *p = peer_login();
+    struct peer *publisher = peer_confirming(), *p = peer_login();
     peer_open_channel(p, 1);
     peer_publish(publisher, 1, "q", "one");
     peer_expect(publisher, 1, AMQP_BASIC_ACK_METHOD);
@@ -413,7 +390,7 @@ static void test_a_request_in_an_alarm_is_told_of_it(void **state)
 {
     (void)state;
     begin(NULL, NULL);
-    struct peer *p = consumer();
+    struct peer *p = peer_consumer();
     static const char reply_to[] = "\x15"
                                    "amq.rabbitmq.reply-to";
     LIST_ENTRY(world.clients.all.prev, struct client, node)->can_be_blocked = true;
@@ -437,7 +414,7 @@ static void test_the_end_of_a_consumer_answers_nothing(void **state)
 {
     (void)state;
     begin(NULL, NULL);
-    struct peer *p = consumer();
+    struct peer *p = peer_consumer();
     broker.silent_on = AMQP_QUEUE_PURGE_METHOD;
     amqp_queue_purge_t purge = {.queue = bytes_of("q")};
     peer_send_method(p, 1, AMQP_QUEUE_PURGE_METHOD, &purge);
@@ -458,7 +435,7 @@ static void test_a_return_is_whole_before_its_channel_moves(void **state)
 {
     (void)state;
     begin("upstream.heartbeat=0", NULL);
-    struct peer *p = confirming();
+    struct peer *p = peer_confirming();
     broker.confirms = BROKER_SILENT;
     peer_publish_to(p, 1, "", "q", "late", true);
     world_pass(world.config.pool.confirm_timeout_ms + 1000);
@@ -488,7 +465,7 @@ static void test_a_workers_close_does_not_wait_for_an_alarm(void **state)
     (void)state;
     for (unsigned alarm_first = 0; alarm_first < 2; alarm_first++) {
         begin(NULL, NULL);
-        struct peer *p = consumer();
+        struct peer *p = peer_consumer();
         broker.silent_calls = true;
         amqp_queue_purge_t purge = {.queue = bytes_of("q")};
         peer_send_method(p, 1, AMQP_QUEUE_PURGE_METHOD, &purge);
@@ -602,12 +579,12 @@ static void test_a_login_that_was_forgotten_is_stored_again(void **state)
         assert_int_equal(world_queue()->backlog.id, 0);
         if (away)
             broker_down();
-        struct peer *p = confirming();
+        struct peer *p = peer_confirming();
         assert_true(world_queue()->backlog.id > 0);
         if (!away)
             broker_down();
         peer_publish(p, 1, "q", "one");
-        expect_ack(p, 1);
+        peer_expect_ack(p, 1);
         assert_int_equal(disk_count(false), 1);
         peer_close(p);
         assert_int_equal(world_teardown(NULL), 0);
@@ -628,13 +605,13 @@ static void test_a_reload_that_turns_buffering_on_stores_the_login(void **state)
 {
     (void)state;
     world_begin((const char *[]){"pool.publish_buffer_size=0", NULL});
-    struct peer *p = confirming();
+    struct peer *p = peer_confirming();
     assert_int_equal(world_queue()->backlog.id, 0);
     reload_size(1000);
     assert_true(world_queue()->backlog.id > 0);
     broker_down();
     peer_publish(p, 1, "q", "one");
-    expect_ack(p, 1);
+    peer_expect_ack(p, 1);
     assert_int_equal(disk_count(false), 1);
     peer_close(p);
 }
@@ -644,7 +621,7 @@ static void test_what_was_sent_before_buffering_was_on_is_not_dropped_in_silence
 {
     (void)state;
     world_begin((const char *[]){"pool.publish_buffer_size=0", NULL});
-    struct peer *p = confirming();
+    struct peer *p = peer_confirming();
     broker.confirms = BROKER_SILENT;
     peer_publish(p, 1, "q", "one");
     world_run();

@@ -21,32 +21,12 @@ static void begin(const char *a, const char *b)
     world_begin((const char *[]){"pool.publish_buffer_size=1000", a, a ? b : NULL, NULL});
 }
 
-static struct peer *confirming(void)
-{
-    struct peer *p = peer_login();
-    peer_open_confirming(p, 1);
-    return p;
-}
-
-static void expect_ack(struct peer *p, uint64_t tag)
-{
-    const amqp_basic_ack_t *ack = peer_expect(p, 1, AMQP_BASIC_ACK_METHOD);
-    assert_int_equal(ack->delivery_tag, tag);
-}
-
 static void expect_refused(struct peer *p, uint16_t code)
 {
     const amqp_connection_close_t *close = peer_expect(p, 0, AMQP_CONNECTION_CLOSE_METHOD);
     assert_int_equal(close->reply_code, code);
     peer_send_plain(p, 0, AMQP_CONNECTION_CLOSE_OK_METHOD);
     peer_expect_end(p);
-}
-
-static void consume(struct peer *p)
-{
-    amqp_basic_consume_t m = {.queue = bytes_of("q"), .consumer_tag = bytes_of("tag")};
-    peer_send_method(p, 1, AMQP_BASIC_CONSUME_METHOD, &m);
-    peer_expect(p, 1, AMQP_BASIC_CONSUME_OK_METHOD);
 }
 
 static void select_tx(struct peer *p)
@@ -75,17 +55,17 @@ static void test_slow_begins_with_a_late_confirm_and_ends_with_an_early_one(void
 {
     (void)state;
     begin("spool.mode=slow", "spool.slow_after=500ms");
-    struct peer *p = confirming();
+    struct peer *p = peer_confirming();
     peer_publish(p, 1, "q", "fast");
-    expect_ack(p, 1);
+    peer_expect_ack(p, 1);
     assert_false(world_queue()->is_slow);
     broker.confirms = BROKER_SILENT;
     peer_publish(p, 1, "q", "late");
     world_pass(1000);
     assert_true(world_queue()->is_slow);
-    expect_ack(p, 2); /* of the spool */
+    peer_expect_ack(p, 2); /* of the spool */
     peer_publish(p, 1, "q", "stored");
-    expect_ack(p, 3);
+    peer_expect_ack(p, 3);
     assert_int_equal(disk.appended, 2);
     broker.confirms = BROKER_ACKS;
     broker_confirm_all();
@@ -93,7 +73,7 @@ static void test_slow_begins_with_a_late_confirm_and_ends_with_an_early_one(void
     assert_int_equal(disk_count(false), 0);
     assert_false(world_queue()->is_slow);
     peer_publish(p, 1, "q", "live");
-    expect_ack(p, 4);
+    peer_expect_ack(p, 4);
     assert_int_equal(disk.appended, 2);
     expect_bodies((const char *[]){"fast", "late", "stored", "live", NULL});
     peer_close(p);
@@ -103,10 +83,10 @@ static void test_always_keeps_its_drain_while_somebody_publishes(void **state)
 {
     (void)state;
     begin("spool.mode=always", NULL);
-    struct peer *p = confirming();
+    struct peer *p = peer_confirming();
     for (unsigned i = 0; i < 3; i++) {
         peer_publish(p, 1, "q", "one");
-        expect_ack(p, i + 1);
+        peer_expect_ack(p, i + 1);
         world_pass(1000);
         assert_int_equal(broker.published, i + 1);
         assert_int_equal(disk_count(false), 0);
@@ -120,15 +100,15 @@ static void test_a_drain_that_stays_takes_over_settings(void **state)
 {
     (void)state;
     begin("spool.mode=always", NULL);
-    struct peer *p = confirming();
+    struct peer *p = peer_confirming();
     peer_publish(p, 1, "q", "one");
-    expect_ack(p, 1);
+    peer_expect_ack(p, 1);
     world_pass(1000);
     world.config.drain.confirms = CONFIRMS_OFF;
     queue_reconfigured(world_queue());
     broker.confirms = BROKER_SILENT; /* a close-ok proves what nobody confirms */
     peer_publish(p, 1, "q", "two");
-    expect_ack(p, 2);
+    peer_expect_ack(p, 2);
     world_pass(5000);
     assert_int_equal(disk_count(false), 0);
     assert_int_equal(broker.published, 2);
@@ -145,7 +125,7 @@ static void test_messages_of_tokens_are_not_stored_while_rabbitmq_is_there(void 
     assert_non_null(p);
     peer_open_confirming(p, 1);
     peer_publish(p, 1, "q", "one");
-    expect_ack(p, 1);
+    peer_expect_ack(p, 1);
     assert_int_equal(broker.published, 1);
     assert_int_equal(disk.appended, 0);
     peer_close(p);
@@ -159,7 +139,7 @@ static void test_a_transaction_of_a_consumer_does_not_overtake_what_it_has_store
     begin("spool.mode=always", "drain.window=1");
     struct peer *p = peer_login();
     peer_open_channel(p, 1);
-    consume(p);
+    peer_consume(p);
     broker.confirms = BROKER_SILENT;
     peer_publish(p, 1, "q", "0");
     peer_publish(p, 1, "q", "1");
@@ -186,7 +166,7 @@ static void test_acks_of_a_stored_transaction_are_committed(void **state)
     peer_open_channel(p, 1);
     peer_open_channel(other, 1);
     select_tx(p);
-    consume(p);
+    peer_consume(p);
     broker_deliver(1, "tag", 1, "work");
     struct frame frame;
     peer_expect(p, 1, AMQP_BASIC_DELIVER_METHOD);
@@ -416,7 +396,7 @@ static void test_a_login_that_is_not_stored_has_its_bound_all_the_same(void **st
     (void)state;
     world_begin((const char *[]){"pool.publish_buffer_size=3", NULL});
     disk.is_full = true;
-    struct peer *p = confirming();
+    struct peer *p = peer_confirming();
     broker.confirms = BROKER_SILENT;
     for (unsigned i = 0; i < 5; i++)
         peer_publish(p, 1, "q", "one");
@@ -470,7 +450,7 @@ static void test_only_what_is_transient_is_forgotten(void **state)
     world_run();
     assert_int_equal(world_queue()->retained, 2);
     peer_open_channel(apart, 1);
-    consume(apart);
+    peer_consume(apart);
     peer_publish(apart, 1, "q", "of a consumer");
     world_run();
     assert_int_equal(world_queue()->retained, 3);
@@ -507,11 +487,11 @@ static void test_nothing_is_sent_behind_a_close_that_proves(void **state)
 {
     (void)state;
     begin("pool.confirm_transient=no", NULL);
-    struct peer *doubted = confirming(), *p = peer_login();
+    struct peer *doubted = peer_confirming(), *p = peer_login();
     peer_publish(doubted, 1, "q", "~doubted");
     world_pass(world.config.pool.confirm_timeout_ms + 1000);
     assert_int_equal(disk_count(false), 1);
-    expect_ack(doubted, 1);
+    peer_expect_ack(doubted, 1);
     peer_open_channel(p, 1);
     peer_publish(p, 1, "elsewhere", "forgotten");
     world_run();
@@ -538,7 +518,7 @@ static void test_a_consumers_channel_is_not_closed_to_prove(void **state)
     broker.offers_confirms = false;
     struct peer *p = peer_login();
     peer_open_channel(p, 1);
-    consume(p);
+    peer_consume(p);
     const struct stream *own = broker_last_stream();
     peer_publish(p, 1, "q", "0");
     world_run();
@@ -567,7 +547,7 @@ static void test_an_error_of_the_proxys_own_comes_behind_answers(void **state)
 {
     (void)state;
     begin(NULL, NULL);
-    struct peer *p = confirming();
+    struct peer *p = peer_confirming();
     broker.silent_calls = true;
     declare(p, "q");
     peer_send_plain(p, 1, AMQP_TX_SELECT_METHOD); /* not on a channel with confirms */
@@ -699,7 +679,7 @@ static void test_without_a_buffer_its_own_error_is_what_a_client_hears(void **st
     peer_open_channel(p, 1);
     peer_open_confirming(other, 1);
     peer_publish(other, 1, "q", "one");
-    expect_ack(other, 1);
+    peer_expect_ack(other, 1);
     broker.silent_calls = true;
     amqp_queue_purge_t purge = {.queue = bytes_of("q")};
     peer_send_method(p, 1, AMQP_QUEUE_PURGE_METHOD, &purge);
@@ -769,7 +749,7 @@ static void test_a_return_that_is_cut_short_is_kept(void **state)
     for (unsigned variant = 0; variant < 4; variant++) {
         bool is_doubted = variant & 1, has_header = variant & 2;
         begin("upstream.heartbeat=0", NULL);
-        struct peer *p = confirming();
+        struct peer *p = peer_confirming();
         broker.confirms = BROKER_SILENT;
         peer_publish_to(p, 1, "", "q", "late", true);
         world_pass(is_doubted ? world.config.pool.confirm_timeout_ms + 1000 : 100);
@@ -800,7 +780,7 @@ static void test_each_return_is_of_another_message(void **state)
     for (unsigned variant = 0; variant < 4; variant++) {
         bool is_doubted = variant & 1, is_changed = variant & 2;
         begin("upstream.heartbeat=0", NULL);
-        struct peer *p = confirming();
+        struct peer *p = peer_confirming();
         broker.confirms = BROKER_SILENT;
         for (unsigned i = 0; i < 2; i++)
             peer_publish_with(p, 1, "nowhere", bodies[i], is_changed ? 1 << 12 : 0, "\x02",
@@ -827,8 +807,8 @@ static void test_a_confirm_that_nobody_reads_is_not_late(void **state)
 {
     (void)state;
     begin("listen.heartbeat=0", "upstream.heartbeat=0");
-    struct peer *p = confirming();
-    consume(p);
+    struct peer *p = peer_confirming();
+    peer_consume(p);
     broker.confirms = BROKER_SILENT;
     peer_publish(p, 1, "q", "one");
     world_run();

@@ -17,16 +17,6 @@ static void begin(void)
     world_begin((const char *[]){"pool.publish_buffer_size=1000", "upstream.heartbeat=0", NULL});
 }
 
-static struct peer *worker(void)
-{
-    struct peer *p = peer_login();
-    peer_open_channel(p, 1);
-    amqp_basic_consume_t m = {.queue = bytes_of("q"), .consumer_tag = bytes_of("tag")};
-    peer_send_method(p, 1, AMQP_BASIC_CONSUME_METHOD, &m);
-    peer_expect(p, 1, AMQP_BASIC_CONSUME_OK_METHOD);
-    return p;
-}
-
 static void declare(struct peer *p)
 {
     amqp_queue_declare_t m = {.queue = bytes_of("results"), .durable = 1};
@@ -47,7 +37,7 @@ static void test_a_declaration_that_nobody_waits_for_is_not_stored(void **state)
 {
     (void)state;
     begin();
-    struct peer *p = worker(), *other = peer_login();
+    struct peer *p = peer_consumer(), *other = peer_login();
     peer_open_confirming(other, 1);
     peer_publish(p, 1, "results", "~one");
     world_run();
@@ -68,7 +58,7 @@ static void test_a_channel_that_rabbitmq_does_not_close(void **state)
 {
     (void)state;
     begin();
-    struct peer *p = worker(), *other = peer_login();
+    struct peer *p = peer_consumer(), *other = peer_login();
     peer_open_confirming(other, 1);
     assert_int_equal(connections(), 2);
     broker.silent_calls = true;
@@ -89,7 +79,7 @@ static void test_a_worker_that_had_nothing_to_wait_for(void **state)
 {
     (void)state;
     begin();
-    struct peer *p = worker();
+    struct peer *p = peer_consumer();
     broker.silent_calls = true;
     peer_die(p);
     world_pass(33000);
@@ -100,7 +90,7 @@ static void test_an_alarm_is_no_silence(void **state)
 {
     (void)state;
     begin();
-    struct peer *p = worker();
+    struct peer *p = peer_consumer();
     broker.silent_calls = true;
     peer_die(p);
     amqp_connection_blocked_t blocked = {.reason = bytes_of("low on memory")};
@@ -120,7 +110,7 @@ static void test_a_close_that_was_sent_behind_publishes(void **state)
     (void)state;
     world_begin((const char *[]){"pool.publish_buffer_size=0", "upstream.heartbeat=0",
                                  "pool.close_waits=no", NULL});
-    struct peer *p = worker();
+    struct peer *p = peer_consumer();
     peer_publish(p, 1, "q", "~one");
     world_run();
     broker.silent_calls = true;
@@ -138,7 +128,7 @@ static void test_a_transaction_of_nothing_is_lost(void **state)
 {
     (void)state;
     begin();
-    struct peer *p = worker();
+    struct peer *p = peer_consumer();
     peer_publish(p, 1, "q", "one");
     world_run();
     broker.is_frozen = true;

@@ -13,13 +13,6 @@ static int quiet(void **state)
     return 0;
 }
 
-static struct peer *confirming(void)
-{
-    struct peer *p = peer_login();
-    peer_open_confirming(p, 1);
-    return p;
-}
-
 static void publish_numbered(struct peer *p, const char *form, unsigned first, unsigned count)
 {
     char body[16];
@@ -48,7 +41,7 @@ static void test_a_confirm_opens_the_window_to_all(void **state)
     (void)state;
     world_begin((const char *[]){"pool.publish_buffer_size=0", "pool.window=2", "drain.window=2",
                                  "pool.upstreams=1", NULL});
-    struct peer *p = confirming(), *other = confirming();
+    struct peer *p = peer_confirming(), *other = peer_confirming();
     broker.confirms = BROKER_SILENT;
     for (unsigned i = 0; i < 4; i++)
         peer_publish(p, 1, "q", "one");
@@ -140,7 +133,7 @@ static void test_a_confirm_of_what_is_in_doubt_makes_a_place(void **state)
 {
     (void)state;
     world_begin((const char *[]){"pool.publish_buffer_size=2", "spool.overflow=block", NULL});
-    struct peer *p = confirming();
+    struct peer *p = peer_confirming();
     peer_publish(p, 1, "a", "~one");
     peer_publish(p, 1, "b", "~two");
     world_pass(world.config.pool.confirm_timeout_ms + 1000);
@@ -159,7 +152,7 @@ static void test_a_rollback_gives_its_places_back(void **state)
 {
     (void)state;
     world_begin((const char *[]){"pool.publish_buffer_size=2", "spool.overflow=block", NULL});
-    struct peer *p = peer_login(), *other = confirming();
+    struct peer *p = peer_login(), *other = peer_confirming();
     peer_open_channel(p, 1);
     peer_send_plain(p, 1, AMQP_TX_SELECT_METHOD);
     peer_expect(p, 1, AMQP_TX_SELECT_OK_METHOD);
@@ -180,7 +173,7 @@ static void test_who_goes_away_gives_its_places_back(void **state)
 {
     (void)state;
     world_begin((const char *[]){"pool.publish_buffer_size=2", "spool.overflow=block", NULL});
-    struct peer *p = peer_login(), *other = confirming();
+    struct peer *p = peer_login(), *other = peer_confirming();
     peer_open_channel(p, 1);
     peer_send_plain(p, 1, AMQP_TX_SELECT_METHOD);
     peer_expect(p, 1, AMQP_TX_SELECT_OK_METHOD);
@@ -212,7 +205,7 @@ static void test_a_connection_that_opens_later_takes_who_waits(void **state)
     for (unsigned late = 0; late < 2; late++) {
         world_begin((const char *[]){"pool.publish_buffer_size=1000", "pool.upstreams=2",
                                      "pool.window=8", "pool.confirm_timeout=1h", NULL});
-        struct peer *other = confirming(), *p = confirming();
+        struct peer *other = peer_confirming(), *p = peer_confirming();
         peer_publish(other, 1, "alive", "bound");
         expect_acked_up_to(other, 1);
         broker.is_slow_to_accept = late;
@@ -244,7 +237,7 @@ static void test_who_has_something_under_way_stays_until_it_is_confirmed(void **
     struct peer *peers[4];
     broker.confirms = BROKER_SILENT;
     for (unsigned i = 0; i < 4; i++)
-        peers[i] = confirming();
+        peers[i] = peer_confirming();
     for (unsigned i = 0; i < 4; i++)
         publish_numbered(peers[i], (const char *[]){"a%u", "b%u", "c%u", "d%u"}[i], 0, 20);
     world_run();
@@ -271,7 +264,7 @@ static void test_connections_that_fail_together_put_off_once(void **state)
     struct peer *peers[8];
     broker.confirms = BROKER_SILENT;
     for (unsigned i = 0; i < 8; i++)
-        peers[i] = confirming();
+        peers[i] = peer_confirming();
     unsigned connections = broker.connections;
     broker.refuse_code = 530;
     strcpy(broker.refuse_text, "NOT_ALLOWED - connection limit (1) is reached");

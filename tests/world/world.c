@@ -404,3 +404,31 @@ void peer_open_confirming(struct peer *p, uint16_t channel)
     peer_send_plain(p, channel, AMQP_CONFIRM_SELECT_METHOD);
     peer_expect(p, channel, AMQP_CONFIRM_SELECT_OK_METHOD);
 }
+
+struct peer *peer_confirming(void)
+{
+    struct peer *p = peer_login();
+    peer_open_confirming(p, 1);
+    return p;
+}
+
+void peer_consume(struct peer *p)
+{
+    amqp_basic_consume_t m = {.queue = bytes_of("q"), .consumer_tag = bytes_of("tag")};
+    peer_send_method(p, 1, AMQP_BASIC_CONSUME_METHOD, &m);
+    peer_expect(p, 1, AMQP_BASIC_CONSUME_OK_METHOD);
+}
+
+struct peer *peer_consumer(void)
+{
+    struct peer *p = peer_login();
+    peer_open_channel(p, 1);
+    peer_consume(p);
+    return p;
+}
+
+void peer_expect_ack(struct peer *p, uint64_t tag)
+{
+    const amqp_basic_ack_t *ack = peer_expect(p, 1, AMQP_BASIC_ACK_METHOD);
+    assert_int_equal(ack->delivery_tag, tag);
+}

@@ -71,6 +71,11 @@ void peer_publish_to(struct peer *, uint16_t channel, const char *exchange, cons
                      const char *body, bool mandatory);
 void peer_open_channel(struct peer *, uint16_t channel);
 void peer_open_confirming(struct peer *, uint16_t channel);
+/* Logged in, with channel 1: in confirm mode, or as a consumer of q. */
+struct peer *peer_confirming(void);
+struct peer *peer_consumer(void);
+/* Consumes q on channel 1. */
+void peer_consume(struct peer *);
 /* The proxy's end. */
 struct stream *peer_stream(const struct peer *);
 /* The next frame's method number, 0 if nothing more was said; runs first. A header or body frame
@@ -78,6 +83,8 @@ struct stream *peer_stream(const struct peer *);
 uint32_t peer_read(struct peer *, struct frame *);
 /* The next frame is this method on this channel. Returns its fields, valid until the next call. */
 const void *peer_expect(struct peer *, uint16_t channel, amqp_method_number_t);
+/* The next frame is a basic.ack with this tag, on channel 1. */
+void peer_expect_ack(struct peer *, uint64_t tag);
 /* Nothing more was said. */
 void peer_expect_nothing(struct peer *);
 /* The proxy has closed the connection. Frees the peer. */
