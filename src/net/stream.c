@@ -122,7 +122,7 @@ static void on_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
     }
     in_buffer_rest(&s->in);
     if (n < 0)
-        end_reading(s, n == UV_EOF ? 0 : (int)n);
+        end_reading(s, s->broken ? s->end_status : n == UV_EOF ? 0 : (int)n);
 }
 
 size_t stream_held_bytes(const struct stream *s)
@@ -185,7 +185,7 @@ static void mark_unflushed(struct stream *s)
 
 void stream_write_span(struct stream *s, struct slab *slab, uint8_t *at, size_t len)
 {
-    if (s->closing || len == 0)
+    if (s->closing || s->broken || len == 0)
         return;
     mark_unflushed(s);
     out_ring_add(&s->out, slab, at, len, !s->writing);
@@ -249,12 +249,23 @@ static void tell_writable(struct stream *s)
         s->handler->on_writable(s);
 }
 
+/* What the peer has sent before it went away may be there to read, and the end of it follows: a
+ * goodbye with a reason, confirms, the last messages. shutdown makes sure that it does. */
 static void write_failed(struct stream *s, int status)
 {
     if (s->closing)
         return;
-    stream_pause(s);
-    s->handler->on_end(s, status);
+    if (!s->reading) {
+        s->handler->on_end(s, status);
+        return;
+    }
+    s->broken = true;
+    s->end_status = status;
+    out_ring_clear(&s->out);
+    uv_os_fd_t fd;
+    if (uv_fileno((const uv_handle_t *)&s->tcp, &fd) == 0)
+        shutdown(fd, SHUT_RDWR);
+    tell_writable(s);
 }
 
 static void on_written(uv_write_t *write, int status)
@@ -298,7 +309,7 @@ static int write_rest(struct stream *s)
 void stream_flush(struct stream *s)
 {
     uv_buf_t bufs[IOV_BATCH];
-    while (!s->closing && !s->writing) {
+    while (!s->closing && !s->broken && !s->writing) {
         size_t total;
         unsigned n = next_output(s, bufs, &total);
         if (n == 0)

@@ -13,7 +13,8 @@
  * when the queue has fallen below STREAM_LOW_BYTES.
  *
  * The end is no news until all before it is taken: an owner that has paused with input unread hears
- * of it behind stream_resume.
+ * of it behind stream_resume. So it is if a write fails: what the peer has sent comes first, if the
+ * stream is read from.
  *
  * With TLS, what is queued waits for the end of the handshake, and a failure of TLS is an end with
  * UV_EPROTO, of which stream_why says more.
@@ -71,8 +72,9 @@ struct stream {
     uint64_t last_read_ms, last_write_ms; /* uv_now of the loop */
     uint64_t resumed_ms;                  /* after the last pause; 0: there was none */
     bool reading, writing, full, closing;
+    bool broken;    /* a write has failed: nothing more is sent, and reading comes to the end */
     bool ended;     /* TLS has, while the owner had paused: on_end comes once it has resumed */
-    int end_status; /* of that */
+    int end_status; /* of either */
 
     struct tls *tls;  /* NULL: plain */
     uint8_t *sending; /* of TLS: what the socket has not taken yet; free */

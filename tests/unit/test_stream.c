@@ -1,4 +1,5 @@
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -26,6 +27,8 @@ struct peer {
     bool idle; /* takes nothing */
     struct span *units;
     size_t count;
+    unsigned ends, writable; /* how often it was told */
+    int status;
 };
 
 static uv_loop_t loop;
@@ -51,8 +54,15 @@ static void on_data(struct stream *stream)
 
 static void on_end(struct stream *stream, int status)
 {
-    (void)status;
+    struct peer *peer = LIST_ENTRY(stream, struct peer, stream);
+    peer->ends++;
+    peer->status = status;
     stream_close(stream);
+}
+
+static void on_writable(struct stream *stream)
+{
+    LIST_ENTRY(stream, struct peer, stream)->writable++;
 }
 
 static void on_closed(struct stream *stream)
@@ -61,7 +71,7 @@ static void on_closed(struct stream *stream)
 }
 
 static const struct stream_handler handler = {
-    .on_data = on_data, .on_end = on_end, .on_closed = on_closed};
+    .on_data = on_data, .on_writable = on_writable, .on_end = on_end, .on_closed = on_closed};
 
 static void send_all(struct peer *peer, int letter, size_t len)
 {
@@ -96,7 +106,8 @@ static void close_peer(struct peer *peer)
         span_clear(&peer->units[i]);
     free(peer->units);
     stream_close(&peer->stream);
-    close(peer->fd);
+    if (peer->fd >= 0)
+        close(peer->fd);
 }
 
 static void on_before_poll(uv_prepare_t *handle)
@@ -204,8 +215,61 @@ static void test_idle_stream_holds_no_slab(void **state)
     close_peer(&peers[0]);
 }
 
+/* The other end says its last words and is gone; what is written meets nobody. */
+static void lose(struct peer *peer, size_t len)
+{
+    char bytes[1000];
+    memset(bytes, 'x', sizeof bytes);
+    open_peer(peer, 1000);
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(send(peer->fd, bytes, sizeof bytes, 0), sizeof bytes);
+    close(peer->fd);
+    peer->fd = -1;
+    struct slab *slab = slab_new(len);
+    slab->used = len;
+    stream_write_span(&peer->stream, slab, slab->data, len);
+    slab_unref(slab);
+    net_flush(&net);
+}
+
+static void test_failed_write_does_not_hide_what_was_sent_before(void **state)
+{
+    (void)state;
+    struct peer *peer = &peers[0];
+    lose(peer, STREAM_HIGH_BYTES + 1);
+    assert_int_equal(peer->ends, 0);
+    assert_int_equal(peer->writable,
+                     1); /* who waits for it to send goes on, and hears of the end */
+    assert_int_equal(peer->stream.out.bytes, 0);
+    stream_write_copy(&peer->stream, "more", 4);
+    assert_int_equal(peer->stream.out.bytes, 0);
+    while (peer->ends == 0)
+        uv_run(&loop, UV_RUN_ONCE);
+    check_units(peer, 'x', 3);
+    assert_int_equal(peer->status, UV_EPIPE);
+    close_peer(peer);
+    uv_run(&loop, UV_RUN_NOWAIT);
+    assert_int_equal(peer->ends, 1);
+}
+
+static void test_failed_write_of_a_stream_that_is_not_read_from(void **state)
+{
+    (void)state;
+    struct peer *peer = &peers[0];
+    open_peer(peer, 1000);
+    stream_pause(&peer->stream);
+    close(peer->fd);
+    peer->fd = -1;
+    stream_write_copy(&peer->stream, "more", 4);
+    net_flush(&net);
+    assert_int_equal(peer->ends, 1);
+    assert_int_equal(peer->status, UV_EPIPE);
+    close_peer(peer);
+}
+
 int main(void)
 {
+    signal(SIGPIPE, SIG_IGN);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_beginnings_between_the_bytes_of_others, setup,
                                         teardown),
@@ -213,6 +277,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_units_that_were_not_taken_have_to_move, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_idle_stream_holds_no_slab, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_failed_write_does_not_hide_what_was_sent_before, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_failed_write_of_a_stream_that_is_not_read_from, setup,
+                                        teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
