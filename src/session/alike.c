@@ -1,5 +1,6 @@
 #include "session/alike.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 #include "amqp/frame.h"
@@ -12,41 +13,50 @@
 
 enum {
     BODY_SIZE_AT = 4, /* in a content header payload */
-    BODY_SIZE_BYTES = 8,
     START_MAX = 512,
 };
 
-/* What they have in common, and how large their bodies may be. */
+/* What they have in common: the bytes that each begins with, up to its body. */
 struct kind {
     uint16_t channel;
-    uint8_t start[START_MAX];  /* method and content header, as frames */
-    size_t start_len, size_at; /* where the body's size stands in it */
-    uint64_t body_max;
+    uint8_t start[START_MAX + FRAME_HEAD_BYTES]; /* frames of method and content header, and the
+                                                    head of the body's, if there is one */
+    size_t frames_len, start_len;                /* without that head, and with it */
+    size_t size_at;                              /* where the body's size stands */
+    uint64_t body_size, body_max;
+    size_t whole_len; /* of one publish */
 };
 
-/* The bodies of most streams have one size: then one comparison tells. */
-static bool begins_alike(const struct kind *kind, const uint8_t *at)
+/* The next ones may have bodies of another size. */
+static void set_body_size(struct kind *kind, uint64_t size)
 {
-    size_t behind = kind->size_at + BODY_SIZE_BYTES;
-    return memcmp(at, kind->start, kind->start_len) == 0 ||
-           (memcmp(at, kind->start, kind->size_at) == 0 &&
-            memcmp(at + behind, kind->start + behind, kind->start_len - behind) == 0);
+    bool has_body = size > 0;
+    kind->body_size = size;
+    wire_put64(kind->start + kind->size_at, size);
+    frame_put_head(kind->start + kind->frames_len, FRAME_BODY, kind->channel, (uint32_t)size);
+    kind->start_len = kind->frames_len + (has_body ? FRAME_HEAD_BYTES : 0);
+    kind->whole_len = kind->frames_len + (has_body ? size + FRAME_OVERHEAD_BYTES : 0);
 }
 
-/* Bytes of the publish that begins at `at`, or 0; *body_size is that of its body. */
-static size_t measure(const struct kind *kind, const uint8_t *at, size_t len, uint64_t *body_size)
+static bool is_alike(const struct kind *kind, const uint8_t *at, size_t len)
 {
-    if (len < kind->start_len || !begins_alike(kind, at))
+    return len >= kind->whole_len && memcmp(at, kind->start, kind->start_len) == 0 &&
+           at[kind->whole_len - 1] == FRAME_END;
+}
+
+/* Bytes of the publish that begins at `at`, or 0. The bodies of most streams have one size: then
+ * one comparison tells. */
+static size_t measure(struct kind *kind, const uint8_t *at, size_t len)
+{
+    if (is_alike(kind, at, len))
+        return kind->whole_len;
+    if (len < kind->frames_len)
         return 0;
-    uint64_t size = *body_size = wire_get64(at + kind->size_at);
-    if (size == 0)
-        return kind->start_len;
-    const uint8_t *body = at + kind->start_len;
-    if (size > kind->body_max || len - kind->start_len < size + FRAME_OVERHEAD_BYTES ||
-        body[0] != FRAME_BODY || wire_get16(body + 1) != kind->channel ||
-        wire_get32(body + 3) != size || body[FRAME_HEAD_BYTES + size] != FRAME_END)
+    uint64_t size = wire_get64(at + kind->size_at);
+    if (size == kind->body_size || size > kind->body_max)
         return 0;
-    return kind->start_len + size + FRAME_OVERHEAD_BYTES;
+    set_body_size(kind, size);
+    return is_alike(kind, at, len) ? kind->whole_len : 0;
 }
 
 static uint64_t smaller(uint64_t a, uint64_t b)
@@ -72,10 +82,10 @@ static bool find_kind(const struct client *c, const struct channel *ch, struct k
         return false;
     struct message view;
     const struct message *before = retained_look(last, &view);
-    kind->start_len = before->method.len + before->header.len + 2 * FRAME_OVERHEAD_BYTES;
-    if (kind->start_len > START_MAX)
+    kind->frames_len = before->method.len + before->header.len + 2 * FRAME_OVERHEAD_BYTES;
+    if (kind->frames_len > START_MAX)
         return false;
-    memcpy(kind->start, last->at, kind->start_len);
+    memcpy(kind->start, last->at, kind->frames_len);
     uint8_t *method = kind->start + FRAME_HEAD_BYTES;
     uint8_t *header = method + before->method.len + FRAME_OVERHEAD_BYTES;
     frame_set_channel(method, ch->number);
@@ -83,31 +93,32 @@ static bool find_kind(const struct client *c, const struct channel *ch, struct k
     kind->size_at = (size_t)(header - kind->start) + BODY_SIZE_AT;
     kind->channel = ch->number;
     kind->body_max = largest_body(c, ch->relay);
+    set_body_size(kind, 0);
     return true;
 }
 
 /* Of a publish that was measured: its frames are those of that channel now. */
-static void set_channel(const struct kind *kind, uint8_t *at, uint64_t body_size, uint16_t channel)
+static void set_channel(const struct kind *kind, uint8_t *at, uint16_t channel)
 {
     frame_set_channel(at + FRAME_HEAD_BYTES, channel);
     frame_set_channel(at + kind->size_at - BODY_SIZE_AT, channel);
-    if (body_size > 0)
-        frame_set_channel(at + kind->start_len + FRAME_HEAD_BYTES, channel);
+    if (kind->body_size > 0)
+        frame_set_channel(at + kind->start_len, channel);
 }
 
-static size_t take_run(struct channel *ch, const struct kind *kind, struct slab *slab,
-                       uint8_t *data, size_t len)
+static size_t take_run(struct channel *ch, struct kind *kind, struct slab *slab, uint8_t *data,
+                       size_t len)
 {
     struct relay *r = ch->relay;
-    uint64_t bytes_max, body_size, bytes = 0;
-    uint64_t head = kind->start_len - 2 * FRAME_OVERHEAD_BYTES;
+    uint64_t bytes_max, bytes = 0;
+    uint64_t head = kind->frames_len - 2 * FRAME_OVERHEAD_BYTES;
     uint32_t count = 0, most = router_room_alike(ch, &bytes_max);
     size_t taken = 0, size;
-    while (count < most && (size = measure(kind, data + taken, len - taken, &body_size)) > 0 &&
-           bytes + head + body_size <= bytes_max) {
-        set_channel(kind, data + taken, body_size, r->link.channel);
-        relay_follow(r, slab, data + taken, (uint32_t)(head + body_size));
-        bytes += head + body_size;
+    while (count < most && (size = measure(kind, data + taken, len - taken)) > 0 &&
+           bytes + head + kind->body_size <= bytes_max) {
+        set_channel(kind, data + taken, r->link.channel);
+        relay_follow(r, slab, data + taken, (uint32_t)(head + kind->body_size));
+        bytes += head + kind->body_size;
         taken += size;
         count++;
     }
@@ -121,10 +132,9 @@ size_t alike_take(struct client *c, struct slab *slab, uint8_t *data, size_t len
     if (len < FRAME_HEAD_BYTES || data[0] != FRAME_METHOD)
         return 0;
     struct channel *ch = client_channel(c, wire_get16(data + 1));
-    uint64_t body_size;
     struct kind kind;
     if (!ch || ch->state != CHANNEL_OPEN || ch->content.state != CONTENT_IDLE ||
-        !find_kind(c, ch, &kind) || measure(&kind, data, len, &body_size) == 0)
+        !find_kind(c, ch, &kind) || measure(&kind, data, len) == 0)
         return 0;
     return take_run(ch, &kind, slab, data, len);
 }

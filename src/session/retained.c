@@ -25,7 +25,7 @@ void unconfirmed_deinit(struct unconfirmed *u)
     *u = (struct unconfirmed){0};
 }
 
-static void grow(struct unconfirmed *u)
+void unconfirmed_grow(struct unconfirmed *u)
 {
     uint32_t capacity = u->capacity ? u->capacity * 2 : 4;
     struct retained *ring = malloc(capacity * sizeof *ring);
@@ -36,17 +36,6 @@ static void grow(struct unconfirmed *u)
     u->ring = ring;
     u->capacity = capacity;
     u->first = 0;
-}
-
-struct retained *unconfirmed_add(struct unconfirmed *u)
-{
-    if (u->count == u->capacity)
-        grow(u);
-    struct retained *entry = unconfirmed_at(u, u->count++);
-    entry->state = RETAINED_OPEN; /* a new one */
-    entry->slab = NULL;
-    entry->apart = NULL;
-    return entry;
 }
 
 void unconfirmed_drop_oldest(struct unconfirmed *u)
@@ -63,12 +52,6 @@ void unconfirmed_drop_settled(struct unconfirmed *u)
         u->first = (u->first + 1) & (u->capacity - 1);
         u->count--;
     }
-}
-
-void retained_keep_adjacent(struct retained *entry, struct slab *slab, uint8_t *at)
-{
-    entry->slab = slab;
-    entry->at = at;
 }
 
 void retained_keep(struct retained *entry, struct message *message)
@@ -107,14 +90,9 @@ void retained_take(struct retained *entry, struct message *message)
     entry->apart = NULL;
 }
 
-void retained_drop(struct retained *entry)
+void retained_drop_apart(struct retained *entry)
 {
-    if (entry->slab) {
-        slab_unref(entry->slab);
-        entry->slab = NULL;
-    } else if (entry->state == RETAINED_OPEN && entry->apart) {
-        message_clear(entry->apart);
-        free(entry->apart);
-        entry->apart = NULL;
-    }
+    message_clear(entry->apart);
+    free(entry->apart);
+    entry->apart = NULL;
 }

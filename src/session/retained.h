@@ -47,8 +47,19 @@ static inline struct retained *unconfirmed_at(const struct unconfirmed *u, uint3
 {
     return &u->ring[(u->first + index) & (u->capacity - 1)];
 }
+/* Makes room for one more. */
+void unconfirmed_grow(struct unconfirmed *);
 /* One more, OPEN, without a message. The caller fills in the rest. */
-struct retained *unconfirmed_add(struct unconfirmed *);
+static inline struct retained *unconfirmed_add(struct unconfirmed *u)
+{
+    if (u->count == u->capacity)
+        unconfirmed_grow(u);
+    struct retained *entry = unconfirmed_at(u, u->count++);
+    entry->state = RETAINED_OPEN; /* a new one */
+    entry->slab = NULL;
+    entry->apart = NULL;
+    return entry;
+}
 /* The newest one; NULL if there is none. */
 static inline const struct retained *unconfirmed_last(const struct unconfirmed *u)
 {
@@ -57,7 +68,11 @@ static inline const struct retained *unconfirmed_last(const struct unconfirmed *
 /* Takes the message over. */
 void retained_keep(struct retained *, struct message *);
 /* The same for one in adjacent frames; takes over a reference to the slab. */
-void retained_keep_adjacent(struct retained *, struct slab *, uint8_t *at);
+static inline void retained_keep_adjacent(struct retained *entry, struct slab *slab, uint8_t *at)
+{
+    entry->slab = slab;
+    entry->at = at;
+}
 static inline bool retained_is_kept(const struct retained *entry)
 {
     return entry->slab || (entry->state == RETAINED_OPEN && entry->apart);
@@ -66,8 +81,17 @@ static inline bool retained_is_kept(const struct retained *entry)
 const struct message *retained_look(const struct retained *, struct message *view);
 /* Gives the message away. It is kept. */
 void retained_take(struct retained *, struct message *);
+void retained_drop_apart(struct retained *); /* only for retained_drop */
 /* Drops the message, if there is one. */
-void retained_drop(struct retained *);
+static inline void retained_drop(struct retained *entry)
+{
+    if (entry->slab) {
+        slab_unref(entry->slab);
+        entry->slab = NULL;
+    } else if (entry->state == RETAINED_OPEN && entry->apart) {
+        retained_drop_apart(entry);
+    }
+}
 /* The one way to change an entry's state. */
 void retained_move(struct retained *, enum retained_state);
 /* Takes the oldest out; drops its message. */
