@@ -8,7 +8,7 @@
 
 #include "amqp/wire.h"
 
-enum { MOST = 64, BYTES_MAX = 16384 };
+enum { TUNED_FRAME_MAX = 131072, MOST = 64, BYTES_MAX = 160 * 1024 };
 
 /* What one client sends in one piece. */
 static uint8_t bytes[BYTES_MAX];
@@ -41,6 +41,13 @@ static void add(uint16_t channel, const char *key, const char *body)
     add_start(channel, key, false, 0, strlen(body));
     if (*body)
         add_frame(FRAME_BODY, channel, body, strlen(body));
+}
+
+static void add_large(uint16_t channel, size_t size)
+{
+    static uint8_t body[BYTES_MAX];
+    add_start(channel, "q", false, 0, size);
+    add_frame(FRAME_BODY, channel, body, size);
 }
 
 static void add_numbered(uint16_t channel, unsigned count)
@@ -310,18 +317,21 @@ static void test_late_ones_are_doubted(void **state)
 static void test_garbage_behind_them_is_refused(void **state)
 {
     (void)state;
-    for (unsigned which = 0; which < 3; which++) {
+    for (unsigned which = 0; which < 4; which++) {
         struct peer *p = peer_login();
         peer_open_confirming(p, 1);
         unsigned before = broker.published;
         add_numbered(1, 3);
         size_t end = used;
-        add(1, "q", "last");
+        if (which == 3)
+            add_large(1, TUNED_FRAME_MAX + 1); /* in one frame */
+        else
+            add(1, "q", "last");
         if (which == 0)
             bytes[used - 1] = 0; /* the end octet of its body */
         else if (which == 1)
             bytes[end + FRAME_HEAD_BYTES + 4 + 2 + 1 + 2 + 1] = 0; /* of its method */
-        else
+        else if (which == 2)
             wire_put32(bytes + used - 4 - 1 - 4, 5); /* a body of one more byte than announced */
         if (which == 2)
             bytes[used++] = FRAME_END;
