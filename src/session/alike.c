@@ -12,6 +12,7 @@
 #include "session/router.h"
 
 enum {
+    LENGTH_AT = 3,    /* in a frame */
     BODY_SIZE_AT = 4, /* in a content header payload */
     START_MAX = 512,
 };
@@ -74,11 +75,21 @@ static uint64_t largest_body(const struct client *c, const struct relay *r)
     return theirs > 0 ? smaller(max, theirs - FRAME_OVERHEAD_BYTES) : max;
 }
 
-/* As the one before came from the client; that one is retained. */
-static bool find_kind(const struct client *c, const struct channel *ch, struct kind *kind)
+/* It goes to where that one goes, which is retained as it came. Most that are not alike differ
+ * here. */
+static bool has_same_method(const struct retained *last, const uint8_t *data, size_t len)
+{
+    size_t method_len = wire_get32(data + LENGTH_AT);
+    return method_len == wire_get32(last->at + LENGTH_AT) && len - FRAME_HEAD_BYTES >= method_len &&
+           memcmp(data + FRAME_HEAD_BYTES, last->at + FRAME_HEAD_BYTES, method_len) == 0;
+}
+
+/* As the one before came from the client. */
+static bool find_kind(const struct client *c, const struct channel *ch, struct kind *kind,
+                      const uint8_t *data, size_t len)
 {
     const struct retained *last = ch->relay ? unconfirmed_last(&ch->relay->unconfirmed) : NULL;
-    if (!last || !last->slab)
+    if (!last || !last->slab || !has_same_method(last, data, len))
         return false;
     struct message view;
     const struct message *before = retained_look(last, &view);
@@ -134,7 +145,7 @@ size_t alike_take(struct client *c, struct slab *slab, uint8_t *data, size_t len
     struct channel *ch = client_channel(c, wire_get16(data + 1));
     struct kind kind;
     if (!ch || ch->state != CHANNEL_OPEN || ch->content.state != CONTENT_IDLE ||
-        !find_kind(c, ch, &kind) || measure(&kind, data, len) == 0)
+        !find_kind(c, ch, &kind, data, len) || measure(&kind, data, len) == 0)
         return 0;
     return take_run(ch, &kind, slab, data, len);
 }
