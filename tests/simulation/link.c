@@ -135,7 +135,7 @@ int64_t end_write(struct end *e, const void *bytes, size_t len)
 int64_t end_read(struct end *e, void *out, size_t size)
 {
     struct pipe *p = &e->in;
-    if (e->reset)
+    if (end_is_dead(e))
         return END_IS_RESET;
     size_t n = p->arrived < size ? p->arrived : size;
     if (n == 0)
@@ -167,6 +167,11 @@ bool end_is_over(const struct end *e)
 bool end_was_reset(const struct end *e)
 {
     return e->reset;
+}
+
+bool end_is_dead(const struct end *e)
+{
+    return e->reset && e->in.arrived == 0;
 }
 
 bool end_other_has_finished(const struct end *e)

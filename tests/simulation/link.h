@@ -40,6 +40,8 @@ bool end_is_over(const struct end *);
 /* Something has come that on_readable is owed for: bytes, the end, or a reset. */
 bool end_has_news(const struct end *);
 bool end_was_reset(const struct end *);
+/* And what had arrived before, which can still be read, was. */
+bool end_is_dead(const struct end *);
 /* The other side has said that it sends no more. */
 bool end_other_has_finished(const struct end *);
 /* The other side has closed its end, whether this one has heard of it or not. */

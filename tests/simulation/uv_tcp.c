@@ -90,7 +90,7 @@ static void read_some(void *arg)
     struct sock *s = arg;
     if (!s->reading || s->told_end)
         return;
-    if (s->is_lost || end_was_reset(s->end)) {
+    if (s->is_lost || end_is_dead(s->end)) {
         tell_end(s, UV_ECONNRESET);
         return;
     }
