@@ -362,7 +362,7 @@ enum status checkpoint_begin(struct checkpoint *c, const char *path, MDB_env *en
 enum status checkpoint_end(struct checkpoint *c, MDB_env *env, struct failure *failure)
 {
     int error = sync_data(c, env);
-    if (!error)
+    if (!error && c->held)
         error = clear_slots(c);
     if (c->held)
         view_end(c->held);

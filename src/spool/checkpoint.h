@@ -45,7 +45,8 @@ enum status checkpoint_begin(struct checkpoint *, const char *path, MDB_env *, s
  * may have lost. */
 enum status checkpoint_take(struct checkpoint *, MDB_env *, struct failure *);
 /* Syncs all that is committed, and lets go of the checkpoint; the file stays, and says that there
- * is none. If the sync fails the checkpoint stays valid. */
+ * is none. If the sync fails the checkpoint stays valid. So does the one before, of another
+ * process, if checkpoint_begin has failed: which slot counts is not known then. */
 enum status checkpoint_end(struct checkpoint *, MDB_env *, struct failure *);
 /* Somebody has removed the file, or put another in its place: goes on in a new one. */
 enum status checkpoint_renew(struct checkpoint *, const char *path, MDB_env *, struct failure *);

@@ -110,6 +110,16 @@ int fdatasync(int fd)
     return -1;
 }
 
+static bool has_no_room;
+
+int fallocate(int fd, int mode, off_t offset, off_t len)
+{
+    if (!has_no_room)
+        return (int)syscall(SYS_fallocate, fd, mode, offset, len);
+    errno = ENOSPC;
+    return -1;
+}
+
 /* Three states, each a checkpoint: with 1, with 1 and 2, with 1 to 3; then 4, which is in none. */
 static int setup(void **state)
 {
@@ -292,6 +302,22 @@ static void test_a_start_spares_the_one_that_counts(void **state)
     assert_true(has(f, 4));
 }
 
+/* The process ends, and then the power is cut. */
+static void test_a_start_that_fails_leaves_the_one_that_counts(void **state)
+{
+    struct fixture *f = *state;
+    kill_process(f);
+    open_env(f);
+    has_no_room = true;
+    assert_int_equal(checkpoint_begin(&f->checkpoint, f->folder, f->env, &f->failure),
+                     STATUS_NO_SPACE);
+    has_no_room = false;
+    assert_int_equal(checkpoint_end(&f->checkpoint, f->env, &f->failure), STATUS_OK);
+    f->checkpoint.fd = open_slots(f); /* for cut, which closes it */
+    cut(f);
+    assert_restores(f, true);
+}
+
 /* Its sync may have failed: then the disk has another one under it. */
 static void test_a_start_syncs_the_one_that_counts_first(void **state)
 {
@@ -391,6 +417,8 @@ static void test_a_sync_that_cannot_be_doubted_is_tried_all_the_same(void **stat
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_a_start_that_fails_leaves_the_one_that_counts, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_a_start_syncs_the_one_that_counts_first, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_one_of_another_data_file_does_not_count, setup,
