@@ -68,7 +68,7 @@ __attribute__((always_inline)) static inline struct facts facts_of(const struct 
     struct queue *queue = pool->queue;
     bool spools = route_spools(pool), is_leaving = client->state == CLIENT_LEAVING;
     bool needs_disk = spools && (pool->state != POOL_LIVE || is_leaving);
-    bool is_doubted = spools && destination && doubts_hold(&queue->backlog.doubts, destination);
+    bool is_doubted = destination && doubts_hold(&queue->backlog.doubts, destination);
     bool is_blocked = r && r->link.upstream->blocked;
     bool is_live = pool->state == POOL_LIVE && !is_doubted && !is_blocked; /* anyway */
     bool goes_direct = destination && !is_live && is_direct(ch);
@@ -267,15 +267,18 @@ static enum route publish_there(struct channel *ch, uint64_t destination, struct
 }
 
 /* Beside what is in doubt all of it goes to the spool: of each destination older ones may wait
- * there, and once RabbitMQ has begun to get it, it cannot change. */
+ * there, and once RabbitMQ has begun to get it, it cannot change. What cannot be stored waits for
+ * those of its own destination alone (way.c). */
 static bool may_be_sent(const struct channel *ch)
 {
     const struct pool *pool = ch->client->member.pool;
-    bool is_live = pool->state == POOL_LIVE && !doubts_any(&pool->queue->backlog.doubts);
+    bool is_live = pool->state == POOL_LIVE &&
+                   !(route_spools(pool) && doubts_any(&pool->queue->backlog.doubts));
     return is_live || has_its_transactions_there(ch);
 }
 
-/* A transaction that is in the proxy alone ends in the spool, whatever happens meanwhile. */
+/* A transaction that is in the proxy alone ends in the spool, whatever happens meanwhile; if
+ * nothing is stored there any more, it cannot. */
 static enum route publish_transactional(struct channel *ch, uint64_t destination,
                                         struct refusal *why)
 {
@@ -284,9 +287,9 @@ static enum route publish_transactional(struct channel *ch, uint64_t destination
         return ROUTE_HELD;
     bool live = transaction_is_sent(ch->tx) || (!ch->tx && may_be_sent(ch));
     if (!route_spools(pool))
-        return live                          ? publish_there(ch, destination, why)
-               : pool->state == POOL_OFFLINE ? route_refuse_offline(why)
-                                             : ROUTE_HELD;
+        return live                                    ? publish_there(ch, destination, why)
+               : ch->tx || pool->state == POOL_OFFLINE ? route_refuse_offline(why)
+                                                       : ROUTE_HELD;
     if (!ch->tx)
         ch->tx = transaction_new(pool, channel_publisher(ch));
     if (!live) {

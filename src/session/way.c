@@ -45,6 +45,12 @@ static enum way of_leaving(const struct facts *f)
     return f->spools && f->has_place && f->disk_has_room ? WAY_SPOOL : WAY_NACKED;
 }
 
+/* Older ones of its destination are in the spool, also when nothing more is stored there (P2). */
+static enum way behind_doubts(const struct facts *f, enum way stored)
+{
+    return f->spools ? stored : without_spool(f, WAY_HELD);
+}
+
 enum way way_of_publish(const struct facts *f)
 {
     if (f->is_leaving)
@@ -52,11 +58,11 @@ enum way way_of_publish(const struct facts *f)
     if (f->spools && !f->has_place)
         return without_place(f);
     if (f->is_transactional)
-        return WAY_TRANSACTION;
+        return f->is_doubted ? behind_doubts(f, WAY_TRANSACTION) : WAY_TRANSACTION;
     if (f->is_direct)
         return f->is_blocked ? WAY_HELD : WAY_LIVE;
-    if (f->spools && f->is_doubted)
-        return WAY_SPOOL; /* behind its older ones, which are there too */
+    if (f->is_doubted)
+        return behind_doubts(f, WAY_SPOOL);
     if (f->pool == POOL_LIVE && !f->is_blocked)
         return f->spools ? WAY_LIVE : without_spool(f, WAY_LIVE);
     if (!f->spools)

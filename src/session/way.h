@@ -20,8 +20,8 @@ struct facts {
     bool retains;       /* publishes of the client are at RabbitMQ, unconfirmed */
     bool channel_retains; /* the same of its channel */
     bool is_transactional;
-    bool is_doubted; /* RabbitMQ owes confirms for the destination: its newer ones are stored behind
-                      */
+    bool is_doubted; /* RabbitMQ owes confirms for the destination: its newer ones go behind those,
+                        which are in the spool, whether or not more is stored there */
     bool is_blocked; /* an alarm: RabbitMQ does not read what the channel would send */
     bool is_direct;  /* a direct reply-to: not to be stored, and RabbitMQ is there for it */
 };

@@ -719,6 +719,63 @@ static void test_transactions_that_fill_the_buffer_do_not_wait_for_each_other(vo
 
 /* ---- doubt ---- */
 
+static void set_buffer(uint64_t messages)
+{
+    world.config.pool.publish_buffer_size = messages;
+    queue_reconfigured(world_queue());
+}
+
+static void test_without_a_buffer_nothing_overtakes_what_waits(void **state)
+{
+    (void)state;
+    begin("pool.confirm_timeout=2s", NULL);
+    struct peer *p = peer_confirming(), *other = peer_login();
+    peer_open_channel(other, 1);
+    select_tx(other);
+    peer_publish(p, 1, "k", "~1");
+    world_pass(3000);
+    peer_expect_ack(p, 1);
+    peer_publish(p, 1, "k", "2");
+    peer_expect_ack(p, 2);
+    assert_int_equal(disk_count(false), 2);
+    set_buffer(0);
+    peer_publish(other, 1, "another", "3");
+    commit(other);
+    peer_publish(other, 1, "k", "4");
+    peer_publish(p, 1, "k", "5");
+    world_pass(3000);
+    assert_int_equal(broker.published, 2);
+    peer_expect_nothing(p);
+    broker_confirm_all();
+    peer_expect_ack(p, 3);
+    commit(other);
+    assert_int_equal(disk_count(false), 0);
+    assert_int_equal(disk.appended, 2);
+    assert_int_equal(broker.published, 5);
+    assert_string_equal(broker.bodies[1], "3");
+    assert_string_equal(broker.bodies[2], "2");
+    peer_close(p);
+    peer_close(other);
+}
+
+static void test_a_transaction_in_the_proxy_ends_with_the_buffer(void **state)
+{
+    (void)state;
+    begin(NULL, NULL);
+    struct peer *p = peer_login();
+    peer_open_channel(p, 1);
+    select_tx(p);
+    broker_down();
+    peer_publish(p, 1, "q", "1");
+    world_run();
+    broker_up();
+    world_pass(10000);
+    set_buffer(0);
+    peer_publish(p, 1, "q", "2");
+    expect_refused(p, 320);
+    assert_int_equal(broker.published + disk.appended, 0);
+}
+
 static void test_a_return_of_what_is_in_doubt_is_kept_when_nobody_hears_it(void **state)
 {
     (void)state;
@@ -858,6 +915,8 @@ int main(void)
         ALONE(test_a_connection_of_its_own_that_fails_is_tried_once_more),
         ALONE(test_without_a_buffer_its_own_error_is_what_a_client_hears),
         ALONE(test_transactions_that_fill_the_buffer_do_not_wait_for_each_other),
+        ALONE(test_without_a_buffer_nothing_overtakes_what_waits),
+        ALONE(test_a_transaction_in_the_proxy_ends_with_the_buffer),
         ALONE(test_a_return_of_what_is_in_doubt_is_kept_when_nobody_hears_it),
         ALONE(test_a_return_that_is_cut_short_is_kept),
         ALONE(test_each_return_is_of_another_message),
