@@ -112,6 +112,9 @@ static void leave(struct simulated_client *c, bool resets, const char *how)
         talker_close(&c->talker);
     agenda_cancel(&c->event);
     agenda_cancel(&c->hearing);
+    for (unsigned n = 0; n < CHANNELS; n++)
+        if (c->channels[n].lane)
+            lane_leave(c->channels[n].lane);
     struct simulated_client **at = &clients;
     while (*at != c)
         at = &(*at)->next;

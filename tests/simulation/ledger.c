@@ -41,7 +41,7 @@ enum destination destination_find(const char *exchange, const char *key)
 struct lane {
     struct lane *next;
     unsigned login;
-    bool confirms;
+    bool confirms, is_left;
     uint32_t count;
     struct {
         uint32_t first;   /* the last that came for the first time */
@@ -114,6 +114,11 @@ void lane_confirms(struct lane *l)
     l->confirms = true;
 }
 
+void lane_leave(struct lane *l)
+{
+    l->is_left = true;
+}
+
 static struct message *at(uint32_t number)
 {
     CHECK(number > 0 && number <= ledger.count, "message %u: nobody published it", number);
@@ -171,6 +176,11 @@ void ledger_given_back(uint32_t number)
 bool ledger_is_told(uint32_t number)
 {
     return at(number)->told != TOLD_NOTHING;
+}
+
+bool ledger_is_left(uint32_t number)
+{
+    return at(number)->lane->is_left;
 }
 
 /* ---- RabbitMQ's side ---- */

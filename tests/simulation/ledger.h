@@ -36,6 +36,8 @@ struct lane;
 struct lane *lane_new(unsigned login);
 /* Its publisher asked for confirms. */
 void lane_confirms(struct lane *);
+/* Its publisher has gone, without a close that was answered. */
+void lane_leave(struct lane *);
 
 /* The lane's next message; returns its number, which is written in its body. */
 uint32_t ledger_publish(struct lane *, enum destination, bool persistent, bool mandatory);
@@ -48,6 +50,8 @@ void ledger_told_nacked(uint32_t message);
 void ledger_given_back(uint32_t message);
 /* True for messages whose loss their publisher cannot blame: told nothing. */
 bool ledger_is_told(uint32_t message);
+/* True if its publisher has gone. */
+bool ledger_is_left(uint32_t message);
 
 /* The content header that its publisher gives it: its size, and whether it is persistent. */
 enum { LEDGER_HEADER_BYTES = 15 };

@@ -6,6 +6,7 @@
 #include "amqp/wire.h"
 #include "base/assert.h"
 #include "history.h"
+#include "peer/capability.h"
 #include "rabbit_inside.h"
 #include "tally.h"
 
@@ -120,6 +121,7 @@ static void take_start_ok(struct rabbit_connection *c, const amqp_connection_sta
         tally_add(TALLY_SMALL_FRAMES);
     c->login = rabbit_find_login(ok->response);
     c->channel_max = rabbit.channel_max;
+    c->is_own = !capability_find(&ok->client_properties, "publisher_confirms"); /* clients' are */
     if (c->login == LOGINS)
         rabbit_note_refusal(c);
     if (c->login == LOGINS)

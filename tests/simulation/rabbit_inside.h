@@ -116,6 +116,7 @@ struct rabbit_connection {
     struct event opening; /* of a channel: nothing else is looked at before it is open */
     uint16_t opens;
     bool is_left; /* the proxy has closed it */
+    bool is_own;  /* one client's alone */
     uint32_t frame_max;
     uint16_t highest; /* channel number that was ever open */
     struct rabbit_channel *channels[RABBIT_CHANNELS_MAX + 1];

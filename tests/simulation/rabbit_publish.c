@@ -14,6 +14,7 @@
 enum {
     LEAVES_US = 1000000,
     SILENT_US = 20000000, /* ten times the shortest pool.confirm_timeout of run.c */
+    ORPHAN_US = 1000000,
     COMMIT_OK_BYTES = FRAME_OVERHEAD_BYTES + 4, /* the whole frame of tx.commit-ok */
 };
 
@@ -142,10 +143,12 @@ static void excuse_left(void)
                 excuse_pending(c, c->channels[n], false);
 }
 
-/* What has no confirm for so long is sent once more, wherever its connection is. */
+/* What has no confirm for so long is sent once more, wherever its connection is. What a worker
+ * leaves that is killed has a second, and may come before RabbitMQ reads that it is given up. */
 static bool is_given_up(struct rabbit_connection *c, const struct pending *p)
 {
-    return !is_heard(c, p) && agenda_now_us() - p->came_us >= SILENT_US;
+    uint64_t us = c->is_own && ledger_is_left(p->message) ? ORPHAN_US : SILENT_US;
+    return !is_heard(c, p) && agenda_now_us() - p->came_us >= us;
 }
 
 static void excuse_silent(void)
