@@ -69,7 +69,7 @@ static struct {
     struct message *messages; /* from 1 */
     uint32_t count, capacity;
     struct lane *lanes;
-    bool forgives_transient;
+    bool forgives_transient, forgives_unheard;
     bool may_refuse[DEST_COUNT]; /* at some time */
     struct ledger_counts counts;
 } ledger;
@@ -77,7 +77,7 @@ static struct {
 void ledger_begin(void)
 {
     ENSURE(ledger.count == 0);
-    ledger.forgives_transient = false;
+    ledger.forgives_transient = ledger.forgives_unheard = false;
     memset(ledger.may_refuse, 0, sizeof ledger.may_refuse);
     ledger.counts = (struct ledger_counts){0};
 }
@@ -266,6 +266,11 @@ void ledger_may_refuse(enum destination d)
     ledger.may_refuse[d] = true;
 }
 
+void ledger_forgives_unheard(void)
+{
+    ledger.forgives_unheard = true;
+}
+
 void ledger_forgives_transient(void)
 {
     ledger.forgives_transient = true;
@@ -302,7 +307,8 @@ void ledger_found_rejected(uint32_t number, unsigned code)
 static bool may_be_lost(const struct message *m)
 {
     return m->told != TOLD_SAFE || m->may_be_lost ||
-           (ledger.forgives_transient && !m->persistent && !m->lane->confirms);
+           (ledger.forgives_transient && !m->persistent && !m->lane->confirms) ||
+           (ledger.forgives_unheard && !m->lane->confirms);
 }
 
 void ledger_settle(void)

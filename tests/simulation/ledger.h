@@ -77,6 +77,8 @@ void ledger_may_lose_since(uint64_t since_us);
 void ledger_may_refuse(enum destination);
 /* pool.confirm_transient = no: what is transient, and of a client without confirms, may be lost. */
 void ledger_forgives_transient(void);
+/* Nothing is buffered for a while: what RabbitMQ refuses is told to its publisher alone. */
+void ledger_forgives_unheard(void);
 /* The spool has it on the rejected list, or it waits there still. */
 void ledger_found_rejected(uint32_t message, unsigned code);
 

@@ -249,10 +249,19 @@ static void close_nothing(void *side)
     (void)side;
 }
 
+/* A start without a buffer opens no spool: what waits there would go on waiting. */
+static void buffer_from_the_start(void)
+{
+    for (unsigned i = 0; i < life.set_count; i++)
+        if (strcmp(life.sets[i], "pool.publish_buffer_size=0") == 0)
+            life_set("pool.publish_buffer_size=10000");
+}
+
 static void run_process(void)
 {
     static const struct proxy_side side = {open_nothing, close_nothing};
     struct config config;
+    buffer_from_the_start();
     struct config_sources sources = {
         .file = "/dev/null", .sets = (const char *const *)life.sets, .set_count = life.set_count};
     ENSURE(config_load(&config, &sources, stderr));

@@ -541,6 +541,29 @@ static const struct happening syncs[] = {
     {"syncs are by commit", 10, syncs_are_by_commit, syncs_are_by_time_again, 8000000, MEANWHILE},
 };
 
+/* ---- nothing is buffered for a while ---- */
+
+static void buffer_is_off(struct entry *e)
+{
+    (void)e;
+    history_note("plan: pool.publish_buffer_size=0");
+    ledger_forgives_unheard();
+    life_set("spool.mode=outage");
+    life_set("pool.publish_buffer_size=0");
+    life_reload();
+}
+
+static void buffer_is_on(struct entry *e)
+{
+    (void)e;
+    history_note("plan: pool.publish_buffer_size=10000");
+    life_set("pool.publish_buffer_size=10000");
+    life_reload();
+}
+
+static const struct happening buffers[] = {
+    {"nothing is buffered", 1, buffer_is_off, buffer_is_on, 8000000, MEANWHILE}};
+
 /* Each is drawn apart, so that a new one leaves those before it as they are. */
 static const struct wave {
     const struct happening *from;
@@ -559,6 +582,7 @@ static const struct wave {
     {silence, 1, 19, 2, 20},
     {crowds, 1, 20, 3, 15},
     {syncs, sizeof syncs / sizeof syncs[0], 21, 6, 30},
+    {buffers, 1, 22, 4, 20},
 };
 enum { WAVES = sizeof waves / sizeof waves[0] };
 
