@@ -106,6 +106,7 @@ static void judge_larger(struct autotune *a, double rate, uint64_t now_ns)
 
 static void begin_again(struct autotune *a)
 {
+    a->shortest_ns = a->round_end_ns - a->round_begin_ns;
     resize(a, a->size / 2.0);
     a->factor = FACTOR;
     a->rounds = ROUNDS;

@@ -54,7 +54,7 @@ struct autotune {
     uint64_t round_end_ns, settled_then; /* 0: the round goes on */
     uint32_t done, rounds;               /* of this try, and the least of one */
     uint64_t spent_ns, gained; /* in all rounds of this try: time, and publishes settled */
-    uint64_t shortest_ns;      /* round of all; 0: there was none */
+    uint64_t shortest_ns;      /* round since it last began again; 0: there was none */
 
     uint32_t smaller;    /* the size that was tried first */
     double smaller_rate; /* publishes a second */
@@ -70,7 +70,8 @@ static inline uint32_t autotune_window(const struct autotune *a)
     return a->size > a->a_step ? a->size : a->a_step;
 }
 /* True if RabbitMQ is far away: more under way gives more than the least does, and a confirm takes
- * as long as a long distance, however quickly others come. */
+ * as long as a long distance, however quickly others come. That is found out anew each time that it
+ * begins again: what a closed channel leaves is answered at once, wherever RabbitMQ is. */
 bool autotune_is_far(const struct autotune *);
 /* So many more are answered, whatever the answer. True if autotune_end_round is due. */
 static inline bool autotune_settled(struct autotune *a, uint32_t count)

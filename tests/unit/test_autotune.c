@@ -237,10 +237,28 @@ static void test_it_follows(void **state)
     r.broker.distance_ns = 100 * MS;
     run_for(&r, 30 * SECOND);
     assert_in_range(r.tuned.size, 4500, 12000);
-    assert_false(autotune_is_far(&r.tuned)); /* a confirm has come sooner: that is no distance */
+    assert_true(autotune_is_far(&r.tuned));
     r.broker.distance_ns = 200 * US;
     run_for(&r, 120 * SECOND);
     assert_int_equal(r.tuned.size, 256);
+    assert_false(autotune_is_far(&r.tuned));
+    run_end(&r);
+}
+
+/* All that a channel had under way is over at once when RabbitMQ closes it. */
+static void test_one_short_round_is_not_for_ever(void **state)
+{
+    (void)state;
+    struct run r = {.broker = {.distance_ns = 50 * MS, .each_ns = 10 * US}};
+    run_begin(&r);
+    run_for(&r, 30 * SECOND);
+    assert_true(autotune_is_far(&r.tuned));
+    while (!autotune_settled(&r.tuned, 1))
+        assert_int_equal(r.tuned.round_end_ns, 0);
+    autotune_end_round(&r.tuned, r.tuned.round_begin_ns + MS);
+    assert_false(autotune_is_far(&r.tuned));
+    run_for(&r, 30 * SECOND);
+    assert_true(autotune_is_far(&r.tuned));
     run_end(&r);
 }
 
@@ -283,6 +301,7 @@ int main(void)
         cmocka_unit_test(test_bursts_are_learned_from),
         cmocka_unit_test(test_a_slow_publisher_changes_nothing),
         cmocka_unit_test(test_it_follows),
+        cmocka_unit_test(test_one_short_round_is_not_for_ever),
         cmocka_unit_test(test_it_begins_where_another_one_is),
         cmocka_unit_test(test_a_fast_one_is_not_woken_for_few),
     };
