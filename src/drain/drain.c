@@ -387,6 +387,8 @@ void drain_tick(struct drain *d, uint64_t now_ms)
         return; /* and the drain is gone */
     }
     removal_retry(d);
+    bool reads_again = d->has_failed;
+    d->has_failed = false;
     bool sends = d->state == DRAIN_RUNNING || d->state == DRAIN_RENEWING;
     if (sends && d->confirms && !is_blocked) {
         apart_wake(d, now_ms);
@@ -397,7 +399,7 @@ void drain_tick(struct drain *d, uint64_t now_ms)
     uint32_t rate = d->backlog->rt->config->drain.rate;
     allowance_refill(&d->allowance, rate, now_ms);
     bool waits = d->state == DRAIN_DELETING || d->state == DRAIN_RESTING;
-    if (rate > 0 || waits || d->backlog->asides.count > 0)
+    if (rate > 0 || waits || reads_again || d->backlog->asides.count > 0)
         advance(d); /* which may end the drain */
 }
 

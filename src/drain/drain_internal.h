@@ -41,6 +41,7 @@ struct drain {
     bool confirms;
     bool is_apart; /* shares its connection with nobody, or there can be no such connection */
     bool reading;
+    bool has_failed;              /* the disk, at the last read */
     bool more;                    /* came since the read that is under way was asked for */
     bool at_end;                  /* the last read saw the end of the queue */
     bool barrier;                 /* something is out, or next, that is sent alone */

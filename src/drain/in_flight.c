@@ -87,6 +87,16 @@ static struct sent *find_any(const struct in_flight *f, uint64_t seq)
     return bsearch(&seq, f->all + f->first, f->end - f->first, sizeof *f->all, by_seq);
 }
 
+void sent_reject(struct sent *entry, uint16_t code, const char *text)
+{
+    char *why = strdup(text); /* `text` may be the entry's own */
+    ENSURE(why);
+    free(entry->why);
+    entry->why = why;
+    entry->returned = code;
+    entry->is_rejected = true;
+}
+
 void sent_name(const struct sent *entry, char exchange[256], char routing_key[256])
 {
     struct publish publish = {0};

@@ -17,7 +17,7 @@ enum sent_state {
     SENT_PARKED,    /* unconfirmed for so long that nobody waits for it: its destination is aside */
     SENT_CONFIRMED, /* or refused; its deletion or rejection is under way */
     SENT_AGAIN,     /* RabbitMQ failed at it: to be read and sent again, about to be taken out */
-    SENT_UNDELETED, /* deleting it has failed: tried again with the next tick */
+    SENT_UNDELETED, /* taking it out has failed: tried again with the next tick */
     SENT_GONE,      /* out of the queue; nobody sees it any more */
 };
 
@@ -36,7 +36,8 @@ struct sent {
     uint64_t header_hash;
     bool mandatory;    /* as its publisher wanted it */
     uint16_t returned; /* reply code of basic.return, 0: none */
-    char *why;         /* its text */
+    bool is_rejected;  /* it is none to be deleted */
+    char *why;         /* the return's text, or why it is rejected */
     struct trace trace;
 };
 
@@ -75,6 +76,8 @@ static inline bool sent_is_open(const struct sent *entry)
 {
     return entry->state == SENT_UNCONFIRMED || entry->state == SENT_PARKED;
 }
+/* Notes why it goes to the rejected list; 0: nacked. */
+void sent_reject(struct sent *, uint16_t code, const char *text);
 /* The names of a publish, cut at 255 bytes. */
 void sent_name(const struct sent *, char exchange[256], char routing_key[256]);
 /* How many publishes to this destination RabbitMQ has not answered for. */

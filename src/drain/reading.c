@@ -51,7 +51,8 @@ static void on_read(struct job *job)
     if (job->status != STATUS_OK) {
         LOG_OFTEN(LOG_ERROR, "read_failed", LOG_N("queue", job->queue),
                   LOG_T("reason", job->error));
-        upstream_abort(d->link.upstream, "the queue cannot be read");
+        d->has_failed = true; /* the tick tries again */
+        d->go_on(d);
         return;
     }
     take_batch(d, job);
@@ -147,7 +148,8 @@ static bool is_nearly_full(const struct drain *d, uint32_t room)
 
 static bool read_once(struct drain *d)
 {
-    if (d->batch.records || d->reading || (d->barrier && in_flight_has_sent(&d->sent, 0)))
+    if (d->batch.records || d->reading || d->has_failed ||
+        (d->barrier && in_flight_has_sent(&d->sent, 0)))
         return true;
     d->barrier = false;
     if (!begin_pass(d))

@@ -28,6 +28,15 @@ static void count_drained(struct backlog *backlog, uint32_t count)
     backlog->rt->counters.drained += count;
 }
 
+static void note_undeleted(struct drain *d, const uint64_t *seqs, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        struct sent *entry = in_flight_find(&d->sent, seqs[i]);
+        if (entry)
+            in_flight_set(&d->sent, entry, SENT_UNDELETED);
+    }
+}
+
 static void on_deleted(struct job *job)
 {
     struct backlog *backlog = handles_get(job->context);
@@ -46,11 +55,7 @@ static void on_deleted(struct job *job)
         return;
     }
     if (job->status != STATUS_OK) {
-        for (uint32_t i = 0; i < job->delete.count; i++) {
-            struct sent *entry = in_flight_find(&d->sent, job->delete.seqs[i]);
-            if (entry)
-                in_flight_set(&d->sent, entry, SENT_UNDELETED);
-        }
+        note_undeleted(d, job->delete.seqs, job->delete.count);
         return;
     }
     CRASH_POINT("after_delete");
@@ -72,7 +77,7 @@ static void on_rejected(struct job *job)
         LOG_OFTEN(LOG_ERROR, "reject_failed", LOG_N("queue", job->queue),
                   LOG_T("reason", job->error));
         if (d)
-            upstream_abort(d->link.upstream, "a rejected message could not be set aside");
+            note_undeleted(d, &job->reject.seq, 1);
         return;
     }
     CRASH_POINT("after_reject");
@@ -104,19 +109,25 @@ void removal_delete(struct drain *d, const uint64_t *seqs, uint32_t count)
     spooler_post(d->backlog->rt->spooler, job);
 }
 
-void removal_reject(struct drain *d, uint64_t seq, uint16_t code, const char *text)
+static void post_rejection(struct drain *d, const struct sent *entry)
 {
-    LOG_OFTEN(LOG_WARN, "message_rejected", LOG_T("user", d->backlog->user),
-              LOG_T("vhost", d->backlog->vhost), LOG_N("seq", seq), LOG_N("code", code),
-              LOG_T("reason", text));
     CRASH_POINT("before_reject");
     struct job *job = job_new(JOB_REJECT, d->backlog->id, on_rejected, d->handle);
     job->context = d->backlog->handle;
-    job->reject.seq = seq;
-    job->reject.code = code;
-    job->reject.text = strdup(text);
+    job->reject.seq = entry->seq;
+    job->reject.code = entry->returned;
+    job->reject.text = strdup(entry->why);
     ENSURE(job->reject.text);
     spooler_post(d->backlog->rt->spooler, job);
+}
+
+void removal_reject(struct drain *d, struct sent *entry, uint16_t code, const char *text)
+{
+    sent_reject(entry, code, text);
+    LOG_OFTEN(LOG_WARN, "message_rejected", LOG_T("user", d->backlog->user),
+              LOG_T("vhost", d->backlog->vhost), LOG_N("seq", entry->seq), LOG_N("code", code),
+              LOG_T("reason", entry->why));
+    post_rejection(d, entry);
 }
 
 void removal_retry(struct drain *d)
@@ -126,6 +137,9 @@ void removal_retry(struct drain *d)
         if (entry->state != SENT_UNDELETED)
             continue;
         in_flight_set(&d->sent, entry, SENT_CONFIRMED);
-        removal_delete(d, &entry->seq, 1);
+        if (entry->is_rejected)
+            post_rejection(d, entry);
+        else
+            removal_delete(d, &entry->seq, 1);
     }
 }

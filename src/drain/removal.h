@@ -7,10 +7,11 @@
 #include <stdint.h>
 
 struct drain;
+struct sent;
 
 /* RabbitMQ has these. The entries must be CONFIRMED. */
 void removal_delete(struct drain *, const uint64_t *seqs, uint32_t count);
 /* RabbitMQ's reply code and text, 0: nacked. The entry must be CONFIRMED. */
-void removal_reject(struct drain *, uint64_t seq, uint16_t code, const char *text);
-/* Deletes once more what could not be deleted. */
+void removal_reject(struct drain *, struct sent *, uint16_t code, const char *text);
+/* Takes out once more what could not be taken out. */
 void removal_retry(struct drain *);

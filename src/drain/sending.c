@@ -64,9 +64,9 @@ static void send_record(struct drain *d, const struct job_record *record)
         declared_clear(&d->backlog->declared); /* whichever it was */
     in_flight_set(&d->sent, entry, SENT_CONFIRMED);
     if (!tame)
-        removal_reject(d, record->seq, 541, "INTERNAL_ERROR - a direct reply whose asker is gone");
+        removal_reject(d, entry, 541, "INTERNAL_ERROR - a direct reply whose asker is gone");
     else /* it was taken when RabbitMQ's frame_max was larger */
-        removal_reject(d, record->seq, 501,
+        removal_reject(d, entry, 501,
                        is_publish ? "FRAME_ERROR - content header larger than frame_max"
                                   : "FRAME_ERROR - method larger than frame_max");
 }

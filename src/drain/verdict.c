@@ -90,7 +90,7 @@ static bool settle_one(struct drain *d, struct sent *entry, bool nack)
     }
     enum remedy remedy = d->confirms ? judge_one(d, entry, code, text) : REMEDY_REJECT;
     if (remedy == REMEDY_REJECT)
-        removal_reject(d, entry->seq, code, text);
+        removal_reject(d, entry, code, text);
     else if (remedy == REMEDY_DROP)
         tell_dropped(d, entry);
     else
@@ -171,7 +171,7 @@ static void judge(struct drain *d, struct sent *entry, uint16_t code, const char
         aside_taken(a, entry->seq);
     in_flight_set(&d->sent, entry, SENT_CONFIRMED);
     forget_declared(d, entry);
-    removal_reject(d, entry->seq, code, text);
+    removal_reject(d, entry, code, text);
 }
 
 void verdict_closed(struct drain *d, uint16_t code, const char *text, bool is_sure)

@@ -802,6 +802,49 @@ static void test_appends_that_fail_leave_nothing_behind(void **state)
     peer_close(p); /* waits for nothing */
 }
 
+static void test_a_queue_that_cannot_be_read_is_read_later(void **state)
+{
+    (void)state;
+    struct peer *p = begin(NULL, NULL);
+    store(p, 3);
+    unsigned before = broker.connections;
+    disk.reads_fail = true;
+    broker_up();
+    world_pass(20000);
+    assert_int_equal(broker.connections, before + 1);
+    assert_int_equal(broker.published, 0);
+    disk.reads_fail = false;
+    world_pass(1000);
+    assert_int_equal(broker.published, 3);
+    assert_int_equal(disk_count(false), 0);
+    assert_int_equal(broker.connections, before + 1);
+    peer_close(p);
+}
+
+/* It is the disk's failure: the connection that all share has no part in it, and RabbitMQ is not
+ * asked about the message once more. */
+static void test_what_cannot_be_rejected_is_rejected_later(void **state)
+{
+    (void)state;
+    struct peer *p = begin("drain.nack_limit=1", NULL);
+    store(p, 3);
+    unsigned before = broker.connections;
+    disk.rejects_fail = true;
+    broker.confirms = BROKER_NACKS;
+    broker_up();
+    world_pass(20000);
+    assert_int_equal(broker.published, 3);
+    assert_int_equal(disk_count(true), 0);
+    disk.rejects_fail = false;
+    world_pass(1000);
+    assert_int_equal(disk_count(true), 3);
+    assert_int_equal(world_queue()->backlog.rejected, 3);
+    assert_int_equal(world_queue()->backlog.waiting, 0);
+    assert_int_equal(broker.published, 3);
+    assert_int_equal(broker.connections, before + 1);
+    peer_close(p);
+}
+
 /* ---- the rejected list ---- */
 
 /* What goes beyond its bound leaves it; all of it when the spool is nearly full. */
@@ -885,6 +928,8 @@ int main(void)
         ALONE(test_what_is_deleted_late_is_counted),
         ALONE(test_a_drain_gets_nothing_that_the_disk_has_refused),
         ALONE(test_appends_that_fail_leave_nothing_behind),
+        ALONE(test_a_queue_that_cannot_be_read_is_read_later),
+        ALONE(test_what_cannot_be_rejected_is_rejected_later),
         ALONE(test_the_rejected_list_has_a_bound),
         ALONE(test_publishes_to_a_missing_exchange_are_rejected_together),
     };

@@ -265,6 +265,8 @@ static enum status run(struct job *job)
     case JOB_DELETE:
         return delete (job);
     case JOB_REJECT:
+        if (disk.rejects_fail)
+            return STATUS_NO_SPACE;
         s = *find(job->reject.seq);
         assert_non_null(s);
         s->rejected = true;
@@ -276,7 +278,7 @@ static enum status run(struct job *job)
     case JOB_TRIM:
         return trim(job);
     case JOB_READ:
-        return read_records(job);
+        return disk.reads_fail ? STATUS_IO : read_records(job);
     }
     return STATUS_INVALID;
 }

@@ -162,7 +162,7 @@ struct disk {
     bool has_room; /* as of the last look */
     bool is_nearly_full;
     bool hangs; /* no job comes back */
-    bool deletes_fail;
+    bool deletes_fail, rejects_fail, reads_fail;
     uint64_t damaged; /* the rejected record with this sequence number cannot be moved; 0: none */
     unsigned appended, deleted, rejected;
 };
