@@ -13,6 +13,7 @@ enum {
     WOKEN_MAX = 32,   /* at once: more would hold up all others if RabbitMQ is silent still */
     SILENT_LONG = 10, /* times pool.confirm_timeout: then something is sent again all the same */
     SOON_MS = 5000,   /* once a channel was stuck */
+    NEW_MS = 1000,    /* and for a destination that was not aside yet: there may be hundreds */
     STUCK_REST_MS = 30000, /* then others have their turn, before one is tried again */
 };
 
@@ -26,14 +27,14 @@ struct aside *apart_set(struct drain *d, uint64_t destination)
     return a;
 }
 
-/* RabbitMQ has not confirmed it for so long. */
-static void set_silent(struct drain *d, const struct sent *first, uint64_t now_ms)
+/* Nothing more is sent there for so long, unless RabbitMQ answers. */
+static void set_silent(struct drain *d, const struct sent *first, uint64_t now_ms,
+                       uint32_t pause_ms)
 {
-    uint32_t timeout = d->backlog->rt->config->pool.confirm_timeout_ms;
     char exchange[256], routing_key[256];
     sent_name(first, exchange, routing_key);
     struct aside *a = apart_set(d, first->destination);
-    aside_is_silent(a, now_ms, SILENT_LONG * timeout);
+    aside_is_silent(a, now_ms, pause_ms);
     LOG_OFTEN(LOG_WARN, "confirms_stalled", LOG_T("user", d->backlog->user),
               LOG_T("vhost", d->backlog->vhost), LOG_T("exchange", exchange),
               LOG_T("routing_key", routing_key), LOG_N("unconfirmed", a->under_way));
@@ -79,7 +80,7 @@ void apart_look_for_silence(struct drain *d, uint64_t now_ms)
         if (entry->tag == 0)
             tell_unanswered(d, entry);
         else if (!is_silent(d, entry))
-            set_silent(d, entry, now_ms);
+            set_silent(d, entry, now_ms, SILENT_LONG * timeout);
         parks = parks || entry->tag > 0;
     }
     if (parks)
@@ -93,13 +94,6 @@ static bool is_behind(const struct sent *entry, const struct sent *first)
            (entry->tag > 0 ? entry->tag > first->tag : entry->sent_ms >= first->sent_ms);
 }
 
-/* It is asked earlier once a channel was stuck: the next one may be as well. */
-static uint32_t patience_ms(const struct drain *d)
-{
-    uint32_t timeout = d->backlog->rt->config->pool.confirm_timeout_ms;
-    return d->backlog->stuck_ms > 0 && timeout > SOON_MS ? SOON_MS : timeout;
-}
-
 /* What RabbitMQ has got to, if that is known, or NULL. */
 static const struct sent *marked(struct drain *d)
 {
@@ -107,9 +101,25 @@ static const struct sent *marked(struct drain *d)
     return tag > 0 ? in_flight_tagged(&d->sent, tag) : NULL;
 }
 
-static bool is_late(const struct drain *d, const struct sent *entry, uint64_t now_ms)
+static bool is_new(struct drain *d, const struct sent *first)
 {
-    return now_ms - upstream_reads_since(d->link.upstream, entry->sent_ms) >= patience_ms(d);
+    return first && !asides_find(&d->backlog->asides, first->destination);
+}
+
+uint32_t apart_soon_ms(struct drain *d)
+{
+    uint32_t timeout = d->backlog->rt->config->pool.confirm_timeout_ms;
+    uint32_t soon = is_new(d, marked(d)) ? NEW_MS : SOON_MS;
+    return soon < timeout ? soon : timeout;
+}
+
+/* It is asked earlier once a channel was stuck: the next one may be as well. */
+static bool is_late(struct drain *d, const struct sent *entry, uint64_t now_ms)
+{
+    const struct backlog *backlog = d->backlog;
+    uint32_t patience_ms =
+        backlog->stuck_ms > 0 ? apart_soon_ms(d) : backlog->rt->config->pool.confirm_timeout_ms;
+    return now_ms - upstream_reads_since(d->link.upstream, entry->sent_ms) >= patience_ms;
 }
 
 bool apart_channel_seems_stuck(struct drain *d, uint64_t now_ms)
@@ -128,9 +138,10 @@ bool apart_channel_seems_stuck(struct drain *d, uint64_t now_ms)
 void apart_channel_is_stuck(struct drain *d, uint64_t now_ms)
 {
     const struct sent *known = marked(d);
+    uint32_t timeout = d->backlog->rt->config->pool.confirm_timeout_ms;
     d->backlog->stuck_ms = now_ms;
-    if (known)
-        set_silent(d, known, now_ms);
+    if (known) /* soon found, and soon tried again: that may have been hasty */
+        set_silent(d, known, now_ms, is_new(d, known) ? STUCK_REST_MS : SILENT_LONG * timeout);
     park_silent(d);
 }
 

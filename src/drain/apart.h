@@ -18,6 +18,8 @@ void apart_look_for_silence(struct drain *, uint64_t now_ms);
  * one destination and for another one behind that, which may be well. What was sent before that and
  * is not confirmed tells nothing: a channel that is stuck sends no confirms. */
 bool apart_channel_seems_stuck(struct drain *, uint64_t now_ms);
+/* How soon it has to answer what is asked behind that, while its connection is well. */
+uint32_t apart_soon_ms(struct drain *);
 /* It is: the destination that RabbitMQ has got to is silent. If it is not known to which it has
  * got, that will be known of the next channel (marks.h). */
 void apart_channel_is_stuck(struct drain *, uint64_t now_ms);

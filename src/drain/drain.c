@@ -295,7 +295,7 @@ static bool look_at_channel(struct drain *d, uint64_t now_ms)
                     d->backlog->events->may_open(d->backlog);
     bool may_leave = d->backlog->left < LEFT_MAX && has_room;
     uint32_t timeout = d->backlog->rt->config->pool.confirm_timeout_ms;
-    enum probe_finding finding = probe_finding(&d->probe, timeout, now_ms);
+    enum probe_finding finding = probe_finding(&d->probe, timeout, apart_soon_ms(d), now_ms);
     if ((finding != PROBE_OPEN && !may_leave) || !apart_channel_seems_stuck(d, now_ms)) {
         apart_look_for_silence(d, now_ms);
     } else if (finding == PROBE_NONE) {

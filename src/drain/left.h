@@ -7,7 +7,7 @@
 struct backlog;
 struct link;
 
-enum { LEFT_MAX = 8 }; /* of one backlog */
+enum { LEFT_MAX = 32 }; /* of one backlog */
 
 /* Closes the link's channel, which is nobody's from then on; the link is detached. */
 void left_take(struct backlog *, struct link *);

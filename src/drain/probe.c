@@ -10,8 +10,6 @@
 #include "peer/send.h"
 #include "upstream/upstream.h"
 
-enum { SOON_MS = 5000 };
-
 /* The other channel. */
 struct other {
     struct link link;
@@ -88,12 +86,12 @@ void probe_put_off(struct probe *p, uint64_t ms)
         p->sent_ms = ms;
 }
 
-enum probe_finding probe_finding(const struct probe *p, uint32_t timeout_ms, uint64_t now_ms)
+enum probe_finding probe_finding(const struct probe *p, uint32_t timeout_ms, uint32_t soon_ms,
+                                 uint64_t now_ms)
 {
     if (p->sent_ms == 0)
         return PROBE_NONE;
     if (p->answered_ms == 0)
         return now_ms - p->sent_ms >= timeout_ms ? PROBE_CONNECTION_IS_STUCK : PROBE_OPEN;
-    uint32_t soon_ms = timeout_ms < SOON_MS ? timeout_ms : SOON_MS;
     return now_ms - p->answered_ms >= soon_ms ? PROBE_CHANNEL_IS_STUCK : PROBE_OPEN;
 }

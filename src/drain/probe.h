@@ -33,5 +33,7 @@ void probe_send(struct probe *, struct backlog *, const struct link *, uint64_t 
 void probe_end(struct probe *);
 /* What stands before it was still being sent then: the time to answer begins again. */
 void probe_put_off(struct probe *, uint64_t ms);
-/* Either has to answer within `timeout_ms`, and the channel soon after the connection has. */
-enum probe_finding probe_finding(const struct probe *, uint32_t timeout_ms, uint64_t now_ms);
+/* Either has to answer within `timeout_ms`, and the channel within `soon_ms` after the connection
+ * has. */
+enum probe_finding probe_finding(const struct probe *, uint32_t timeout_ms, uint32_t soon_ms,
+                                 uint64_t now_ms);

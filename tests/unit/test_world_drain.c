@@ -393,6 +393,31 @@ static void test_many_that_are_stuck(void **state)
     peer_die(p);
 }
 
+/* So many that what is fine would wait for a quarter of an hour, if each took ten seconds. */
+static void test_a_hundred_that_are_stuck(void **state)
+{
+    (void)state;
+    enum { STUCK = 100 };
+    struct peer *p = begin("pool.confirm_timeout=30s", NULL);
+    char body[16];
+    broker_down();
+    for (unsigned i = 0; i < STUCK; i++) {
+        snprintf(body, sizeof body, "@%u", i);
+        peer_publish(p, 1, body, body);
+    }
+    peer_publish(p, 1, "fine", "fine");
+    expect_acked_up_to(p, STUCK + 1);
+    broker_up();
+    for (unsigned minutes = 0; minutes < 7; minutes++) {
+        world_pass(60000);
+        broker_close_stuck();
+    }
+    assert_int_equal(times_published("fine"), 1);
+    assert_int_equal(disk_count(false), STUCK);
+    broker_cut();
+    peer_die(p);
+}
+
 /* RabbitMQ answers the close of a stuck channel within a minute. Returns how many were left. */
 static unsigned pass_a_minute(void)
 {
@@ -912,6 +937,7 @@ int main(void)
         ALONE(test_a_silent_destination_that_answers_in_part),
         ALONE(test_a_channel_that_is_stuck_is_left),
         ALONE(test_many_that_are_stuck),
+        ALONE(test_a_hundred_that_are_stuck),
         ALONE(test_others_go_on_between_many_that_are_stuck),
         ALONE(test_a_frozen_rabbitmq_is_waited_for),
         ALONE(test_an_answer_over_a_slow_line_is_waited_for),
