@@ -147,13 +147,31 @@ void tls_context_free(struct tls_context *context)
     free(context);
 }
 
+static bool has_expired(const X509 *certificate)
+{
+    return X509_cmp_current_time(X509_get0_notAfter(certificate)) < 0;
+}
+
+static bool is_to_come(const X509 *certificate)
+{
+    return X509_cmp_current_time(X509_get0_notBefore(certificate)) > 0;
+}
+
 const char *tls_context_is_untimely(const struct tls_context *context)
 {
     const X509 *own = SSL_CTX_get0_certificate(context->ssl);
-    if (own && X509_cmp_current_time(X509_get0_notAfter(own)) < 0)
+    STACK_OF(X509) *chain = NULL; /* behind it in its file */
+    if (own && has_expired(own))
         return "it has expired";
-    if (own && X509_cmp_current_time(X509_get0_notBefore(own)) > 0)
+    if (own && is_to_come(own))
         return "it is not valid yet";
+    SSL_CTX_get0_chain_certs(context->ssl, &chain);
+    for (int i = 0; i < sk_X509_num(chain); i++) {
+        if (has_expired(sk_X509_value(chain, i)))
+            return "one of its chain has expired";
+        if (is_to_come(sk_X509_value(chain, i)))
+            return "one of its chain is not valid yet";
+    }
     return NULL;
 }
 

@@ -20,8 +20,8 @@ struct tls_settings {
 
 /* NULL, with a sentence for a person in `why`, if a file cannot be used. */
 struct tls_context *tls_context_new(const struct tls_settings *, char *why, size_t why_size);
-/* Why its own certificate is refused by whoever looks at the time; NULL: it is not, or there is
- * none.
+/* Why its own certificate, or one of its chain, is refused by whoever looks at the time; NULL: none
+ * is, or there is none.
  */
 const char *tls_context_is_untimely(const struct tls_context *);
 /* Sessions that are open keep what they need of it. */

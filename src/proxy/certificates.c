@@ -3,9 +3,13 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/test_switch.h"
 #include "config/config.h"
 #include "net/tls.h"
+#include "peer/runtime.h"
 #include "upstream/upstream.h"
+
+enum { LOOK_AGAIN_MS = 3600000 };
 
 static struct tls_settings of_clients(const struct config *config)
 {
@@ -112,9 +116,19 @@ void certificates_free(struct certificates *c)
 void certificates_adopt(struct certificates *used, struct certificates *read,
                         const struct config *config, struct upstreams *upstreams)
 {
-    look_at_time(read, config, log_untimely, NULL);
     certificates_free(used);
     *used = *read;
     upstreams->tls = used->upstreams;
     *read = (struct certificates){0};
+    certificates_tick(used, config, runtime_now(upstreams->rt));
+}
+
+/* AMQPBUF_TEST_CERTIFICATES_MS is an hour. */
+void certificates_tick(struct certificates *c, const struct config *config, uint64_t now_ms)
+{
+    if (c->looked_ms &&
+        now_ms - c->looked_ms < test_number("AMQPBUF_TEST_CERTIFICATES_MS", LOOK_AGAIN_MS))
+        return;
+    c->looked_ms = now_ms;
+    look_at_time(c, config, log_untimely, NULL);
 }

@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 
 struct config;
@@ -14,6 +15,7 @@ enum { CERTIFICATES_WHY_MAX = 1200 };
 
 struct certificates {
     struct tls_context *clients, *upstreams; /* NULL: not used */
+    uint64_t looked_ms;                      /* when it was last seen whose time it is not */
 };
 
 /* Are the files there, and do they belong together? If not, says so in `errors`; a certificate
@@ -29,3 +31,5 @@ void certificates_free(struct certificates *);
  * say why. */
 void certificates_adopt(struct certificates *used, struct certificates *read, const struct config *,
                         struct upstreams *);
+/* To be called again and again: logs the same once an hour, of one that expires in use. */
+void certificates_tick(struct certificates *, const struct config *, uint64_t now_ms);

@@ -185,6 +185,7 @@ static void on_tick(uv_timer_t *timer)
     tick_all(proxy, now);
     look_at_room(proxy);
     stall_look(proxy, now);
+    certificates_tick(&proxy->certificates, proxy->rt.config, now);
     balance_look(proxy);
     if (proxy->stage == PROXY_RUNNING)
         cleanup(proxy, now);

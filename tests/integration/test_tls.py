@@ -306,6 +306,24 @@ def test_a_certificate_that_has_expired_is_told(broker, make_tls_proxy, authorit
     assert len(proxy.events("certificate_untimely")) == 2
 
 
+def test_a_certificate_that_expires_in_use_is_told(broker, make_tls_proxy, authority, server):
+    """Also one behind it in its file. A test's hour is short."""
+    own, key = (file.read_text() for file in server)
+    chain = authority.folder / "chain.pem"
+    chain.write_text(own + authority.sign("between", days=-1)[0].read_text())
+    (authority.folder / "chain.key").write_text(key)
+    proxy, _ = make_tls_proxy(broker.url, {"listen.tls_certificate": chain,
+                                           "listen.tls_private_key": authority.folder / "chain.key"},
+                              environment={"AMQPBUF_TEST_CERTIFICATES_MS": "200"})
+    untimely = proxy.wait_event("certificate_untimely", 3)
+    assert (untimely["file"], untimely["reason"]) == (str(chain), "one of its chain has expired")
+    shutil.copy(server[0], chain)
+    proxy.reload()
+    told = len(proxy.events("certificate_untimely"))
+    proxy.term()
+    assert len(proxy.events("certificate_untimely")) == told
+
+
 @pytest.mark.parametrize("missing", ["tls_certificate", "tls_private_key"])
 def test_unusable_file_ends_the_start_with_a_clear_line(tmp_path, server, missing):
     files = {"tls_certificate": server[0], "tls_private_key": server[1]}
