@@ -127,9 +127,9 @@ void service_reloading(void)
                (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000);
 }
 
-void service_stopping(void)
+void service_stopping(uint64_t may_take_ms)
 {
-    sd_notify(0, "STOPPING=1");
+    sd_notifyf(0, "STOPPING=1\nEXTEND_TIMEOUT_USEC=%" PRIu64, may_take_ms * 1000);
 }
 
 void service_alive(uint64_t now_ms)
@@ -169,7 +169,10 @@ void service_ready(void) {}
 
 void service_reloading(void) {}
 
-void service_stopping(void) {}
+void service_stopping(uint64_t may_take_ms)
+{
+    (void)may_take_ms;
+}
 
 void service_alive(uint64_t now_ms)
 {

@@ -21,6 +21,7 @@ void service_starting(uint64_t may_take_ms);
 void service_ready(void);
 /* SIGHUP: until service_ready. */
 void service_reloading(void);
-void service_stopping(void);
+/* So many milliseconds may pass until the process has ended. */
+void service_stopping(uint64_t may_take_ms);
 /* To be called again and again while the loop turns; tells it as often as the watchdog asks for. */
 void service_alive(uint64_t now_ms);

@@ -18,7 +18,8 @@
 enum {
     FINISH_MS = 1000, /* but no more than half of listen.shutdown_timeout */
     LEAVE_MS = 1000,
-    GOODBYE_MS = 50, /* at least, for RabbitMQ's answers to ours */
+    GOODBYE_MS = 50,   /* at least, for RabbitMQ's answers to ours */
+    BEYOND_MS = 10000, /* more than the steps behind listen.shutdown_timeout take */
 };
 
 static const struct states states = {
@@ -205,7 +206,7 @@ static void stop(struct proxy *proxy)
     uint64_t now = runtime_now(&proxy->rt),
              patience_ms = proxy->rt.config->listen.shutdown_timeout_ms;
     enter(proxy, PROXY_FINISHING);
-    service_stopping();
+    service_stopping(patience_ms + BEYOND_MS);
     proxy->stage_deadline_ms = now + (patience_ms / 2 < FINISH_MS ? patience_ms / 2 : FINISH_MS);
     proxy->give_up_ms = now + patience_ms;
     close_handle((uv_handle_t *)&proxy->plain.tcp);

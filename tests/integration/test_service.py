@@ -48,6 +48,19 @@ def test_ready_alive_reloading_and_stopping(broker, make_proxy, manager):
     hear(manager, "STOPPING=1")
 
 
+def test_an_end_that_takes_long_is_waited_for(broker, make_proxy, manager):
+    """Its own time is for all that stop: a unit's TimeoutStopSec= would kill it before."""
+    manager, environment = manager
+    proxy = make_proxy(broker.url, {"listen.shutdown_timeout": "24h"}, environment=environment)
+    hear(manager, "READY=1")
+    proxy.signal_term()
+    while "STOPPING=1" not in (lines := manager.recv(4096).decode().split("\n")):
+        pass
+    asked = dict(line.split("=") for line in lines)
+    assert int(asked["EXTEND_TIMEOUT_USEC"]) > 24 * 3600 * 1000000
+    proxy.wait_end()
+
+
 def test_many_reloads_are_one_and_put_off_no_end(broker, make_proxy):
     """amqps: each reads the system's CAs."""
     proxy = make_proxy(f"{broker.url},amqps://127.0.0.1:1")
