@@ -47,6 +47,12 @@ def test_the_unit_tries_again_but_over_a_wrong_configuration():
     assert service["RestartPreventExitStatus"] == "2"
 
 
+def test_the_unit_ends_no_start_that_takes_long():
+    unit = configparser.ConfigParser(strict=False)
+    unit.read(ROOT / "tools/packaging/amqpbuf.service")
+    assert unit["Service"]["TimeoutStartSec"] == "infinity"
+
+
 def test_alerts_look_at_metrics_that_there_are(broker, make_watched):
     proxy, admin = make_watched(broker.url)
     proxy.connect().close()
