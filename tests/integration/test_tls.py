@@ -324,6 +324,24 @@ def test_a_certificate_that_expires_in_use_is_told(broker, make_tls_proxy, autho
     assert len(proxy.events("certificate_untimely")) == told
 
 
+@pytest.mark.parametrize("options, is_resumed", [(0, True), (ssl.OP_NO_TICKET, False)])
+def test_no_session_is_kept_for_a_client_that_is_gone(broker, make_tls_proxy, authority, options, is_resumed):
+    """Thousands of them would be memory that nothing bounds. A ticket is kept by the client."""
+    _, port = make_tls_proxy(broker.url)
+    context = context_of(authority)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= options
+    session = None
+    for _ in range(2):
+        with context.wrap_socket(socket.create_connection(("127.0.0.1", port)), session=session,
+                                 server_hostname="127.0.0.1") as client:
+            reused, session = client.session_reused, client.session
+            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            while client.recv(100):
+                pass
+    assert reused == is_resumed
+
+
 @pytest.mark.parametrize("missing", ["tls_certificate", "tls_private_key"])
 def test_unusable_file_ends_the_start_with_a_clear_line(tmp_path, server, missing):
     files = {"tls_certificate": server[0], "tls_private_key": server[1]}
