@@ -182,7 +182,7 @@ static void write_line(enum log_level level, struct line *line)
     static const char *const priorities[] = {"<7>", "<6>", "<4>", "<3>"};
     bool told = atomic_load_explicit(&to_journal, memory_order_relaxed);
     struct iovec parts[] = {{(char *)priorities[level], told ? 3 : 0}, {line->text, line->len}};
-    log_output_write(parts, 2);
+    log_output_write(parts);
 }
 
 void log_write(enum log_level level, const char *event, const struct log_field *fields,
@@ -263,5 +263,5 @@ void log_tell_suppressed(void)
     uint64_t lost = log_output_lost();
     if (lost > 0)
         LOG(LOG_WARN, "log_lost", LOG_N("lines", lost),
-            LOG_T("reason", "whoever reads standard error stood still"));
+            LOG_T("reason", "standard error did not take them"));
 }

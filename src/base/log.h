@@ -7,8 +7,8 @@
  *
  *   ts=2024-05-17T09:30:00.123456Z level=info event=upstream_connected user=shop port=5672
  *
- * Nobody waits for whoever reads them: lines that he does not take are lost, and log_lost says how
- * many.
+ * Nobody waits for whoever reads them: lines that he, or a disk that is full, does not take are
+ * lost, and log_lost says how many.
  *
  * Values are quoted and escaped as the format needs; a byte that is not UTF-8 becomes U+FFFD.
  * A line is at most 4 KiB long (PIPE_BUF, so that a pipe takes it in one piece) and one value about

@@ -16,6 +16,8 @@ enum {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static uint64_t lost;
 static uint64_t lost_ms; /* when the last wait was in vain; 0: never */
+static bool fails;       /* the last line was not taken: a full disk, mostly */
+static bool is_torn;     /* and the beginning of one was */
 
 static uint64_t now_ms(void)
 {
@@ -44,15 +46,27 @@ static bool takes_a_line_soon(void)
     return false;
 }
 
-void log_output_write(const struct iovec *parts, int count)
+/* Behind the beginning of a line that was lost, on a line of its own. */
+static ssize_t write_parts(const struct iovec line[2])
+{
+    const struct iovec parts[] = {{"\n", is_torn}, line[0], line[1]};
+    ssize_t written;
+    do
+        written = writev(STDERR_FILENO, parts, 3);
+    while (written < 0 && errno == EINTR);
+    return written;
+}
+
+void log_output_write(const struct iovec line[2])
 {
     pthread_mutex_lock(&lock);
-    ssize_t written = -1;
+    ssize_t len = (ssize_t)(line[0].iov_len + line[1].iov_len) + is_torn;
     bool is_taken = takes_a_line_soon();
-    while (is_taken && (written = writev(STDERR_FILENO, parts, count)) < 0 && errno == EINTR)
-        ;
-    if (!is_taken || (written < 0 && errno == EAGAIN))
-        lost++;
+    ssize_t written = is_taken ? write_parts(line) : 0;
+    bool is_whole = written == len;
+    fails = is_taken && !is_whole && (written >= 0 || errno != EAGAIN);
+    lost += !is_whole;
+    is_torn = !is_whole && (is_torn || written > 0);
     pthread_mutex_unlock(&lock);
 }
 
@@ -60,7 +74,7 @@ uint64_t log_output_lost(void)
 {
     uint64_t told = 0;
     pthread_mutex_lock(&lock);
-    if (lost > 0 && takes_a_line(0)) {
+    if (lost > 0 && !fails && takes_a_line(0)) {
         told = lost;
         lost = 0;
     }

@@ -10,9 +10,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -302,6 +304,55 @@ static void test_who_does_not_read_is_not_waited_for(void **state)
     assert_int_equal(whole + lost, LINES);
 }
 
+/* As a full disk does, but for the signal. */
+static void limit_files_to(rlim_t bytes)
+{
+    struct rlimit limit;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    limit.rlim_cur = bytes;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+static void test_lines_that_a_full_disk_cuts_off_are_told(void **state)
+{
+    (void)state;
+    enum { ROOM = 1000 };
+    static char text[1 << 16];
+    char path[] = "/tmp/test_log.XXXXXX";
+    int file = mkstemp(path), kept = dup(STDERR_FILENO);
+    int more = open(path, O_WRONLY | O_APPEND), lost = 0, before = 0;
+    assert_true(file >= 0 && kept >= 0 && more >= 0);
+    unlink(path);
+    log_init(LOG_INFO, LOG_LOGFMT);
+    signal(SIGXFSZ, SIG_IGN);
+    dup2(more, STDERR_FILENO);
+    limit_files_to(ROOM);
+    for (int i = 0; i < 30; i++) {
+        LOG(LOG_INFO, "line", LOG_N("i", i));
+        log_tell_suppressed(); /* not while there is no room */
+    }
+    limit_files_to(RLIM_INFINITY);
+    LOG(LOG_INFO, "line", LOG_N("i", 30));
+    log_tell_suppressed();
+    log_tell_suppressed(); /* once */
+    dup2(kept, STDERR_FILENO);
+    ssize_t len = pread(file, text, sizeof text - 1, 0);
+    close(kept);
+    close(more);
+    close(file);
+    assert_in_range(len, ROOM, sizeof text - 1);
+    for (const char *at = text; at < text + ROOM; at = strchr(at, '\n') + 1)
+        before++; /* the last of them is the one that was cut off */
+    const char *last = strstr(text + ROOM, " event=line i=30\n");
+    const char *told = strstr(text + ROOM, " event=log_lost lines=");
+    assert_non_null(last);
+    assert_non_null(told);
+    assert_memory_equal(text + ROOM, "\nts=", 4);
+    assert_int_equal(sscanf(told, " event=log_lost lines=%d", &lost), 1);
+    assert_int_equal(lost, 30 - (before - 1));
+    assert_null(strstr(strchr(told, '\n'), "log_lost"));
+}
+
 static void test_errno_is_kept(void **state)
 {
     (void)state;
@@ -330,6 +381,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_full_line, log_redirect, log_restore),
         cmocka_unit_test_setup_teardown(test_what_comes_often, log_redirect, log_restore),
         cmocka_unit_test(test_who_does_not_read_is_not_waited_for),
+        cmocka_unit_test(test_lines_that_a_full_disk_cuts_off_are_told),
         cmocka_unit_test_setup_teardown(test_errno_is_kept, log_redirect, log_restore),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
