@@ -108,7 +108,7 @@ static bool open_port(struct admin *admin)
     int port = admin->proxy->rt.config->admin.port;
     if (port == 0)
         return true;
-    int fd = service_socket("admin", address, port);
+    int fd = service_socket(address, port);
     if (fd < 0)
         fd = listen_on_port(address, port);
     admin->port.on_closed = on_port_closed;

@@ -60,11 +60,10 @@ static bool listens_at(int fd, const char *address, int port)
     return false;
 }
 
-int service_socket(const char *name, const char *address, int port)
+int service_socket(const char *address, int port)
 {
     for (int i = 0; i < sockets.count; i++) {
-        if (!sockets.names[i] || strcmp(sockets.names[i], name) != 0 ||
-            !listens_at(SD_LISTEN_FDS_START + i, address, port))
+        if (!sockets.names[i] || !listens_at(SD_LISTEN_FDS_START + i, address, port))
             continue;
         free(sockets.names[i]);
         sockets.names[i] = NULL;
@@ -149,9 +148,9 @@ void service_take_sockets(void (*unusable)(const char *name, const char *reason)
     (void)unusable;
 }
 
-int service_socket(const char *name, const char *address, int port)
+int service_socket(const char *address, int port)
 {
-    (void)name, (void)address, (void)port;
+    (void)address, (void)port;
     return -1;
 }
 

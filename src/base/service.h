@@ -9,9 +9,9 @@
  * before anything is opened, which would get the number of one that is missing. */
 void service_take_sockets(void (*unusable)(const char *name, const char *reason));
 /* A socket that listens at this numeric address and port and that the service manager holds open
- * while this process restarts (sd_listen_fds(3)); `name` is its FileDescriptorName. -1: there is
- * none. The caller owns it from then on, and gets it once. */
-int service_socket(const char *name, const char *address, int port);
+ * while this process restarts (sd_listen_fds(3)), whatever it calls it. -1: there is none. The
+ * caller owns it from then on, and gets it once. */
+int service_socket(const char *address, int port);
 /* Names and closes those that nobody has asked for; the address is NULL if it has no port. */
 void service_close_sockets(void (*unused)(const char *name, const char *address));
 /* The start takes longer than the service manager would wait for: so many milliseconds more may

@@ -90,7 +90,7 @@ static int bind_to(struct listener *l, const char *address, int port)
  * one of its own. */
 static int listen_at(struct listener *l, const char *address, int port)
 {
-    int passed = service_socket(l->certificates ? "amqps" : "amqp", address, port);
+    int passed = service_socket(address, port);
     int status = passed < 0 ? bind_to(l, address, port) : uv_tcp_open(&l->tcp, passed);
     return status < 0 ? status : uv_listen((uv_stream_t *)&l->tcp, BACKLOG, on_connection);
 }

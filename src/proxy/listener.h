@@ -29,6 +29,6 @@ bool listener_take_descriptors(const struct config *);
  * when a client comes) it is that of TLS. */
 void listener_init(struct listener *, struct runtime *, struct clients *,
                    const struct certificates *);
-/* Listens on listen.address and its port (on the service manager's socket "amqp" or "amqps" if that
- * is the same); does nothing if the port is 0. False, after a line in the log, if it cannot. */
+/* Listens on listen.address and its port (on the service manager's socket if it has one there);
+ * does nothing if the port is 0. False, after a line in the log, if it cannot. */
 bool listener_start(struct listener *);

@@ -139,6 +139,19 @@ def test_socket_at_another_address_is_named_and_not_used(broker, make_proxy):
         assert [event["name"] for event in proxy.events("socket_unused")] == ["amqp", "strange"]
 
 
+def test_a_socket_is_known_by_its_address_whatever_its_name(broker, make_proxy):
+    """Without FileDescriptorName= it is that of its unit."""
+    admin = free_port()
+    proxy = make_proxy(broker.url, {"admin.port": admin}, start=False)
+    with Manager([("publishers.socket", proxy.port), ("unknown", admin)]) as manager:
+        proxy.start(manager)
+        assert Admin(admin).metrics()["amqpbuf_client_connections"] == 0
+        with RawClient(proxy.port) as client:
+            publish(client, b"here")
+        assert proxy.events("socket_unused") == []
+    release_port(admin)
+
+
 def test_port_0_turns_a_passed_socket_off(broker, make_proxy):
     proxy = make_proxy(broker.url, {"admin.port": 0}, start=False)
     with Manager([("amqp", proxy.port), ("admin", 0)]) as manager:
