@@ -53,6 +53,13 @@ def test_the_unit_ends_no_start_that_takes_long():
     assert unit["Service"]["TimeoutStartSec"] == "infinity"
 
 
+def test_no_probe_ends_a_start_that_takes_long():
+    (container,) = sidecar()["template"]["spec"]["initContainers"]
+    probe = container["startupProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] >= 3600
+    assert " --start-period=1h " in (ROOT / "tools/packaging/Dockerfile").read_text()
+
+
 def test_alerts_look_at_metrics_that_there_are(broker, make_watched):
     proxy, admin = make_watched(broker.url)
     proxy.connect().close()
