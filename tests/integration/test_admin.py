@@ -344,6 +344,16 @@ def test_page_loads_nothing_from_elsewhere(broker, make_watched):
     assert elsewhere == set()
 
 
+def shown(admin, folder):
+    """The page as a browser has it."""
+    done = subprocess.run(
+        [shutil.which("chromium"), "--headless", "--no-sandbox", "--disable-gpu",
+         "--disable-dev-shm-usage", f"--user-data-dir={folder}",
+         "--virtual-time-budget=5000", "--dump-dom", f"http://127.0.0.1:{admin.port}/"],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=120, check=False)
+    return done.stdout.decode()
+
+
 def test_page_in_a_browser(broker, make_watched, tmp_path):
     proxy, admin = make_watched(broker.url)
     with RawClient(proxy.port, user="<b>user</b>") as client:
@@ -353,15 +363,26 @@ def test_page_in_a_browser(broker, make_watched, tmp_path):
         for tag in range(1, 4):
             client.publish(b"x", "q")
             client.acked_up_to_tags({tag})
-        done = subprocess.run(
-            [shutil.which("chromium"), "--headless", "--no-sandbox", "--disable-gpu",
-             "--disable-dev-shm-usage", f"--user-data-dir={tmp_path}",
-             "--virtual-time-budget=5000", "--dump-dom", f"http://127.0.0.1:{admin.port}/"],
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=120, check=False)
-    dom = done.stdout.decode()
+        dom = shown(admin, tmp_path)
     assert "<h1>RabbitMQ is away</h1>" in dom, dom
     assert "3 messages wait" in dom
     assert "&lt;b&gt;user&lt;/b&gt; at /" in dom and "<b>user</b>" not in dom
+
+
+def test_page_tells_of_what_waits_while_rabbitmq_is_there(broker, make_watched, tmp_path):
+    """It confirms nothing, and so what is published next waits."""
+    proxy, admin = make_watched(broker.url, {"pool.confirm_timeout": "300ms"})
+    broker.acks = False
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        client.publish(b"sent", "q")
+        proxy.wait_event("confirms_stalled")
+        for body in (b"waits", b"waits, too"):
+            client.publish(body, "q")
+        wait_until(lambda: [(queue["state"], queue["messages"]) for queue in admin.queues()["queues"]] ==
+                   [("live", 3)], lambda: f"it waits: {admin.queues()['queues']}")
+        dom = shown(admin, tmp_path)
+    assert re.search(r"<h1>RabbitMQ is there</h1>\s*<p>3 messages wait, the oldest for ", dom), dom
 
 
 def test_history_has_the_last_minutes(broker, make_watched):
