@@ -3,7 +3,9 @@
 import configparser
 import pathlib
 import re
+import subprocess
 
+import pytest
 import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -67,3 +69,22 @@ def test_alerts_look_at_metrics_that_there_are(broker, make_watched):
     rules = yaml.safe_load((ROOT / "docs/alerts.yaml").read_text())["groups"][0]["rules"]
     asked = {name for rule in rules for name in re.findall(r"amqpbuf_\w+", rule["expr"])}
     assert asked <= shown
+
+
+@pytest.mark.parametrize("state, fires", [("live", True), ("offline", False)])
+def test_alert_of_messages_that_rabbitmq_does_not_confirm(tmp_path, state, fires):
+    of = {"user": "shop", "vhost": "/", "instance": "a", "job": "amqpbuf"}
+    labels = ",".join(f'{name}="{value}"' for name, value in of.items())
+    alert = {"exp_labels": {**of, "severity": "warning"}, "exp_annotations": {
+        "summary": "Messages of shop at / wait although RabbitMQ is there",
+        "description": "It does not confirm what goes to some queue. confirms_stalled in the log has the exchange "
+                       "and routing key."}}
+    test = {"rule_files": [str(ROOT / "docs/alerts.yaml")], "tests": [{
+        "interval": "1m",
+        "input_series": [
+            {"series": f"amqpbuf_queue_oldest_age_seconds{{{labels}}}", "values": "0+60x20"},
+            {"series": f'amqpbuf_queue_state{{{labels},state="{state}"}}', "values": "1x20"}],
+        "alert_rule_test": [{"eval_time": "15m", "alertname": "AmqpbufNotConfirmed",
+                             "exp_alerts": [alert] if fires else []}]}]}
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump(test))
+    subprocess.run(["promtool", "test", "rules", tmp_path / "test.yaml"], check=True)
