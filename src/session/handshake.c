@@ -44,11 +44,31 @@ static void send_start(struct client *c)
     free(frame);
 }
 
+static const char *what_it_speaks(const uint8_t header[8])
+{
+    static const struct {
+        const char *beginning, *reason;
+    } others[] = {
+        {"AMQP", "it speaks another version of AMQP than 0-9-1"},
+        {"\x16\x03", "it speaks TLS, which is for listen.tls_port"},
+        {"GET ", "it speaks HTTP"},
+        {"HEAD ", "it speaks HTTP"},
+        {"PROXY ", "it speaks HAProxy's PROXY protocol (send-proxy)"},
+        {"\r\n\r\n", "it speaks HAProxy's PROXY protocol (send-proxy-v2)"},
+    };
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+        if (memcmp(header, others[i].beginning, strlen(others[i].beginning)) == 0)
+            return others[i].reason;
+    return "its first bytes are no header of AMQP";
+}
+
 void handshake_header(struct client *c, const uint8_t header[8])
 {
     static const uint8_t ours[8] = {'A', 'M', 'Q', 'P', 0, 0, 9, 1};
     static const uint8_t of_0_9[8] = {'A', 'M', 'Q', 'P', 1, 1, 0, 9}; /* the same to RabbitMQ */
     if (memcmp(header, ours, sizeof ours) != 0 && memcmp(header, of_0_9, sizeof of_0_9) != 0) {
+        LOG_OFTEN(LOG_INFO, "not_amqp", LOG_T("peer", c->peer),
+                  LOG_T("reason", what_it_speaks(header)));
         stream_write_copy(&c->stream, ours, sizeof ours); /* 4.2.2: say what we speak, close */
         stream_flush(&c->stream);
         client_close(c, "wrong protocol header");

@@ -1,6 +1,7 @@
 """Clients that mean harm: each meets its limit, a publisher beside them goes on, memory stays bounded,
 and the log does not flood."""
 
+import contextlib
 import random
 import resource
 import socket
@@ -153,6 +154,23 @@ def test_method_flood_that_nobody_reads_the_answers_of(proxy, question):
     assert proxy.resident_bytes() - before < 32_000_000
     client.socket.close()
     witness.publishes(10)
+
+
+@pytest.mark.parametrize("beginning, word", [
+    (b"AMQP\0\1\0\0", "another version"), (b"\x16\x03\x01\0\xc8\1\0\0", "TLS"), (b"GET / HTTP/1.1\r\n\r\n", "HTTP"),
+    (b"PROXY TCP4 127.0.0.1 127.0.0.1 1 2\r\n", "send-proxy)"), (b"\r\n\r\n\0\r\nQUIT\n", "send-proxy-v2"),
+    (b"Hello, you", "no header")])
+def test_what_does_not_begin_as_amqp_is_named(proxy, beginning, word):
+    """Whoever looks for what is wrong has amqpbuf's log, and hears nothing from the client's library."""
+    with RawClient(proxy.port, handshake=False) as client:
+        client.send(beginning)
+        heard = b""
+        with contextlib.suppress(ConnectionResetError):  # it has sent more than was read
+            while got := client.socket.recv(100):
+                heard += got
+        assert heard in (amqp.PROTOCOL_HEADER, b"")
+        named = proxy.wait_event("not_amqp")
+    assert word in named["reason"] and named["peer"] == client.address
 
 
 @pytest.mark.provokes("client_refused")
