@@ -107,10 +107,11 @@ static const char *why_not_ready(const struct snapshot *s, const struct proxy *p
 
 void snapshot_take(struct snapshot *s, struct proxy *proxy)
 {
-    *s = (struct snapshot){.counters = proxy->rt.counters,
-                           .queue_max = proxy->rt.config->pool.publish_buffer_size,
-                           .memory_bytes = budget_used(&proxy->rt.budget),
-                           .memory_max = proxy->rt.config->listen.max_memory_bytes};
+    *s = (struct snapshot){
+        .counters = proxy->rt.counters,
+        .queue_max = runtime_buffers(&proxy->rt) ? proxy->rt.config->pool.publish_buffer_size : 0,
+        .memory_bytes = budget_used(&proxy->rt.budget),
+        .memory_max = proxy->rt.config->listen.max_memory_bytes};
     if (proxy->rt.spooler) {
         spooler_view(proxy->rt.spooler, &s->spool);
         s->spooler_busy_ms = spooler_busy_ms(proxy->rt.spooler);

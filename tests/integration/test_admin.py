@@ -241,6 +241,18 @@ def test_without_a_buffer_it_is_not_ready_while_rabbitmq_is_away(broker, make_wa
         assert status == 503 and "buffering is off" in text
 
 
+def test_a_buffer_that_needs_a_restart_is_not_there_yet(broker, make_watched):
+    """A reload cannot open the spool that the start did not open."""
+    proxy, admin = make_watched(broker.url, {"pool.publish_buffer_size": 0})
+    assert admin.metrics()["amqpbuf_queue_max_messages"] == 0
+    proxy.options["pool.publish_buffer_size"] = 100
+    proxy.reload()
+    assert proxy.wait_event("reload_ignored")["key"] == "pool.publish_buffer_size"
+    assert admin.metrics()["amqpbuf_queue_max_messages"] == 0 == admin.queues()["messages_max"]
+    proxy.restart()
+    assert admin.metrics()["amqpbuf_queue_max_messages"] == 100
+
+
 def test_only_what_is_there_and_only_reading(broker, make_watched):
     _, admin = make_watched(broker.url)
     assert admin.ask("/nothing")[0] == 404
