@@ -16,6 +16,7 @@ void consuming_deinit(struct consuming *c)
 {
     free(c->consumers);
     free(c->tags);
+    free(c->held);
     *c = (struct consuming){0};
 }
 
@@ -143,6 +144,77 @@ static void settle_up_to(struct consuming *c, uint64_t tag)
         settle_all(c);
 }
 
+static void settle(struct consuming *c, const struct settlement *s)
+{
+    if (s->kind == SETTLES_UP_TO)
+        settle_up_to(c, s->tag);
+    else
+        settle_one(c, s->tag);
+}
+
+/* False: it settles nothing, or all. */
+static bool read_settlement(amqp_method_number_t method, const struct frame *frame,
+                            struct settlement *out)
+{
+    struct cursor at = arguments(frame->payload, frame->payload_len);
+    if (method != AMQP_BASIC_ACK_METHOD && method != AMQP_BASIC_NACK_METHOD &&
+        method != AMQP_BASIC_REJECT_METHOD)
+        return false;
+    *out = (struct settlement){.kind = SETTLES_ONE, .tag = cursor_u64(&at)};
+    bool multiple = cursor_u8(&at) & BIT_MULTIPLE; /* that of a reject means requeue */
+    if (multiple && method != AMQP_BASIC_REJECT_METHOD)
+        out->kind = SETTLES_UP_TO;
+    return true;
+}
+
+/* ---- transactions ---- */
+
+static void hold(struct consuming *c, struct settlement settlement)
+{
+    if (c->held_count == c->held_capacity) {
+        c->held_capacity = c->held_capacity ? c->held_capacity * 2 : 4;
+        c->held = memory_grow(c->held, c->held_capacity, sizeof *c->held);
+    }
+    c->held[c->held_count++] = settlement;
+}
+
+/* Zero means all, but not what is delivered until the commit. */
+static uint64_t up_to(const struct consuming *c, uint64_t tag)
+{
+    if (tag > 0 || c->tag_count == 0)
+        return tag;
+    return c->tags[c->tag_first + c->tag_count - 1] & ~SETTLED;
+}
+
+/* The one before says as much: a client may say "all" without end. */
+static bool is_held(const struct consuming *c, const struct settlement *s)
+{
+    const struct settlement *last = c->held_count > 0 ? &c->held[c->held_count - 1] : NULL;
+    return last && last->kind == SETTLES_UP_TO && s->tag <= last->tag;
+}
+
+static void roll_back(struct consuming *c)
+{
+    while (c->held_count > 0 && c->held[c->held_count - 1].kind != SETTLES_COMMIT)
+        c->held_count--;
+}
+
+static void committed(struct consuming *c)
+{
+    uint32_t n = 0;
+    for (; n < c->held_count && c->held[n].kind != SETTLES_COMMIT; n++)
+        settle(c, &c->held[n]);
+    if (n == c->held_count)
+        return;
+    c->held_count -= n + 1;
+    memmove(c->held, c->held + n + 1, c->held_count * sizeof *c->held);
+}
+
+void consuming_commit(struct consuming *c)
+{
+    hold(c, (struct settlement){.kind = SETTLES_COMMIT});
+}
+
 /* ---- methods ---- */
 
 void consuming_hear(struct consuming *c, amqp_method_number_t method, const struct frame *frame,
@@ -170,31 +242,37 @@ void consuming_hear(struct consuming *c, amqp_method_number_t method, const stru
     case AMQP_BASIC_RECOVER_OK_METHOD:
         settle_all(c); /* they are in their queues again */
         return;
+    case AMQP_TX_COMMIT_OK_METHOD:
+        committed(c);
+        return;
     default:
         return;
     }
 }
 
-void consuming_say(struct consuming *c, amqp_method_number_t method, const struct frame *frame)
+static void say_in_transaction(struct consuming *c, amqp_method_number_t method,
+                               const struct frame *frame)
 {
-    struct cursor at = arguments(frame->payload, frame->payload_len);
-    uint64_t tag;
-    switch (method) {
-    case AMQP_BASIC_ACK_METHOD:
-    case AMQP_BASIC_NACK_METHOD:
-        tag = cursor_u64(&at);
-        if (cursor_u8(&at) & BIT_MULTIPLE)
-            settle_up_to(c, tag);
-        else
-            settle_one(c, tag);
-        return;
-    case AMQP_BASIC_REJECT_METHOD:
-        settle_one(c, cursor_u64(&at));
-        return;
-    case AMQP_BASIC_RECOVER_ASYNC_METHOD:
-        settle_all(c); /* as basic.recover, and RabbitMQ does not say when */
-        return;
-    default:
-        return;
+    struct settlement settlement;
+    if (method == AMQP_TX_COMMIT_METHOD) {
+        consuming_commit(c);
+    } else if (method == AMQP_TX_ROLLBACK_METHOD) {
+        roll_back(c);
+    } else if (read_settlement(method, frame, &settlement)) {
+        settlement.tag = up_to(c, settlement.tag);
+        if (settlement.tag > 0 && !is_held(c, &settlement))
+            hold(c, settlement);
     }
+}
+
+void consuming_say(struct consuming *c, amqp_method_number_t method, const struct frame *frame,
+                   bool in_transaction)
+{
+    struct settlement settlement;
+    if (method == AMQP_BASIC_RECOVER_ASYNC_METHOD)
+        settle_all(c); /* as basic.recover, and RabbitMQ does not say when */
+    else if (in_transaction)
+        say_in_transaction(c, method, frame);
+    else if (read_settlement(method, frame, &settlement))
+        settle(c, &settlement);
 }

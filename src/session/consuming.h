@@ -1,8 +1,7 @@
 #pragma once
 
 /* What a client would lose together with a channel of RabbitMQ's: the consumers on it, and the
- * deliveries that it has not settled. Read off the methods that pass in both directions; where they
- * say too little (acks in a transaction), the answer is that there is something to lose. */
+ * deliveries that it has not settled. Read off the methods that pass in both directions. */
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -14,6 +13,12 @@
 struct consumer {
     uint64_t name; /* of its tag */
     bool acks;
+};
+
+/* An ack, nack or reject. One in a transaction counts with its commit, if that is answered. */
+struct settlement {
+    enum { SETTLES_ONE, SETTLES_UP_TO, SETTLES_COMMIT /* a tx.commit behind others */ } kind;
+    uint64_t tag;
 };
 
 /* All zeros is empty. */
@@ -28,6 +33,9 @@ struct consuming {
     uint64_t *tags;
     uint32_t tag_first, tag_count, tag_capacity;
     uint32_t unsettled;
+
+    struct settlement *held; /* of transactions that RabbitMQ has not committed yet */
+    uint32_t held_count, held_capacity;
 };
 
 void consuming_deinit(struct consuming *);
@@ -35,7 +43,10 @@ void consuming_deinit(struct consuming *);
 void consuming_hear(struct consuming *, amqp_method_number_t, const struct frame *,
                     const struct span *call);
 /* A method of the client. */
-void consuming_say(struct consuming *, amqp_method_number_t, const struct frame *);
+void consuming_say(struct consuming *, amqp_method_number_t, const struct frame *,
+                   bool in_transaction);
+/* A tx.commit that the client has not sent itself. */
+void consuming_commit(struct consuming *);
 /* Nothing would be lost. */
 static inline bool consuming_is_empty(const struct consuming *c)
 {

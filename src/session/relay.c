@@ -385,8 +385,7 @@ void relay_method(struct relay *r, struct slab *slab, const struct frame *frame,
     frame_set_channel(frame->payload, r->link.channel);
     stream_write_span(stream_of(r), slab, frame->payload - FRAME_HEAD_BYTES,
                       frame->payload_len + FRAME_OVERHEAD_BYTES);
-    if (!r->transactional) /* there an ack counts with its commit, if it comes */
-        consuming_say(&r->consuming, method, frame);
+    consuming_say(&r->consuming, method, frame, r->transactional);
     if (!method_is_answered(method))
         return;
     struct awaited *call = await(r, method);
@@ -418,6 +417,7 @@ bool relay_commit_acks(struct relay *r)
     if (is_read || calls_have_room(&r->calls)) {
         wire_send_plain(stream_of(r), r->link.channel, AMQP_TX_COMMIT_METHOD);
         await(r, AMQP_TX_COMMIT_METHOD)->is_half = is_read;
+        consuming_commit(&r->consuming);
     }
     return is_read;
 }

@@ -24,9 +24,9 @@ def read_message(client, kind="basic.deliver"):
     assert client.read().type == amqp.HEADER and client.read().payload == b"delivered"
 
 
-def get(client, broker, answer="basic.get-ok", **args):
+def get(client, broker, answer="basic.get-ok", channel=1, **args):
     broker.silent_on.add("basic.get")
-    client.send_method(1, "basic.get", queue="q", **args)
+    client.send_method(channel, "basic.get", queue="q", **args)
     wait_until(lambda: any("1:basic.get" in c.sequence() for c in broker.connections), "get")
     if answer == "basic.get-empty":
         broker.connections[-1].send_method(1, "basic.get-empty")
@@ -88,8 +88,22 @@ def prefetch_set(client, broker):
     client.call(1, "basic.qos", prefetch_count=10)
 
 
+def got_in_a_transaction(client, broker):
+    """On a channel beside the one that publishes; it has been acked, and no more."""
+    client.open_channel(2)
+    client.call(2, "tx.select")
+    get(client, broker, channel=2)
+    client.send_method(2, "basic.ack", delivery_tag=1)
+
+
+def settled_in_a_transaction(client, broker):
+    got_in_a_transaction(client, broker)
+    client.call(2, "tx.commit")
+
+
 STAY = [nothing_was_there, got_without_ack, got_and_settled, cancelled, cancelled_and_settled,
-        cancelled_by_rabbitmq, channel_closed, queue_named_by_rabbitmq, prefetch_set]
+        cancelled_by_rabbitmq, channel_closed, queue_named_by_rabbitmq, prefetch_set,
+        settled_in_a_transaction]
 
 
 def still_consuming(client, broker):
@@ -121,8 +135,14 @@ def exclusive_queue(client, broker):
     client.call(1, "queue.declare", queue="mine", exclusive=True)
 
 
+def rolled_back(client, broker):
+    got_in_a_transaction(client, broker)
+    client.call(2, "tx.rollback")
+    client.call(2, "tx.commit")
+
+
 GO = [still_consuming, another_was_cancelled, consuming_elsewhere, not_settled,
-      cancelled_and_not_settled, exclusive_queue]
+      cancelled_and_not_settled, exclusive_queue, got_in_a_transaction, rolled_back]
 
 
 @pytest.fixture

@@ -74,11 +74,13 @@ static void get(struct consuming *c, uint64_t delivery, bool no_ack)
     hear(c, AMQP_BASIC_GET_OK_METHOD, &m, AMQP_BASIC_GET_METHOD, &asked);
 }
 
+static bool in_transaction;
+
 static void say(struct consuming *c, amqp_method_number_t method, void *fields)
 {
     uint8_t room[64];
     struct frame frame = encode(room, sizeof room, method, fields);
-    consuming_say(c, method, &frame);
+    consuming_say(c, method, &frame, in_transaction);
 }
 
 static void ack(struct consuming *c, uint64_t tag, bool multiple)
@@ -90,6 +92,35 @@ static void nack(struct consuming *c, uint64_t tag, bool multiple)
 {
     say(c, AMQP_BASIC_NACK_METHOD,
         &(amqp_basic_nack_t){.delivery_tag = tag, .multiple = multiple, .requeue = 1});
+}
+
+static void commit(struct consuming *c)
+{
+    say(c, AMQP_TX_COMMIT_METHOD, &(amqp_tx_commit_t){0});
+}
+
+static void committed(struct consuming *c)
+{
+    hear(c, AMQP_TX_COMMIT_OK_METHOD, &(amqp_tx_commit_ok_t){0}, 0, NULL);
+}
+
+static void roll_back(struct consuming *c)
+{
+    say(c, AMQP_TX_ROLLBACK_METHOD, &(amqp_tx_rollback_t){0});
+}
+
+static int begin_transactions(void **state)
+{
+    (void)state;
+    in_transaction = true;
+    return 0;
+}
+
+static int end_transactions(void **state)
+{
+    (void)state;
+    in_transaction = false;
+    return 0;
 }
 
 /* ---- tests ---- */
@@ -208,6 +239,66 @@ static void prefixes_are_settled_in_place(void **state)
     consuming_deinit(&c);
 }
 
+static void acks_count_with_their_commit(void **state)
+{
+    (void)state;
+    struct consuming c = {0};
+    for (uint64_t tag = 1; tag <= 6; tag++)
+        get(&c, tag, false);
+    ack(&c, 1, false);
+    nack(&c, 3, true);
+    commit(&c);
+    say(&c, AMQP_BASIC_REJECT_METHOD, &(amqp_basic_reject_t){.delivery_tag = 5, .requeue = 1});
+    commit(&c);
+    ack(&c, 6, false); /* of the next one */
+    assert_int_equal(c.unsettled, 6);
+    committed(&c);
+    assert_int_equal(c.unsettled, 3);
+    committed(&c);
+    assert_int_equal(c.unsettled, 2);
+    consuming_commit(&c);
+    committed(&c);
+    assert_int_equal(c.unsettled, 1);
+    committed(&c); /* one too many */
+    assert_int_equal(c.unsettled, 1);
+    consuming_deinit(&c);
+}
+
+static void a_rollback_takes_back_its_own_acks(void **state)
+{
+    (void)state;
+    struct consuming c = {0};
+    for (uint64_t tag = 1; tag <= 3; tag++)
+        get(&c, tag, false);
+    ack(&c, 1, false);
+    commit(&c);
+    ack(&c, 2, false);
+    roll_back(&c);
+    ack(&c, 3, false);
+    commit(&c);
+    committed(&c);
+    committed(&c);
+    assert_int_equal(c.unsettled, 1);
+    consuming_deinit(&c);
+}
+
+static void all_in_a_transaction_is_what_was_delivered(void **state)
+{
+    (void)state;
+    struct consuming c = {0};
+    ack(&c, 0, true); /* of nothing */
+    get(&c, 1, false);
+    get(&c, 2, false);
+    for (unsigned i = 0; i < 1000; i++)
+        ack(&c, 0, true); /* RabbitMQ takes that again and again */
+    assert_true(c.held_capacity <= 4);
+    commit(&c);
+    get(&c, 3, false);
+    committed(&c);
+    assert_int_equal(c.unsettled, 1);
+    consuming_deinit(&c);
+}
+
 static void cut_methods_are_no_harm(void **state)
 {
     (void)state;
@@ -224,7 +315,8 @@ static void cut_methods_are_no_harm(void **state)
                 .type = FRAME_METHOD, .payload = exact + 1, .payload_len = (uint32_t)len};
             struct span call = {.at = exact + 1, .len = len};
             consuming_hear(&c, methods[i], &frame, &call);
-            consuming_say(&c, methods[i], &frame);
+            consuming_say(&c, methods[i], &frame, false);
+            consuming_say(&c, methods[i], &frame, true);
             free(exact);
         }
     }
@@ -241,6 +333,12 @@ int main(void)
         cmocka_unit_test(prefixes_are_settled_in_place),
         cmocka_unit_test(cut_methods_are_no_harm),
         cmocka_unit_test(deliveries_outlive_their_consumer),
+        cmocka_unit_test_setup_teardown(acks_count_with_their_commit, begin_transactions,
+                                        end_transactions),
+        cmocka_unit_test_setup_teardown(a_rollback_takes_back_its_own_acks, begin_transactions,
+                                        end_transactions),
+        cmocka_unit_test_setup_teardown(all_in_a_transaction_is_what_was_delivered,
+                                        begin_transactions, end_transactions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
