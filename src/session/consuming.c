@@ -12,6 +12,8 @@
 
 enum { METHOD_BYTES = 4, TICKET_BYTES = 2, GET_NO_ACK = 1, CONSUME_NO_ACK = 2, BIT_MULTIPLE = 1 };
 
+enum { TAGS_KEPT = 1024 };
+
 void consuming_deinit(struct consuming *c)
 {
     free(c->consumers);
@@ -123,6 +125,11 @@ static uint32_t place_of(const struct consuming *c, uint64_t tag)
 static void settle_all(struct consuming *c)
 {
     c->tag_first = c->tag_count = c->unsettled = 0;
+    if (c->tag_capacity <= TAGS_KEPT)
+        return;
+    free(c->tags); /* a burst is over */
+    c->tags = NULL;
+    c->tag_capacity = 0;
 }
 
 static void settle_one(struct consuming *c, uint64_t tag)

@@ -25,6 +25,17 @@ void unconfirmed_deinit(struct unconfirmed *u)
     *u = (struct unconfirmed){0};
 }
 
+enum { CAPACITY_KEPT = 256 };
+
+/* There may be thousands of channels, each with room for its largest window. */
+static void shrink(struct unconfirmed *u)
+{
+    if (u->count > 0 || u->capacity <= CAPACITY_KEPT) /* else a burst is over */
+        return;
+    free(u->ring);
+    *u = (struct unconfirmed){0};
+}
+
 void unconfirmed_grow(struct unconfirmed *u)
 {
     uint32_t capacity = u->capacity ? u->capacity * 2 : 4;
@@ -44,6 +55,7 @@ void unconfirmed_drop_oldest(struct unconfirmed *u)
     retained_drop(unconfirmed_at(u, 0));
     u->first = (u->first + 1) & (u->capacity - 1);
     u->count--;
+    shrink(u);
 }
 
 void unconfirmed_drop_settled(struct unconfirmed *u)
@@ -52,6 +64,7 @@ void unconfirmed_drop_settled(struct unconfirmed *u)
         u->first = (u->first + 1) & (u->capacity - 1);
         u->count--;
     }
+    shrink(u);
 }
 
 void retained_keep(struct retained *entry, struct message *message)

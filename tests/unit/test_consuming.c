@@ -213,6 +213,20 @@ static void settled_ones_take_no_room(void **state)
     consuming_deinit(&c);
 }
 
+static void a_burst_leaves_no_room_behind(void **state)
+{
+    (void)state;
+    struct consuming c = {0};
+    for (uint64_t tag = 1; tag <= 10000; tag++)
+        get(&c, tag, false);
+    ack(&c, 0, true);
+    assert_true(c.tag_capacity <= 1024);
+    get(&c, 10001, false);
+    ack(&c, 10001, false);
+    assert_true(consuming_is_empty(&c));
+    consuming_deinit(&c);
+}
+
 /* Acks of many take a prefix away without moving the rest, and tags go on behind it. */
 static void prefixes_are_settled_in_place(void **state)
 {
@@ -331,6 +345,7 @@ int main(void)
         cmocka_unit_test(settled_in_any_order),
         cmocka_unit_test(settled_ones_take_no_room),
         cmocka_unit_test(prefixes_are_settled_in_place),
+        cmocka_unit_test(a_burst_leaves_no_room_behind),
         cmocka_unit_test(cut_methods_are_no_harm),
         cmocka_unit_test(deliveries_outlive_their_consumer),
         cmocka_unit_test_setup_teardown(acks_count_with_their_commit, begin_transactions,

@@ -175,6 +175,37 @@ static void test_publishes_keep_their_places(void **state)
     slab_trim();
 }
 
+static void settle_all(struct unconfirmed *u)
+{
+    for (uint32_t i = 0; i < u->count; i++)
+        retained_move(unconfirmed_at(u, i), RETAINED_SETTLED);
+    unconfirmed_drop_settled(u);
+}
+
+static void drop_all(struct unconfirmed *u)
+{
+    while (u->count > 0)
+        unconfirmed_drop_oldest(u);
+}
+
+/* Each of many channels may have had all of a large window once. */
+static void test_a_burst_leaves_no_room_behind(void **state)
+{
+    (void)state;
+    static void (*const ends[])(struct unconfirmed *) = {settle_all, drop_all};
+    struct unconfirmed u = {0};
+    for (unsigned i = 0; i < 2; i++) {
+        for (unsigned k = 0; k < 5000; k++)
+            unconfirmed_add(&u);
+        ends[i](&u);
+        assert_int_equal(u.count, 0);
+        assert_true(u.capacity <= 256);
+        unconfirmed_add(&u);
+        ends[i](&u);
+    }
+    unconfirmed_deinit(&u);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -183,6 +214,7 @@ int main(void)
         cmocka_unit_test(test_who_waits_for_an_answer),
         cmocka_unit_test(test_queues_answer_later),
         cmocka_unit_test(test_publishes_keep_their_places),
+        cmocka_unit_test(test_a_burst_leaves_no_room_behind),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
