@@ -89,14 +89,14 @@ static char *copy_bytes(const void *bytes, size_t len)
     return copy;
 }
 
-/* PLAIN (RFC 4616): authorization id, NUL, user, NUL, password. */
+/* PLAIN (RFC 4616): authorization id, NUL, user, NUL, password. RabbitMQ lets nobody act for
+ * another one, nor name himself twice: the id is empty. */
 static bool read_plain(struct client *c, amqp_bytes_t response)
 {
     const char *at = response.bytes, *end = at + response.len;
-    const char *user = at ? memchr(at, 0, response.len) : NULL;
-    if (!user)
+    if (response.len == 0 || *at != 0)
         return false;
-    user++;
+    const char *user = at + 1;
     const char *password = memchr(user, 0, (size_t)(end - user));
     if (!password)
         return false;
@@ -158,6 +158,17 @@ static void await_decision(struct client *c, enum client_state state)
                          (c->clients->pools->upstreams->targets.count + 1);
 }
 
+/* Who does not know that connection.close may come here sees the end of the connection, as from
+ * RabbitMQ. */
+static void refuse_login(struct client *c, uint16_t code, const char *text,
+                         amqp_method_number_t cause)
+{
+    if (c->can_be_refused)
+        client_refuse(c, code, text, cause);
+    else
+        client_close(c, text);
+}
+
 static void on_start_ok(struct client *c, const struct frame *frame,
                         const amqp_connection_start_ok_t *m)
 {
@@ -169,16 +180,16 @@ static void on_start_ok(struct client *c, const struct frame *frame,
                       AMQP_CONNECTION_START_OK_METHOD);
         return;
     }
+    c->can_be_refused = capability_find(&m->client_properties, "authentication_failure_close");
     if (!read) {
-        client_refuse(c, 403, "ACCESS_REFUSED - unreadable authentication response",
-                      AMQP_CONNECTION_START_OK_METHOD);
+        refuse_login(c, 403, "ACCESS_REFUSED - unreadable authentication response",
+                     AMQP_CONNECTION_START_OK_METHOD);
         return;
     }
     /* The table stands right behind the method number, its length in front. */
     c->properties_len = 4 + (size_t)wire_get32(frame->payload + 4);
     c->properties = capability_announce(frame->payload + 4, &c->properties_len);
     c->can_be_blocked = capability_find(&m->client_properties, "connection.blocked");
-    c->can_be_refused = capability_find(&m->client_properties, "authentication_failure_close");
     identity_init(&c->member.identity, c->member.user, c->member.password);
     await_decision(c, CLIENT_PROVING);
     login_begin(&c->member);
@@ -191,15 +202,10 @@ void handshake_proven(struct client *c)
     send_tune(c);
 }
 
-/* Who does not know that connection.close may come here sees the end of the connection, as from
- * RabbitMQ. */
 void handshake_refuse(struct client *c, uint16_t code, const char *text)
 {
     ENSURE(c->state == CLIENT_PROVING);
-    if (c->can_be_refused)
-        client_refuse(c, code, text, 0);
-    else
-        client_close(c, text);
+    refuse_login(c, code, text, 0);
 }
 
 static void on_tune_ok(struct client *c, const amqp_connection_tune_ok_t *m)

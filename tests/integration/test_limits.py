@@ -227,11 +227,22 @@ def test_channel_number_above_the_negotiated(broker, make_proxy):
 
 @pytest.mark.parametrize("mechanism,response,code", [
     ("EXTERNAL", b"", 503), ("PLAIN", b"guest", 403), ("PLAIN", b"", 403),
+    ("PLAIN", b"admin\0guest\0guest", 403), ("PLAIN", b"guest\0guest\0guest", 403),
+    ("PLAIN", b"\0guest", 403), ("PLAIN", b"\0guest\0guest\0more", 403),
     ("AMQPLAIN", b"\x05LOGIN", 403), ("AMQPLAIN", b"", 403)])
 def test_unreadable_logins(broker, make_proxy, mechanism, response, code):
     client = started(make_proxy(broker.url).port)
-    client.send_method(0, "connection.start-ok", mechanism=mechanism, response=response)
+    capabilities = {"capabilities": {"authentication_failure_close": True}}
+    client.send_method(0, "connection.start-ok", mechanism=mechanism, response=response,
+                       client_properties=capabilities)
     client.expect_close(code)
+
+
+def test_an_unreadable_login_of_who_expects_no_answer(broker, make_proxy):
+    """It sees the end of its connection, as from RabbitMQ."""
+    client = started(make_proxy(broker.url).port)
+    client.send_method(0, "connection.start-ok", mechanism="PLAIN", response=b"guest")
+    assert client.read() is None
 
 
 def test_back_off_between_tries(broker, make_proxy):
