@@ -18,6 +18,14 @@ bool own_upstream_is_lacking(const struct client *c)
     return c->lacks_own_since_ms && c->lacks_own_since_ms == c->member.pool->buffering_since_ms;
 }
 
+/* Its queues are nobody's any more, and others wait for them. */
+static void hurry(struct upstream *own)
+{
+    struct relay *r;
+    for (uint32_t at = 0; (r = relay_next(own, &at)) != NULL;)
+        relay_hurry(r);
+}
+
 void own_upstream_release(struct client *c)
 {
     if (!c->own)
@@ -25,6 +33,8 @@ void own_upstream_release(struct client *c)
     struct upstream *own = c->own;
     c->own = NULL;
     own->owner = NULL;
+    if (c->owns_queues)
+        hurry(own);
     if (own->state == UPSTREAM_OPEN)
         stream_resume(&own->stream); /* it may have waited for a client that did not read */
     /* What it has published is confirmed first; then the last relay closes the upstream. */

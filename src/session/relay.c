@@ -33,7 +33,7 @@
  * when a channel.close is on its way to it (then its close-ok is awaited still), or the upstream is
  * lost (failover.c takes what is retained, then on_lost frees the relay). */
 
-enum { IDLE_RELAYS_MAX = 256, CONSUMER_ORPHAN_MS = 1000 };
+enum { IDLE_RELAYS_MAX = 256, KEEPING_ORPHAN_MS = 1000 };
 
 static const struct link_handler handler;
 static const struct carrier carrier;
@@ -222,11 +222,10 @@ void relay_stay(struct relay *r)
     r->stays_until_ms = runtime_now(r->pool->rt) + MOVE_AGAIN_MS;
 }
 
-/* What it consumes, or owns, is nobody's any more, and others wait for it. */
+/* What it consumes is nobody's any more, and others wait for it. */
 static uint64_t orphan_ms(struct relay *r)
 {
-    bool keeps = relay_is_consumed(r) || r->channel->client->owns_queues;
-    return keeps ? CONSUMER_ORPHAN_MS : r->pool->rt->config->pool.confirm_timeout_ms;
+    return relay_is_consumed(r) ? KEEPING_ORPHAN_MS : r->pool->rt->config->pool.confirm_timeout_ms;
 }
 
 static void unbind(struct relay *r)
@@ -237,6 +236,13 @@ static void unbind(struct relay *r)
     r->orphan_until_ms = runtime_now(r->pool->rt) + orphan_ms(r);
     r->channel->relay = NULL;
     r->channel = NULL;
+}
+
+void relay_hurry(struct relay *r)
+{
+    uint64_t until = runtime_now(r->pool->rt) + KEEPING_ORPHAN_MS;
+    if (!r->channel && r->orphan_until_ms > until)
+        r->orphan_until_ms = until;
 }
 
 static void close_upstream(struct relay *r)

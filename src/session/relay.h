@@ -19,6 +19,8 @@ void relay_release(struct relay *);
 /* It serves nobody, and what RabbitMQ has not answered there is elsewhere, or nobody's: its channel
  * is closed. */
 void relay_give_up(struct relay *);
+/* One without a channel: others wait for what its client has there. */
+void relay_hurry(struct relay *);
 /* True if another one should take its place: RabbitMQ has nacked on it, and nothing is open there.
  * Once the leader of a quorum queue has gone, RabbitMQ 3.10 nacks for ever what a channel publishes
  * that knew it. A client's own is as it would be without the proxy. */

@@ -103,14 +103,29 @@ def test_without_a_spool_it_keeps_nothing_either(broker, make_proxy):
     wait_until(lambda: is_closed(own), "its connection to RabbitMQ is closed")
 
 
-def test_a_channel_that_is_refused_consumes_no_more(broker, make_proxy):
-    """Its client is still there, and hears that what it published is safe."""
-    proxy = make_proxy(broker.url, PATIENT)
-    client, own = worker(broker, proxy, consumes)
+def be_refused(client):
     client.send(amqp.method_frame(1, "basic.publish", routing_key="q") +
                 amqp.frame(amqp.HEADER, 1, amqp.header(1 << 40)))
     client.expect("channel.close", 1)
     client.send_method(1, "channel.close-ok")
+
+
+def test_a_queue_of_its_own_stays_while_its_client_does(broker, make_proxy):
+    """What it published on a channel that was refused is RabbitMQ's to confirm until it goes."""
+    proxy = make_proxy(broker.url, PATIENT)
+    client, own = worker(broker, proxy, has_a_queue_of_its_own)
+    be_refused(client)
+    time.sleep(1.5)  # longer than it is waited for when its client is gone
+    assert "1:channel.close" not in own.sequence() and proxy.waiting() == 0
+    client.die()
+    wait_until(lambda: is_closed(own), "its connection to RabbitMQ is closed")
+
+
+def test_a_channel_that_is_refused_consumes_no_more(broker, make_proxy):
+    """Its client is still there, and hears that what it published is safe."""
+    proxy = make_proxy(broker.url, PATIENT)
+    client, own = worker(broker, proxy, consumes)
+    be_refused(client)
     client.send_method(0, "connection.close", reply_code=200)
     wait_until(lambda: "1:channel.close" in own.sequence(), "its channel is closed at RabbitMQ")
     client.expect("connection.close-ok", 0)
