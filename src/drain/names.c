@@ -39,6 +39,13 @@ void names_note_seen(struct names *names, uint64_t name)
         declared_add(&names->seen, name);
 }
 
+/* One that is promised will be there. Of too many names nothing is known. */
+void names_note_gone(struct names *names, uint64_t name)
+{
+    if (declared_count(&names->seen) < NAMES_MAX && !declared_has(&names->promised, name))
+        declared_remove(&names->seen, name);
+}
+
 /* What is built in is always there; of too many names nothing is known any more. */
 bool names_has_seen(const struct names *names, uint32_t kind, const uint8_t *name, size_t len)
 {

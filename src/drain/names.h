@@ -24,6 +24,8 @@ uint64_t names_of_declaration(const uint8_t *payload, size_t len);
 /* It was declared here, or RabbitMQ has answered for it: a passive declaration in an outage may be
  * told that it exists. */
 void names_note_seen(struct names *, uint64_t name);
+/* RabbitMQ has deleted it, or does not know it. */
+void names_note_gone(struct names *, uint64_t name);
 bool names_has_seen(const struct names *, uint32_t kind, const uint8_t *name, size_t len);
 /* The same, and RabbitMQ has it already. */
 bool names_is_sure(const struct names *, uint32_t kind, const uint8_t *name, size_t len);

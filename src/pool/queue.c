@@ -303,6 +303,11 @@ void queue_note_seen(struct queue *queue, uint32_t kind, const uint8_t *name, si
     names_note_seen(&queue->backlog.names, hash);
 }
 
+void queue_note_gone(struct queue *queue, uint32_t kind, const uint8_t *name, size_t len)
+{
+    names_note_gone(&queue->backlog.names, names_hash(kind, name, len));
+}
+
 void queue_reconfigured(struct queue *queue)
 {
     if (queue->backlog.drain)

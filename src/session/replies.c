@@ -1,5 +1,6 @@
 #include "session/replies.h"
 
+#include "amqp/rules.h"
 #include "amqp/wire.h"
 #include "pool/held.h"
 #include "pool/pool.h"
@@ -77,6 +78,33 @@ static void note_queue(struct relay *r, const struct frame *frame)
     channel_set_last_queue(r->channel, frame->payload + 5, frame->payload[4]);
 }
 
+/* A binding names two, of which one may be there. */
+static void note_gone(struct relay *r, const struct span *call)
+{
+    struct method_arena arena;
+    method_arena_init(&arena);
+    amqp_method_number_t method;
+    void *decoded;
+    if (method_decode(&arena, call->at, call->len, &method, &decoded)) {
+        struct rule_name named[RULE_NAMES_MAX];
+        if (rule_names(method, decoded, named) == 1)
+            queue_note_gone(r->pool->queue, named->kind, named->name.bytes, named->name.len);
+    }
+    method_arena_deinit(&arena);
+}
+
+void replies_note_missing(struct relay *r, amqp_method_number_t cause)
+{
+    for (uint32_t i = 0; i < r->calls.count; i++) {
+        const struct awaited *call = calls_at(&r->calls, i);
+        if (!call->payload.slab)
+            continue; /* the proxy's own */
+        if (call->method == cause)
+            note_gone(r, &call->payload);
+        return; /* RabbitMQ takes them in turn */
+    }
+}
+
 void replies_pass_method(struct relay *r, struct slab *slab, const struct frame *frame,
                          amqp_method_number_t method)
 {
@@ -104,6 +132,11 @@ void replies_pass_method(struct relay *r, struct slab *slab, const struct frame 
     case AMQP_EXCHANGE_DECLARE_OK_METHOD:
         if (payload)
             note_exchange(r, payload);
+        break;
+    case AMQP_QUEUE_DELETE_OK_METHOD:
+    case AMQP_EXCHANGE_DELETE_OK_METHOD:
+        if (payload)
+            note_gone(r, payload);
         break;
     default:
         break;

@@ -155,6 +155,22 @@ def test_what_rabbitmq_has_does_not_wait_for_the_drain(broker, make_proxy):
         client.socket.close()
 
 
+def test_what_was_deleted_is_waited_for(broker, make_proxy):
+    """It was there once, and will be when the drain has declared it."""
+    proxy = make_proxy(broker.url)
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        client.call(1, "queue.declare", queue="old", durable=True)
+        client.call(1, "queue.delete", queue="old")
+        connection, channel = declares_in_an_outage(broker, proxy, client, "old", durable=True)
+        client.send_method(1, "basic.consume", queue="old")
+        look_again(proxy)
+        assert sent(broker, "basic.consume") == []
+        connection.send_method(channel, "queue.declare-ok", queue="old")
+        wait_until(lambda: sent(broker, "basic.consume"), "basic.consume at RabbitMQ")
+        client.socket.close()
+
+
 def test_declared_anew_it_does_not_wait_either(broker, make_proxy):
     """That declaration goes to RabbitMQ at once, and so does what names it."""
     proxy = make_proxy(broker.url)

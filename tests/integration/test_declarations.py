@@ -284,3 +284,62 @@ def test_a_passive_declaration(broker, make_proxy):
         client.call(1, "queue.declare", queue="new", passive=True)
         client.close()
     assert kinds(proxy) == ["declare"]
+
+
+GONE = "NOT_FOUND - no queue 'gone' in vhost '/'"
+
+
+def deleted(client, broker):
+    client.call(1, "queue.delete", queue="gone")
+
+
+def deleted_without_an_answer(client, broker):
+    client.send_method(1, "queue.delete", queue="", no_wait=True)
+    client.call(1, "queue.declare", queue="another", durable=True)
+
+
+def refused(client, broker, text, method="basic.get", cause=(60, 70)):
+    broker.on_frame = lambda connection, frame: frame.name == method and \
+        connection.close_channel(frame.channel, 404, text, cause) is None
+    close = client.call(1, method, "channel.close", queue="gone")
+    broker.on_frame = None
+    assert close.args["reply_text"] == text
+    client.send_method(1, "channel.close-ok")
+    client.open_channel()
+
+
+def unknown_to_rabbitmq(client, broker):
+    refused(client, broker, GONE)
+
+
+def known_on_a_node_that_is_away(client, broker):
+    refused(client, broker, "NOT_FOUND - home node 'a' of durable queue 'gone' is down")
+
+
+def unknown_exchange_of_a_binding(client, broker):
+    refused(client, broker, "NOT_FOUND - no exchange '' in vhost '/'", "queue.bind", (50, 20))
+
+
+@pytest.mark.provokes("channel_refused")
+@pytest.mark.parametrize("how, there", [
+    (deleted, False), (deleted_without_an_answer, False), (unknown_to_rabbitmq, False),
+    (known_on_a_node_that_is_away, True), (unknown_exchange_of_a_binding, True)])
+def test_what_is_gone_is_declared_again(broker, make_proxy, how, there):
+    """A passive declaration in an outage is told 404, or its client would publish to no queue."""
+    proxy = make_proxy(broker.url)
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        client.call(1, "queue.declare", queue="gone", durable=True)
+        how(client, broker)
+        client.close()
+    take_away(broker, proxy)
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        client.call(1, "queue.declare", "queue.declare-ok" if there else "channel.close",
+                    queue="gone", passive=True)
+        if not there:
+            client.send_method(1, "channel.close-ok")
+            client.open_channel()
+            client.call(1, "queue.declare", queue="gone", durable=True)
+        client.call(1, "queue.declare", queue="gone", passive=True)
+        client.close()

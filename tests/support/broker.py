@@ -96,13 +96,13 @@ class Connection(threading.Thread):
     def send_method(self, channel, name, **args):
         self.send(amqp.method_frame(channel, name, **args))
 
-    def close_channel(self, channel, code, text):
+    def close_channel(self, channel, code, text, cause=(60, 40)):
         """As RabbitMQ does it: what comes on it until the close-ok is thrown away."""
         self._closing.add(channel)
         self._partial.pop(channel, None)
         self.last_tags.pop(channel, None)
         self.send_method(channel, "channel.close", reply_code=code, reply_text=text,
-                         class_id=60, method_id=40)
+                         class_id=cause[0], method_id=cause[1])
 
     def give_back(self, message, code=312, text="NO_ROUTE", header=None):
         """basic.return; a broker may have changed the header."""
