@@ -52,6 +52,7 @@ static struct {
         bool is_synced; /* O_DSYNC */
     } known[KNOWN_MAX];
     bool is_frozen, was_broken, was_cut;
+    bool has_synced_data; /* this process */
     uint64_t longest_sync_us, failing_us;
     struct prng prng;
     void (*step)(void);
@@ -67,7 +68,7 @@ void disk_begin(const char *directory, uint64_t seed)
         f->inode = 0;
         f->written.len = f->durable.len = f->unsynced_count = f->claimed = 0;
     }
-    disk.is_frozen = disk.was_broken = disk.was_cut = false;
+    disk.is_frozen = disk.was_broken = disk.was_cut = disk.has_synced_data = false;
     disk.longest_sync_us = disk.failing_us = 0;
     disk_faults = (struct disk_faults){.sync_us = SYNC_US};
 }
@@ -241,7 +242,7 @@ void disk_thaw(void)
         disk.failing_us = 0;
     if (disk.failing_us == 0)
         disk.longest_sync_us = 0;
-    disk.is_frozen = disk.was_broken = disk.was_cut = false;
+    disk.is_frozen = disk.was_broken = disk.was_cut = disk.has_synced_data = false;
 }
 
 /* ---- system calls ---- */
@@ -368,7 +369,9 @@ int fdatasync(int fd)
         return (int)fails_to_sync(EIO);
     }
     note_sync(f);
-    if (f == &disk.files[CHECKPOINT])
+    if (f == &disk.files[DATA])
+        disk.has_synced_data = true;
+    else if (disk.has_synced_data) /* else a start has only made sure of the one before */
         disk.failing_us = 0;
     step();
     return 0;
