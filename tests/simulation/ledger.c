@@ -41,7 +41,8 @@ enum destination destination_find(const char *exchange, const char *key)
 struct lane {
     struct lane *next;
     unsigned login;
-    bool confirms, is_left;
+    bool confirms;
+    uint64_t left_us; /* when its publisher went; 0: it is there */
     uint32_t count;
     struct {
         uint32_t first;   /* the last that came for the first time */
@@ -116,7 +117,7 @@ void lane_confirms(struct lane *l)
 
 void lane_leave(struct lane *l)
 {
-    l->is_left = true;
+    l->left_us = agenda_now_us();
 }
 
 static struct message *at(uint32_t number)
@@ -178,9 +179,10 @@ bool ledger_is_told(uint32_t number)
     return at(number)->told != TOLD_NOTHING;
 }
 
-bool ledger_is_left(uint32_t number)
+bool ledger_is_left_for(uint32_t number, uint64_t us)
 {
-    return at(number)->lane->is_left;
+    uint64_t left_us = at(number)->lane->left_us;
+    return left_us && agenda_now_us() - left_us >= us;
 }
 
 /* ---- RabbitMQ's side ---- */

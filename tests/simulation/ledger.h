@@ -50,8 +50,8 @@ void ledger_told_nacked(uint32_t message);
 void ledger_given_back(uint32_t message);
 /* True for messages whose loss their publisher cannot blame: told nothing. */
 bool ledger_is_told(uint32_t message);
-/* True if its publisher has gone. */
-bool ledger_is_left(uint32_t message);
+/* True if its publisher went so long ago. */
+bool ledger_is_left_for(uint32_t message, uint64_t us);
 
 /* The content header that its publisher gives it: its size, and whether it is persistent. */
 enum { LEDGER_HEADER_BYTES = 15 };

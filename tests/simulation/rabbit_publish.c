@@ -143,12 +143,18 @@ static void excuse_left(void)
                 excuse_pending(c, c->channels[n], false);
 }
 
-/* What has no confirm for so long is sent once more, wherever its connection is. What a worker
- * leaves that is killed has a second, and may come before RabbitMQ reads that it is given up. */
+/* What a worker leaves that is killed is given up a second later. RabbitMQ may read it long after
+ * that, and what was sent instead before. */
+static bool is_orphaned(const struct rabbit_connection *c, uint32_t message)
+{
+    return c->is_own && ledger_is_left_for(message, ORPHAN_US);
+}
+
+/* What has no confirm for so long is sent once more, wherever its connection is. */
 static bool is_given_up(struct rabbit_connection *c, const struct pending *p)
 {
-    uint64_t us = c->is_own && ledger_is_left(p->message) ? ORPHAN_US : SILENT_US;
-    return !is_heard(c, p) && agenda_now_us() - p->came_us >= us;
+    return !is_heard(c, p) &&
+           (agenda_now_us() - p->came_us >= SILENT_US || is_orphaned(c, p->message));
 }
 
 static void excuse_silent(void)
@@ -157,7 +163,7 @@ static void excuse_silent(void)
         for (uint16_t n = 1; n <= c->highest; n++)
             for (unsigned i = 0; c->channels[n] && i < c->channels[n]->count; i++) {
                 const struct pending *p = &c->channels[n]->pending[i];
-                if (is_given_up(c, p))
+                if (is_given_up(c, p) || is_orphaned(c, p->message)) /* just before it was heard */
                     ledger_excuses(p->message);
             }
 }
@@ -189,7 +195,8 @@ static void take_message(struct rabbit_connection *c, uint16_t number)
     excuse_silent();
     ledger_compare(message, ch->header, ch->header_len);
     if (!ch->is_transactional) /* in a transaction it comes with the commit, or never */
-        ledger_arrives(message, c->login, ch->serial, end_is_left(c->talker.end));
+        ledger_arrives(message, c->login, ch->serial,
+                       end_is_left(c->talker.end) || is_orphaned(c, message));
     if (ch->destination < DEST_QUEUES && rabbit.breaks_over[ch->destination]) {
         ledger_excuses(message);
         tally_add(TALLY_BROKEN_OVER);
