@@ -79,12 +79,12 @@ static void own_failed(struct upstream *u, const struct upstream_end *end)
 }
 
 /* Who has consumers, deliveries that are not settled, or queues of its own must connect again. Who
- * had them, and publishes now, need not hear of it. */
+ * had them, and publishes now, need not hear of it, nor who has closed their channel. */
 static bool would_lose(const struct client *c)
 {
     for (uint32_t i = 0; i < c->channels_capacity; i++) {
         const struct channel *ch = c->channels[i];
-        if (ch && ch->relay && relay_is_consumed(ch->relay))
+        if (ch && ch->state != CHANNEL_CLOSING && ch->relay && relay_is_consumed(ch->relay))
             return true;
     }
     return c->owns_queues;

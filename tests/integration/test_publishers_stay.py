@@ -179,6 +179,26 @@ def test_is_told(broker, proxy, before):
         assert "Lost connection" in client.expect_close(320)
 
 
+def test_a_channel_that_is_being_closed(broker, proxy):
+    """RabbitMQ has not answered when it is lost; its consumer was given up before."""
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        client.open_channel(2)
+        consume(client, 2)
+        broker.silent_on.add("channel.close")
+        client.send_method(2, "channel.close", reply_code=200)
+        wait_until(lambda: "1:channel.close" in broker.connections[-1].sequence(), "close")
+        broker.down()
+        broker.silent_on.clear()
+        client.expect("channel.close-ok", 2)
+        client.publish(b"in the outage", "q")
+        client.acked_up_to(1)
+        client.close()
+    broker.up()
+    proxy.wait_event("drain_finished")
+    assert [m.body for m in broker.messages] == [b"in the outage"]
+
+
 def test_its_own_connection_alone_is_lost(broker, proxy):
     """RabbitMQ is there: what was not confirmed arrives, and publishing goes on."""
     with RawClient(proxy.port) as client:
