@@ -225,9 +225,16 @@ void rabbit_node_lose(unsigned node, bool freezes)
 
 /* ---- its queues, and single connections ---- */
 
-void rabbit_alarm(bool is_on)
+void rabbit_tell_blocked(struct rabbit_connection *c)
 {
     amqp_connection_blocked_t blocked = {.reason = bytes_of("low on memory")};
+    if (rabbit.is_alarmed && !c->is_told_blocked)
+        talker_say(&c->talker, 0, AMQP_CONNECTION_BLOCKED_METHOD, &blocked);
+    c->is_told_blocked = rabbit.is_alarmed;
+}
+
+void rabbit_alarm(bool is_on)
+{
     if (rabbit.is_alarmed == is_on)
         return;
     history_note("rabbit: alarm %s", is_on ? "on" : "off");
@@ -235,10 +242,12 @@ void rabbit_alarm(bool is_on)
     for (struct rabbit_connection *c = rabbit.connections; c; c = c->next) {
         if (!c->is_open || c->is_closing)
             continue;
-        if (is_on)
-            talker_say(&c->talker, 0, AMQP_CONNECTION_BLOCKED_METHOD, &blocked);
-        else
+        if (is_on) {
+            rabbit_tell_blocked(c);
+        } else {
             talker_say_plain(&c->talker, 0, AMQP_CONNECTION_UNBLOCKED_METHOD);
+            c->is_told_blocked = false;
+        }
     }
     listen_all();
 }

@@ -112,7 +112,7 @@ struct rabbit_connection {
     uint64_t came_us;
     unsigned node;
     uint16_t channel_max;
-    bool is_open, is_closing, publishes;
+    bool is_open, is_closing, publishes, is_told_blocked;
     struct event opening; /* of a channel: nothing else is looked at before it is open */
     uint16_t opens;
     bool is_left; /* the proxy has closed it */
@@ -134,6 +134,8 @@ void rabbit_connection_close(struct rabbit_connection *, uint16_t code, const ch
 void rabbit_connection_close_over(struct rabbit_connection *, uint16_t code, const char *text,
                                   amqp_method_number_t cause);
 void rabbit_connection_listen(struct rabbit_connection *);
+/* In an alarm who is there hears of it at once, who comes then with its first publish. */
+void rabbit_tell_blocked(struct rabbit_connection *);
 /* Nothing that is pending on it comes any more. `is_left`: because the proxy has closed it. */
 void rabbit_channel_lose(struct rabbit_connection *, uint16_t number, bool is_left);
 

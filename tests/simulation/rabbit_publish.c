@@ -37,6 +37,7 @@ void rabbit_publish_begins(struct rabbit_connection *c, uint16_t number, const s
     free(ch->header);
     ch->header = NULL;
     c->publishes = true;
+    rabbit_tell_blocked(c);
 }
 
 void rabbit_raise(struct rabbit_connection *c, uint16_t number, uint16_t code,
