@@ -169,6 +169,21 @@ static void refuse_login(struct client *c, uint16_t code, const char *text,
         client_close(c, text);
 }
 
+/* For an upstream of its own. RabbitMQ takes no longer frame here than the smallest, and what fits
+ * into that must not exceed it. */
+static void keep_properties(struct client *c, const struct frame *frame)
+{
+    const uint8_t *table = frame->payload + 4; /* behind the method's number, its length in front */
+    size_t len = 4 + (size_t)wire_get32(table), announced = len;
+    c->properties = capability_announce(table, &announced);
+    c->properties_len = announced;
+    if (frame_fits(frame->payload_len, FRAME_MIN_SIZE) &&
+        !frame_fits(frame->payload_len + announced - len, FRAME_MIN_SIZE)) {
+        memcpy(c->properties, table, len);
+        c->properties_len = len;
+    }
+}
+
 static void on_start_ok(struct client *c, const struct frame *frame,
                         const amqp_connection_start_ok_t *m)
 {
@@ -186,9 +201,7 @@ static void on_start_ok(struct client *c, const struct frame *frame,
                      AMQP_CONNECTION_START_OK_METHOD);
         return;
     }
-    /* The table stands right behind the method number, its length in front. */
-    c->properties_len = 4 + (size_t)wire_get32(frame->payload + 4);
-    c->properties = capability_announce(frame->payload + 4, &c->properties_len);
+    keep_properties(c, frame);
     c->can_be_blocked = capability_find(&m->client_properties, "connection.blocked");
     identity_init(&c->member.identity, c->member.user, c->member.password);
     await_decision(c, CLIENT_PROVING);

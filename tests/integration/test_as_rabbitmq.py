@@ -213,6 +213,20 @@ def test_amqplain_with_more_than_a_login(port, password):
         client.expect("connection.tune" if password == "guest" else "connection.close", 0)
 
 
+def test_a_login_as_long_as_the_smallest_frame(port):
+    """RabbitMQ takes no more before the connection is tuned; nothing is added to it on the way."""
+    with RawClient(port, handshake=False) as client:
+        arguments = {"mechanism": "PLAIN", "response": b"\0guest\0guest", "locale": "en_US"}
+        room = 4096 - len(amqp.method("connection.start-ok", **arguments, client_properties={"x": ""}))
+        client.begin("guest", "guest", properties={"x": room * "x"})
+        client.tune_ok()
+        client.send_method(0, "connection.open", vhost="/")
+        client.expect("connection.open-ok")
+        client.open_channel()
+        client.send_method(1, "basic.get", queue="no such queue")
+        assert client.expect("channel.close", 1).args["reply_code"] == 404
+
+
 # ---- names that are left empty ----
 
 
