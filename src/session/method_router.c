@@ -84,7 +84,8 @@ static void note_bound(struct channel *ch, amqp_method_number_t method, const vo
 {
     if (rule_has(method, RULE_CONSUMES))
         ch->consumes = true;
-    if (method == AMQP_QUEUE_DECLARE_METHOD && ((const amqp_queue_declare_t *)decoded)->exclusive)
+    const amqp_queue_declare_t *m = method == AMQP_QUEUE_DECLARE_METHOD ? decoded : NULL;
+    if (m && m->exclusive && !m->passive)
         ch->client->owns_queues = true;
 }
 

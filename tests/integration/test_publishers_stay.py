@@ -88,6 +88,11 @@ def prefetch_set(client, broker):
     client.call(1, "basic.qos", prefetch_count=10)
 
 
+def asked_for_a_queue(client, broker):
+    """Libraries send what a queue is declared with also to ask whether it is there."""
+    client.call(1, "queue.declare", queue="q", passive=True, exclusive=True)
+
+
 def got_in_a_transaction(client, broker):
     """On a channel beside the one that publishes; it has been acked, and no more."""
     client.open_channel(2)
@@ -103,7 +108,7 @@ def settled_in_a_transaction(client, broker):
 
 STAY = [nothing_was_there, got_without_ack, got_and_settled, cancelled, cancelled_and_settled,
         cancelled_by_rabbitmq, channel_closed, queue_named_by_rabbitmq, prefetch_set,
-        settled_in_a_transaction]
+        settled_in_a_transaction, asked_for_a_queue]
 
 
 def still_consuming(client, broker):
