@@ -22,7 +22,8 @@
  * and becomes the pool's. A login that a connected pool knows is not asked about at all.
  *
  * What can fail: RabbitMQ refuses (its words go to the members), or is not there (P6 decides: who
- * was proven before is let in). While it is known to be away it is tried for unknown logins every
+ * was proven before is let in, and waits for no more than upstream.connect_timeout, however many
+ * brokers there are). While it is known to be away it is tried for unknown logins every
  * upstream.reconnect_min and no oftener, however many there are. */
 
 enum { DIALS_MAX = 32 };
@@ -42,6 +43,7 @@ struct attempt {
     struct upstream *upstream;
     struct list members;
     unsigned tried; /* brokers */
+    uint64_t begun_ms;
 };
 
 static const struct states states = {
@@ -133,6 +135,12 @@ static struct attempt *attempt_new(struct member *m, const char *vhost)
 
 /* ---- what the members hear ---- */
 
+static void wait_for(struct member *m, struct attempt *a)
+{
+    m->attempt = a;
+    list_append(&a->members, &m->node);
+}
+
 static struct member *next_member(struct attempt *a)
 {
     struct list *node = list_first(&a->members);
@@ -173,6 +181,12 @@ static bool is_known(const struct pool *pool)
     return pool && pool_state_is_accepted(pool);
 }
 
+/* RabbitMQ may be asked later. */
+static bool may_come_in(const struct runtime *rt, const struct pool *pool)
+{
+    return runtime_buffers(rt) && is_known(pool);
+}
+
 static bool may_be_unverified(const struct runtime *rt, const struct pool *pool)
 {
     return rt->config->spool.unverified_logins == LOGINS_ACCEPT &&
@@ -201,10 +215,10 @@ static void decide_unreachable(struct member *m)
 /* RabbitMQ is there, but allows no further connection of this login. */
 static void decide_limit(struct member *m, const struct upstream_end *end)
 {
-    if (!is_known(find_pool(m)) || !runtime_buffers(m->logins->pools->rt))
-        refuse(m, end->code, end->text);
-    else
+    if (may_come_in(m->logins->pools->rt, find_pool(m)))
         decide_unreachable(m);
+    else
+        refuse(m, end->code, end->text);
 }
 
 /* ---- dialing ---- */
@@ -214,20 +228,36 @@ static const struct upstream_events events;
 static void dial(struct attempt *a)
 {
     attempt_move(a, ATTEMPT_DIALING);
+    if (a->tried == 0)
+        a->begun_ms = runtime_now(a->logins->pools->rt);
     a->upstream = upstream_dial(a->logins->pools->upstreams, a->identity.dial_user, a->password,
                                 a->vhost, NULL, 0, &events, a);
 }
 
-/* A known login is not tried while others try RabbitMQ all the time; an unknown one has nobody who
- * tries it, but all of them together are no reason to dial without end. */
-static bool is_away(const struct pools *pools, bool known)
+/* A known login is not tried while others try RabbitMQ all the time, each broker in its turn; an
+ * unknown one has nobody who tries it, but all of them together are no reason to dial without end.
+ */
+static uint64_t news_ms(const struct pools *pools, bool known)
 {
     const struct config *config = pools->rt->config;
-    uint64_t within =
-        known ? config->upstream.reconnect_max_ms * 2 + config->upstream.connect_timeout_ms
-              : config->upstream.reconnect_min_ms;
+    uint64_t turn_ms =
+        (uint64_t)pools->upstreams->targets.count * config->upstream.connect_timeout_ms;
+    return known ? config->upstream.reconnect_max_ms * 2 + turn_ms
+                 : config->upstream.reconnect_min_ms;
+}
+
+static bool is_away(const struct pools *pools, bool known)
+{
     return pools->rt->counters.upstreams == 0 &&
-           targets_are_away(&pools->upstreams->targets, runtime_now(pools->rt), within);
+           targets_are_away(&pools->upstreams->targets, runtime_now(pools->rt),
+                            news_ms(pools, known));
+}
+
+static bool is_away_for(const struct logins *logins, const struct pool *pool)
+{
+    const struct pools *pools = logins->pools;
+    return is_away(pools, is_known(pool)) ||
+           (may_come_in(pools->rt, pool) && pool_state_is_away(pool, news_ms(pools, true)));
 }
 
 bool login_is_possible(const struct logins *logins)
@@ -306,6 +336,37 @@ static void on_open(struct upstream *u)
     finish(a);
 }
 
+/* Who is let in without RabbitMQ waits for one broker that does not answer, not for all. */
+static void let_known_in(struct attempt *a)
+{
+    const struct runtime *rt = a->logins->pools->rt;
+    struct list members;
+    struct list *node;
+    struct member *m;
+    if (runtime_now(rt) - a->begun_ms < rt->config->upstream.connect_timeout_ms)
+        return;
+    list_init(&members);
+    while ((m = next_member(a)) != NULL)
+        list_append(&members, &m->node);
+    while ((node = list_first(&members)) != NULL) {
+        list_remove(node);
+        m = LIST_ENTRY(node, struct member, node);
+        struct pool *pool = find_pool(m);
+        if (may_come_in(rt, pool)) {
+            pool_state_note_away(pool, true);
+            decide_unreachable(m);
+        } else {
+            wait_for(m, a);
+        }
+    }
+}
+
+static bool has_another_broker(struct attempt *a)
+{
+    return ++a->tried < a->logins->pools->upstreams->targets.count &&
+           runtime_serves(a->logins->pools->rt);
+}
+
 static void on_failed(struct upstream *u, const struct upstream_end *end)
 {
     struct attempt *a = u->owner;
@@ -315,10 +376,12 @@ static void on_failed(struct upstream *u, const struct upstream_end *end)
         finish(a);
         return;
     }
-    if (end->refusal == REFUSAL_NONE && ++a->tried < a->logins->pools->upstreams->targets.count &&
-        runtime_serves(a->logins->pools->rt) && !list_empty(&a->members)) {
-        dial(a);
-        return;
+    if (end->refusal == REFUSAL_NONE && has_another_broker(a)) {
+        let_known_in(a);
+        if (!list_empty(&a->members)) {
+            dial(a);
+            return;
+        }
     }
     if (end->refusal == REFUSAL_LOGIN) {
         pool_disprove(a->logins->pools, &a->identity, a->password, a->vhost, end);
@@ -347,12 +410,6 @@ static const struct upstream_events events = {
 
 /* ---- members ---- */
 
-static void wait_for(struct member *m, struct attempt *a)
-{
-    m->attempt = a;
-    list_append(&a->members, &m->node);
-}
-
 static void ask(struct member *m, const char *vhost)
 {
     struct attempt *a = find(m, vhost);
@@ -375,7 +432,7 @@ void login_begin(struct member *m)
     struct pool *pool = find_pool(m);
     if ((pool && password_vouches(pool, &m->identity, m->password)) || is_just_proven(m))
         m->events->on_proven(m);
-    else if (is_away(m->logins->pools, is_known(pool)))
+    else if (is_away_for(m->logins, pool))
         decide_unreachable(m);
     else
         ask(m, NULL);
@@ -394,7 +451,7 @@ void login_enter(struct member *m)
         attempt_move(proven, ATTEMPT_DIALING);
         wait_for(m, proven);
         upstream_enter(proven->upstream, m->vhost);
-    } else if (is_away(m->logins->pools, is_known(pool))) {
+    } else if (is_away_for(m->logins, pool)) {
         decide_unreachable(m);
     } else {
         ask(m, m->vhost);

@@ -132,6 +132,7 @@ static void opened(struct pool *pool, struct upstream *u)
     backoff_reset(&pool->more);
     pool->unreachable = false;
     pool->failures = 0;
+    pool_state_note_away(pool, false);
     pool->trouble[0] = 0;
     if (password_is_candidate(pool, u))
         password_adopt(pool, u->password);
@@ -182,6 +183,7 @@ static void on_failed(struct upstream *u, const struct upstream_end *end)
         return;
     }
     note_trouble(pool, end->text);
+    pool_state_note_away(pool, end->refusal == REFUSAL_NONE);
     if (end->refusal == REFUSAL_LOGIN && password_fall_back(pool)) {
         connections_dial(pool);
     } else if (end->refusal == REFUSAL_LOGIN) {

@@ -72,6 +72,16 @@ bool pool_state_is_refused(const struct pool *pool)
     return pool->login == LOGIN_SUSPECTED || pool->login == LOGIN_REFUSED;
 }
 
+void pool_state_note_away(struct pool *pool, bool is_away)
+{
+    pool->away_ms = is_away ? runtime_now(pool->rt) : 0;
+}
+
+bool pool_state_is_away(const struct pool *pool, uint64_t within_ms)
+{
+    return pool->away_ms > 0 && runtime_now(pool->rt) - pool->away_ms < within_ms;
+}
+
 bool pool_state_may_return(struct pool *pool)
 {
     return pool->login == LOGIN_PROVEN && pool->failures == 0 && !connections_are_open(pool);

@@ -25,6 +25,10 @@ void pool_state_away(struct pool *);
 bool pool_state_is_accepted(const struct pool *);
 /* True if RabbitMQ's last word was a refusal. */
 bool pool_state_is_refused(const struct pool *);
+/* A try to reach RabbitMQ with this login was answered, if only with a refusal, or was not. */
+void pool_state_note_away(struct pool *, bool is_away);
+/* True if the last one was not, within this time. */
+bool pool_state_is_away(const struct pool *, uint64_t within_ms);
 /* True if RabbitMQ was there a moment ago, and the first try to have it back is not decided. */
 bool pool_state_may_return(struct pool *);
 /* True if a close is answered only when all that it covers is safe (pool.close_waits). */

@@ -82,6 +82,7 @@ struct pool {
     struct backoff backoff; /* of the retry */
     uint64_t refused_ms;    /* since when its login is refused */
     unsigned failures;      /* tries in a row that did not find RabbitMQ */
+    uint64_t away_ms;       /* when the last try was not answered; 0: RabbitMQ has answered since */
     struct backoff more;    /* of one upstream more than it has */
     struct backoff alone;   /* of one for a drain alone */
     struct list members;

@@ -8,6 +8,7 @@ import pytest
 from support import names
 from support.broker import FakeBroker
 from support.raw import RawClient
+from support.wait import wait_until
 
 NAME = "rabbit.test"
 
@@ -85,6 +86,26 @@ def test_every_host_is_asked_before_a_login_is_refused(brokers, make_proxy):
     with RawClient(proxy.port, handshake=False) as stranger:
         assert stranger.refusal("audit", "b")[:2] == ("start-ok", 403)
     assert tries(proxy)[4:] == [("upstream_failed", host.address) for host in brokers]
+
+
+@pytest.mark.parametrize("buffer", [0, 100])
+def test_a_host_that_does_not_answer(brokers, make_proxy, buffer):
+    """Without a buffer a known login waits for the others; with one it is let in."""
+    first, second, third = brokers
+    proxy = make_proxy(url_of(brokers), {"pool.publish_buffer_size": buffer,
+                                         "upstream.connect_timeout": "1s"})
+    with RawClient(proxy.port):
+        pass
+    second.silent_before = "connection.start"
+    first.down()
+    proxy.wait_event("upstream_lost")
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        client.publish(b"one", "q")
+        client.acked_up_to(1)
+        client.close()
+    wait_until(lambda: [message.body for message in third.messages] == [b"one"],
+               lambda: proxy.failure("it at the third"))
 
 
 def test_hosts_in_turn_with_back_off(brokers, make_proxy):

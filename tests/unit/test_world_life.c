@@ -77,6 +77,37 @@ static void test_a_dial_has_a_timeout(void **state)
     world_begin(NULL);
 }
 
+/* However many there are: none of them is refused, and none answers. */
+static void test_a_known_login_waits_for_one_broker(void **state)
+{
+    (void)state;
+    begin("upstream.url=amqp://one,amqp://two,amqp://three", "upstream.connect_timeout=3s");
+    peer_close(peer_confirming());
+    broker.is_mute = true;
+    broker_cut();
+    struct peer *early = peer_connect();
+    peer_send(early, "AMQP\0\0\x09\x01", 8);
+    peer_expect(early, 0, AMQP_CONNECTION_START_METHOD);
+    peer_send_start_ok(early, "guest", "guest");
+    world_pass(2000);
+    peer_expect_nothing(early);
+    world_pass(1000);
+    peer_expect(early, 0, AMQP_CONNECTION_TUNE_METHOD);
+    amqp_connection_tune_ok_t tune = {.channel_max = 2047, .frame_max = 131072};
+    peer_send_method(early, 0, AMQP_CONNECTION_TUNE_OK_METHOD, &tune);
+    amqp_connection_open_t open = {.virtual_host = bytes_of("/")};
+    peer_send_method(early, 0, AMQP_CONNECTION_OPEN_METHOD, &open);
+    peer_expect(early, 0, AMQP_CONNECTION_OPEN_OK_METHOD);
+    peer_close(early);
+    for (unsigned i = 0; i < 60; i++) { /* and later nobody waits at all */
+        struct peer *later = peer_confirming();
+        peer_publish(later, 1, "q", "stored");
+        peer_expect_ack(later, 1);
+        peer_close(later);
+        world_pass(1000);
+    }
+}
+
 static void test_who_comes_after_an_outage_waits_for_rabbitmq(void **state)
 {
     (void)state;
@@ -637,6 +668,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         ALONE(test_the_back_off_begins_again_after_a_success),
         ALONE(test_a_dial_has_a_timeout),
+        ALONE(test_a_known_login_waits_for_one_broker),
         ALONE(test_who_comes_after_an_outage_waits_for_rabbitmq),
         ALONE(test_a_pool_that_needs_a_connection_keeps_trying),
         ALONE(test_a_rabbitmq_that_wants_heartbeats_gets_them),

@@ -339,7 +339,7 @@ void peer_close(struct peer *p)
     peer_expect_end(p);
 }
 
-static void send_start_ok(struct peer *p, const char *user, const char *password)
+void peer_send_start_ok(struct peer *p, const char *user, const char *password)
 {
     char response[256];
     int len = snprintf(response, sizeof response, "%c%s%c%s", 0, user, 0, password);
@@ -364,7 +364,7 @@ struct peer *peer_login_as(const char *user, const char *password, const char *v
     struct frame frame = {0};
     peer_send(p, "AMQP\0\0\x09\x01", 8);
     peer_expect(p, 0, AMQP_CONNECTION_START_METHOD);
-    send_start_ok(p, user, password);
+    peer_send_start_ok(p, user, password);
     world_run();
     if (!is_there(p)) { /* a client that cannot be told */
         peer_free(p);

@@ -59,6 +59,7 @@ struct peer *peer_login(void);
 struct peer *peer_login_as(const char *user, const char *password, const char *vhost,
                            uint16_t *code);
 void peer_send(struct peer *, const void *bytes, size_t len);
+void peer_send_start_ok(struct peer *, const char *user, const char *password);
 void peer_send_method(struct peer *, uint16_t channel, amqp_method_number_t, const void *fields);
 /* A method without fields. */
 void peer_send_plain(struct peer *, uint16_t channel, amqp_method_number_t);
