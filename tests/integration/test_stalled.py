@@ -301,6 +301,8 @@ def test_a_close_is_the_only_answer_of_a_broker_without_confirms(make_proxy):
                 other.close()
             assert select.select([client.socket], [], [], 0)[0] == []
             upstream = broker.connections[0]
+            wait_until(lambda: "channel.close" in [frame.name for frame in upstream.frames],
+                       lambda: proxy.failure("the close at the broker"))
             closed = next(frame for frame in upstream.frames if frame.name == "channel.close")
             upstream.send_method(closed.channel, "channel.close-ok")
             client.expect("channel.close-ok", 1)
