@@ -1,6 +1,7 @@
 /* amqpbuf: a durable AMQP 0-9-1 proxy between publishers and RabbitMQ. */
 
 #include <locale.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -31,6 +32,26 @@ static void say_bus_error(void)
         LOG_T("reason", "data.mdb is shorter than its own tables say, or the disk cannot read it"));
 }
 
+/* Until the loop serves signals the disk may hang, and nobody has been promised anything: what is
+ * there then is what a kill leaves. A handler, since process 1 of a container is not ended by a
+ * signal that it has none for. */
+static void on_stop_at_start(int signal)
+{
+    (void)signal;
+    _exit(EXIT_FINE);
+}
+
+/* Before the configuration is read: a SIGHUP that comes behind that means another one. */
+static void expect_signals(void)
+{
+    sigset_t sighup;
+    sigemptyset(&sighup);
+    sigaddset(&sighup, SIGHUP);
+    pthread_sigmask(SIG_BLOCK, &sighup, NULL); /* it waits for the loop */
+    signal(SIGTERM, on_stop_at_start);
+    signal(SIGINT, on_stop_at_start);
+}
+
 static int run(struct config *config, const struct config_sources *sources)
 {
     signal(SIGPIPE, SIG_IGN); /* a peer that is gone is told by the write */
@@ -55,6 +76,8 @@ static int with_config(const struct options *options)
 {
     struct config_sources sources = options_sources(options, environ);
     struct config config;
+    if (options->action == OPTIONS_RUN)
+        expect_signals();
     if (!config_load(&config, &sources, stderr))
         return EXIT_WRONG_USAGE;
     int status;

@@ -1,5 +1,7 @@
 #include "proxy/proxy.h"
 
+#include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -320,19 +322,8 @@ static bool read_certificates(struct proxy *proxy)
     return true;
 }
 
-/* While the spool opens there is no loop yet, the disk may hang, and nobody has been promised
- * anything: what is there then is what a kill leaves. A handler, since process 1 of a container is
- * not ended by a signal that it has none for. */
-static void on_stop_at_start(int signal)
-{
-    (void)signal;
-    _exit(0);
-}
-
 static bool start_spool(struct proxy *proxy)
 {
-    signal(SIGTERM, on_stop_at_start);
-    signal(SIGINT, on_stop_at_start);
     bool is_open = open_spool(proxy);
     /* Before "listening": whoever reads that may send one. From here the loop serves them. */
     uv_signal_start(&proxy->sigterm, on_stop_signal, SIGTERM);
@@ -351,9 +342,19 @@ static bool open_ports(struct proxy *proxy)
     return are_open;
 }
 
+/* One may have come since before the configuration was read (main.c). */
+static void serve_sighup(struct proxy *proxy)
+{
+    sigset_t sighup;
+    sigemptyset(&sighup);
+    sigaddset(&sighup, SIGHUP);
+    uv_signal_start(&proxy->sighup, on_sighup, SIGHUP);
+    pthread_sigmask(SIG_UNBLOCK, &sighup, NULL);
+}
+
 static bool start(struct proxy *proxy)
 {
-    uv_signal_start(&proxy->sighup, on_sighup, SIGHUP);
+    serve_sighup(proxy);
     if (!listener_take_descriptors(proxy->rt.config) || !read_certificates(proxy) ||
         !start_spool(proxy) || !open_ports(proxy))
         return false;

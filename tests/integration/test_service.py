@@ -61,6 +61,50 @@ def test_an_end_that_takes_long_is_waited_for(broker, make_proxy, manager):
     proxy.wait_end()
 
 
+class SlowFile:
+    """Its configuration comes through a pipe, when the test writes it."""
+
+    def __init__(self, path):
+        self.path = path
+        os.mkfifo(path)
+
+    def command(self, command):
+        return [*command[:-1], str(self.path)]
+
+    def descriptors(self):
+        return ()
+
+
+@pytest.fixture
+def reading(broker, make_proxy, tmp_path):
+    """A proxy that reads its configuration, and the writing end of that."""
+    proxy = make_proxy(broker.url, start=False)
+    slow = SlowFile(tmp_path / "proxy.ini")
+    proxy.begin(slow)
+    with open(slow.path, "w", encoding="utf-8") as end:  # waits for its reader
+        yield proxy, slow.path, end
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_while_it_reads_its_files(reading, number):
+    """Process 1 of a container is ended by no signal that it has no handler for."""
+    proxy, _, _ = reading
+    os.kill(proxy.pid, number)
+    assert proxy.wait_status() == 0
+
+
+def test_a_reload_while_it_reads_its_files(reading):
+    """What it has read may be what has changed since."""
+    proxy, path, end = reading
+    text = (proxy.folder / "proxy.ini").read_text()
+    path.unlink()
+    path.write_text(text)
+    os.kill(proxy.pid, signal.SIGHUP)
+    end.write(text)
+    end.close()
+    proxy.wait_event("reloaded")
+
+
 def test_many_reloads_are_one_and_put_off_no_end(broker, make_proxy):
     """amqps: each reads the system's CAs."""
     proxy = make_proxy(f"{broker.url},amqps://127.0.0.1:1")
