@@ -127,9 +127,8 @@ static void settle_all(struct consuming *c)
     c->tag_first = c->tag_count = c->unsettled = 0;
     if (c->tag_capacity <= TAGS_KEPT)
         return;
-    free(c->tags); /* a burst is over */
-    c->tags = NULL;
-    c->tag_capacity = 0;
+    c->tag_capacity = TAGS_KEPT; /* a burst is over */
+    c->tags = memory_grow(c->tags, c->tag_capacity, sizeof *c->tags);
 }
 
 static void settle_one(struct consuming *c, uint64_t tag)
