@@ -3,7 +3,7 @@
 #include "amqp/method.h"
 #include "base/log.h"
 #include "drain/aside.h"
-#include "drain/drain_internal.h"
+#include "drain/drain_struct.h"
 #include "drain/left.h"
 #include "drain/places.h"
 #include "peer/runtime.h"

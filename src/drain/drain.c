@@ -13,7 +13,7 @@
 #include "drain/apart.h"
 #include "drain/backlog.h"
 #include "drain/blame.h"
-#include "drain/drain_internal.h"
+#include "drain/drain_struct.h"
 #include "drain/left.h"
 #include "drain/places.h"
 #include "drain/probe.h"

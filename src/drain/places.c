@@ -1,7 +1,7 @@
 #include "drain/places.h"
 
 #include "drain/backlog.h"
-#include "drain/drain_internal.h"
+#include "drain/drain_struct.h"
 #include "peer/runtime.h"
 
 uint32_t places_window(const struct drain *d)

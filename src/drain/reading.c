@@ -6,7 +6,7 @@
 #include "base/handles.h"
 #include "base/log.h"
 #include "drain/apart.h"
-#include "drain/drain_internal.h"
+#include "drain/drain_struct.h"
 #include "drain/places.h"
 #include "drain/sending.h"
 #include "peer/runtime.h"

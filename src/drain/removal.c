@@ -7,7 +7,7 @@
 #include "base/crash_point.h"
 #include "base/handles.h"
 #include "base/log.h"
-#include "drain/drain_internal.h"
+#include "drain/drain_struct.h"
 #include "drain/places.h"
 #include "peer/runtime.h"
 #include "spooler/spooler.h"

@@ -4,7 +4,7 @@
 #include "amqp/wire.h"
 #include "base/crash_point.h"
 #include "base/log.h"
-#include "drain/drain_internal.h"
+#include "drain/drain_struct.h"
 #include "drain/places.h"
 #include "drain/removal.h"
 #include "peer/runtime.h"

@@ -6,7 +6,7 @@
 #include "base/log.h"
 #include "drain/apart.h"
 #include "drain/blame.h"
-#include "drain/drain_internal.h"
+#include "drain/drain_struct.h"
 #include "drain/places.h"
 #include "drain/removal.h"
 #include "peer/runtime.h"
