@@ -153,13 +153,13 @@ static void spool_late(struct upstreams *upstreams, struct queue *queue, uint64_
     queue_changed(queue);
 }
 
-/* The oldest open one speaks for its channel. NULL if there is none, or no copy of it. */
+/* The oldest open one of those that were kept speaks for its channel. NULL if there is none. */
 static struct retained *oldest_open(struct relay *r)
 {
     for (uint32_t k = 0; k < r->unconfirmed.count && r->open > 0; k++) {
         struct retained *entry = unconfirmed_at(&r->unconfirmed, k);
-        if (entry->state == RETAINED_OPEN)
-            return retained_is_kept(entry) ? entry : NULL;
+        if (entry->state == RETAINED_OPEN && retained_is_kept(entry))
+            return entry;
     }
     return NULL;
 }

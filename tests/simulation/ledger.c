@@ -273,6 +273,11 @@ void ledger_forgives_unheard(void)
     ledger.forgives_unheard = true;
 }
 
+bool ledger_does_forgive_unheard(void)
+{
+    return ledger.forgives_unheard;
+}
+
 void ledger_forgives_transient(void)
 {
     ledger.forgives_transient = true;

@@ -79,6 +79,7 @@ void ledger_may_refuse(enum destination);
 void ledger_forgives_transient(void);
 /* Nothing is buffered for a while: what RabbitMQ refuses is told to its publisher alone. */
 void ledger_forgives_unheard(void);
+bool ledger_does_forgive_unheard(void);
 /* The spool has it on the rejected list, or it waits there still. */
 void ledger_found_rejected(uint32_t message, unsigned code);
 

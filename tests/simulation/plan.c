@@ -475,10 +475,12 @@ static const struct happening crowds[] = {
 /* Together less than the time after which the proxy asks a silent one again. */
 enum { PROBE_COMES_US = 3000000, PROBE_ENDS_US = 14000000 };
 
+/* What was published while nothing was buffered keeps its place: there is no copy to wait instead.
+ */
 static void probe_is_over(void *arg)
 {
     struct entry *e = arg;
-    CHECK(e->probe == 0 || !client_is_there(e->probe),
+    CHECK(e->probe == 0 || !client_is_there(e->probe) || ledger_does_forgive_unheard(),
           "P7: a message to a queue that is well waits for %u s, because another is silent",
           PROBE_ENDS_US / 1000000);
     queue_is_well(e);
