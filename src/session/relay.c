@@ -263,6 +263,7 @@ static void settle_orphan(struct relay *r)
     struct upstream *u = r->link.upstream;
     if (r->shared && r->confirming && !r->nacked && !relay_is_unheard(r) &&
         u->links.count <= IDLE_RELAYS_MAX) {
+        relay_rest(r);
         upstream_keep_idle(&r->link);
     } else {
         close_upstream(r);

@@ -19,6 +19,11 @@ void relay_release(struct relay *);
 /* It serves nobody, and what RabbitMQ has not answered there is elsewhere, or nobody's: its channel
  * is closed. */
 void relay_give_up(struct relay *);
+/* To be called now and then: gives back what a burst has taken. */
+static inline void relay_rest(struct relay *r)
+{
+    unconfirmed_rest(&r->unconfirmed);
+}
 /* One without a channel: others wait for what its client has there. */
 void relay_hurry(struct relay *);
 /* True if another one should take its place: RabbitMQ has nacked on it, and nothing is open there.

@@ -25,12 +25,10 @@ void unconfirmed_deinit(struct unconfirmed *u)
     *u = (struct unconfirmed){0};
 }
 
-enum { CAPACITY_KEPT = 256 };
-
-/* There may be thousands of channels, each with room for its largest window. */
-static void shrink(struct unconfirmed *u)
+void unconfirmed_rest(struct unconfirmed *u)
 {
-    if (u->count > 0 || u->capacity <= CAPACITY_KEPT) /* else a burst is over */
+    enum { CAPACITY_KEPT = 256 };
+    if (u->count > 0 || u->capacity <= CAPACITY_KEPT)
         return;
     free(u->ring);
     *u = (struct unconfirmed){0};
@@ -55,7 +53,6 @@ void unconfirmed_drop_oldest(struct unconfirmed *u)
     retained_drop(unconfirmed_at(u, 0));
     u->first = (u->first + 1) & (u->capacity - 1);
     u->count--;
-    shrink(u);
 }
 
 void unconfirmed_drop_settled(struct unconfirmed *u)
@@ -64,7 +61,6 @@ void unconfirmed_drop_settled(struct unconfirmed *u)
         u->first = (u->first + 1) & (u->capacity - 1);
         u->count--;
     }
-    shrink(u);
 }
 
 void retained_keep(struct retained *entry, struct message *message)

@@ -42,6 +42,9 @@ struct unconfirmed {
 
 /* It must be empty. */
 void unconfirmed_deinit(struct unconfirmed *);
+/* To be called now and then: gives back what a burst has taken, if nothing is left of it. There may
+ * be thousands of channels, each with room for its largest window. */
+void unconfirmed_rest(struct unconfirmed *);
 /* Valid until the next unconfirmed_add. */
 static inline struct retained *unconfirmed_at(const struct unconfirmed *u, uint32_t index)
 {

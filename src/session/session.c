@@ -21,6 +21,7 @@
 #include "session/handshake.h"
 #include "session/input.h"
 #include "session/malformed.h"
+#include "session/relay.h"
 #include "session/resend.h"
 #include "session/router.h"
 #include "session/stored.h"
@@ -539,6 +540,20 @@ static void look_at_held(struct client *c, uint64_t now_ms)
         client_close(c, "end of file while it was held");
 }
 
+static void rest_channels(const struct client *c)
+{
+    for (uint32_t i = 0; i < c->channels_capacity; i++)
+        if (c->channels[i] && c->channels[i]->relay)
+            relay_rest(c->channels[i]->relay);
+}
+
+static void each_second(struct client *c, uint64_t now_ms)
+{
+    rest_channels(c);
+    if (c->member.held)
+        look_at_held(c, now_ms);
+}
+
 void session_tick(struct client *c, uint64_t now_ms)
 {
     if (c->state == CLIENT_CLOSED)
@@ -552,8 +567,8 @@ void session_tick(struct client *c, uint64_t now_ms)
         retry(c);
     if (c->state == CLIENT_CLOSED)
         return;
-    if (c->member.held && now_ms / 1000 != (now_ms - RUNTIME_TICK_MS) / 1000)
-        look_at_held(c, now_ms);
+    if (now_ms / 1000 != (now_ms - RUNTIME_TICK_MS) / 1000)
+        each_second(c, now_ms);
     if (c->heartbeat_ms == 0 || c->state < CLIENT_LOGIN || c->state > CLIENT_SETTLING)
         return;
     if (now_ms - c->stream.last_write_ms >= c->heartbeat_ms / 2 && c->stream.out.count == 0)

@@ -199,6 +199,11 @@ static void test_a_burst_leaves_no_room_behind(void **state)
             unconfirmed_add(&u);
         ends[i](&u);
         assert_int_equal(u.count, 0);
+        unconfirmed_add(&u);
+        unconfirmed_rest(&u);
+        assert_true(u.capacity >= 5000); /* it is in use */
+        ends[i](&u);
+        unconfirmed_rest(&u);
         assert_true(u.capacity <= 256);
         unconfirmed_add(&u);
         ends[i](&u);

@@ -7,6 +7,8 @@
 #include "../world/world.h"
 
 #include "amqp/wire.h"
+#include "session/channel.h"
+#include "session/relay.h"
 
 enum { TUNED_FRAME_MAX = 131072, MOST = 64, BYTES_MAX = 160 * 1024 };
 
@@ -314,6 +316,26 @@ static void test_late_ones_are_doubted(void **state)
     peer_close(p);
 }
 
+static void test_a_burst_leaves_no_room_behind(void **state)
+{
+    (void)state;
+    world_begin((const char *[]){"pool.publish_buffer_size=1000", "pool.window=1000", NULL});
+    struct peer *p = peer_login();
+    peer_open_confirming(p, 1);
+    broker.confirms = BROKER_SILENT;
+    add_numbered(1, 600);
+    send_all(p);
+    struct client *client = LIST_ENTRY(world.clients.all.prev, struct client, node);
+    const struct unconfirmed *unconfirmed = &client_channel(client, 1)->relay->unconfirmed;
+    world_pass(1500);
+    assert_true(unconfirmed->capacity >= 600);
+    broker_confirm_all();
+    expect_acked_up_to(p, 1, 600);
+    world_pass(1500);
+    assert_true(unconfirmed->capacity <= 256);
+    peer_close(p);
+}
+
 static void test_garbage_behind_them_is_refused(void **state)
 {
     (void)state;
@@ -462,6 +484,7 @@ int main(void)
         IN_WORLD(test_a_loss_spools_all_of_them),
         IN_WORLD(test_a_nack_that_nobody_hears_spools_them),
         cmocka_unit_test_teardown(test_late_ones_are_doubted, world_teardown),
+        cmocka_unit_test_teardown(test_a_burst_leaves_no_room_behind, world_teardown),
         IN_WORLD(test_garbage_behind_them_is_refused),
         cmocka_unit_test_teardown(test_stored_first_they_are_not_sent_live, world_teardown),
         IN_WORLD(test_an_outage_between_them),
