@@ -14,7 +14,8 @@
 #include "spooler/spooler.h"
 
 /* A destination goes as a whole, oldest publish first across all channels and upstreams: what
- * follows to it is spooled too, and must not get there before something older. With spool.mode =
+ * follows to it is spooled too, and must not get there before something older. So it stays while
+ * one of its publishes was not kept, which was made while nothing was buffered. With spool.mode =
  * slow all destinations go, and for a while all that follows is stored first. */
 
 enum { ALARM_MS = 1000 };
@@ -62,7 +63,7 @@ static bool is_late(const struct relay *r, const struct retained *entry, uint64_
            is_slow(r, entry, now_ms);
 }
 
-/* Calls `visit` with each open publish of the queue that was kept. */
+/* Calls `visit` with each open publish of the queue. */
 static void each_open(struct upstreams *upstreams, struct queue *queue,
                       void (*visit)(void *arg, struct relay *, struct retained *), void *arg)
 {
@@ -75,7 +76,7 @@ static void each_open(struct upstreams *upstreams, struct queue *queue,
                 continue;
             for (uint32_t k = 0; k < r->unconfirmed.count; k++) {
                 struct retained *entry = unconfirmed_at(&r->unconfirmed, k);
-                if (entry->state == RETAINED_OPEN && retained_is_kept(entry))
+                if (entry->state == RETAINED_OPEN)
                     visit(arg, r, entry);
             }
         }
@@ -83,9 +84,18 @@ static void each_open(struct upstreams *upstreams, struct queue *queue,
 }
 
 struct late_search {
-    struct window destinations;
+    struct window destinations; /* that go */
+    struct window uncopied;     /* that stay: of one of theirs there is no copy */
     uint64_t now_ms;
 };
+
+static void note_uncopied(void *arg, struct relay *r, struct retained *entry)
+{
+    struct late_search *search = arg;
+    (void)r;
+    if (!retained_is_kept(entry))
+        window_take(&search->uncopied, entry->destination, 1);
+}
 
 static void say_stalled(const struct relay *r, const struct retained *entry, uint64_t now_ms)
 {
@@ -107,7 +117,8 @@ static void note_destination(void *arg, struct relay *r, struct retained *entry)
 {
     struct late_search *search = arg;
     uint64_t now_ms = search->now_ms;
-    if (!is_late(r, entry, now_ms) || window_share(&search->destinations, entry->destination) > 0)
+    if (!is_late(r, entry, now_ms) || window_share(&search->uncopied, entry->destination) > 0 ||
+        window_share(&search->destinations, entry->destination) > 0)
         return;
     window_take(&search->destinations, entry->destination, 1);
     if (!is_alarmed(r->link.upstream, now_ms) && is_stalled(r, entry, now_ms))
@@ -141,6 +152,7 @@ static int by_stamp(const void *a, const void *b)
 static void spool_late(struct upstreams *upstreams, struct queue *queue, uint64_t now_ms)
 {
     struct late_search search = {.now_ms = now_ms};
+    each_open(upstreams, queue, note_uncopied, &search);
     each_open(upstreams, queue, note_destination, &search);
     struct harvest harvest = {.destinations = &search.destinations};
     each_open(upstreams, queue, take_entry, &harvest);
@@ -150,6 +162,7 @@ static void spool_late(struct upstreams *upstreams, struct queue *queue, uint64_
         keeping_doubt(harvest.list.all[i].relay, harvest.list.all[i].entry);
     free(harvest.list.all);
     window_clear(&search.destinations);
+    window_clear(&search.uncopied);
     queue_changed(queue);
 }
 
