@@ -185,9 +185,11 @@ static void mark_unflushed(struct stream *s)
 
 void stream_write_span(struct stream *s, struct slab *slab, uint8_t *at, size_t len)
 {
-    if (s->closing || s->broken || len == 0)
+    if (s->closing || len == 0)
         return;
     mark_unflushed(s);
+    if (s->broken)
+        return; /* the flush tells, if nothing is read any more */
     out_ring_add(&s->out, slab, at, len, !s->writing);
     if (s->out.bytes > STREAM_HIGH_BYTES)
         s->full = true;
@@ -255,12 +257,12 @@ static void write_failed(struct stream *s, int status)
 {
     if (s->closing)
         return;
+    s->broken = true;
+    s->end_status = status;
     if (!s->reading) {
         s->handler->on_end(s, status);
         return;
     }
-    s->broken = true;
-    s->end_status = status;
     out_ring_clear(&s->out);
     uv_os_fd_t fd;
     if (uv_fileno((const uv_handle_t *)&s->tcp, &fd) == 0)
@@ -309,6 +311,8 @@ static int write_rest(struct stream *s)
 void stream_flush(struct stream *s)
 {
     uv_buf_t bufs[IOV_BATCH];
+    if (s->broken && !s->reading)
+        write_failed(s, s->end_status);
     while (!s->closing && !s->broken && !s->writing) {
         size_t total;
         unsigned n = next_output(s, bufs, &total);

@@ -13,8 +13,8 @@
  * when the queue has fallen below STREAM_LOW_BYTES.
  *
  * The end is no news until all before it is taken: an owner that has paused with input unread hears
- * of it behind stream_resume. So it is if a write fails: what the peer has sent comes first, if the
- * stream is read from.
+ * of it behind stream_resume. So it is if a write fails: what the peer has sent comes first. Where
+ * nothing is read, the write tells.
  *
  * With TLS, what is queued waits for the end of the handshake, and a failure of TLS is an end with
  * UV_EPROTO, of which stream_why says more.

@@ -252,6 +252,23 @@ static void test_failed_write_does_not_hide_what_was_sent_before(void **state)
     assert_int_equal(peer->ends, 1);
 }
 
+/* Its owner has stopped reading before the end came: nothing but another write would tell. */
+static void test_another_write_tells_who_has_stopped_reading(void **state)
+{
+    (void)state;
+    struct peer *peer = &peers[0];
+    lose(peer, 4);
+    stream_pause(&peer->stream);
+    net_flush(&net);
+    assert_int_equal(peer->ends, 0);
+    stream_write_copy(&peer->stream, "more", 4);
+    net_flush(&net);
+    assert_int_equal(peer->ends, 1);
+    assert_int_equal(peer->status, UV_EPIPE);
+    assert_int_equal(peer->stream.out.bytes, 0);
+    close_peer(peer);
+}
+
 static void test_failed_write_of_a_stream_that_is_not_read_from(void **state)
 {
     (void)state;
@@ -278,6 +295,8 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(test_idle_stream_holds_no_slab, setup, teardown),
         cmocka_unit_test_setup_teardown(test_failed_write_does_not_hide_what_was_sent_before, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_another_write_tells_who_has_stopped_reading, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_failed_write_of_a_stream_that_is_not_read_from, setup,
                                         teardown),
