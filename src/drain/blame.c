@@ -20,14 +20,30 @@ static bool is_backends_failure(const char *text)
     return last && says(last, " returned an error: ");
 }
 
+static bool begins_with(const char *text, const char *words)
+{
+    return strncmp(text, words, strlen(words)) == 0;
+}
+
+/* There is such a queue, and its node or its process is not there now (rabbit_amqqueue). What is
+ * not there at all is "no queue". */
+static bool is_out_of_reach(const char *text)
+{
+    return begins_with(text, "NOT_FOUND - home node '") ||
+           begins_with(text, "NOT_FOUND - queue '") ||
+           begins_with(text, "NOT_FOUND - leader of ") ||
+           begins_with(text, "NOT_FOUND - timed out ") ||
+           begins_with(text, "NOT_FOUND - failed to perform ");
+}
+
 /* The nameless exchange is there as long as the vhost is. All of it is compared: clients name
  * exchanges as they like. */
 bool blame_is_end_of_vhost(uint16_t code, const char *text, const char *vhost)
 {
     static const char before[] = "NOT_FOUND - no exchange '' in vhost '";
     size_t begin = sizeof before - 1, len = strlen(vhost);
-    return code == 404 && strncmp(text, before, begin) == 0 &&
-           strncmp(text + begin, vhost, len) == 0 && strcmp(text + begin + len, "'") == 0;
+    return code == 404 && begins_with(text, before) && strncmp(text + begin, vhost, len) == 0 &&
+           strcmp(text + begin + len, "'") == 0;
 }
 
 enum blame blame_of(uint16_t code, const char *text)
@@ -40,7 +56,7 @@ enum blame blame_of(uint16_t code, const char *text)
     case 403: /* access-refused */
         return is_backends_failure(text) ? BLAME_BROKER : BLAME_MESSAGE;
     case 404: /* not-found */
-        return BLAME_MISSING;
+        return is_out_of_reach(text) ? BLAME_TRANSIENT : BLAME_MISSING;
     case 406: /* precondition-failed; a vhost that is full of queues will take it later */
         return says(text, "queue limit in vhost") ? BLAME_TRANSIENT : BLAME_MESSAGE;
     case 530: /* not-allowed */

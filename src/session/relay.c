@@ -10,6 +10,7 @@
 #include "base/handles.h"
 #include "base/log.h"
 #include "base/states.h"
+#include "drain/blame.h"
 #include "peer/reply.h"
 #include "peer/runtime.h"
 #include "peer/send.h"
@@ -499,15 +500,6 @@ static void refuse_channel(struct relay *r, const amqp_channel_close_t *m)
                              (amqp_method_number_t)m->class_id << 16 | m->method_id);
 }
 
-/* Not one whose node is away: that is 404, too. */
-static bool is_unknown(const amqp_channel_close_t *m)
-{
-    static const char text[] = "NOT_FOUND - no ";
-    size_t len = strlen(text);
-    return m->reply_code == 404 && m->reply_text.len >= len &&
-           memcmp(m->reply_text.bytes, text, len) == 0;
-}
-
 /* What followed the bad message was thrown away with it; and so were calls. */
 static void on_exception(struct relay *r, const struct frame *frame)
 {
@@ -530,7 +522,7 @@ static void on_exception(struct relay *r, const struct frame *frame)
     LOG_OFTEN(LOG_INFO, "channel_refused", LOG_T("user", r->pool->user),
               LOG_T("vhost", r->pool->vhost), LOG_N("code", m->reply_code), LOG_T("reason", text),
               LOG_N("unconfirmed", r->unconfirmed.count));
-    if (is_unknown(m))
+    if (blame_of(m->reply_code, text) == BLAME_MISSING)
         replies_note_missing(r, (amqp_method_number_t)m->class_id << 16 | m->method_id);
     refuse_channel(r, m);
     method_arena_deinit(&arena);

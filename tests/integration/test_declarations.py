@@ -343,3 +343,32 @@ def test_what_is_gone_is_declared_again(broker, make_proxy, how, there):
             client.call(1, "queue.declare", queue="gone", durable=True)
         client.call(1, "queue.declare", queue="gone", passive=True)
         client.close()
+
+
+@pytest.mark.provokes("drain_refused")
+def test_one_whose_node_is_away_is_tried_again(broker, make_proxy):
+    """RabbitMQ says 404 of a classic queue then, too; it is there again with its node."""
+    proxy = make_proxy(broker.url)
+    take_away(broker, proxy)
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        client.call(1, "queue.declare", queue="q", durable=True)
+        client.publish(b"1", "q")
+        client.acked_up_to(1)
+        client.close()
+    tries = []
+
+    def is_away(connection, frame):
+        if frame.name != "queue.declare" or len(tries) == 3:
+            return False
+        tries.append(frame)
+        connection.close_channel(frame.channel, 404, "NOT_FOUND - home node 'a' of durable queue 'q' "
+                                 "in vhost '/' is down or inaccessible", (50, 10))
+        return True
+
+    broker.on_frame = is_away
+    broker.up()
+    proxy.wait_empty()
+    assert len(tries) == 3
+    assert drained_methods(broker) == ["queue.declare"] * 4
+    assert proxy.dump("--rejected") == [] and proxy.events("message_rejected") == []
