@@ -124,18 +124,25 @@ static void test_many_silent_destinations_and_a_lost_connection(void **state)
     world_begin(NULL);
 }
 
+/* One message to each of so many destinations, in an outage; the kind is what they begin with: '~'
+ * is never confirmed, '@' stops its channel (broker.c). */
+static void spool_one_each(struct peer *p, char kind, unsigned count)
+{
+    char body[16];
+    broker_down();
+    for (unsigned i = 0; i < count; i++) {
+        snprintf(body, sizeof body, "%c%u", kind, i);
+        peer_publish(p, 1, body, body);
+    }
+}
+
 /* Their turn comes every three seconds, and on each new connection. */
 static void test_many_silent_destinations_hold_nobody_up(void **state)
 {
     (void)state;
     enum { SILENT = 200 };
     struct peer *p = begin("pool.confirm_timeout=300ms", NULL);
-    char body[16];
-    broker_down();
-    for (unsigned i = 0; i < SILENT; i++) {
-        snprintf(body, sizeof body, "~%u", i);
-        peer_publish(p, 1, body, body);
-    }
+    spool_one_each(p, '~', SILENT);
     expect_acked_up_to(p, SILENT);
     broker_up();
     world_pass(2000);
@@ -377,12 +384,7 @@ static void test_many_that_are_stuck(void **state)
 {
     (void)state;
     struct peer *p = begin("pool.confirm_timeout=1s", NULL);
-    char body[16];
-    broker_down();
-    for (unsigned i = 0; i < 7; i++) {
-        snprintf(body, sizeof body, "@%u", i);
-        peer_publish(p, 1, body, body);
-    }
+    spool_one_each(p, '@', 7);
     peer_publish(p, 1, "fine", "fine");
     expect_acked_up_to(p, 8);
     broker_up();
@@ -399,12 +401,7 @@ static void test_a_hundred_that_are_stuck(void **state)
     (void)state;
     enum { STUCK = 100 };
     struct peer *p = begin("pool.confirm_timeout=30s", NULL);
-    char body[16];
-    broker_down();
-    for (unsigned i = 0; i < STUCK; i++) {
-        snprintf(body, sizeof body, "@%u", i);
-        peer_publish(p, 1, body, body);
-    }
+    spool_one_each(p, '@', STUCK);
     peer_publish(p, 1, "fine", "fine");
     expect_acked_up_to(p, STUCK + 1);
     broker_up();
@@ -435,11 +432,7 @@ static void test_others_go_on_between_many_that_are_stuck(void **state)
     enum { STUCK = 40 };
     struct peer *p = begin("pool.confirm_timeout=30s", NULL);
     char body[16];
-    broker_down();
-    for (unsigned i = 0; i < STUCK; i++) {
-        snprintf(body, sizeof body, "@%u", i);
-        peer_publish(p, 1, body, body);
-    }
+    spool_one_each(p, '@', STUCK);
     broker_up();
     for (unsigned i = 0; i < 10; i++)
         pass_a_minute();

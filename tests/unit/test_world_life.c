@@ -92,11 +92,7 @@ static void test_a_known_login_waits_for_one_broker(void **state)
     world_pass(2000);
     peer_expect_nothing(early);
     world_pass(1000);
-    peer_expect(early, 0, AMQP_CONNECTION_TUNE_METHOD);
-    amqp_connection_tune_ok_t tune = {.channel_max = 2047, .frame_max = 131072};
-    peer_send_method(early, 0, AMQP_CONNECTION_TUNE_OK_METHOD, &tune);
-    amqp_connection_open_t open = {.virtual_host = bytes_of("/")};
-    peer_send_method(early, 0, AMQP_CONNECTION_OPEN_METHOD, &open);
+    peer_enter(early, "/");
     peer_expect(early, 0, AMQP_CONNECTION_OPEN_OK_METHOD);
     peer_close(early);
     for (unsigned i = 0; i < 60; i++) { /* and later nobody waits at all */
@@ -535,11 +531,7 @@ static void test_who_can_be_blocked_says_so(void **state)
                                          .response = {12, "\0guest\0guest"},
                                          .locale = bytes_of("en_US")};
         peer_send_method(p, 0, AMQP_CONNECTION_START_OK_METHOD, &ok);
-        peer_expect(p, 0, AMQP_CONNECTION_TUNE_METHOD);
-        amqp_connection_tune_ok_t tune = {.channel_max = 2047, .frame_max = 131072};
-        peer_send_method(p, 0, AMQP_CONNECTION_TUNE_OK_METHOD, &tune);
-        amqp_connection_open_t open = {.virtual_host = bytes_of("/")};
-        peer_send_method(p, 0, AMQP_CONNECTION_OPEN_METHOD, &open);
+        peer_enter(p, "/");
         peer_expect(p, 0, AMQP_CONNECTION_OPEN_OK_METHOD);
         amqp_connection_blocked_t blocked = {.reason = bytes_of("low on memory")};
         broker_say(0, AMQP_CONNECTION_BLOCKED_METHOD, &blocked);

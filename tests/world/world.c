@@ -357,6 +357,15 @@ static uint16_t read_close(struct peer *p, const struct frame *frame)
     return code;
 }
 
+void peer_enter(struct peer *p, const char *vhost)
+{
+    peer_expect(p, 0, AMQP_CONNECTION_TUNE_METHOD);
+    amqp_connection_tune_ok_t tune = {.channel_max = 2047, .frame_max = 131072};
+    peer_send_method(p, 0, AMQP_CONNECTION_TUNE_OK_METHOD, &tune);
+    amqp_connection_open_t open = {.virtual_host = bytes_of(vhost)};
+    peer_send_method(p, 0, AMQP_CONNECTION_OPEN_METHOD, &open);
+}
+
 struct peer *peer_login_as(const char *user, const char *password, const char *vhost,
                            uint16_t *code)
 {
@@ -371,11 +380,7 @@ struct peer *peer_login_as(const char *user, const char *password, const char *v
         *code = 403;
         return NULL;
     }
-    peer_expect(p, 0, AMQP_CONNECTION_TUNE_METHOD);
-    amqp_connection_tune_ok_t tune = {.channel_max = 2047, .frame_max = 131072};
-    peer_send_method(p, 0, AMQP_CONNECTION_TUNE_OK_METHOD, &tune);
-    amqp_connection_open_t open = {.virtual_host = bytes_of(vhost)};
-    peer_send_method(p, 0, AMQP_CONNECTION_OPEN_METHOD, &open);
+    peer_enter(p, vhost);
     uint32_t answer = peer_read(p, &frame);
     if (answer == AMQP_CONNECTION_OPEN_OK_METHOD)
         return p;

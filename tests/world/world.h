@@ -60,6 +60,8 @@ struct peer *peer_login_as(const char *user, const char *password, const char *v
                            uint16_t *code);
 void peer_send(struct peer *, const void *bytes, size_t len);
 void peer_send_start_ok(struct peer *, const char *user, const char *password);
+/* From connection.tune to connection.open, the answer to which is not read. */
+void peer_enter(struct peer *, const char *vhost);
 void peer_send_method(struct peer *, uint16_t channel, amqp_method_number_t, const void *fields);
 /* A method without fields. */
 void peer_send_plain(struct peer *, uint16_t channel, amqp_method_number_t);
