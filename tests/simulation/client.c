@@ -101,6 +101,13 @@ static void free_client(void *arg)
     free(c);
 }
 
+static void leave_lanes(struct simulated_client *c)
+{
+    for (unsigned n = 0; n < CHANNELS; n++)
+        if (c->channels[n].lane)
+            lane_leave(c->channels[n].lane);
+}
+
 static void leave(struct simulated_client *c, bool resets, const char *how)
 {
     if (!c->talker.end)
@@ -112,9 +119,7 @@ static void leave(struct simulated_client *c, bool resets, const char *how)
         talker_close(&c->talker);
     agenda_cancel(&c->event);
     agenda_cancel(&c->hearing);
-    for (unsigned n = 0; n < CHANNELS; n++)
-        if (c->channels[n].lane)
-            lane_leave(c->channels[n].lane);
+    leave_lanes(c);
     struct simulated_client **at = &clients;
     while (*at != c)
         at = &(*at)->next;
@@ -223,6 +228,7 @@ static void take_channel_close(struct simulated_client *c, uint16_t number,
         all_refused(ch);
     ch->open_count = 0;
     ch->is_open = false;
+    lane_leave(ch->lane);
     taken_ask(&ch->reads.taken);
     taken_is_void(&ch->reads.taken);
     talker_say_plain(&c->talker, number, AMQP_CHANNEL_CLOSE_OK_METHOD);
@@ -575,11 +581,13 @@ static bool perform(struct simulated_client *c, const struct act *a)
         break;
     case ACT_CLOSE_CHANNEL:
         ch->is_closing = true;
+        lane_leave(ch->lane);
         consumer_close(&ch->reads);
         call(c, a->channel, AMQP_CHANNEL_CLOSE_METHOD, &close);
         break;
     case ACT_CLOSE:
         c->is_closing = true;
+        leave_lanes(c);
         for (unsigned n = 1; n < CHANNELS; n++)
             consumer_close(&c->channels[n].reads);
         call(c, 0, AMQP_CONNECTION_CLOSE_METHOD, &close);

@@ -42,7 +42,7 @@ struct lane {
     struct lane *next;
     unsigned login;
     bool confirms;
-    uint64_t left_us; /* when its publisher went; 0: it is there */
+    uint64_t left_us; /* when its publisher went, or asked to close it; 0: it is there */
     uint32_t count;
     struct {
         uint32_t first;   /* the last that came for the first time */
@@ -117,7 +117,8 @@ void lane_confirms(struct lane *l)
 
 void lane_leave(struct lane *l)
 {
-    l->left_us = agenda_now_us();
+    if (l->left_us == 0)
+        l->left_us = agenda_now_us();
 }
 
 static struct message *at(uint32_t number)

@@ -36,7 +36,7 @@ struct lane;
 struct lane *lane_new(unsigned login);
 /* Its publisher asked for confirms. */
 void lane_confirms(struct lane *);
-/* Its publisher has gone, without a close that was answered. */
+/* Its publisher has gone, or closes it. */
 void lane_leave(struct lane *);
 
 /* The lane's next message; returns its number, which is written in its body. */

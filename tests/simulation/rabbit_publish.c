@@ -144,8 +144,8 @@ static void excuse_left(void)
                 excuse_pending(c, c->channels[n], false);
 }
 
-/* What a worker leaves that is killed is given up a second later. RabbitMQ may read it long after
- * that, and what was sent instead before. */
+/* What a worker leaves that is killed, or closes the channel, is given up a second later. RabbitMQ
+ * may read it long after that, and what was sent instead before. */
 static bool is_orphaned(const struct rabbit_connection *c, uint32_t message)
 {
     return c->is_own && ledger_is_left_for(message, ORPHAN_US);
