@@ -68,18 +68,18 @@ static void put_rejection(struct table *table, const struct rejection *rejection
     free(text);
 }
 
-static bool add_row(struct walk *walk, void *arg, const struct item *item)
+static bool add_row(struct scan *scan, void *arg, const struct item *item)
 {
     struct table *table = arg;
     const struct reader_record *record = item->record;
     table_number(table, record->queue);
     table_number(table, record->seq);
-    put_received(table, walk->inspect, record->received_at_us);
+    put_received(table, scan->inspect, record->received_at_us);
     table_bytes(table, item->routing->exchange.bytes, item->routing->exchange.len);
     table_bytes(table, item->routing->routing_key.bytes, item->routing->routing_key.len);
-    put_size(table, walk->inspect, record->body_size);
+    put_size(table, scan->inspect, record->body_size);
     put_declaration(table, item->routing);
-    if (walk->filter->rejected)
+    if (scan->filter->rejected)
         put_rejection(table, &record->rejection);
     return true;
 }
@@ -97,7 +97,7 @@ static enum inspect_exit list_table(struct inspect *inspect)
                 inspect->filter.rejected ? columns : columns - 1, inspect->terminal,
                 inspect->colour);
     struct selection selection = {
-        .verb = "Listed", .visit = add_row, .pause = show_rows, .arg = &table};
+        .verb = "Listed", .each = add_row, .pause = show_rows, .arg = &table};
     enum inspect_exit status = select_run(inspect, &selection);
     table_end(&table);
     if (inspect->terminal && selection.visited == 0 && !inspect->follow && status == INSPECT_FINE)
@@ -105,15 +105,15 @@ static enum inspect_exit list_table(struct inspect *inspect)
     return status;
 }
 
-static bool print_line(struct walk *walk, void *arg, const struct item *item)
+static bool print_line(struct scan *scan, void *arg, const struct item *item)
 {
     (void)arg;
-    print_item(walk, item, false, JSON_COMPACT);
+    print_item(scan, item, false, JSON_COMPACT);
     return true;
 }
 
 enum inspect_exit list_run(struct inspect *inspect)
 {
-    struct selection selection = {.verb = "Listed", .visit = print_line};
+    struct selection selection = {.verb = "Listed", .each = print_line};
     return inspect->json ? select_run(inspect, &selection) : list_table(inspect);
 }

@@ -16,12 +16,12 @@ void print_json(json_t *json, size_t flags)
     json_write(json, flags, on_bytes, NULL);
 }
 
-void print_item(struct walk *walk, const struct item *item, bool body, size_t flags)
+void print_item(struct scan *scan, const struct item *item, bool body, size_t flags)
 {
     json_t *json =
         json_record(item->queue->user, item->queue->vhost, item->record, item->routing, body);
     if (json)
         print_json(json, flags);
     else
-        walk_damage(walk, item->record->queue, item->record->seq, "its properties cannot be read");
+        scan_damage(scan, item->record->queue, item->record->seq, "its properties cannot be read");
 }

@@ -38,32 +38,32 @@ static uint64_t expected(const struct queue_list *list, bool rejected)
     return total;
 }
 
-static bool walk_all(struct walk *walk, const struct queue_list *list, struct marks *marks)
+static bool scan_all(struct scan *scan, const struct queue_list *list, struct marks *marks)
 {
     bool readable = true;
-    for (size_t i = 0; i < list->count && !walk->ended && !output_stopped(); i++) {
-        const struct queue *queue = &list->queues[i];
-        struct mark *mark = mark_of(marks, queue->seen.id, walk->filter->after);
-        readable = walk_queue(walk, queue, walk->filter->rejected, mark->reached) && readable;
-        mark->reached = walk->reached;
+    for (size_t i = 0; i < list->count && !scan->ended && !output_stopped(); i++) {
+        const struct shown_queue *queue = &list->queues[i];
+        struct mark *mark = mark_of(marks, queue->seen.id, scan->filter->after);
+        readable = scan_queue(scan, queue, scan->filter->rejected, mark->reached) && readable;
+        mark->reached = scan->reached;
     }
     return readable;
 }
 
 /* What has come since, again and again. */
-static bool follow(struct walk *walk, const struct selection *selection, struct marks *marks)
+static bool follow(struct scan *scan, const struct selection *selection, struct marks *marks)
 {
     bool readable = true;
-    while (readable && !walk->ended) {
+    while (readable && !scan->ended) {
         struct queue_list list;
         if (selection->pause)
             selection->pause(selection->arg);
         if (!output_pause(FOLLOW_MS))
             break;
-        inspect_look_at_clock(walk->inspect);
-        readable = queues_read(walk->inspect, walk->filter, &list);
+        inspect_look_at_clock(scan->inspect);
+        readable = queues_read(scan->inspect, scan->filter, &list);
         if (readable)
-            readable = walk_all(walk, &list, marks);
+            readable = scan_all(scan, &list, marks);
         queues_free(&list);
     }
     return readable;
@@ -72,10 +72,10 @@ static bool follow(struct walk *walk, const struct selection *selection, struct 
 enum inspect_exit select_run(struct inspect *inspect, struct selection *selection)
 {
     const struct filter *filter = &inspect->filter;
-    struct walk walk = {.inspect = inspect,
+    struct scan scan = {.inspect = inspect,
                         .filter = filter,
                         .flags = selection->flags,
-                        .visit = selection->visit,
+                        .each = selection->each,
                         .arg = selection->arg,
                         .ended = filter->limit == 0};
     struct marks marks = {0};
@@ -88,12 +88,12 @@ enum inspect_exit select_run(struct inspect *inspect, struct selection *selectio
                  filter->user || filter->vhost ? " of this user and vhost" : "");
     /* At a terminal the messages themselves are the progress. */
     progress_begin(selection->verb, expected(&list, filter->rejected), !inspect->terminal);
-    bool readable = walk_all(&walk, &list, &marks);
+    bool readable = scan_all(&scan, &list, &marks);
     progress_clear();
     queues_free(&list);
     if (found && readable && inspect->follow)
-        readable = follow(&walk, selection, &marks);
+        readable = follow(&scan, selection, &marks);
     free(marks.all);
-    selection->visited = walk.visited;
-    return found && readable && walk.damage == 0 ? INSPECT_FINE : INSPECT_DAMAGE;
+    selection->visited = scan.visited;
+    return found && readable && scan.damage == 0 ? INSPECT_FINE : INSPECT_DAMAGE;
 }

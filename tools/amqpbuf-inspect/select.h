@@ -1,14 +1,14 @@
 #pragma once
 
-/* What list and dump share: visit what the filter of the command line lets through, with progress,
+/* What list and dump share: scan what the filter of the command line lets through, with progress,
  * and with --follow what comes after it; and turn the outcome into an exit status. */
 
-#include "visit.h"
+#include "scan.h"
 
 struct selection {
     const char *verb; /* "Listed" */
     unsigned flags;   /* of reader_records */
-    bool (*visit)(struct walk *, void *arg, const struct item *);
+    bool (*each)(struct scan *, void *arg, const struct item *);
     void (*pause)(void *arg); /* before it waits for more; NULL: nothing to do */
     void *arg;
     uint64_t visited; /* how many there were */

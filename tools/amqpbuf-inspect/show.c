@@ -4,7 +4,7 @@
 
 #include "output.h"
 #include "print.h"
-#include "visit.h"
+#include "scan.h"
 
 struct showing {
     uint64_t seq;
@@ -33,34 +33,35 @@ static void show_body(struct showing *showing, const struct item *item)
         told_damage(showing, record->queue, record->seq, "it is a declaration, without a body");
 }
 
-static bool show(struct walk *walk, void *arg, const struct item *item)
+static bool show(struct scan *scan, void *arg, const struct item *item)
 {
     struct showing *showing = arg;
     if (item->record->seq != showing->seq)
         return false;
     showing->found = true;
-    if (walk->inspect->body_only) {
+    if (scan->inspect->body_only) {
         show_body(showing, item);
         return false;
     }
-    print_item(walk, item, true, walk->inspect->terminal ? JSON_INDENT(2) : JSON_COMPACT);
+    print_item(scan, item, true, scan->inspect->terminal ? JSON_INDENT(2) : JSON_COMPACT);
     return false;
 }
 
-static bool show_from(struct inspect *inspect, const struct queue *queue, struct showing *showing)
+static bool show_from(struct inspect *inspect, const struct shown_queue *queue,
+                      struct showing *showing)
 {
     struct filter filter;
     filter_init(&filter);
     filter.after = showing->seq - 1;
-    struct walk walk = {.inspect = inspect,
+    struct scan scan = {.inspect = inspect,
                         .filter = &filter,
                         .flags = READER_BODIES,
-                        .visit = show,
+                        .each = show,
                         .damaged = on_damaged,
                         .arg = showing};
-    bool readable = walk_queue(&walk, queue, false, walk.filter->after);
+    bool readable = scan_queue(&scan, queue, false, scan.filter->after);
     if (readable && !showing->found && !showing->damaged)
-        readable = walk_queue(&walk, queue, true, walk.filter->after);
+        readable = scan_queue(&scan, queue, true, scan.filter->after);
     return readable;
 }
 

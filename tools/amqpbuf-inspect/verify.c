@@ -11,8 +11,8 @@
 #include "amqp/properties.h"
 #include "base/assert.h"
 #include "output.h"
+#include "scan.h"
 #include "text.h"
-#include "visit.h"
 #include "json/escape.h"
 
 struct tally {
@@ -25,7 +25,7 @@ struct checked {
 
 struct verifying {
     struct inspect *inspect;
-    const struct queue *queue;
+    const struct shown_queue *queue;
     bool rejected; /* the list at work */
     struct tally *tally;
     uint64_t last_seq;
@@ -68,14 +68,14 @@ static const char *find_fault(const struct verifying *verifying, const struct re
     return body_size == record->body_size ? NULL : "its body is not as long as its header says";
 }
 
-static bool check(struct walk *walk, void *arg, const struct item *item)
+static bool check(struct scan *scan, void *arg, const struct item *item)
 {
     struct verifying *verifying = arg;
     const struct reader_record *record = item->record;
     const char *fault = find_fault(verifying, record);
     verifying->last_seq = record->seq;
     if (fault) {
-        walk_damage(walk, record->queue, record->seq, fault);
+        scan_damage(scan, record->queue, record->seq, fault);
         return true;
     }
     verifying->tally->sound++;
@@ -83,25 +83,25 @@ static bool check(struct walk *walk, void *arg, const struct item *item)
     return true;
 }
 
-static bool check_list(struct verifying *verifying, const struct queue *queue, bool rejected,
+static bool check_list(struct verifying *verifying, const struct shown_queue *queue, bool rejected,
                        struct tally *tally)
 {
     struct filter everything;
     filter_init(&everything);
-    struct walk walk = {.inspect = verifying->inspect,
+    struct scan scan = {.inspect = verifying->inspect,
                         .filter = &everything,
                         .flags = READER_BODIES,
-                        .visit = check,
+                        .each = check,
                         .damaged = on_damaged,
                         .arg = verifying};
     verifying->queue = queue;
     verifying->rejected = rejected;
     verifying->tally = tally;
     verifying->last_seq = 0;
-    return walk_queue(&walk, queue, rejected, 0);
+    return scan_queue(&scan, queue, rejected, 0);
 }
 
-static void print_queue(const struct queue *queue, const struct checked *checked)
+static void print_queue(const struct shown_queue *queue, const struct checked *checked)
 {
     char *user = escape_text(queue->user, strlen(queue->user));
     char *vhost = escape_text(queue->vhost, strlen(queue->vhost));
@@ -181,7 +181,7 @@ static bool check_queues(struct verifying *verifying, const struct queue_list *l
     bool readable = true;
     uint64_t records = 0;
     for (size_t i = 0; i < list->count && !output_stopped(); i++) {
-        const struct queue *queue = &list->queues[i];
+        const struct shown_queue *queue = &list->queues[i];
         readable = check_list(verifying, queue, false, &checked[i].waiting) && readable;
         readable = check_list(verifying, queue, true, &checked[i].rejected) && readable;
         print_queue(queue, &checked[i]);

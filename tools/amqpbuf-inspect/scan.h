@@ -9,13 +9,13 @@
 #include "json/routing.h"
 
 /* A queue as reader_queues shows it, with strings of its own. */
-struct queue {
+struct shown_queue {
     struct reader_queue seen;
     char *user, *vhost; /* what seen.user and seen.vhost point to */
 };
 
 struct queue_list {
-    struct queue *queues; /* by id */
+    struct shown_queue *queues; /* by id */
     size_t count;
 };
 
@@ -25,28 +25,28 @@ bool queues_read(struct inspect *, const struct filter *, struct queue_list *);
 void queues_free(struct queue_list *);
 
 struct item {
-    const struct queue *queue;
+    const struct shown_queue *queue;
     const struct reader_record *record;
     const struct routing *routing;
 };
 
-struct walk {
+struct scan {
     struct inspect *inspect;
     const struct filter *filter;
     unsigned flags; /* of reader_records, but READER_REJECTED */
-    /* Returns false to stop. Calls walk_damage for what it cannot use. */
-    bool (*visit)(struct walk *, void *arg, const struct item *);
+    /* Returns false to stop. Calls scan_damage for what it cannot use. */
+    bool (*each)(struct scan *, void *arg, const struct item *);
     /* NULL: damage is told on standard error. */
     void (*damaged)(void *arg, uint32_t queue, uint64_t seq, const char *what);
     void *arg;
-    uint64_t visited, damage; /* counted by the walk */
+    uint64_t visited, damage; /* counted by the scan */
     uint64_t reached;         /* the last sequence number of the queue that was gone through */
-    bool ended;               /* visit said so, the limit is reached, or nobody listens */
+    bool ended;               /* each said so, the limit is reached, or nobody listens */
 };
 
 /* Visits every waiting or rejected record of a queue that the filter lets through, with a sequence
  * number above `after`. False if the spool could not be read to the end, which was said on standard
  * error. */
-bool walk_queue(struct walk *, const struct queue *, bool rejected, uint64_t after);
+bool scan_queue(struct scan *, const struct shown_queue *, bool rejected, uint64_t after);
 
-void walk_damage(struct walk *, uint32_t queue, uint64_t seq, const char *what);
+void scan_damage(struct scan *, uint32_t queue, uint64_t seq, const char *what);

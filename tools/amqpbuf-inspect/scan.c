@@ -1,4 +1,4 @@
-#include "visit.h"
+#include "scan.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -28,8 +28,8 @@ static bool collect(void *arg, const struct reader_queue *seen)
         return true;
     list->queues = reallocarray(list->queues, list->count + 1, sizeof *list->queues);
     ENSURE(list->queues);
-    struct queue *queue = &list->queues[list->count++];
-    *queue = (struct queue){*seen, strdup(seen->user), strdup(seen->vhost)};
+    struct shown_queue *queue = &list->queues[list->count++];
+    *queue = (struct shown_queue){*seen, strdup(seen->user), strdup(seen->vhost)};
     ENSURE(queue->user && queue->vhost);
     queue->seen.user = queue->user;
     queue->seen.vhost = queue->vhost;
@@ -58,59 +58,59 @@ void queues_free(struct queue_list *list)
     *list = (struct queue_list){0};
 }
 
-void walk_damage(struct walk *walk, uint32_t queue, uint64_t seq, const char *what)
+void scan_damage(struct scan *scan, uint32_t queue, uint64_t seq, const char *what)
 {
-    walk->damage++;
-    if (walk->damaged)
-        walk->damaged(walk->arg, queue, seq, what);
+    scan->damage++;
+    if (scan->damaged)
+        scan->damaged(scan->arg, queue, seq, what);
     else
         complain("queue %" PRIu32 ", message %" PRIu64 " is damaged: %s", queue, seq, what);
 }
 
-struct walking {
-    struct walk *walk;
-    const struct queue *queue;
+struct scanning {
+    struct scan *scan;
+    const struct shown_queue *queue;
     struct method_arena arena;
 };
 
 static void on_damaged(void *arg, uint32_t queue, uint64_t seq, const char *what)
 {
-    struct walking *walking = arg;
+    struct scanning *scanning = arg;
     progress_step();
-    walking->walk->reached = seq;
-    walk_damage(walking->walk, queue, seq, what);
+    scanning->scan->reached = seq;
+    scan_damage(scanning->scan, queue, seq, what);
 }
 
 static bool on_record(void *arg, const struct reader_record *record)
 {
-    struct walking *walking = arg;
-    struct walk *walk = walking->walk;
+    struct scanning *scanning = arg;
+    struct scan *scan = scanning->scan;
     struct routing routing;
     progress_step();
-    walk->reached = record->seq;
-    if (!routing_decode(&routing, record, &walking->arena)) {
-        walk_damage(walk, record->queue, record->seq, "its method cannot be read");
+    scan->reached = record->seq;
+    if (!routing_decode(&routing, record, &scanning->arena)) {
+        scan_damage(scan, record->queue, record->seq, "its method cannot be read");
         return !output_stopped();
     }
-    if (!filter_wants_record(walk->filter, record, &routing))
+    if (!filter_wants_record(scan->filter, record, &routing))
         return !output_stopped();
-    struct item item = {walking->queue, record, &routing};
-    walk->visited++;
-    bool more = walk->visit(walk, walk->arg, &item);
-    walk->ended = !more || walk->visited >= walk->filter->limit || output_stopped();
-    return !walk->ended;
+    struct item item = {scanning->queue, record, &routing};
+    scan->visited++;
+    bool more = scan->each(scan, scan->arg, &item);
+    scan->ended = !more || scan->visited >= scan->filter->limit || output_stopped();
+    return !scan->ended;
 }
 
-bool walk_queue(struct walk *walk, const struct queue *queue, bool rejected, uint64_t after)
+bool scan_queue(struct scan *scan, const struct shown_queue *queue, bool rejected, uint64_t after)
 {
     struct failure failure = {0};
-    struct walking walking = {.walk = walk, .queue = queue};
-    walk->reached = after;
-    method_arena_init(&walking.arena);
-    unsigned flags = walk->flags | (rejected ? READER_REJECTED : 0);
-    enum status status = reader_records(walk->inspect->reader, queue->seen.id, after, flags,
-                                        on_record, on_damaged, &walking, &failure);
-    method_arena_deinit(&walking.arena);
+    struct scanning scanning = {.scan = scan, .queue = queue};
+    scan->reached = after;
+    method_arena_init(&scanning.arena);
+    unsigned flags = scan->flags | (rejected ? READER_REJECTED : 0);
+    enum status status = reader_records(scan->inspect->reader, queue->seen.id, after, flags,
+                                        on_record, on_damaged, &scanning, &failure);
+    method_arena_deinit(&scanning.arena);
     if (status != STATUS_OK)
         complain("queue %" PRIu32 ": %s", queue->seen.id, failure.text);
     return status == STATUS_OK;
