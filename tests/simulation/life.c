@@ -36,7 +36,8 @@ static struct {
     bool should_run, is_up;
     uint64_t kill_at, step; /* 0: not */
     bool power_cut;
-    uint64_t sync_interval_us; /* of this process; 0: each commit is synced */
+    uint64_t sync_interval_us; /* of this process; 0: each commit is synced, or none */
+    bool never_syncs;
     struct event start;
     bool is_last;
 } life;
@@ -206,7 +207,8 @@ void life_kill(uint64_t steps, bool power_cut)
 {
     if (!life_is_up())
         return;
-    life.power_cut = power_cut;
+    /* With spool.sync = never it may take the whole spool. */
+    life.power_cut = power_cut && !life.never_syncs;
     life.step = 0;
     life.kill_at = steps + 1;
     if (steps == 0)
@@ -268,6 +270,7 @@ static void run_process(void)
     log_init(config.log.level, config.log.format);
     life.sync_interval_us =
         config.spool.sync == CONFIG_SYNC_INTERVAL ? config.spool.sync_interval_ms * 1000ull : 0;
+    life.never_syncs = config.spool.sync == CONFIG_SYNC_NEVER;
     sim_uv_begin(life.seed + life.ends);
     life.is_up = true;
     life.stops = 0;

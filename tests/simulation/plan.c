@@ -543,6 +543,20 @@ static const struct happening syncs[] = {
     {"syncs are by commit", 10, syncs_are_by_commit, syncs_are_by_time_again, 8000000, MEANWHILE},
 };
 
+/* What one process has not synced the next one has to, when it starts. */
+static void nothing_is_synced(struct entry *e)
+{
+    (void)e;
+    history_note("plan: spool.sync=never");
+    life_set("spool.sync=never");
+}
+
+static const struct happening no_syncs[] = {
+    {"nothing is synced", 30, nothing_is_synced, syncs_are_by_commit, 8000000, MEANWHILE},
+    {"the proxy is killed", 30, proxy_is_killed, NULL, 0, MEANWHILE},
+    {"the power is cut", 30, power_is_cut, NULL, 0, MEANWHILE},
+};
+
 /* ---- nothing is buffered for a while ---- */
 
 static void buffer_is_off(struct entry *e)
@@ -585,6 +599,7 @@ static const struct wave {
     {crowds, 1, 20, 3, 15},
     {syncs, sizeof syncs / sizeof syncs[0], 21, 6, 30},
     {buffers, 1, 22, 4, 20},
+    {no_syncs, sizeof no_syncs / sizeof no_syncs[0], 23, 6, 15},
 };
 enum { WAVES = sizeof waves / sizeof waves[0] };
 
