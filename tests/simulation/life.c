@@ -38,6 +38,9 @@ static struct {
     bool power_cut;
     uint64_t sync_interval_us; /* of this process; 0: each commit is synced, or none */
     bool never_syncs;
+    bool has_started; /* this process has what those before it left */
+    bool is_unsynced; /* what those before it have written */
+    bool is_spoiled;  /* of that the kernel has dropped some, over a sync that failed */
     struct event start;
     bool is_last;
 } life;
@@ -173,11 +176,26 @@ static void excuse_losses(void)
     ledger_may_lose_since(since_us > late_us ? since_us - late_us : 0);
 }
 
+/* With spool.sync = never a power cut may take the whole spool, until the next process that syncs
+ * has started: by then it has synced what that one left. */
+static bool outlives_a_power_cut(void)
+{
+    return !life.never_syncs && !life.is_spoiled &&
+           (!life.is_unsynced || (life.has_started && !disk_was_broken()));
+}
+
+static void note_unsynced(void)
+{
+    life.is_spoiled = life.is_spoiled || (life.is_unsynced && disk_was_broken());
+    life.is_unsynced = !outlives_a_power_cut();
+}
+
 static void end_now(void)
 {
     if (!life_is_up())
         return;
     life.ends++;
+    note_unsynced();
     excuse_repeats(DELETES_US);
     disk_freeze(life.power_cut);
     if (life.power_cut) {
@@ -189,9 +207,11 @@ static void end_now(void)
 
 void life_step(void)
 {
+    life.has_started = life.has_started || (life.is_up && sim_uv_is_listening());
     if (!life.is_up || life.kill_at == 0 || ++life.step < life.kill_at)
         return;
     life.kill_at = 0;
+    life.power_cut = life.power_cut && outlives_a_power_cut();
     history_note("proxy: %s", life.power_cut ? "power cut" : "killed");
     end_now();
 }
@@ -207,8 +227,7 @@ void life_kill(uint64_t steps, bool power_cut)
 {
     if (!life_is_up())
         return;
-    /* With spool.sync = never it may take the whole spool. */
-    life.power_cut = power_cut && !life.never_syncs;
+    life.power_cut = power_cut;
     life.step = 0;
     life.kill_at = steps + 1;
     if (steps == 0)
@@ -270,6 +289,7 @@ static void run_process(void)
     log_init(config.log.level, config.log.format);
     life.sync_interval_us =
         config.spool.sync == CONFIG_SYNC_INTERVAL ? config.spool.sync_interval_ms * 1000ull : 0;
+    life.has_started = false;
     life.never_syncs = config.spool.sync == CONFIG_SYNC_NEVER;
     sim_uv_begin(life.seed + life.ends);
     life.is_up = true;
@@ -280,6 +300,7 @@ static void run_process(void)
     life.should_run = false;
     if (!sim_uv_is_killed()) {
         life.ends++;
+        note_unsynced();
         excuse_repeats(0);
         history_note("proxy: ended with %d", status);
     }

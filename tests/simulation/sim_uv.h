@@ -28,6 +28,7 @@ bool sim_uv_is_killed(void);
 _Noreturn void sim_uv_exit(void);
 /* A signal arrives; false if nobody waits for it. */
 bool sim_uv_signal(int signum);
+bool sim_uv_is_listening(void);
 /* A client connects. NULL: refused, nobody listens. */
 struct end *sim_uv_connect(uint64_t seed);
 /* Who answers where the proxy connects to: NULL if nobody does (refused); *silent: nobody ever says

@@ -272,6 +272,11 @@ static void tell_listener(void *arg)
         deed_in(&listener.news, 0, tell_listener, NULL);
 }
 
+bool sim_uv_is_listening(void)
+{
+    return listener.stream != NULL;
+}
+
 int uv_listen(uv_stream_t *stream, int backlog, uv_connection_cb callback)
 {
     (void)backlog;
