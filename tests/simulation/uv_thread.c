@@ -5,6 +5,7 @@
 #include "agenda.h"
 #include "base/assert.h"
 #include "fiber.h"
+#include "history.h"
 #include "prng.h"
 #include "sim_uv.h"
 
@@ -18,6 +19,8 @@ static struct {
     struct event event; /* it is ready */
     bool is_ready;      /* of a killed process */
     const uv_cond_t *waits_for;
+    const uv_mutex_t *waits_with;
+    bool was_given; /* something meanwhile: the loop has had the mutex */
     bool timed_out;
 } thread;
 
@@ -111,6 +114,8 @@ void uv_mutex_unlock(uv_mutex_t *mutex)
 {
     ENSURE(*flag_of(mutex));
     *flag_of(mutex) = false;
+    thread.was_given =
+        thread.was_given || (!fiber_is_inside() && thread.waits_for && thread.waits_with == mutex);
 }
 
 int uv_cond_init(uv_cond_t *cond)
@@ -135,6 +140,7 @@ void uv_cond_signal(uv_cond_t *cond)
 static void time_is_over(void *arg)
 {
     (void)arg;
+    CHECK(!thread.was_given, "the thread is given something, and nobody wakes it");
     thread.waits_for = NULL;
     thread.timed_out = true;
     fiber_resume();
@@ -144,7 +150,8 @@ static bool wait_for(uv_cond_t *cond, uv_mutex_t *mutex, uint64_t timeout_us)
 {
     ENSURE(fiber_is_inside());
     thread.waits_for = cond;
-    thread.timed_out = false;
+    thread.waits_with = mutex;
+    thread.was_given = thread.timed_out = false;
     if (timeout_us > 0 && !sim_uv_is_killed())
         agenda_in(&thread.event, timeout_us, time_is_over, NULL);
     uv_mutex_unlock(mutex);
