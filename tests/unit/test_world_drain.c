@@ -337,6 +337,42 @@ static void test_a_silent_destination_that_answers_in_part(void **state)
     world_begin(NULL);
 }
 
+/* What was read of its messages, and not sent for want of room, is read again on the next one. */
+static void test_a_destination_apart_that_was_read_and_not_sent(void **state)
+{
+    (void)state;
+    char large[901] = {0};
+    memset(large, 'l', sizeof large - 1);
+    struct peer *p = begin("pool.confirm_timeout=1s", "pool.window_bytes=1KiB");
+    broker_down();
+    peer_publish(p, 1, "a", "small");
+    peer_publish(p, 1, "a", large);
+    expect_acked_up_to(p, 2);
+    broker.confirms = BROKER_SILENT;
+    broker_up();
+    world_pass(5000);
+    assert_int_equal(world_queue()->backlog.asides.count, 1);
+    peer_publish(p, 1, "x", "~of another, which takes room, and is not confirmed either");
+    expect_acked_up_to(p, 3);
+    broker.confirms = BROKER_ACKS;
+    broker.published = 0;
+    broker_cut();
+    world_pass(600);
+    assert_int_equal(disk_count(false),
+                     2); /* "small" has gone, and there is no room for the next */
+    assert_int_equal(broker.published, 2);
+    broker_cut();
+    world_pass(30000);
+    assert_true(disk_count(false) <= 1);
+    for (unsigned i = 0; i < 40; i++) {
+        broker_confirm_all();
+        world_pass(250);
+    }
+    assert_int_equal(disk_count(false), 0);
+    assert_int_equal(world_queue()->backlog.drained, 3);
+    peer_close(p);
+}
+
 /* As RabbitMQ 3.10 is at a quorum queue without a leader. What is behind goes on on another one. */
 static void test_a_channel_that_is_stuck_is_left(void **state)
 {
@@ -928,6 +964,7 @@ int main(void)
         ALONE(test_what_is_rejected_unsent_holds_up_no_destination),
         ALONE(test_a_refused_message_beside_a_silent_destination),
         ALONE(test_a_silent_destination_that_answers_in_part),
+        ALONE(test_a_destination_apart_that_was_read_and_not_sent),
         ALONE(test_a_channel_that_is_stuck_is_left),
         ALONE(test_many_that_are_stuck),
         ALONE(test_a_hundred_that_are_stuck),
