@@ -434,6 +434,8 @@ static void on_exception(struct drain *d, const struct frame *frame)
         upstream_abort(d->link.upstream, "the vhost is being deleted");
         return; /* and the drain is gone */
     }
+    if (code == 404)
+        names_note_missing(&d->backlog->names, text, d->backlog->vhost);
     verdict_closed(d, code, text, true);
     if (d->state == DRAIN_CLOSING) /* they crossed: its close-ok is still to come */
         rewind_open(d, false);

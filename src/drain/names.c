@@ -46,11 +46,40 @@ void names_note_gone(struct names *names, uint64_t name)
         declared_remove(&names->seen, name);
 }
 
+/* Names may hold anything: the vhost's is known, and all that is before it is the name. */
+static bool note_missing(struct names *names, uint32_t kind, const char *before, const char *text,
+                         const char *vhost)
+{
+    static const char in_vhost[] = "' in vhost '";
+    size_t begin = strlen(before), vhost_len = strlen(vhost), len = strlen(text);
+    size_t behind = sizeof in_vhost - 1 + vhost_len + 1;
+    if (len < begin + behind || strncmp(text, before, begin) != 0)
+        return false;
+    const char *end = text + len - behind, *at = end + sizeof in_vhost - 1;
+    if (memcmp(end, in_vhost, sizeof in_vhost - 1) != 0 || memcmp(at, vhost, vhost_len) != 0)
+        return false;
+    names_note_gone(names,
+                    names_hash(kind, (const uint8_t *)text + begin, (size_t)(end - text) - begin));
+    return true;
+}
+
+void names_note_missing(struct names *names, const char *text, const char *vhost)
+{
+    if (!note_missing(names, AMQP_QUEUE_DECLARE_METHOD, "NOT_FOUND - no queue '", text, vhost))
+        note_missing(names, AMQP_EXCHANGE_DECLARE_METHOD, "NOT_FOUND - no exchange '", text, vhost);
+}
+
+/* Queues of that prefix are those that RabbitMQ has named, each of them some client's. */
+static bool is_built_in(uint32_t kind, const uint8_t *name, size_t len)
+{
+    return kind == AMQP_EXCHANGE_DECLARE_METHOD &&
+           (len == 0 || (len >= 4 && memcmp(name, "amq.", 4) == 0));
+}
+
 /* What is built in is always there; of too many names nothing is known any more. */
 bool names_has_seen(const struct names *names, uint32_t kind, const uint8_t *name, size_t len)
 {
-    return len == 0 || (len >= 4 && memcmp(name, "amq.", 4) == 0) ||
-           declared_count(&names->seen) >= NAMES_MAX ||
+    return is_built_in(kind, name, len) || declared_count(&names->seen) >= NAMES_MAX ||
            declared_has(&names->seen, names_hash(kind, name, len));
 }
 

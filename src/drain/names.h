@@ -26,6 +26,9 @@ uint64_t names_of_declaration(const uint8_t *payload, size_t len);
 void names_note_seen(struct names *, uint64_t name);
 /* RabbitMQ has deleted it, or does not know it. */
 void names_note_gone(struct names *, uint64_t name);
+/* The same of the one that the text of a 404 names; as of rabbit_misc:not_found. One whose node is
+ * away is there, and RabbitMQ has other words for it. */
+void names_note_missing(struct names *, const char *text, const char *vhost);
 bool names_has_seen(const struct names *, uint32_t kind, const uint8_t *name, size_t len);
 /* The same, and RabbitMQ has it already. */
 bool names_is_sure(const struct names *, uint32_t kind, const uint8_t *name, size_t len);

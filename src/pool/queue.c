@@ -308,6 +308,11 @@ void queue_note_gone(struct queue *queue, uint32_t kind, const uint8_t *name, si
     names_note_gone(&queue->backlog.names, names_hash(kind, name, len));
 }
 
+void queue_note_missing(struct queue *queue, const char *text)
+{
+    names_note_missing(&queue->backlog.names, text, queue->vhost);
+}
+
 void queue_reconfigured(struct queue *queue)
 {
     if (queue->backlog.drain)

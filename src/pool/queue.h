@@ -111,8 +111,10 @@ void queue_cleanup(struct queue *, uint64_t now_ms);
 void queue_reconfigured(struct queue *);
 /* RabbitMQ has answered for a queue or an exchange of this kind (names.h). */
 void queue_note_seen(struct queue *, uint32_t kind, const uint8_t *name, size_t len);
-/* RabbitMQ has said that there is no such queue or exchange (any more). */
+/* RabbitMQ has deleted it. */
 void queue_note_gone(struct queue *, uint32_t kind, const uint8_t *name, size_t len);
+/* RabbitMQ has said, with 404, what is not there. */
+void queue_note_missing(struct queue *, const char *text);
 /* Something waits now: there may be no connection to RabbitMQ for it yet. */
 void queue_wants_connection(struct queue *);
 /* A place is free: who is held looks again. */

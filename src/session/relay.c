@@ -10,7 +10,6 @@
 #include "base/handles.h"
 #include "base/log.h"
 #include "base/states.h"
-#include "drain/blame.h"
 #include "peer/reply.h"
 #include "peer/runtime.h"
 #include "peer/send.h"
@@ -522,8 +521,8 @@ static void on_exception(struct relay *r, const struct frame *frame)
     LOG_OFTEN(LOG_INFO, "channel_refused", LOG_T("user", r->pool->user),
               LOG_T("vhost", r->pool->vhost), LOG_N("code", m->reply_code), LOG_T("reason", text),
               LOG_N("unconfirmed", r->unconfirmed.count));
-    if (blame_of(m->reply_code, text) == BLAME_MISSING)
-        replies_note_missing(r, (amqp_method_number_t)m->class_id << 16 | m->method_id);
+    if (m->reply_code == 404)
+        queue_note_missing(r->pool->queue, text);
     refuse_channel(r, m);
     method_arena_deinit(&arena);
     keeping_drop_all(r);

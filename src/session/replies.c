@@ -78,8 +78,7 @@ static void note_queue(struct relay *r, const struct frame *frame)
     channel_set_last_queue(r->channel, frame->payload + 5, frame->payload[4]);
 }
 
-/* A binding names two, of which one may be there. */
-static void note_gone(struct relay *r, const struct span *call)
+static void note_deleted(struct relay *r, const struct span *call)
 {
     struct method_arena arena;
     method_arena_init(&arena);
@@ -91,18 +90,6 @@ static void note_gone(struct relay *r, const struct span *call)
             queue_note_gone(r->pool->queue, named->kind, named->name.bytes, named->name.len);
     }
     method_arena_deinit(&arena);
-}
-
-void replies_note_missing(struct relay *r, amqp_method_number_t cause)
-{
-    for (uint32_t i = 0; i < r->calls.count; i++) {
-        const struct awaited *call = calls_at(&r->calls, i);
-        if (!call->payload.slab)
-            continue; /* the proxy's own */
-        if (call->method == cause)
-            note_gone(r, &call->payload);
-        return; /* RabbitMQ takes them in turn */
-    }
 }
 
 void replies_pass_method(struct relay *r, struct slab *slab, const struct frame *frame,
@@ -136,7 +123,7 @@ void replies_pass_method(struct relay *r, struct slab *slab, const struct frame 
     case AMQP_QUEUE_DELETE_OK_METHOD:
     case AMQP_EXCHANGE_DELETE_OK_METHOD:
         if (payload)
-            note_gone(r, payload);
+            note_deleted(r, payload);
         break;
     default:
         break;

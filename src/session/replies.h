@@ -12,7 +12,5 @@ struct relay;
 /* A method that is neither a confirm nor of the channel's close. If it answers a call, that is no
  * longer awaited. The relay has a channel. */
 void replies_pass_method(struct relay *, struct slab *, const struct frame *, amqp_method_number_t);
-/* RabbitMQ does not know what a method of this kind named, and closes the channel. */
-void replies_note_missing(struct relay *, amqp_method_number_t);
 /* A content header or body. */
 void replies_pass_content(struct relay *, struct slab *, const struct frame *);

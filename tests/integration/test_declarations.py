@@ -272,6 +272,7 @@ def test_a_passive_declaration(broker, make_proxy):
         for name in ("live", "amq.topic", ""):
             client.call(1, "exchange.declare", exchange=name, passive=True)
         for method, field, text in (("queue.declare", "queue", "no queue 'found '"),
+                                    ("queue.declare", "queue", "no queue 'amq.gen-x'"),
                                     ("queue.declare", "queue", "no queue 'new'"),
                                     ("exchange.declare", "exchange", "no exchange 'new'")):
             name = text.split("'")[1]
@@ -287,6 +288,7 @@ def test_a_passive_declaration(broker, make_proxy):
 
 
 GONE = "NOT_FOUND - no queue 'gone' in vhost '/'"
+NO_EXCHANGE = "NOT_FOUND - no exchange 'gone' in vhost '/'"
 
 
 def deleted(client, broker):
@@ -317,13 +319,18 @@ def known_on_a_node_that_is_away(client, broker):
 
 
 def unknown_exchange_of_a_binding(client, broker):
-    refused(client, broker, "NOT_FOUND - no exchange '' in vhost '/'", "queue.bind", (50, 20))
+    refused(client, broker, NO_EXCHANGE, "queue.bind", (50, 20))
+
+
+def unknown_queue_of_a_binding(client, broker):
+    refused(client, broker, GONE, "queue.bind", (50, 20))
 
 
 @pytest.mark.provokes("channel_refused")
 @pytest.mark.parametrize("how, there", [
     (deleted, False), (deleted_without_an_answer, False), (unknown_to_rabbitmq, False),
-    (known_on_a_node_that_is_away, True), (unknown_exchange_of_a_binding, True)])
+    (known_on_a_node_that_is_away, True), (unknown_exchange_of_a_binding, True),
+    (unknown_queue_of_a_binding, False)])
 def test_what_is_gone_is_declared_again(broker, make_proxy, how, there):
     """A passive declaration in an outage is told 404, or its client would publish to no queue."""
     proxy = make_proxy(broker.url)
@@ -343,6 +350,47 @@ def test_what_is_gone_is_declared_again(broker, make_proxy, how, there):
             client.call(1, "queue.declare", queue="gone", durable=True)
         client.call(1, "queue.declare", queue="gone", passive=True)
         client.close()
+
+
+def refuse_publishes(broker):
+    broker.on_frame = lambda connection, frame: frame.name == "basic.publish" and \
+        connection.close_channel(frame.channel, 404, NO_EXCHANGE) is None
+
+
+def not_there_for_a_publish(client, broker, proxy):
+    refuse_publishes(broker)
+    client.publish(b"x", "k", exchange="gone")
+    client.expect("channel.close")
+    client.send_method(1, "channel.close-ok")
+
+
+def not_there_for_a_drain(client, broker, proxy):
+    take_away(broker, proxy)
+    client.publish(b"x", "k", exchange="gone")
+    client.call(1, "channel.close", "channel.close-ok", reply_code=200)
+    refuse_publishes(broker)
+    broker.up()
+    proxy.wait_event("message_rejected")
+    proxy.wait_empty()
+
+
+def not_there_for_a_binding(client, broker, proxy):
+    refused(client, broker, NO_EXCHANGE, "queue.bind", (50, 20))
+
+
+@pytest.mark.provokes("channel_refused", "drain_refused", "message_rejected")
+@pytest.mark.parametrize("how", [not_there_for_a_publish, not_there_for_a_drain,
+                                 not_there_for_a_binding])
+def test_an_exchange_that_is_gone_is_declared_again(broker, make_proxy, how):
+    proxy = make_proxy(broker.url)
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        client.call(1, "exchange.declare", exchange="gone", type="direct", durable=True)
+        how(client, broker, proxy)
+        broker.on_frame = None
+        take_away(broker, proxy)
+        client.open_channel(2)
+        client.call(2, "exchange.declare", "channel.close", exchange="gone", passive=True)
 
 
 @pytest.mark.provokes("drain_refused")
