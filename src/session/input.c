@@ -16,10 +16,11 @@
  * when it is complete. What breaks the protocol is refused here, as RabbitMQ would. */
 
 /* confirm.select is the proxy's own affair: publishes are confirmed upstream anyway. But RabbitMQ
- * closes the channel over one that is wrong before it looks at what is behind it. */
+ * closes the channel over one that is wrong before it looks at what is behind it. Who asks for them
+ * again hears of each anyway. */
 static bool select_confirms(struct channel *ch, const struct frame *frame)
 {
-    if (channel_is_owed(ch) || channel_awaits_verdict(ch)) {
+    if (channel_is_owed(ch) || (!ch->confirming && channel_awaits_verdict(ch))) {
         client_hold(ch->client);
         return false;
     }

@@ -252,6 +252,20 @@ def test_answers_and_refusals_wait_for_the_end_of_a_message(broker, make_proxy):
         client.close()
 
 
+def test_confirms_that_are_on_are_answered_at_once(broker, make_proxy):
+    """RabbitMQ does not wait for its own confirms with that answer."""
+    proxy = make_proxy(broker.url)
+    broker.acks = False
+    with RawClient(proxy.port) as client:
+        client.open_channel(confirms=True)
+        client.publish(b"x", "q")
+        broker.wait_messages(1)
+        client.call(1, "confirm.select")
+        broker.ack_all()
+        client.acked_up_to(1)
+        client.close()
+
+
 def test_an_empty_name_means_the_queue_declared_last_however_fast(broker, make_proxy):
     proxy = make_proxy(broker.url)
     holding = Holding(broker, "queue.declare", "queue.bind")
