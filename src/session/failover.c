@@ -214,9 +214,11 @@ static void move_call(struct relay *r, struct awaited *call, bool spools, bool s
     bool is_answered = is_heard && waits && !channel->redo;
     bool overtakes = is_heard && channel->committing > 0; /* a commit's answer, after the spool's */
     bool takes = !is_answered && channel->state == CHANNEL_OPEN && would_take_what_follows(r, call);
+    /* Nobody knows whether that is done, and close-ok would say so. */
+    bool is_refused = channel->state == CHANNEL_SETTLING && rule_has(call->method, RULE_TAKES);
     if (overtakes || takes)
         close_client(r); /* as RabbitMQ's own end would */
-    else if (is_answered)
+    else if (is_answered || is_refused)
         answer_here(channel, call->method, payload);
     else if (channel->state == CHANNEL_OPEN) {
         redo_add(&channel->redo, call->method, payload, r->pool->failures);

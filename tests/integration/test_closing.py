@@ -30,7 +30,9 @@ def arrived(broker, count=1):
 
 
 def send_close(client, channel=1):
-    client.send_method(channel, "channel.close", reply_code=200, reply_text="bye")
+    """Of the connection, on 0."""
+    method = "channel.close" if channel else "connection.close"
+    client.send_method(channel, method, reply_code=200, reply_text="bye")
 
 
 def works(client, channel=1):
@@ -314,6 +316,24 @@ def test_refused_call_while_connection_close_waits(broker, make_proxy, buffer):
         connection.close_channel(channel, 404, "NOT_FOUND - scripted")
         expect_refusal(client, 404)
         client.expect("connection.close-ok", 0)
+
+
+@pytest.mark.parametrize("answers", [True, False])
+@pytest.mark.parametrize("closes", ["channel", "connection"])
+def test_upstream_lost_with_a_deletion_before_the_close(broker, make_proxy, closes, answers):
+    """Whether RabbitMQ has deleted it nobody knows, and the close's answer alone would say so."""
+    proxy = make_proxy(broker.url)
+    broker.silent_on.add("queue.delete")
+    with RawClient(proxy.port) as client:
+        client.open_channel()
+        client.send_method(1, "queue.delete", queue="old", no_wait=not answers)
+        send_close(client, 1 if closes == "channel" else 0)
+        connection = wait_until(lambda: next((c for c in broker.connections for f in c.frames
+                                              if f.name == "queue.delete"), None), "the deletion")
+        round_trip(proxy)
+        connection.die()
+        expect_refusal(client, 406)
+        client.expect(closes + ".close-ok", 1 if closes == "channel" else 0)
 
 
 GARBAGE = {
