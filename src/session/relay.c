@@ -357,7 +357,7 @@ bool relay_publish(struct relay *r, struct message *message, uint64_t client_tag
         r->unproven++;
         r->channel->client->retained++;
     }
-    if (r->transactional && r->channel->tx)
+    if (r->transactional && transaction_is_sent(r->channel->tx))
         transaction_keep(r->channel->tx, message);
     message_clear(message);
     return true;

@@ -56,7 +56,7 @@ void relay_method(struct relay *, struct slab *, const struct frame *, amqp_meth
 /* tx.commit was sent: the channel's transaction belongs to its reply, and what is published behind
  * it is the next one. */
 void relay_await_commit(struct relay *);
-/* RabbitMQ has, or gets, a part of the channel's transactions: acks. */
+/* RabbitMQ has, or gets, a part of the channel's transactions: acks, and what goes to it alone. */
 bool relay_has_acks(const struct relay *);
 /* What was published in the channel's transaction is stored: RabbitMQ is to commit the acks. True
  * if its answer is the client's. In an alarm it may not read that before the end: nobody waits for

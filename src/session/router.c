@@ -44,14 +44,16 @@ static bool is_full(const struct relay *r, const struct message *message, uint64
 
 /* Direct reply-to: a request, which RabbitMQ takes on the channel that consumes its answer alone,
  * or an answer, which it takes while that channel is there. Without an upstream of its own an
- * answer gets one. */
+ * answer gets one. In a transaction it is RabbitMQ's part, as the acks there are, or else it would
+ * never be committed. */
 static bool is_direct(const struct channel *ch)
 {
     const struct span *method = &ch->content.message.method, *header = &ch->content.message.header;
     const struct client *client = ch->client;
     bool has_own = ch->relay && !ch->relay->shared;
     bool may_have = connections_are_open(client->member.pool) && !own_upstream_is_lacking(client);
-    if (!header->slab || (!has_own && !may_have))
+    if (!header->slab || (!has_own && !may_have) ||
+        (ch->transactional && !(has_own && relay_has_acks(ch->relay))))
         return false;
     return (has_own && ch->consumes && field_is_direct_reply(header->at, header->len)) ||
            !shareable_publish(method->at, method->len, header->at, header->len);

@@ -57,10 +57,10 @@ enum way way_of_publish(const struct facts *f)
         return of_leaving(f);
     if (f->spools && !f->has_place)
         return without_place(f);
-    if (f->is_transactional)
-        return f->is_doubted ? behind_doubts(f, WAY_TRANSACTION) : WAY_TRANSACTION;
     if (f->is_direct)
         return f->is_blocked ? WAY_HELD : WAY_LIVE;
+    if (f->is_transactional)
+        return f->is_doubted ? behind_doubts(f, WAY_TRANSACTION) : WAY_TRANSACTION;
     if (f->is_doubted)
         return behind_doubts(f, WAY_SPOOL);
     if (f->pool == POOL_LIVE && !f->is_blocked)

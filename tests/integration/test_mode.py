@@ -538,6 +538,31 @@ def test_a_request_by_direct_reply_to_is_answered(rabbit, make_proxy, queue):
     assert proxy.dump("--rejected") == []
 
 
+def test_an_answer_in_a_transaction_is_rabbitmqs(broker, make_proxy):
+    """It belongs to the same transaction as the acks there; what can wait is stored."""
+    proxy = make_proxy(broker.url, ALWAYS)
+    broker.acks = False
+    with confirming(proxy) as other, RawClient(proxy.port) as server:
+        other.publish(b"waits", "q")
+        other.acked_up_to(1)
+        server.open_channel()
+        server.call(1, "tx.select")
+        server.call(1, "basic.consume", queue="q", consumer_tag="server")
+        server.publish(b"stored", "q")
+        server.publish(b"answer", DIRECT + ".whoever")
+        server.call(1, "tx.commit")
+        wait_until(lambda: proxy.waiting() == 2, lambda: proxy.failure("all but the answer"))
+        own = next(c for c in broker.connections if any(f.name == "tx.select" for f in c.frames))
+        assert [m.body for m in own.messages] == [b"answer"]
+        assert own.sequence()[-1] == "1:tx.commit"
+        broker.ack_all()
+        broker.wait_messages(3)
+        broker.ack_all()
+        proxy.wait_empty()
+    assert sorted(bodies(broker)) == [b"answer", b"stored", b"waits"]
+    assert proxy.dump("--rejected") == []
+
+
 def test_a_request_in_an_alarm_waits_for_its_end(broker, make_proxy):
     proxy = make_proxy(broker.url)
     with asking(proxy) as client:

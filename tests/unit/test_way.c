@@ -81,6 +81,7 @@ static void test_a_complete_publish(void **state)
         {{AWAY, .is_direct = true}, WAY_LIVE},
         {{WELL, .is_direct = true, .is_doubted = true}, WAY_LIVE},
         {{AWAY, .is_direct = true, .is_blocked = true}, WAY_HELD},
+        {{BACK, .is_direct = true, .is_transactional = true}, WAY_LIVE},
         {{WELL, .is_direct = true, .is_leaving = true}, WAY_SPOOL},
         /* No place. */
         {{.pool = POOL_LIVE, .spools = true, .queue_retains = true}, WAY_HELD},
