@@ -14,7 +14,7 @@
 enum {
     LEAVES_US = 1000000,
     SILENT_US = 20000000, /* ten times the shortest pool.confirm_timeout of run.c */
-    ORPHAN_US = 1000000,
+    ORPHAN_US = 999000,   /* a second of the proxy's, which counts milliseconds */
     COMMIT_OK_BYTES = FRAME_OVERHEAD_BYTES + 4, /* the whole frame of tx.commit-ok */
 };
 
@@ -252,7 +252,8 @@ void rabbit_content_comes(struct rabbit_connection *c, uint16_t number, const st
 void rabbit_commit(struct rabbit_connection *c, struct rabbit_channel *ch, bool keeps)
 {
     for (unsigned i = 0; i < ch->uncommitted_count && keeps; i++) {
-        ledger_arrives(ch->uncommitted[i], c->login, ch->serial, end_is_left(c->talker.end));
+        ledger_arrives(ch->uncommitted[i], c->login, ch->serial,
+                       end_is_left(c->talker.end) || is_orphaned(c, ch->uncommitted[i]));
         ledger_holds(ch->uncommitted[i]);
         await_verdict(ch, ch->uncommitted[i], VERDICT_ACK);
         struct pending *p = &ch->pending[ch->count - 1];
