@@ -64,6 +64,7 @@ struct queue {
     bool dropping;          /* the spool is being told to forget it */
     bool trimming;          /* what is beyond the bound of the rejected list is being taken out */
     uint64_t trim_again_ms; /* not before */
+    uint64_t aged_after;    /* where the next look for those that are too old begins */
     uint64_t appending;     /* records on their way to the spool */
     uint64_t reserved;      /* publishes of open transactions */
     uint64_t committing;    /* and of those that RabbitMQ has been asked to commit */

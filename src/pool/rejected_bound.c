@@ -28,15 +28,17 @@ static uint64_t oldest_us(const struct queue *queue)
 
 static void on_trimmed(struct job *job);
 
-static void trim(struct queue *queue, uint64_t before_us)
+/* Those that are too many go from the first on. */
+static void trim(struct queue *queue, uint64_t before_us, uint64_t after)
 {
     struct job *job = job_new(JOB_TRIM, queue->backlog.id, on_trimmed, queue->handle);
     job->trim.user = strdup(queue->user);
     job->trim.vhost = strdup(queue->vhost);
     ENSURE(job->trim.user && job->trim.vhost);
     job->trim.exports = queue->rt->config->pool.rejected_overflow == REJECTED_TO_FILE;
-    job->trim.excess = excess(queue);
+    job->trim.excess = before_us == 0 || after == 0 ? excess(queue) : 0;
     job->trim.before_us = before_us;
+    job->trim.after = after;
     queue->trimming = true;
     spooler_post(queue->rt->spooler, job);
 }
@@ -67,9 +69,11 @@ static void on_trimmed(struct job *job)
         return;
     }
     note_removed(queue, job);
+    if (job->trim.before_us > 0)
+        queue->aged_after = job->trim.after;
     bool goes_on = !job->trim.at_end && runtime_serves(queue->rt);
     if (goes_on && (job->trim.before_us > 0 || excess(queue) > 0))
-        trim(queue, job->trim.before_us);
+        trim(queue, job->trim.before_us, job->trim.after);
 }
 
 void rejected_bound_look(struct queue *queue, bool aged)
@@ -79,5 +83,5 @@ void rejected_bound_look(struct queue *queue, bool aged)
         return;
     uint64_t before_us = aged ? oldest_us(queue) : 0;
     if (before_us > 0 || excess(queue) > 0)
-        trim(queue, before_us);
+        trim(queue, before_us, before_us > 0 ? queue->aged_after : 0);
 }

@@ -109,8 +109,10 @@ struct job {
             bool exports;       /* what leaves the rejected list goes to the file */
             uint64_t excess;    /* so many of the oldest leave it, in steps, */
             uint64_t before_us; /* and those behind them that were rejected before that */
-            uint32_t count;     /* result: of this step */
-            bool at_end;        /* result: no more are to leave it */
+            uint64_t after; /* looks at those behind this number; result: where to go on, 0: at the
+                               first */
+            uint32_t count; /* result: of this step */
+            bool at_end;    /* result: no more are to leave it */
         } trim;
         struct {
             uint64_t after, until; /* records with after < number <= until */

@@ -14,7 +14,6 @@ struct trim {
     struct job *job;
     struct rejected_file file;
     struct method_arena arena;
-    uint64_t after;  /* number of the last one looked at */
     bool may_be_out; /* a commit has failed, and the disk may have it all the same */
 };
 
@@ -46,23 +45,27 @@ static enum status take_out(struct trim *t, const struct reader_record *record,
                          failure);
 }
 
-/* Damaged ones are passed over: a person decides about them. */
+/* Damaged ones are passed over: a person decides about them. So are those that are not old enough:
+ * RabbitMQ may have refused a message long after those behind it. */
 static enum status take_out_next(struct trim *t, struct failure *failure)
 {
+    struct job *job = t->job;
     struct reader_record record;
     uint8_t *bytes = NULL;
     enum status status =
-        store_copy_rejected(t->work->store, t->job->queue, t->after, &record, &bytes, failure);
-    bool is_damaged = status == STATUS_INVALID;
-    t->job->trim.at_end = status == STATUS_NOT_FOUND;
-    if (status == STATUS_OK || is_damaged)
-        t->after = record.seq;
-    if (status == STATUS_OK && !is_due(t->job, &record))
-        t->job->trim.at_end = true;
-    else if (status == STATUS_OK)
+        store_copy_rejected(t->work->store, job->queue, job->trim.after, &record, &bytes, failure);
+    bool is_end = status == STATUS_NOT_FOUND, is_damaged = status == STATUS_INVALID;
+    job->trim.at_end = is_end;
+    if (is_end)
+        job->trim.after = 0;
+    else if (status == STATUS_OK || is_damaged)
+        job->trim.after = record.seq;
+    if (status == STATUS_OK && is_due(job, &record))
         status = take_out(t, &record, failure);
+    else if (status == STATUS_OK)
+        job->trim.at_end = job->trim.before_us == 0;
     free(bytes);
-    return is_damaged || t->job->trim.at_end ? STATUS_OK : status;
+    return is_damaged || is_end ? STATUS_OK : status;
 }
 
 static enum status take_out_step(struct trim *t, struct failure *failure)
@@ -71,6 +74,9 @@ static enum status take_out_step(struct trim *t, struct failure *failure)
     enum status status = take_out_next(t, failure);
     while (status == STATUS_OK && !t->job->trim.at_end && work_has_time(t->work, begun_ns))
         status = take_out_next(t, failure);
+    /* Those that are old enough may be far behind: the next look goes on there. */
+    if (t->job->trim.before_us > 0 && t->job->trim.count == 0)
+        t->job->trim.at_end = true;
     return status;
 }
 

@@ -33,11 +33,11 @@ struct outcome {
     enum status status;
     uint32_t count;
     bool at_end;
-    uint64_t left;
+    uint64_t left, after;
 };
 
-static struct outcome trim(struct home *home, uint32_t queue, bool exports, uint64_t excess,
-                           uint64_t before_us)
+static struct outcome trim_from(struct home *home, uint32_t queue, uint64_t after, bool exports,
+                                uint64_t excess, uint64_t before_us)
 {
     struct work work = {.store = home->store, .options = {.path = home->spool}, .step_ns = step_ns};
     struct job *job = job_new(JOB_TRIM, queue, NULL, 0);
@@ -46,12 +46,20 @@ static struct outcome trim(struct home *home, uint32_t queue, bool exports, uint
     job->trim.exports = exports;
     job->trim.excess = excess;
     job->trim.before_us = before_us;
+    job->trim.after = after;
     struct outcome outcome = {.status = trim_run(&work, job, &home->failure)};
     outcome.count = job->trim.count;
     outcome.at_end = job->trim.at_end;
+    outcome.after = job->trim.after;
     outcome.left = home_queue(home, queue).rejected;
     job_free(job);
     return outcome;
+}
+
+static struct outcome trim(struct home *home, uint32_t queue, bool exports, uint64_t excess,
+                           uint64_t before_us)
+{
+    return trim_from(home, queue, 0, exports, excess, before_us);
 }
 
 static void test_the_oldest_go(void **state)
@@ -87,6 +95,48 @@ static void test_those_that_are_too_old_go(void **state)
     struct outcome all = trim(home, queue, false, 0, UINT64_MAX);
     assert_int_equal(all.left, 0);
     assert_true(all.at_end);
+}
+
+/* Message 1 was tried for long, and rejected when the others had been there for a while. */
+static uint32_t fill_late(struct home *home)
+{
+    uint32_t queue = home_fill(home, COUNT, 10);
+    home_begin(home);
+    for (uint64_t seq = 1; seq <= COUNT; seq++) {
+        struct rejection why = {.code = 404, .at_us = seq == 1 ? 100 : seq};
+        assert_int_equal(store_reject(home->store, queue, seq, &why, &home->failure), STATUS_OK);
+    }
+    home_commit(home);
+    return queue;
+}
+
+static void test_one_that_was_rejected_late_keeps_no_other(void **state)
+{
+    struct home *home = *state;
+    uint32_t queue = fill_late(home);
+    struct outcome outcome = trim(home, queue, false, 0, 6);
+    assert_int_equal(outcome.count, 4); /* 2 to 5 */
+    assert_int_equal(outcome.left, COUNT - 4);
+    assert_true(outcome.at_end);
+    assert_int_equal(outcome.after, 0);
+    assert_int_equal(trim(home, queue, false, 1, 0).left, COUNT - 5); /* the first, if too many */
+}
+
+/* A look that finds none in its time ends, and the next one goes on behind it. */
+static void test_a_look_that_finds_none_goes_on_later(void **state)
+{
+    struct home *home = *state;
+    uint32_t queue = fill_late(home);
+    step_ns = 0;
+    struct outcome outcome = trim(home, queue, false, 0, 6);
+    assert_int_equal(outcome.count, 0);
+    assert_true(outcome.at_end);
+    assert_int_equal(outcome.after, 1);
+    outcome = trim_from(home, queue, outcome.after, false, 0, 6);
+    assert_int_equal(outcome.count, 1);
+    assert_false(outcome.at_end);
+    step_ns = UINT64_MAX;
+    assert_int_equal(trim_from(home, queue, outcome.after, false, 0, 6).count, 3);
 }
 
 /* And a step that has no time is one message. */
@@ -183,6 +233,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_the_oldest_go),
         TEST(test_those_that_are_too_old_go),
+        TEST(test_one_that_was_rejected_late_keeps_no_other),
+        TEST(test_a_look_that_finds_none_goes_on_later),
         TEST(test_it_goes_in_steps),
         TEST(test_what_cannot_be_read_stays),
         TEST(test_damaged_ones_are_passed_over),
