@@ -66,6 +66,24 @@ struct spooler {
 
 /* ---- the thread ---- */
 
+/* The login has come back behind the order to forget it: its entry was written first. */
+static bool is_put_again(const struct job *drop)
+{
+    for (const struct mail *mail = drop->mail.next; mail; mail = mail->next) {
+        const struct job *job = (const struct job *)mail;
+        if (job->type == JOB_QUEUE_PUT && job->status == STATUS_OK && job->queue == drop->queue)
+            return true;
+    }
+    return false;
+}
+
+static enum status drop_queue(struct spooler *sp, const struct job *job, struct failure *failure)
+{
+    if (is_put_again(job))
+        return failure_set(failure, STATUS_INVALID, "its login has come back meanwhile");
+    return store_queue_drop(sp->work.store, job->queue, failure);
+}
+
 /* What is not part of the batch's transaction. */
 static void run_aside(struct spooler *sp, struct job *job)
 {
@@ -80,7 +98,7 @@ static void run_aside(struct spooler *sp, struct job *job)
     else if (job->type == JOB_TRIM)
         status = trim_run(&sp->work, job, &failure);
     else
-        status = store_queue_drop(sp->work.store, job->queue, &failure);
+        status = drop_queue(sp, job, &failure);
     if (status == STATUS_OK && job->type == JOB_QUEUE_DROP)
         gauges_forget(&sp->work.gauges, job->queue);
     work_result(job, status, &failure);

@@ -238,14 +238,19 @@ static void test_what_is_gathered_is_one_commit(void **state)
     assert_int_equal(frames[0][2], 7); /* framed for the channel that was asked for */
 }
 
-static void test_a_login_is_sealed_and_found_again(void **state)
+static void post_login(void)
 {
-    (void)state;
-    struct job *job = job_new(JOB_QUEUE_PUT, 0, on_done, 5);
+    struct job *job = job_new(JOB_QUEUE_PUT, 0, on_done, 0);
     job->put.user = strdup("guest");
     job->put.vhost = strdup("/");
     job->put.password = strdup("secret");
     spooler_post(spooler, job);
+}
+
+static void test_a_login_is_sealed_and_found_again(void **state)
+{
+    (void)state;
+    post_login();
     run();
     assert_int_equal(done[0].queue, 1);
     post_append(0, "q", "one");
@@ -265,6 +270,28 @@ static void test_a_login_with_messages_is_not_dropped(void **state)
     spooler_post(spooler, job_new(JOB_QUEUE_DROP, 1, on_done, 0));
     run();
     assert_int_equal(done[1].status, STATUS_INVALID);
+}
+
+/* In one batch: the login is written first, where it was. */
+static void test_a_login_that_has_come_back_is_not_dropped(void **state)
+{
+    (void)state;
+    char found[64] = "";
+    post_login();
+    run();
+    spooler_post(spooler, job_new(JOB_QUEUE_DROP, 1, on_done, 0));
+    post_login();
+    run();
+    assert_int_equal(done[1].status, STATUS_INVALID);
+    assert_int_equal(done[2].status, STATUS_OK);
+    close_spooler();
+    closed = false;
+    open_spooler(found);
+    assert_string_equal(found, "guest:secret:0");
+    post_login();
+    spooler_post(spooler, job_new(JOB_QUEUE_DROP, 1, on_done, 0)); /* it has left again */
+    run();
+    assert_int_equal(done[4].status, STATUS_OK);
 }
 
 static void test_reads_choose_what_they_bring(void **state)
@@ -726,6 +753,7 @@ int main(void)
         WITH_SPOOLER(test_what_is_gathered_is_one_commit),
         WITH_SPOOLER(test_a_login_is_sealed_and_found_again),
         WITH_SPOOLER(test_a_login_with_messages_is_not_dropped),
+        WITH_SPOOLER(test_a_login_that_has_come_back_is_not_dropped),
         WITH_SPOOLER(test_reads_choose_what_they_bring),
         WITH_SPOOLER(test_publishes_become_mandatory_where_that_is_asked_for),
         WITH_SPOOLER(test_rejected_ones_are_moved),
