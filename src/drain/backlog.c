@@ -32,6 +32,13 @@ void backlog_deinit(struct backlog *b)
     asides_clear(&b->asides);
     declared_clear(&b->declared);
     names_clear(&b->names);
+    remains_clear(&b->remains);
+}
+
+void backlog_note_remains(struct backlog *b, const uint64_t *seqs, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        b->damaged += remains_add(&b->remains, seqs[i]);
 }
 
 void backlog_changed(struct backlog *b)

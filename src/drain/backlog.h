@@ -10,6 +10,7 @@
 #include "drain/declared.h"
 #include "drain/doubts.h"
 #include "drain/names.h"
+#include "drain/remains.h"
 #include "drain/search.h"
 #include "upstream/autotune.h"
 
@@ -35,7 +36,7 @@ struct backlog {
     uint64_t handle;
     uint32_t id;       /* of its queue in the store; 0 until it has been put there */
     uint64_t waiting;  /* records committed and not yet deleted */
-    uint64_t damaged;  /* records that a drain could not read: not among those that wait */
+    uint64_t damaged;  /* records that could not be read, or taken out: not among those that wait */
     uint64_t rejected; /* messages that RabbitMQ has refused */
     uint64_t drained;  /* messages that RabbitMQ took out of it since the start */
     struct drain *drain;
@@ -55,6 +56,7 @@ struct backlog {
     uint64_t confirm_ms;      /* what RabbitMQ took for the last confirm of a drain */
     struct declared declared; /* declarations that wait */
     struct names names;
+    struct remains remains;      /* of what is damaged: what RabbitMQ has answered for */
     uint64_t told[BACKLOG_TOLD]; /* unroutable destinations that the log has heard of, a ring */
     unsigned told_next;
 };
@@ -68,6 +70,8 @@ uint32_t backlog_window(const struct backlog *);
 uint32_t backlog_channels(const struct backlog *);
 /* It must not be drained. */
 void backlog_deinit(struct backlog *);
+/* RabbitMQ has answered for these, which could not be taken out of the spool. */
+void backlog_note_remains(struct backlog *, const uint64_t *seqs, uint32_t count);
 /* To be called after any of the counters or the drain changed. */
 void backlog_changed(struct backlog *);
 /* RabbitMQ has answered for this name (names.h), or its declaration was rejected. */

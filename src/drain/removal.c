@@ -46,6 +46,8 @@ static void on_deleted(struct job *job)
                   LOG_T("reason", job->error));
     if (!backlog)
         return;
+    if (job->status == STATUS_OK)
+        backlog_note_remains(backlog, job->delete.seqs, job->delete.stay);
     if (!d) { /* the drain has ended meanwhile; the records are gone all the same */
         if (job->status == STATUS_OK) {
             backlog->waiting -= job->delete.count;
@@ -81,7 +83,8 @@ static void on_rejected(struct job *job)
         return;
     }
     CRASH_POINT("after_reject");
-    backlog->rejected++;
+    backlog_note_remains(backlog, &job->reject.seq, job->reject.stays);
+    backlog->rejected += !job->reject.stays;
     counters_add_rejected(&backlog->rt->counters, job->reject.code);
     search_found(&backlog->search);
     if (!d) {

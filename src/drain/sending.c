@@ -71,10 +71,12 @@ static void send_record(struct drain *d, const struct job_record *record)
                                   : "FRAME_ERROR - method larger than frame_max");
 }
 
-/* A publish to a destination that is aside waits for that one's turn; one that is under way is not
- * sent twice. */
+/* A publish to a destination that is aside waits for that one's turn; one that is under way, or
+ * that RabbitMQ has and the spool could not let go of, is not sent twice. */
 static bool is_passed_over(struct drain *d, const struct job_record *record)
 {
+    if (remains_have(&d->backlog->remains, record->seq))
+        return true;
     if (d->batch.only)
         return in_flight_find(&d->sent, record->seq) != NULL;
     return record->kind == RECORD_PUBLISH && asides_find(&d->backlog->asides, record->destination);

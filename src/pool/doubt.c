@@ -89,6 +89,7 @@ static void on_deleted(struct job *job)
         LOG_OFTEN(LOG_ERROR, "delete_failed", LOG_N("queue", job->queue),
                   LOG_T("reason", job->error));
     if (queue && job->status == STATUS_OK) {
+        backlog_note_remains(&queue->backlog, job->delete.seqs, job->delete.stay);
         queue->backlog.drained++;
         queue->rt->counters.drained++;
         is_out(queue);
@@ -108,7 +109,8 @@ static void on_rejected(struct job *job)
         LOG_OFTEN(LOG_WARN, "message_rejected", LOG_T("user", queue->user),
                   LOG_T("vhost", queue->vhost), LOG_N("seq", job->reject.seq),
                   LOG_N("code", job->reject.code), LOG_T("reason", job->reject.text));
-        queue->backlog.rejected++;
+        backlog_note_remains(&queue->backlog, &job->reject.seq, job->reject.stays);
+        queue->backlog.rejected += !job->reject.stays;
         counters_add_rejected(&queue->rt->counters, job->reject.code);
         is_out(queue);
     }

@@ -88,11 +88,14 @@ struct job {
         struct {
             uint64_t *seqs; /* freed by job_free */
             uint32_t count;
+            uint32_t stay; /* result: so many, which stand first now, could not be taken out: they
+                              are damaged */
         } delete;
         struct {
             uint64_t seq;
             uint16_t code;
             char *text; /* freed by job_free */
+            bool stays; /* result: it is damaged, and where it was */
         } reject;
         struct {
             /* Rejected messages with after < number <= last; UINT64_MAX: all that there are now,

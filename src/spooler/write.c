@@ -141,18 +141,38 @@ static enum status run_append(struct work *w, struct job *job, struct failure *f
     return STATUS_OK;
 }
 
+/* One that was damaged since it was read stays where it is, like all damaged ones. */
+static void let_stay(struct job *job, uint32_t i)
+{
+    uint64_t *seqs = job->delete.seqs, seq = seqs[i];
+    LOG_OFTEN(LOG_ERROR, "record_damaged", LOG_N("queue", job->queue), LOG_N("seq", seq));
+    seqs[i] = seqs[job->delete.stay];
+    seqs[job->delete.stay++] = seq;
+}
+
 static enum status run_delete(struct work *w, struct job *job, struct failure *failure)
 {
+    job->delete.stay = 0;
     for (uint32_t i = 0; i < job->delete.count; i++) {
         enum status status = store_delete(w->store, job->queue, job->delete.seqs[i], failure);
-        /* One that was damaged since it was read stays where it is, like all damaged ones. */
         if (status == STATUS_INVALID)
-            LOG_OFTEN(LOG_ERROR, "record_damaged", LOG_N("queue", job->queue),
-                      LOG_N("seq", job->delete.seqs[i]));
+            let_stay(job, i);
         else if (status != STATUS_OK && status != STATUS_NOT_FOUND)
             return status;
     }
     return STATUS_OK;
+}
+
+static enum status run_reject(struct work *w, struct job *job, struct failure *failure)
+{
+    struct rejection rejection = {
+        .code = job->reject.code,
+        .text = job->reject.text,
+        .text_len = (uint16_t)strlen(job->reject.text),
+        .at_us = job_clock_us(),
+    };
+    job->reject.stays = false;
+    return store_reject(w->store, job->queue, job->reject.seq, &rejection, failure);
 }
 
 static enum status discard(struct work *w, struct job *job, uint64_t *after,
@@ -202,15 +222,8 @@ static enum status run_write(struct work *w, struct job *job, struct failure *fa
         return run_append(w, job, failure);
     case JOB_DELETE:
         return run_delete(w, job, failure);
-    case JOB_REJECT: {
-        struct rejection rejection = {
-            .code = job->reject.code,
-            .text = job->reject.text,
-            .text_len = (uint16_t)strlen(job->reject.text),
-            .at_us = job_clock_us(),
-        };
-        return store_reject(w->store, job->queue, job->reject.seq, &rejection, failure);
-    }
+    case JOB_REJECT:
+        return run_reject(w, job, failure);
     case JOB_RETRY:
     case JOB_DISCARD:
         return run_rejected(w, job, failure);
@@ -255,7 +268,7 @@ static enum status commit(struct work *w, struct failure *failure)
 
 /* What cannot be taken out of damaged pages stays there, and is in nobody's way: for the drain it
  * is done. */
-static enum status pass_damage(const struct job *job, enum status status)
+static enum status pass_damage(struct job *job, enum status status)
 {
     bool takes_out = job->type == JOB_DELETE || job->type == JOB_REJECT;
     bool is_damaged = status == STATUS_DAMAGED || status == STATUS_INVALID;
@@ -263,6 +276,10 @@ static enum status pass_damage(const struct job *job, enum status status)
         return status;
     LOG_OFTEN(LOG_ERROR, "record_damaged", LOG_N("queue", job->queue),
               LOG_N("seq", job->type == JOB_DELETE ? job->delete.seqs[0] : job->reject.seq));
+    if (job->type == JOB_DELETE)
+        job->delete.stay = job->delete.count;
+    else
+        job->reject.stays = true;
     return STATUS_OK;
 }
 

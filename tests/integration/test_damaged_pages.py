@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import struct
 import subprocess
 
 import pytest
@@ -255,3 +256,30 @@ def test_spools_with_a_changed_page(shapes):
 def test_spools_that_have_shown_a_fault(shapes, seed, number):
     name, change, generator = next(itertools.islice(choices(seed), number, None))
     assert try_one(name, change, seed, number, shapes(name, seed), generator)
+
+
+# Nothing is deleted from such a queue: each outage had all of it delivered again, and counted out of
+# what waits once more, so that the queue was full.
+def test_what_stays_is_delivered_once_until_a_restart(shapes):
+    folder, waiting, _, pages = shapes("many", SEED)
+    leaf = pages.own_of["messages", struct.pack(">IQ", *key(waiting[len(waiting) // 2]))]
+    changed = {max(leaf - pages.essential)}
+    data = bytearray((folder / "data.mdb").read_bytes())
+    for page in changed:
+        clear_page(data, page, None, None)
+    with FakeBroker() as broker, Proxy(broker.url, {"pool.publish_buffer_size": 2000}, start=False,
+                                       provokes=DAMAGE_EVENTS) as proxy:
+        shutil.copytree(folder, proxy.spool)
+        (proxy.spool / "data.mdb").write_bytes(data)
+        proxy.start()
+        check_delivered(proxy, broker, waiting, pages, changed, f"seed {SEED}")
+        wait_until(lambda: proxy.events("drain_finished"), lambda: proxy.failure("the drain ends"))
+        before = len(broker.messages)
+        assert before < len(waiting) and proxy.events("queue_damaged")
+        spool(broker, proxy, [b"later"])
+        broker.up()
+        wait_until(lambda: len(proxy.events("drain_finished")) == 2,
+                   lambda: proxy.failure("the second drain ends"))
+        assert [m.body for m in broker.messages[before:]] == [b"later"]
+        assert [event["messages"] for event in proxy.events("drain_finished")] == ["0", "0"]
+        assert not proxy.events("queue_full")

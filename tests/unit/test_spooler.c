@@ -466,6 +466,41 @@ static void test_with_nacks_there_is_no_hole_to_fear(void **state)
     assert_int_equal(done[1].status, STATUS_OK);
 }
 
+/* Of several: the caller knows which. */
+static void on_damaged_done(struct job *job)
+{
+    assert_int_equal(job->status, STATUS_OK);
+    if (job->type == JOB_REJECT) {
+        assert_true(job->reject.stays);
+        return;
+    }
+    assert_int_equal(job->delete.stay, 1);
+    assert_int_equal(job->delete.seqs[0], 2);
+    assert_int_equal(job->delete.seqs[1] + job->delete.seqs[2], 1 + 3);
+}
+
+static void test_it_is_told_what_stays_over_damage(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 3; i++)
+        post_append(0, "q", "one");
+    run();
+    fake_store.damaged = 2;
+    struct job *job = job_new(JOB_REJECT, 1, on_damaged_done, 0);
+    job->reject.seq = 2;
+    job->reject.text = strdup("");
+    spooler_post(spooler, job);
+    job = job_new(JOB_DELETE, 1, on_damaged_done, 0);
+    job->delete.seqs = calloc(3, sizeof *job->delete.seqs);
+    for (unsigned i = 0; i < 3; i++)
+        job->delete.seqs[i] = i + 1;
+    job->delete.count = 3;
+    spooler_post(spooler, job);
+    fake_store.fail_commits = 1; /* it is done twice */
+    fake_store.failure = STATUS_IO;
+    run();
+}
+
 static int setup_interval(void **state)
 {
     (void)state;
@@ -758,6 +793,7 @@ int main(void)
         WITH_SPOOLER(test_publishes_become_mandatory_where_that_is_asked_for),
         WITH_SPOOLER(test_rejected_ones_are_moved),
         WITH_SPOOLER(test_deletes_of_what_is_gone_are_no_error),
+        WITH_SPOOLER(test_it_is_told_what_stays_over_damage),
         WITH_SPOOLER(test_one_that_fails_takes_only_its_channel_with_it),
         WITH_SPOOLER(test_more_channels_fail_than_are_remembered),
         cmocka_unit_test_setup_teardown(test_with_nacks_there_is_no_hole_to_fear, setup_reject,

@@ -97,6 +97,62 @@ static void test_a_publisher_leaves_such_a_channel(void **state)
     peer_close(p);
 }
 
+/* ---- what the spool cannot let go of ---- */
+
+static void assert_nothing_waits(unsigned damaged)
+{
+    const struct backlog *backlog = &world_queue()->backlog;
+    assert_int_equal(backlog->waiting, 0);
+    assert_int_equal(backlog->damaged, damaged);
+    assert_null(backlog->drain);
+}
+
+static void test_what_stays_in_the_spool_is_sent_once(void **state)
+{
+    (void)state;
+    struct peer *p = begin(NULL, NULL);
+    store(p, 3);
+    disk.is_damaged = true;
+    broker_up();
+    world_pass(2000);
+    assert_int_equal(broker.published, 3);
+    assert_nothing_waits(3);
+    broker_down();
+    peer_publish(p, 1, "later", "later");
+    expect_acked_up_to(p, 4);
+    broker_up();
+    world_pass(2000);
+    assert_int_equal(broker.published, 4);
+    assert_nothing_waits(4);
+    disk.is_damaged = false;
+    peer_close(p);
+}
+
+static void test_what_is_refused_and_stays_is_sent_once(void **state)
+{
+    (void)state;
+    struct peer *p = begin(NULL, NULL);
+    broker.close_code = 404;
+    broker_down();
+    peer_publish(p, 1, "!bad", "!bad");
+    expect_acked_up_to(p, 1);
+    disk.is_damaged = true;
+    broker_up();
+    world_pass(2000);
+    assert_nothing_waits(1);
+    assert_int_equal(world_queue()->backlog.rejected, 0); /* it is not in the list */
+    unsigned published = broker.published;
+    broker_down();
+    peer_publish(p, 1, "later", "later");
+    expect_acked_up_to(p, 2);
+    broker_up();
+    world_pass(2000);
+    assert_int_equal(broker.published, published + 1);
+    assert_nothing_waits(2);
+    disk.is_damaged = false;
+    peer_close(p);
+}
+
 /* ---- silence ---- */
 
 /* More than may be tried before all others; the next drain begins at the first record. */
@@ -957,6 +1013,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         ALONE(test_the_drain_tries_again_on_another_channel),
         ALONE(test_a_publisher_leaves_such_a_channel),
+        ALONE(test_what_stays_in_the_spool_is_sent_once),
+        ALONE(test_what_is_refused_and_stays_is_sent_once),
         ALONE(test_many_silent_destinations_and_a_lost_connection),
         ALONE(test_many_silent_destinations_hold_nobody_up),
         ALONE(test_a_drain_does_not_wait_for_its_channel_for_ever),

@@ -130,9 +130,14 @@ static enum status take_out(uint64_t seq)
     return STATUS_OK;
 }
 
-static enum status delete (const struct job *job) {
+static enum status delete (struct job *job) {
     if (disk.deletes_fail) return STATUS_FULL;
-    for (uint32_t i = 0; i < job->delete.count; i++){take_out(job->delete.seqs[i]); disk.deleted++;}
+    if (disk.is_damaged){job->delete.stay = job->delete.count; return STATUS_OK;}
+for (uint32_t i = 0; i < job->delete.count; i++)
+{
+    take_out(job->delete.seqs[i]);
+    disk.deleted++;
+}
 return STATUS_OK;
 }
 
@@ -267,6 +272,10 @@ static enum status run(struct job *job)
     case JOB_REJECT:
         if (disk.rejects_fail)
             return STATUS_NO_SPACE;
+        if (disk.is_damaged) {
+            job->reject.stays = true;
+            return STATUS_OK;
+        }
         s = *find(job->reject.seq);
         assert_non_null(s);
         s->rejected = true;

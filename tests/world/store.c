@@ -301,6 +301,8 @@ enum status store_reject(struct store *s, uint32_t queue, uint64_t seq,
 {
     (void)s, (void)rejection;
     struct record *r = find(queue, seq);
+    if (seq == fake_store.damaged)
+        return fail(failure, STATUS_INVALID, "damaged");
     if (!r)
         return fail(failure, STATUS_NOT_FOUND, "no such message");
     r->is_rejected = true;

@@ -166,6 +166,7 @@ struct disk {
     bool is_nearly_full;
     bool hangs; /* no job comes back */
     bool deletes_fail, rejects_fail, reads_fail;
+    bool is_damaged;  /* nothing is taken out */
     uint64_t damaged; /* the rejected record with this sequence number cannot be moved; 0: none */
     unsigned appended, deleted, rejected;
 };
