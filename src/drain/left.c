@@ -19,6 +19,7 @@ static void end(struct left *l)
     struct backlog *backlog = handles_get(l->backlog);
     if (backlog)
         backlog->left--;
+    l->link.upstream->stuck--;
     upstream_detach(&l->link);
     free(l);
 }
@@ -50,6 +51,7 @@ void left_take(struct backlog *backlog, struct link *link)
     l->backlog = backlog->handle;
     backlog->left++;
     upstream_hand_over(link, &l->link);
+    l->link.upstream->stuck++;
     amqp_channel_close_t close = {.reply_code = 200, .reply_text = bytes_of("left")};
     wire_send(&l->link.upstream->stream, l->link.channel, AMQP_CHANNEL_CLOSE_METHOD, &close);
 }

@@ -252,12 +252,12 @@ void upstream_update_secret(struct upstream *u, const char *secret)
                   LOG_N("frame_max", u->frame_max));
 }
 
-static void say_goodbye(struct upstream *u)
+static void say_goodbye(struct upstream *u, bool is_answered)
 {
     amqp_connection_close_t close = {.reply_code = 200, .reply_text = bytes_of("bye")};
     wire_send(&u->stream, 0, AMQP_CONNECTION_CLOSE_METHOD, &close);
     upstream_move(u, UPSTREAM_LEAVING);
-    u->deadline_ms = runtime_now(u->rt) + leave_timeout_ms();
+    u->deadline_ms = runtime_now(u->rt) + (is_answered ? leave_timeout_ms() : 0);
 }
 
 void upstream_close(struct upstream *u)
@@ -270,15 +270,16 @@ void upstream_close(struct upstream *u)
         upstream_abandon(u);
         return;
     }
+    bool is_stuck = u->stuck > 0;
     upstream_lose_links(u);
-    say_goodbye(u);
+    say_goodbye(u, !is_stuck);
 }
 
 void upstream_leave(struct upstream *u)
 {
     ENSURE(u->state == UPSTREAM_OPEN && u->links.count == 0);
     list_remove(&u->owner_node);
-    say_goodbye(u);
+    say_goodbye(u, true);
 }
 
 void upstream_tick(struct upstream *u, uint64_t now_ms)

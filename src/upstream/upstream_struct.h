@@ -103,5 +103,6 @@ struct upstream {
     struct upstream_end end;    /* why, once it is closed */
     bool offers_confirms;
     bool blocked;
+    uint32_t stuck; /* channels whose close RabbitMQ does not answer, nor the connection's before */
     uint64_t blocked_since_ms, unblocked_ms; /* as of the last alarm; 0: there was none */
 };

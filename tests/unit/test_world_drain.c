@@ -7,6 +7,7 @@
 #include "../world/world.h"
 #include "amqp/wire.h"
 #include "base/log.h"
+#include "drain/drain.h"
 #include "pool/connections.h"
 
 static int quiet(void **state)
@@ -469,6 +470,40 @@ static void test_a_channel_that_is_stuck_is_left(void **state)
     assert_int_equal(world_queue()->backlog.left, 0);
     broker_cut();
     peer_die(p);
+}
+
+static bool is_gone_after_its_goodbye(struct peer *p)
+{
+    broker.is_frozen = true; /* and answers no more */
+    world.rt.serves = false;
+    if (world_queue()->backlog.drain)
+        drain_stop(world_queue()->backlog.drain);
+    upstream_close(LIST_ENTRY(world.upstreams.all.next, struct upstream, node));
+    world_pass(400);
+    bool is_gone = list_empty(&world.upstreams.all);
+    world_pass(6000);
+    assert_true(list_empty(&world.upstreams.all));
+    broker.is_frozen = false;
+    peer_die(p);
+    return is_gone;
+}
+
+/* RabbitMQ closes a connection's channels before it answers its close. */
+static void test_no_goodbye_is_waited_for_behind_a_stuck_channel(void **state)
+{
+    (void)state;
+    struct peer *p = begin("pool.confirm_timeout=1s", "drain.window=4");
+    assert_false(is_gone_after_its_goodbye(p));
+    assert_int_equal(world_teardown(NULL), 0);
+    p = begin("pool.confirm_timeout=1s", "drain.window=4");
+    broker_down();
+    publish_many(p, "@%u", "stuck", 2);
+    publish_many(p, "%u", "fine", 4);
+    broker_up();
+    world_pass(15000);
+    assert_true(world_queue()->backlog.left > 0);
+    assert_true(is_gone_after_its_goodbye(p));
+    assert_int_equal(world_queue()->backlog.left, 0);
 }
 
 /* Each is found with a channel of its own, and takes no other with it. */
@@ -1024,6 +1059,7 @@ int main(void)
         ALONE(test_a_silent_destination_that_answers_in_part),
         ALONE(test_a_destination_apart_that_was_read_and_not_sent),
         ALONE(test_a_channel_that_is_stuck_is_left),
+        ALONE(test_no_goodbye_is_waited_for_behind_a_stuck_channel),
         ALONE(test_many_that_are_stuck),
         ALONE(test_a_hundred_that_are_stuck),
         ALONE(test_others_go_on_between_many_that_are_stuck),
