@@ -266,6 +266,15 @@ bool apart_wants_new_channel(const struct drain *d, const struct aside *a)
     return a->failing != 0 && d->nacked && (d->sent.parked == 0 || is_last);
 }
 
+uint32_t apart_open(const struct drain *d)
+{
+    const struct asides *asides = &d->backlog->asides;
+    uint32_t open = 0;
+    for (uint32_t i = 0; i < asides->count; i++)
+        open += in_flight_open_of(&d->sent, asides->all[i].destination);
+    return open;
+}
+
 bool apart_hold_others(const struct drain *d)
 {
     const struct asides *asides = &d->backlog->asides;

@@ -40,6 +40,8 @@ struct aside *apart_next(struct drain *, uint32_t *room);
  * has gone, RabbitMQ 3.10 nacks for ever what a channel sends there that knew it. What a silent
  * destination owes goes out again with the channel: so with one of those only the last try does. */
 bool apart_wants_new_channel(const struct drain *, const struct aside *);
+/* How many publishes to them RabbitMQ has not answered for. */
+uint32_t apart_open(const struct drain *);
 /* Too many have messages that come before those of all others, which wait for them then. One whose
  * place has not been reached, since the queue is read from its beginning again, holds up nobody. */
 bool apart_hold_others(const struct drain *);

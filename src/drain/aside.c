@@ -26,7 +26,7 @@ void aside_move(struct aside *a, enum aside_state to)
     STATE_MOVE(&states, a->state, to);
 }
 
-struct aside *asides_find(struct asides *asides, uint64_t destination)
+struct aside *asides_find(const struct asides *asides, uint64_t destination)
 {
     const uint32_t *place = number_map_find(&asides->places, destination);
     return place ? &asides->all[*place] : NULL;

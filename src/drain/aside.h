@@ -41,7 +41,7 @@ struct asides {
 };
 
 /* NULL if it is not set aside. Valid until the next change. */
-struct aside *asides_find(struct asides *, uint64_t destination);
+struct aside *asides_find(const struct asides *, uint64_t destination);
 /* The one that is set aside already, or a new one, TRYING. */
 struct aside *asides_add(struct asides *, uint64_t destination, uint64_t cursor);
 void asides_remove(struct asides *, struct aside *);

@@ -41,6 +41,12 @@ void backlog_note_remains(struct backlog *b, const uint64_t *seqs, uint32_t coun
         b->damaged += remains_add(&b->remains, seqs[i]);
 }
 
+bool backlog_holds(const struct backlog *b, uint64_t destination)
+{
+    return doubts_hold(&b->doubts, destination) ||
+           (b->only_asides && asides_find(&b->asides, destination));
+}
+
 void backlog_changed(struct backlog *b)
 {
     b->events->on_changed(b);

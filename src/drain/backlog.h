@@ -45,6 +45,7 @@ struct backlog {
     uint64_t stuck_ms; /* when RabbitMQ was stuck on a channel; 0: it was not, or long ago */
     bool paused;       /* a person has asked for no drain, until told otherwise or restarted */
     bool is_followed;  /* its drain stays at the end, for what will come (spool.mode) */
+    bool only_asides;  /* nothing is buffered any more, and all that waits is for `asides` */
     bool alone;        /* what waits has ended a connection: drained on one that nobody else uses */
 
     struct doubts doubts;     /* destinations that RabbitMQ does not confirm */
@@ -72,6 +73,8 @@ uint32_t backlog_channels(const struct backlog *);
 void backlog_deinit(struct backlog *);
 /* RabbitMQ has answered for these, which could not be taken out of the spool. */
 void backlog_note_remains(struct backlog *, const uint64_t *seqs, uint32_t count);
+/* True if older ones wait that a publish there must not overtake, although others may be sent. */
+bool backlog_holds(const struct backlog *, uint64_t destination);
 /* To be called after any of the counters or the drain changed. */
 void backlog_changed(struct backlog *);
 /* RabbitMQ has answered for this name (names.h), or its declaration was rejected. */

@@ -154,6 +154,7 @@ static void drain_free(struct drain *d)
     rewind_open(d, false);
     rewind_asides(d);
     d->backlog->drain = NULL;
+    d->backlog->only_asides = false;
     handles_remove(d->handle);
     probe_deinit(&d->probe);
     marks_clear(&d->marks);
@@ -233,6 +234,34 @@ static void finish(struct drain *d)
     backlog_changed(backlog);
 }
 
+/* With nothing buffered publishers wait for its end, which may be far: but for what is aside they
+ * need not. */
+static void look_for_others(struct drain *d)
+{
+    struct backlog *backlog = d->backlog;
+    bool is_at_end = d->state == DRAIN_RUNNING && d->at_end && d->pass == backlog->doubts.pass &&
+                     (!d->batch.records || d->batch.only);
+    if (backlog->only_asides || runtime_buffers(backlog->rt) || !is_at_end ||
+        backlog->asides.count == 0 || d->sent.unconfirmed + d->sent.parked > apart_open(d))
+        return;
+    backlog->only_asides = true;
+    backlog_changed(backlog); /* the drain may be gone */
+}
+
+static void close_if_over(struct drain *d, bool is_over)
+{
+    if (d->state != DRAIN_RUNNING || d->reading || (d->batch.records && d->confirms))
+        return;
+    if (is_over && in_flight_in_window(&d->sent) == 0) {
+        if (d->confirms || d->last_tag == 0)
+            close_channel(d);
+    } else if (!d->confirms && d->sent.count > 0 &&
+               (d->at_end || d->barrier || d->backlog->paused || d->batch.records ||
+                d->sent.count >= places_window(d) || places_bytes_left(d) == 0)) {
+        close_channel(d); /* close-ok is the only confirm there is */
+    }
+}
+
 static void advance(struct drain *d)
 {
     set_damaged_aside(d);
@@ -253,18 +282,8 @@ static void advance(struct drain *d)
     }
     if (d->state == DRAIN_RENEWING && !in_flight_has_sent(&d->sent, 0))
         close_channel(d);
-    if (d->state != DRAIN_RUNNING)
-        return;
-    if (d->reading || (d->batch.records && d->confirms))
-        return;
-    if (is_over && in_flight_in_window(&d->sent) == 0) {
-        if (d->confirms || d->last_tag == 0)
-            close_channel(d);
-    } else if (!d->confirms && d->sent.count > 0 &&
-               (d->at_end || d->barrier || d->backlog->paused || d->batch.records ||
-                d->sent.count >= places_window(d) || places_bytes_left(d) == 0)) {
-        close_channel(d); /* close-ok is the only confirm there is */
-    }
+    close_if_over(d, is_over);
+    look_for_others(d);
 }
 
 static void wait_for_deletes(struct drain *d)
@@ -344,12 +363,14 @@ struct drain *drain_start(struct backlog *backlog, struct upstream *u)
 void drain_more(struct drain *d)
 {
     reading_again(d);
+    d->backlog->only_asides = false;
     d->more = true; /* what is being read just now may not show it */
     advance(d);
 }
 
 void drain_appended(struct drain *d, const struct job *job)
 {
+    d->backlog->only_asides = false;
     struct framing framing = drain_framing(d);
     if (!d->newest.is_whole || !newest_add(&d->newest, &framing, job)) {
         drain_more(d);

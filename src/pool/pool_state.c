@@ -98,7 +98,7 @@ static enum pool_state state_now(struct pool *pool)
         return POOL_OFFLINE;
     bool is_live = !queue_must_drain(pool->queue) && !pool->queue->backlog.drain &&
                    !queue_stores_first(pool->queue);
-    return is_live ? POOL_LIVE : POOL_DRAINING;
+    return is_live || queue_holds_few(pool->queue) ? POOL_LIVE : POOL_DRAINING;
 }
 
 void pool_state_buffers(struct pool *pool)

@@ -128,6 +128,11 @@ bool queue_must_drain(const struct queue *queue)
            queue->backlog.doubts.records + queue->backlog.doubts.appending;
 }
 
+bool queue_holds_few(const struct queue *queue)
+{
+    return !runtime_buffers(queue->rt) && queue->backlog.only_asides && queue->appending == 0;
+}
+
 bool queue_stores_first(const struct queue *queue)
 {
     enum config_mode mode = queue->rt->config->spool.mode;

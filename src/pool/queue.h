@@ -84,6 +84,9 @@ void queue_set_password(struct queue *, const char *password);
 bool queue_has_backlog(const struct queue *);
 /* True while publishes must go behind it: not all of that waits for destinations set aside. */
 bool queue_must_drain(const struct queue *);
+/* True if nothing is buffered any more, and what waits still holds up its own destinations alone.
+ */
+bool queue_holds_few(const struct queue *);
 /* True while publishes go to the spool although RabbitMQ is there (spool.mode): the drain, which
  * does not end then, carries them on. */
 bool queue_stores_first(const struct queue *);

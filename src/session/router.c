@@ -70,7 +70,7 @@ __attribute__((always_inline)) static inline struct facts facts_of(const struct 
     struct queue *queue = pool->queue;
     bool spools = route_spools(pool), is_leaving = client->state == CLIENT_LEAVING;
     bool needs_disk = spools && (pool->state != POOL_LIVE || is_leaving);
-    bool is_doubted = destination && doubts_hold(&queue->backlog.doubts, destination);
+    bool is_doubted = destination && backlog_holds(&queue->backlog, destination);
     bool is_blocked = r && r->link.upstream->blocked;
     bool is_live = pool->state == POOL_LIVE && !is_doubted && !is_blocked; /* anyway */
     bool goes_direct = destination && !is_live && is_direct(ch);
@@ -372,5 +372,5 @@ bool router_must_wait(const struct channel *ch)
         return !relay_may_be_left(r) && client_waits(ch->client, MOVE_MS);
     uint64_t destination = destination_of(message->method.at, message->method.len);
     return is_full(r, message, destination) && !may_move(r) &&
-           !doubts_hold(&pool->queue->backlog.doubts, destination);
+           !backlog_holds(&pool->queue->backlog, destination);
 }

@@ -758,6 +758,44 @@ static void test_without_a_buffer_nothing_overtakes_what_waits(void **state)
     peer_close(other);
 }
 
+/* It may hold up its drain for good. */
+static void test_without_a_buffer_what_is_aside_holds_up_no_other(void **state)
+{
+    (void)state;
+    begin("pool.confirm_timeout=2s", NULL);
+    struct peer *p = peer_confirming(), *other = peer_confirming();
+    broker_down();
+    peer_publish(p, 1, "k", "~1");
+    peer_publish(p, 1, "fine", "2");
+    world_run();
+    assert_int_equal(disk_count(false), 2);
+    broker_up();
+    world_pass(5000);
+    assert_int_equal(disk_count(false), 1);
+    set_buffer(0);
+    peer_publish(p, 1, "fine", "3");
+    peer_publish(p, 1, "another", "4");
+    peer_publish(other, 1, "k", "5"); /* behind the first */
+    world_run();
+    assert_int_equal(broker.published, 4);
+    assert_string_equal(broker.bodies[3], "4");
+    broker_cut(); /* they are told; the next drain finds it out anew */
+    peer_die(p);
+    peer_die(other);
+    world_pass(5000);
+    p = peer_confirming();
+    peer_publish(p, 1, "another", "6");
+    peer_expect_ack(p, 1);
+    peer_publish(p, 1, "k", "7");
+    peer_expect_nothing(p);
+    broker_confirm_all();
+    peer_expect_ack(p, 2);
+    assert_string_equal(broker.bodies[broker.published - 2], "6");
+    assert_int_equal(disk_count(false), 0);
+    assert_int_equal(disk.appended, 2);
+    peer_close(p);
+}
+
 /* Of the first one there is no copy: it was published while nothing was buffered. Those of its
  * destination stay behind it, others do not wait for it. */
 static void test_what_was_not_kept_keeps_its_destination_alone(void **state)
@@ -945,6 +983,7 @@ int main(void)
         ALONE(test_without_a_buffer_its_own_error_is_what_a_client_hears),
         ALONE(test_transactions_that_fill_the_buffer_do_not_wait_for_each_other),
         ALONE(test_without_a_buffer_nothing_overtakes_what_waits),
+        ALONE(test_without_a_buffer_what_is_aside_holds_up_no_other),
         ALONE(test_what_was_not_kept_keeps_its_destination_alone),
         ALONE(test_a_transaction_in_the_proxy_ends_with_the_buffer),
         ALONE(test_a_return_of_what_is_in_doubt_is_kept_when_nobody_hears_it),
