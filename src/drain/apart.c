@@ -235,13 +235,20 @@ static bool has_caught_up(const struct drain *d, const struct aside *a)
            (a->cursor >= d->read_after && (a->fine > 0 || d->at_end));
 }
 
+/* One that cannot be read any more comes no more: with the end all that is there was looked at. */
+static bool has_failing(const struct drain *d, const struct aside *a)
+{
+    return a->failing != 0 && !(d->at_end && a->failing > d->read_after);
+}
+
 bool apart_join(struct drain *d)
 {
     struct asides *asides = &d->backlog->asides;
     uint32_t before = asides->count;
     for (uint32_t i = before; i-- > 0;) {
         struct aside *a = &asides->all[i];
-        if (a->state == ASIDE_TRYING && a->under_way == 0 && a->failing == 0 && has_caught_up(d, a))
+        if (a->state == ASIDE_TRYING && a->under_way == 0 && !has_failing(d, a) &&
+            has_caught_up(d, a))
             asides_remove(asides, a);
     }
     return asides->count < before;

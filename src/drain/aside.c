@@ -115,6 +115,13 @@ void aside_taken(struct aside *a, uint64_t seq)
         a->fine++;
 }
 
+void aside_scanned(struct aside *a, uint64_t up_to, uint32_t found)
+{
+    a->scanned = up_to;
+    if (up_to > 0 && found == 0)
+        a->failing = a->tries = 0;
+}
+
 void aside_is_silent(struct aside *a, uint64_t now_ms, uint32_t pause_ms)
 {
     aside_move(a, ASIDE_SILENT);

@@ -63,6 +63,9 @@ void aside_rest(struct aside *, uint64_t now_ms, uint32_t pause_ms);
 bool aside_owes(const struct aside *);
 /* RabbitMQ has taken this record of it. */
 void aside_taken(struct aside *, uint64_t seq);
+/* The queue was looked through for it up to here, 0: not so far, and so many were found. If that is
+ * none, the one that RabbitMQ failed at cannot be read any more. */
+void aside_scanned(struct aside *, uint64_t up_to, uint32_t found);
 void aside_is_silent(struct aside *, uint64_t now_ms, uint32_t pause_ms);
 /* A silent or resting one whose time has come is TRYING again: true. */
 bool aside_wakes(struct aside *, uint64_t now_ms);

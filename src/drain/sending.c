@@ -96,7 +96,7 @@ static void note_scanned(struct drain *d)
 {
     struct aside *a = d->batch.only ? asides_find(&d->backlog->asides, d->batch.only) : NULL;
     if (a)
-        a->scanned = d->batch.scanned;
+        aside_scanned(a, d->batch.scanned, d->batch.count);
 }
 
 static bool is_held_back(const struct backlog *backlog, const struct job_record *record)

@@ -336,6 +336,36 @@ static void test_what_is_rejected_unsent_holds_up_no_destination(void **state)
     peer_close(p);
 }
 
+/* It has failed, and then it is gone, or too large for the frames of the broker that comes next. */
+static void test_a_failing_message_that_is_no_more_holds_up_no_destination(void **state)
+{
+    (void)state;
+    for (unsigned variant = 0; variant < 4; variant++) {
+        struct peer *p = begin("drain.nack_limit=1000", NULL);
+        uint64_t seq = 1 + variant % 2; /* the last, too, up to which nothing is read */
+        store(p, 2);
+        broker.confirms = BROKER_NACKS;
+        broker_up();
+        world_pass(3000);
+        assert_int_equal(world_queue()->backlog.asides.count, 2);
+        broker_cut();
+        if (variant < 2)
+            disk_lose(seq);
+        else
+            disk.frames_too_large = seq;
+        broker.confirms = BROKER_ACKS;
+        world_pass(60000);
+        assert_null(world_queue()->backlog.drain);
+        assert_int_equal(disk_count(false), 0);
+        peer_close(p);
+        if (variant < 2) /* it was taken for damaged */
+            world_queue()->backlog.damaged--;
+        disk.frames_too_large = 0;
+        assert_int_equal(world_teardown(NULL), 0);
+    }
+    world_begin(NULL);
+}
+
 /* RabbitMQ has read what it does not confirm, and refuses something else. */
 static void test_a_refused_message_beside_a_silent_destination(void **state)
 {
@@ -1055,6 +1085,7 @@ int main(void)
         ALONE(test_a_drain_does_not_wait_for_its_channel_for_ever),
         ALONE(test_refusals_in_a_backlog_beside_what_is_in_doubt),
         ALONE(test_what_is_rejected_unsent_holds_up_no_destination),
+        ALONE(test_a_failing_message_that_is_no_more_holds_up_no_destination),
         ALONE(test_a_refused_message_beside_a_silent_destination),
         ALONE(test_a_silent_destination_that_answers_in_part),
         ALONE(test_a_destination_apart_that_was_read_and_not_sent),

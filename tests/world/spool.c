@@ -130,6 +130,11 @@ static enum status take_out(uint64_t seq)
     return STATUS_OK;
 }
 
+void disk_lose(uint64_t seq)
+{
+    assert_int_equal(take_out(seq), STATUS_OK);
+}
+
 static enum status delete (struct job *job) {
     if (disk.deletes_fail) return STATUS_FULL;
     if (disk.is_damaged){job->delete.stay = job->delete.count; return STATUS_OK;}
@@ -179,17 +184,20 @@ static enum status trim(struct job *job)
     return STATUS_OK;
 }
 
-static bool is_wanted(const struct job *job, const struct stored *s, uint64_t destination)
+static bool is_wanted(const struct job *job, uint64_t destination)
 {
-    if (s->queue != job->queue || s->rejected || s->seq <= job->read.after ||
-        s->seq > job->read.until)
-        return false;
     if (job->read.only)
         return destination == job->read.only;
     for (uint32_t i = 0; i < job->read.except_count; i++)
         if (destination == job->read.except[i])
             return false;
     return true;
+}
+
+static bool is_looked_at(const struct job *job, const struct stored *s)
+{
+    return s->queue == job->queue && !s->rejected && s->seq > job->read.after &&
+           s->seq <= job->read.until;
 }
 
 static void frame_record(struct job *job, const struct stored *s, uint64_t destination)
@@ -214,6 +222,8 @@ static void frame_record(struct job *job, const struct stored *s, uint64_t desti
                                         &method, &header, &body, 1);
         uint8_t *bits = at + FRAME_HEAD_BYTES + s->method_len - 1;
         out->mandatory = *bits & 1;
+        if (s->seq == disk.frames_too_large)
+            out->frames_len = 0;
         if (job->read.framing.mandatory)
             *bits |= 1;
     }
@@ -229,13 +239,15 @@ static enum status read_records(struct job *job)
     for (const struct stored *s = spooler.first; s; s = s->next) {
         uint64_t destination =
             s->kind == RECORD_PUBLISH ? destination_of(s->method, s->method_len) : 0;
-        if (!is_wanted(job, s, destination))
+        if (!is_looked_at(job, s))
             continue;
-        if (job->read.count == job->read.records_max) {
+        bool wanted = is_wanted(job, destination);
+        if (wanted && job->read.count == job->read.records_max) {
             job->read.at_end = false;
             break;
         }
-        frame_record(job, s, destination);
+        if (wanted)
+            frame_record(job, s, destination);
         job->read.reached = s->seq;
     }
     return STATUS_OK;

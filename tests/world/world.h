@@ -166,7 +166,8 @@ struct disk {
     bool is_nearly_full;
     bool hangs; /* no job comes back */
     bool deletes_fail, rejects_fail, reads_fail;
-    bool is_damaged;  /* nothing is taken out */
+    bool is_damaged;           /* nothing is taken out */
+    uint64_t frames_too_large; /* the record with this sequence number is for frame_max; 0: none */
     uint64_t damaged; /* the rejected record with this sequence number cannot be moved; 0: none */
     unsigned appended, deleted, rejected;
 };
@@ -174,6 +175,8 @@ extern struct disk disk;
 
 /* How many records wait, or are rejected. */
 unsigned disk_count(bool rejected);
+/* A record is not there any more, as one that cannot be read. */
+void disk_lose(uint64_t seq);
 /* The body of a record that waits; NULL behind the last. Valid until the next run. */
 const char *disk_body(unsigned index);
 
