@@ -112,14 +112,21 @@ static enum status find(struct store *s, const struct queue_slot *slot, uint64_t
     return find_in(s, slot, true, after, f, failure);
 }
 
+static enum status check_pages(const struct queue_slot *slot, struct failure *failure)
+{
+    return slot->damage == QUEUE_SOUND
+               ? STATUS_OK
+               : failure_set(failure, STATUS_INVALID,
+                             "queue %u has damaged pages: nothing is taken out of it",
+                             slot->entry.id);
+}
+
 /* Parts of a record whose size cannot be read stay: nobody knows how many there are. */
 static enum status take_out(struct store *s, struct queue_slot *slot, const struct found *f,
                             struct failure *failure)
 {
-    if (slot->damage != QUEUE_SOUND)
-        return failure_set(failure, STATUS_INVALID,
-                           "queue %u has damaged pages: nothing is taken out of it",
-                           slot->entry.id);
+    if (check_pages(slot, failure) != STATUS_OK)
+        return STATUS_INVALID;
     uint8_t key_bytes[RECORD_KEY_BYTES];
     record_key(key_bytes, slot->entry.id, f->seq);
     MDB_val key = {sizeof key_bytes, key_bytes};
@@ -172,9 +179,8 @@ enum status store_discard_damaged(struct store *s, uint32_t queue, uint64_t seq,
     struct queue_slot *slot = store_slot(s, queue);
     if (!slot)
         return failure_set(failure, STATUS_NOT_FOUND, "there is no queue %u", queue);
-    if (slot->damage != QUEUE_SOUND)
-        return failure_set(failure, STATUS_INVALID,
-                           "queue %u has damaged pages: nothing is taken out of it", queue);
+    if (check_pages(slot, failure) != STATUS_OK)
+        return STATUS_INVALID;
     struct found f = {.last = seq, .with_body = true};
     enum status status = find_in(s, slot, false, seq - 1, &f, failure);
     free(f.bytes);
@@ -263,6 +269,8 @@ enum status store_retry(struct store *s, uint32_t queue, uint64_t after, uint64_
     if (status == STATUS_OK && f.is_damaged)
         status = failure_set(failure, STATUS_INVALID, "rejected message %llu is damaged",
                              (unsigned long long)f.seq);
+    if (status == STATUS_OK)
+        status = check_pages(slot, failure); /* or it would be in both lists */
     if (status == STATUS_OK)
         status = store_append(s, queue, &f.message, &new_seq, failure);
     CRASH_POINT("in_retry");

@@ -10,6 +10,7 @@
 #include "../support/spool_home.h"
 #include "amqpbuf/spool_reader.h"
 #include "spool/directory.h"
+#include "spool/store_internal.h"
 
 static struct rejection no_route(void)
 {
@@ -445,6 +446,27 @@ static void test_counters_that_are_wrong(void **state)
     }
 }
 
+/* What cannot leave the one list does not come into the other. */
+static void test_no_retry_from_damaged_pages(void **state)
+{
+    struct home *home = *state;
+    struct rejection why = {.code = 404, .text = "NOT_FOUND", .text_len = 9};
+    uint64_t seq = 0;
+    home_fill(home, 3, 10);
+    home_begin(home);
+    assert_int_equal(store_reject(home->store, 1, 2, &why, &home->failure), STATUS_OK);
+    home_commit(home);
+    store_note_damage(store_slot(home->store, 1), QUEUE_HOLED);
+    home_begin(home);
+    assert_int_equal(store_retry(home->store, 1, 0, 3, &seq, &home->failure), STATUS_INVALID);
+    assert_int_equal(seq, 2); /* a sweep goes on behind it */
+    assert_int_equal(store_discard(home->store, 1, 0, 3, &seq, &home->failure), STATUS_INVALID);
+    home_commit(home);
+    assert_int_equal(home_queue(home, 1).messages, 2);
+    assert_int_equal(home_queue(home, 1).rejected, 1);
+    assert_int_equal(home_read(home, 1, 0).count, 2);
+}
+
 #define WITH_HOME(test) cmocka_unit_test_setup_teardown(test, home_setup, home_teardown)
 
 static size_t count_parts(struct home *home)
@@ -515,6 +537,7 @@ int main(void)
         WITH_HOME(test_damaged_login),
         WITH_HOME(test_records_that_are_gone),
         WITH_HOME(test_discarding_a_damaged_one),
+        WITH_HOME(test_no_retry_from_damaged_pages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
