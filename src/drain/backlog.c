@@ -41,6 +41,14 @@ void backlog_note_remains(struct backlog *b, const uint64_t *seqs, uint32_t coun
         b->damaged += remains_add(&b->remains, seqs[i]);
 }
 
+void backlog_was_dropped(struct backlog *b)
+{
+    b->id = 0;
+    b->damaged = 0;
+    remains_clear(&b->remains);
+    asides_clear(&b->asides);
+}
+
 bool backlog_holds(const struct backlog *b, uint64_t destination)
 {
     return doubts_hold(&b->doubts, destination) ||

@@ -75,6 +75,8 @@ void backlog_deinit(struct backlog *);
 void backlog_note_remains(struct backlog *, const uint64_t *seqs, uint32_t count);
 /* True if older ones wait that a publish there must not overtake, although others may be sent. */
 bool backlog_holds(const struct backlog *, uint64_t destination);
+/* The spool has dropped its queue: the numbers of another one begin again. */
+void backlog_was_dropped(struct backlog *);
 /* To be called after any of the counters or the drain changed. */
 void backlog_changed(struct backlog *);
 /* RabbitMQ has answered for this name (names.h), or its declaration was rejected. */

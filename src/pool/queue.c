@@ -266,7 +266,7 @@ static void on_dropped(struct job *job)
         return;
     }
     LOG(LOG_INFO, "login_forgotten", LOG_T("user", queue->user), LOG_T("vhost", queue->vhost));
-    queue->backlog.id = 0;
+    backlog_was_dropped(&queue->backlog);
     secret_wipe(&queue->password);
     if (list_empty(&queue->users)) {
         queue_free(queue);

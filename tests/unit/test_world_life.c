@@ -590,6 +590,28 @@ static void forget_login(void)
     world_run();
 }
 
+/* Its next queue begins with the first number again. */
+static void test_a_login_that_was_forgotten_leaves_no_numbers(void **state)
+{
+    (void)state;
+    begin("spool.forget_after=60s", "upstream.heartbeat=0");
+    struct peer *p = peer_confirming();
+    broker_down();
+    peer_publish(p, 1, "q", "one");
+    peer_expect_ack(p, 1);
+    disk.is_damaged = true;
+    broker_up();
+    world_pass(5000);
+    peer_close(p);
+    const struct backlog *backlog = &world_queue()->backlog;
+    assert_true(remains_have(&backlog->remains, 1));
+    disk_lose(1); /* a person has discarded it */
+    forget_login();
+    assert_int_equal(backlog->id, 0);
+    assert_false(remains_have(&backlog->remains, 1));
+    assert_int_equal(backlog->damaged, 0);
+}
+
 /* Also when it comes again while RabbitMQ is away, or has never been away. */
 static void test_a_login_that_was_forgotten_is_stored_again(void **state)
 {
@@ -682,6 +704,7 @@ int main(void)
         ALONE(test_no_wait_leaves_nothing_awaited),
         ALONE(test_what_is_passive_is_not_stored),
         ALONE(test_a_login_that_was_forgotten_is_stored_again),
+        ALONE(test_a_login_that_was_forgotten_leaves_no_numbers),
         ALONE(test_a_reload_that_turns_buffering_on_stores_the_login),
         ALONE(test_what_was_sent_before_buffering_was_on_is_not_dropped_in_silence),
     };
