@@ -523,18 +523,22 @@ static void syncs_are_by_time(struct entry *e)
 }
 
 /* From the next start on. */
+static void set_sync(const char *setting)
+{
+    history_note("plan: %s", setting);
+    life_set(setting);
+}
+
 static void syncs_are_by_commit(struct entry *e)
 {
     (void)e;
-    history_note("plan: spool.sync=commit");
-    life_set("spool.sync=commit");
+    set_sync("spool.sync=commit");
 }
 
 static void syncs_are_by_time_again(struct entry *e)
 {
     (void)e;
-    history_note("plan: spool.sync=interval");
-    life_set("spool.sync=interval");
+    set_sync("spool.sync=interval");
 }
 
 static const struct happening syncs[] = {
@@ -547,8 +551,7 @@ static const struct happening syncs[] = {
 static void nothing_is_synced(struct entry *e)
 {
     (void)e;
-    history_note("plan: spool.sync=never");
-    life_set("spool.sync=never");
+    set_sync("spool.sync=never");
 }
 
 static const struct happening no_syncs[] = {
